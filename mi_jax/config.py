@@ -1,0 +1,111 @@
+"""The JSON form of the frozen dataclasses that configure everything here. Holds no configuration of its own."""
+
+import dataclasses
+import types
+import typing
+from typing import Any, Literal, TypeVar, Union
+
+from mi_jax.errors import InputError
+
+C = TypeVar("C")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The JSON-ready nested dict of a frozen dataclass; tuples become lists.
+
+    Args:
+        config: an instance of a dataclass whose fields are numbers, strings, booleans, None, tuples of these,
+            or further such dataclasses.
+
+    Examples:
+        >>> @dataclasses.dataclass(frozen=True)
+        ... class Step:
+        ...     size: float = 0.5
+        >>> to_dict(Step())
+        {'size': 0.5}
+    """
+    return {f.name: _encode(getattr(config, f.name)) for f in dataclasses.fields(config)}
+
+
+def from_dict(cls: type[C], data: Any, *, where: str = "") -> C:
+    """The instance of dataclass `cls` that `data` (as made by `to_dict`) describes. Absent keys take their default.
+
+    Raises:
+        InputError: on an unknown key, a missing one without a default, or a value of another type.
+    """
+    name = where or cls.__name__
+    if not isinstance(data, dict):
+        raise InputError(f"{name} is {data!r}; expected an object with the fields of {cls.__name__}.")
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
+    unknown = sorted(set(data) - set(fields))
+    if unknown:
+        raise InputError(f"{name} has the unknown key {unknown[0]!r}; its keys are {', '.join(fields)}.")
+    hints = typing.get_type_hints(cls)
+    values = {key: _decode(hints[key], value, f"{name}.{key}") for key, value in data.items()}
+    missing = [
+        f.name
+        for f in fields.values()
+        if f.name not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise InputError(f"{name} lacks the key {missing[0]!r}.")
+    return cls(**values)
+
+
+def differences(a: Any, b: Any, *, prefix: str = "") -> list[str]:
+    """The lines `field: value in a -> value in b` of every field in which two configs of one class differ."""
+    lines = []
+    for field in dataclasses.fields(a):
+        left, right = getattr(a, field.name), getattr(b, field.name)
+        if dataclasses.is_dataclass(left) and type(left) is type(right):
+            lines += differences(left, right, prefix=f"{prefix}{field.name}.")
+        elif left != right:
+            lines.append(f"{prefix}{field.name}: {left!r} -> {right!r}")
+    return lines
+
+
+def _encode(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_dict(value)
+    if isinstance(value, tuple):
+        return [_encode(v) for v in value]
+    return value
+
+
+def _decode(hint: Any, value: Any, where: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        return _decode(arguments[0], value, where)
+    if dataclasses.is_dataclass(hint):
+        return from_dict(hint, value, where=where)  # pyright: ignore[reportArgumentType]
+    if origin in (Union, types.UnionType):
+        return _decode_union(arguments, value, where)
+    if origin is Literal:
+        if value in arguments:
+            return value
+    elif origin is tuple and isinstance(value, list | tuple):
+        inner = [arguments[0]] * len(value) if len(arguments) == 2 and arguments[1] is Ellipsis else arguments
+        if len(inner) == len(value):
+            return tuple(_decode(h, v, f"{where}[{i}]") for i, (h, v) in enumerate(zip(inner, value, strict=True)))
+    elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    elif hint in (int, bool, str) and type(value) is hint:
+        return value
+    elif hint is type(None) and value is None:
+        return None
+    raise InputError(f"{where} is {value!r}; expected {_spell(hint)}.")
+
+
+def _decode_union(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
+    for hint in arguments:
+        try:
+            return _decode(hint, value, where)
+        except InputError:
+            continue
+    raise InputError(f"{where} is {value!r}; expected {' or '.join(map(_spell, arguments))}.")
+
+
+def _spell(hint: Any) -> str:
+    if typing.get_origin(hint) is Literal:
+        return "one of " + ", ".join(map(repr, typing.get_args(hint)))
+    return "null" if hint is type(None) else getattr(hint, "__name__", str(hint))
