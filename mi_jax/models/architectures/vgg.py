@@ -1,0 +1,83 @@
+"""VGG with batch normalisation (Simonyan and Zisserman 2015) for small images: one dense layer after the last pool.
+
+A stage's 2 x 2 pooling is left out once the map has a side of 1, so any image size will do.
+"""
+
+import jax
+from flax import nnx
+
+from mi_jax.models import convolution
+from mi_jax.models.layers import BatchNorm, Conv, Head, Pass, channels
+from mi_jax.models.registry import Description, register
+
+_STAGE_WIDTHS = (64, 128, 256, 512, 512)
+_STAGE_DEPTHS = {
+    "vgg11": (1, 1, 2, 2, 2),
+    "vgg13": (2, 2, 2, 2, 2),
+    "vgg16": (2, 2, 3, 3, 3),
+    "vgg19": (2, 2, 4, 4, 4),
+}
+
+
+class ConvBlock(nnx.Module):
+    """3 x 3 convolution, batch normalisation, ReLU."""
+
+    def __init__(self, in_features: int, features: int, rngs: nnx.Rngs):
+        self.conv = Conv(in_features, features, 3, rngs)
+        self.norm = BatchNorm(features)
+
+    def __call__(self, x: jax.Array, run: Pass) -> jax.Array:
+        """`[b h w in_features] -> [b h w features]`."""
+        return jax.nn.relu(self.norm(self.conv(x, run), run))
+
+
+class VGG(nnx.Module):
+    """Five stages of convolutions with max-pooling after each. Taps: `conv1`, `conv2`, ..., `logits`."""
+
+    def __init__(self, depths: tuple[int, ...], description: Description, rngs: nnx.Rngs):
+        self.depths = depths
+        features = description.input_shape[-1]
+        block = 0
+        for base, depth in zip(_STAGE_WIDTHS, depths, strict=True):
+            for _ in range(depth):
+                block += 1
+                widened = channels(base, description.width)
+                setattr(self, f"conv{block}", ConvBlock(features, widened, rngs))
+                features = widened
+        self.head = Head(features, description.num_classes, rngs)
+
+    def __call__(self, x: jax.Array, run: Pass) -> jax.Array:
+        """Logits of normalised images."""
+        block = 0
+        for depth in self.depths:
+            for _ in range(depth):
+                block += 1
+                name = f"conv{block}"
+                x = run.tap(name, getattr(self, name)(x, run))
+            if min(x.shape[1:3]) > 1:
+                x = convolution.max_pool(x)
+        return self.head(convolution.mean_pool(x), run)
+
+
+@register("vgg11", "vgg")
+def build_vgg11(description: Description, rngs: nnx.Rngs) -> VGG:
+    """Eight convolutions."""
+    return VGG(_STAGE_DEPTHS["vgg11"], description, rngs)
+
+
+@register("vgg13")
+def build_vgg13(description: Description, rngs: nnx.Rngs) -> VGG:
+    """Ten convolutions."""
+    return VGG(_STAGE_DEPTHS["vgg13"], description, rngs)
+
+
+@register("vgg16")
+def build_vgg16(description: Description, rngs: nnx.Rngs) -> VGG:
+    """Thirteen convolutions."""
+    return VGG(_STAGE_DEPTHS["vgg16"], description, rngs)
+
+
+@register("vgg19")
+def build_vgg19(description: Description, rngs: nnx.Rngs) -> VGG:
+    """Sixteen convolutions."""
+    return VGG(_STAGE_DEPTHS["vgg19"], description, rngs)
