@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 from mi_jax.errors import InputError
 from mi_jax.models import cost, registry
 from mi_jax.models.convolution import METHODS, Method
-from mi_jax.models.layers import Pass
+from mi_jax.models.layers import Draws, Pass
 from mi_jax.typing import Key, Variables
 
 DTYPES = ("float32", "bfloat16")
@@ -115,13 +115,13 @@ class Network:
     @property
     def parameter_count(self) -> int:
         """Number of trained parameters."""
-        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(_structure(self)[1]["params"]))
+        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(_structure(self).shapes["params"]))
 
     @property
     def flops(self) -> int:
-        """Floating-point operations of one image's forward pass: two for each product of a convolution or dense layer."""
+        """Floating-point operations of one image's forward pass: two for each product in a convolution or dense layer."""
         counted = replace(self, convolution="lax")
-        variables = _structure(self)[1]
+        variables = _structure(self).shapes
         image = jax.ShapeDtypeStruct((1, *self.input_shape), jnp.float32)
         return cost.matmul_flops(counted.logits, variables, image)
 
@@ -129,7 +129,7 @@ class Network:
         return Pass(dtype=jnp.dtype(self.dtype), method=self.convolution, **options)
 
     def _merge(self, variables: Variables) -> Any:
-        return nnx.merge(_structure(self)[0], variables["params"], variables["batch_stats"])
+        return nnx.merge(_structure(self).graph, variables["params"], variables["batch_stats"])
 
     def _normalise(self, x: ArrayLike) -> jax.Array:
         x = jnp.asarray(x)
@@ -207,10 +207,6 @@ def _per_channel(name: str, value: float | tuple[float, ...], count: int) -> tup
     return values
 
 
-def _build(network: Network, rngs: nnx.Rngs) -> nnx.Module:
-    return registry.builder(network.arch)(network, rngs)
-
-
 def _split(model: nnx.Module) -> tuple[Any, Variables]:
     graph, params, statistics = nnx.split(model, nnx.Param, nnx.BatchStat)
     return graph, {"params": _plain(params), "batch_stats": _plain(statistics)}
@@ -220,19 +216,28 @@ def _plain(state: nnx.State) -> dict[str, Any]:
     return nnx.to_pure_dict(state)
 
 
+class _Structure(NamedTuple):
+    graph: Any
+    shapes: Variables
+    draws: int
+
+
 @cache
-def _structure(network: Network) -> tuple[Any, Variables]:
-    """The module's graph and the shapes of its variables, without drawing any."""
-    return _split(nnx.eval_shape(lambda: _build(network, nnx.Rngs(params=0))))
+def _structure(network: Network) -> _Structure:
+    """The module's graph, the shapes of its variables and the count of its random numbers, without drawing any."""
+    draws = Draws()
+    model = nnx.eval_shape(lambda: registry.builder(network.arch)(network, draws))
+    return _Structure(*_split(model), draws.used)
 
 
 @partial(jax.jit, static_argnums=0)
 def _init(network: Network, key: Key) -> Variables:
-    return _split(_build(network, nnx.Rngs(params=key)))[1]
+    numbers = jax.random.normal(key, (_structure(network).draws,))
+    return _split(registry.builder(network.arch)(network, Draws(numbers)))[1]
 
 
 @cache
 def _tap_shapes(network: Network) -> tuple[tuple[str, tuple[int, ...]], ...]:
     image = jax.ShapeDtypeStruct((1, *network.input_shape), jnp.float32)
-    _, taps = jax.eval_shape(network.apply, _structure(network)[1], image)
+    _, taps = jax.eval_shape(network.apply, _structure(network).shapes, image)
     return tuple((name, tap.shape[1:]) for name, tap in taps.items())

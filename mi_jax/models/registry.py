@@ -10,7 +10,7 @@ import jax
 from flax import nnx
 
 from mi_jax.errors import InputError
-from mi_jax.models.layers import Pass
+from mi_jax.models.layers import Draws, Pass
 
 
 class Description(Protocol):
@@ -40,13 +40,13 @@ class Architecture(Protocol):
         ...
 
 
-Builder = Callable[[Description, nnx.Rngs], nnx.Module]
+Builder = Callable[[Description, Draws], nnx.Module]
 _BUILDERS: dict[str, Builder] = {}
 _ALIASES: dict[str, str] = {}
 
 
 def register(name: str, *aliases: str) -> Callable[[Builder], Builder]:
-    """Enters a builder under a name: `@register("lenet")` above `def build(description, rngs) -> nnx.Module`."""
+    """Enters a builder under a name: `@register("lenet")` above `def build(description, draws) -> nnx.Module`."""
 
     def enter(build: Builder) -> Builder:
         _BUILDERS[name] = build

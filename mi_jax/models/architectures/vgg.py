@@ -7,7 +7,7 @@ import jax
 from flax import nnx
 
 from mi_jax.models import convolution
-from mi_jax.models.layers import BatchNorm, Conv, Head, Pass, channels
+from mi_jax.models.layers import BatchNorm, Conv, Draws, Head, Pass, channels
 from mi_jax.models.registry import Description, register
 
 _STAGE_WIDTHS = (64, 128, 256, 512, 512)
@@ -22,8 +22,8 @@ _STAGE_DEPTHS = {
 class ConvBlock(nnx.Module):
     """3 x 3 convolution, batch normalisation, ReLU."""
 
-    def __init__(self, in_features: int, features: int, rngs: nnx.Rngs):
-        self.conv = Conv(in_features, features, 3, rngs)
+    def __init__(self, in_features: int, features: int, draws: Draws):
+        self.conv = Conv(in_features, features, 3, draws)
         self.norm = BatchNorm(features)
 
     def __call__(self, x: jax.Array, run: Pass) -> jax.Array:
@@ -34,7 +34,7 @@ class ConvBlock(nnx.Module):
 class VGG(nnx.Module):
     """Five stages of convolutions with max-pooling after each. Taps: `conv1`, `conv2`, ..., `logits`."""
 
-    def __init__(self, depths: tuple[int, ...], description: Description, rngs: nnx.Rngs):
+    def __init__(self, depths: tuple[int, ...], description: Description, draws: Draws):
         self.depths = depths
         features = description.input_shape[-1]
         block = 0
@@ -42,9 +42,9 @@ class VGG(nnx.Module):
             for _ in range(depth):
                 block += 1
                 widened = channels(base, description.width)
-                setattr(self, f"conv{block}", ConvBlock(features, widened, rngs))
+                setattr(self, f"conv{block}", ConvBlock(features, widened, draws))
                 features = widened
-        self.head = Head(features, description.num_classes, rngs)
+        self.head = Head(features, description.num_classes, draws)
 
     def __call__(self, x: jax.Array, run: Pass) -> jax.Array:
         """Logits of normalised images."""
@@ -60,24 +60,24 @@ class VGG(nnx.Module):
 
 
 @register("vgg11", "vgg")
-def build_vgg11(description: Description, rngs: nnx.Rngs) -> VGG:
+def build_vgg11(description: Description, draws: Draws) -> VGG:
     """Eight convolutions."""
-    return VGG(_STAGE_DEPTHS["vgg11"], description, rngs)
+    return VGG(_STAGE_DEPTHS["vgg11"], description, draws)
 
 
 @register("vgg13")
-def build_vgg13(description: Description, rngs: nnx.Rngs) -> VGG:
+def build_vgg13(description: Description, draws: Draws) -> VGG:
     """Ten convolutions."""
-    return VGG(_STAGE_DEPTHS["vgg13"], description, rngs)
+    return VGG(_STAGE_DEPTHS["vgg13"], description, draws)
 
 
 @register("vgg16")
-def build_vgg16(description: Description, rngs: nnx.Rngs) -> VGG:
+def build_vgg16(description: Description, draws: Draws) -> VGG:
     """Thirteen convolutions."""
-    return VGG(_STAGE_DEPTHS["vgg16"], description, rngs)
+    return VGG(_STAGE_DEPTHS["vgg16"], description, draws)
 
 
 @register("vgg19")
-def build_vgg19(description: Description, rngs: nnx.Rngs) -> VGG:
+def build_vgg19(description: Description, draws: Draws) -> VGG:
     """Sixteen convolutions."""
-    return VGG(_STAGE_DEPTHS["vgg19"], description, rngs)
+    return VGG(_STAGE_DEPTHS["vgg19"], description, draws)
