@@ -1,0 +1,165 @@
+"""One run's directory: who may write it, what it was asked for, and how far it came. Knows no numbers.
+
+config.json  provenance.json  progress.json  records.jsonl  checkpoints/<training>/<seed>/<step>/  figures/  report.html
+"""
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mi_jax.errors import InputError
+
+_OWN_FILES = ("config.json", "provenance.json", "progress.json", "records.jsonl")
+
+
+@contextmanager
+def disk_errors_explained(path: Path) -> Iterator[None]:
+    """Turns what the file system says (full, read-only, forbidden, not a directory) into one `InputError`."""
+    try:
+        yield
+    except OSError as error:
+        reasons = {
+            errno.ENOSPC: "the disk is full: free some space and start the same command again, it goes on",
+            errno.EDQUOT: "the quota is used up: free some space and start the same command again, it goes on",
+            errno.EROFS: "the file system is read-only: choose another --run-dir",
+            errno.EACCES: "permission is denied: choose another --run-dir",
+            errno.EPERM: "permission is denied: choose another --run-dir",
+            errno.ENOTDIR: "a part of the path is a file: choose another --run-dir",
+            errno.EEXIST: "it is a file, not a directory: choose another --run-dir",
+        }
+        if error.errno not in reasons:
+            raise
+        raise InputError(f"Cannot write {error.filename or path}: {reasons[error.errno]}.") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replaces a JSON file as a whole: a reader, or a kill, sees the old one or the new one."""
+    part = path.with_name(path.name + ".part")
+    with open(part, "w", encoding="utf-8") as file:
+        json.dump(value, file, indent=2)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+def read_json(path: Path) -> Any:
+    """The value of a JSON file.
+
+    Raises:
+        InputError: when the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: {path.parent} is not a run directory.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is damaged ({error}); start the run anew with --overwrite.") from None
+
+
+class RunDir:
+    """A run directory opened for writing by one process, from `open_run`; `close` lets the next one in."""
+
+    def __init__(self, path: Path, lock: int):
+        self.path = path
+        self._lock = lock
+        progress = path / "progress.json"
+        self._completed: list[str] = read_json(progress)["completed"] if progress.exists() else []
+
+    @property
+    def records(self) -> Path:
+        """Where the records are appended."""
+        return self.path / "records.jsonl"
+
+    def checkpoints(self, training: str, seed: int) -> Path:
+        """Where the steps of one training are saved."""
+        return self.path / "checkpoints" / training / str(seed)
+
+    def is_complete(self, unit: str) -> bool:
+        """Whether a unit of work (`train/nt/0`, `report`, ...) is done, its rows included."""
+        return unit in self._completed
+
+    def complete(self, unit: str) -> None:
+        """Marks a unit of work as done; survives a kill."""
+        self._completed.append(unit)
+        write_json(self.path / "progress.json", {"completed": self._completed})
+
+    def close(self) -> None:
+        """Gives the directory back."""
+        os.close(self._lock)
+
+
+def open_run(path: Path, config: dict[str, Any], *, overwrite: bool) -> RunDir:
+    """Opens a new or unfinished run directory of this very config for writing.
+
+    Args:
+        path: the directory; made when absent.
+        config: JSON-ready; what `config.json` holds or must hold.
+        overwrite: deletes an earlier run there first; never deletes a directory that is not a run's.
+
+    Raises:
+        InputError: when the path is a file, holds other things than a run, belongs to another config, is being
+            written by another process, or cannot be written.
+    """
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file; --run-dir must be a directory, new or of an earlier run.")
+    with disk_errors_explained(path):
+        found = path.is_dir() and any(entry.name != ".lock" for entry in path.iterdir())
+        is_run = (path / "config.json").exists()
+        if found and not is_run:
+            raise InputError(f"{path} holds other files than a run's; name a new directory with --run-dir.")
+        path.mkdir(parents=True, exist_ok=True)
+        lock = _lock(path)
+        try:
+            if is_run and overwrite:
+                _clear(path)
+            if is_run and not overwrite:
+                _require_same(read_json(path / "config.json"), config, path)
+            else:
+                write_json(path / "config.json", config)
+            return RunDir(path, lock)
+        except BaseException:
+            os.close(lock)
+            raise
+
+
+def _lock(path: Path) -> int:
+    lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise InputError(f"Another process is writing {path}; wait for it, or choose another --run-dir.") from None
+    return lock
+
+
+def _clear(path: Path) -> None:
+    # config.json goes last: until then the directory is still known for a run's.
+    for directory in ("checkpoints", "figures"):
+        shutil.rmtree(path / directory, ignore_errors=True)
+    for name in ("report.html", "examples.npz", *reversed(_OWN_FILES)):
+        (path / name).unlink(missing_ok=True)
+
+
+def _require_same(old: dict[str, Any], new: dict[str, Any], path: Path) -> None:
+    lines = list(_differences(old, new))
+    if lines:
+        raise InputError(
+            f"{path} holds a run of another configuration ({'; '.join(lines[:3])}"
+            f"{f'; and {len(lines) - 3} more' if len(lines) > 3 else ''}); "
+            "name another --run-dir, or --overwrite it."
+        )
+
+
+def _differences(old: Any, new: Any, name: str = "") -> Iterator[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in {**old, **new}:
+            yield from _differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
+    elif old != new:
+        yield f"{name} was {old!r}, now {new!r}"

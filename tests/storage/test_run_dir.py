@@ -1,0 +1,89 @@
+"""Run directories: no run is overwritten, mixed with another or half-written."""
+
+import errno
+import os
+
+import pytest
+
+from mi_jax.errors import InputError
+from mi_jax.storage.run_dir import disk_errors_explained, open_run, read_json, write_json
+
+CONFIG = {"arch": "vgg", "attack": {"eps": 0.1}}
+
+
+def test_a_new_directory_holds_its_config_and_remembers_what_is_complete(tmp_path):
+    run = open_run(tmp_path / "a" / "b", CONFIG, overwrite=False)
+    assert not run.is_complete("train/nt/0")
+    run.complete("train/nt/0")
+    run.close()
+    again = open_run(tmp_path / "a" / "b", CONFIG, overwrite=False)
+    assert again.is_complete("train/nt/0")
+    assert not again.is_complete("train/at/0")
+    assert read_json(again.path / "config.json") == CONFIG
+    again.close()
+
+
+def test_another_config_is_refused_and_the_difference_named(tmp_path):
+    open_run(tmp_path, CONFIG, overwrite=False).close()
+    with pytest.raises(InputError, match=r"attack\.eps was 0\.1, now 0\.2"):
+        open_run(tmp_path, {"arch": "vgg", "attack": {"eps": 0.2}}, overwrite=False)
+    assert read_json(tmp_path / "config.json") == CONFIG
+
+
+def test_overwrite_starts_anew(tmp_path):
+    run = open_run(tmp_path, CONFIG, overwrite=False)
+    run.complete("train/nt/0")
+    run.records.write_text("{}\n")
+    (tmp_path / "checkpoints").mkdir()
+    run.close()
+    fresh = open_run(tmp_path, {"arch": "mlp"}, overwrite=True)
+    assert not fresh.is_complete("train/nt/0")
+    assert not fresh.records.exists()
+    assert not (tmp_path / "checkpoints").exists()
+    assert read_json(tmp_path / "config.json") == {"arch": "mlp"}
+    fresh.close()
+
+
+def test_overwrite_never_deletes_what_is_not_a_run(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match="holds other files than a run's"):
+        open_run(tmp_path, CONFIG, overwrite=True)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_file_in_the_place_of_the_directory_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="is a file; --run-dir must be a directory"):
+        open_run(tmp_path / "file", CONFIG, overwrite=False)
+    with pytest.raises(InputError, match="a part of the path is a file"):
+        open_run(tmp_path / "file" / "below", CONFIG, overwrite=False)
+
+
+def test_two_processes_cannot_write_one_run(tmp_path):
+    run = open_run(tmp_path, CONFIG, overwrite=False)
+    with pytest.raises(InputError, match="Another process is writing"):
+        open_run(tmp_path, CONFIG, overwrite=False)
+    run.close()
+    open_run(tmp_path, CONFIG, overwrite=False).close()
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [(errno.ENOSPC, "disk is full"), (errno.EROFS, "read-only"), (errno.EACCES, "permission is denied")],
+)
+def test_what_the_file_system_says_becomes_a_sentence(tmp_path, code, words):
+    with pytest.raises(InputError, match=words), disk_errors_explained(tmp_path):
+        raise OSError(code, os.strerror(code), str(tmp_path / "records.jsonl"))
+
+
+def test_a_damaged_json_file_is_named(tmp_path):
+    (tmp_path / "config.json").write_text('{"arch": ')
+    with pytest.raises(InputError, match=r"config\.json is damaged"):
+        open_run(tmp_path, CONFIG, overwrite=False)
+
+
+def test_a_json_file_is_replaced_as_a_whole(tmp_path):
+    write_json(tmp_path / "a.json", {"x": 1})
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "a.json", {"x": object()})
+    assert read_json(tmp_path / "a.json") == {"x": 1}
