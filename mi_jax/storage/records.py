@@ -1,0 +1,281 @@
+"""The rows that a run leaves behind: one schema, an append-only JSON-lines file, and a tidy table to read it back.
+
+It does not decide what is measured, and it holds no arrays and no checkpoints.
+"""
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mi_jax.errors import InputError
+
+FILE_NAME = "records.jsonl"
+_INTEGERS = ("seed", "step", "n")
+_FLOATS = ("epoch", "value", "stderr", "noise_variance", "level")
+_FLAGS = ("saturated", "ok")
+Scalar = Any
+"""A number of Python, or a NumPy or JAX array of one element: stored as a plain Python number."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Record:
+    """One measured number and everything needed to read it; absent facts are None.
+
+    `quantity` says what was measured: `loss`, `accuracy` (with `inputs` and, in `note`, the attack) or an estimator's
+    field such as `i_tx_upper`. `epoch` counts passes over the training set, 0 before training. `inputs` is `clean`,
+    `adversarial` or the name of a distortion of strength `level`; `subset` is the part of the data (`test`, `class=3`).
+    `unit` is `bits`, `nats`, or `1` for a pure number. `noise_rule` names how `noise_variance` was chosen.
+
+    A value that is not finite becomes None with `ok=False` and a note, so that no NaN is ever stored.
+
+    Raises InputError if a value is missing without `ok=False`, if `ok=False` gives no reason in `note`, or if a field
+    cannot be read as its type.
+
+    >>> Record(quantity="accuracy", value=0.5, training="nt", seed=0).ok
+    True
+    >>> Record(quantity="i_tx_upper", value=float("nan")).note
+    'value is nan'
+    """
+
+    run: str | None = None
+    arch: str | None = None
+    dataset: str | None = None
+    training: str | None = None
+    seed: Scalar | None = None
+    step: Scalar | None = None
+    epoch: Scalar | None = None
+    inputs: str | None = None
+    layer: str | None = None
+    estimator: str | None = None
+    quantity: str
+    value: Scalar | None
+    stderr: Scalar | None = None
+    unit: str | None = None
+    n: Scalar | None = None
+    noise_variance: Scalar | None = None
+    saturated: Scalar | None = None
+    ok: Scalar = True
+    note: str | None = None
+    noise_rule: str | None = None
+    subset: str | None = None
+    level: Scalar | None = None
+
+    def __post_init__(self) -> None:
+        self._convert(_INTEGERS, int)
+        self._convert(_FLOATS, float)
+        self._convert(_FLAGS, bool)
+        broken = [name for name in _FLOATS if (v := getattr(self, name)) is not None and not math.isfinite(v)]
+        if broken:
+            reasons = [f"{name} is {getattr(self, name)}" for name in broken]
+            for name in broken:
+                object.__setattr__(self, name, None)
+            object.__setattr__(self, "ok", False)
+            object.__setattr__(self, "note", "; ".join([self.note, *reasons] if self.note else reasons))
+        if self.ok and self.value is None:
+            raise InputError(
+                f"the record of {self.quantity!r} has no value; give one, or ok=False with the reason in note"
+            )
+        if not self.ok and not self.note:
+            raise InputError(f"the record of {self.quantity!r} has ok=False and no reason; say in note what failed")
+
+    def _convert(self, names: Sequence[str], kind: Callable[[Any], Any]) -> None:
+        for name in names:
+            given = getattr(self, name)
+            if given is None or type(given) is kind:
+                continue
+            try:
+                array = np.asarray(given)
+                converted = kind(array.item())
+                if kind is not float and converted != array.item():
+                    raise ValueError
+            except (TypeError, ValueError):
+                expected = f"expected a single {kind.__name__}"
+                raise InputError(f"{name}={given!r} in the record of {self.quantity!r}: {expected}") from None
+            object.__setattr__(self, name, converted)
+
+    def to_json(self) -> str:
+        """This record as one line of JSON with every column, without the line break."""
+        return json.dumps({name: getattr(self, name) for name in COLUMNS}, allow_nan=False, ensure_ascii=False)
+
+
+COLUMNS = tuple(field.name for field in dataclasses.fields(Record))
+"""The columns of every record, in the order in which they are stored."""
+
+
+def in_bits(quantity: str, nats: Scalar | None, *, stderr: Scalar | None = None, **columns: Any) -> Record:
+    """A record in bits of an information value (and its standard error) given in nats.
+
+    The library computes in nats; this is the one place where they become bits.
+
+    >>> in_bits("i_tx_upper", math.log(8), layer="conv1").value
+    3.0
+    """
+    scale = math.log(2.0)
+    return Record(
+        quantity=quantity,
+        value=None if nats is None else float(nats) / scale,
+        stderr=None if stderr is None else float(stderr) / scale,
+        unit="bits",
+        **columns,
+    )
+
+
+def append(run_dir: str | os.PathLike[str], records: Iterable[Record]) -> int:
+    """Adds records to a run's file and returns how many; they are on the disk when this returns.
+
+    The batch is written whole or not at all, except by a kill in the middle; what such a kill leaves of the last line
+    is dropped by the next `append`. One process may write at a time.
+
+    Raises InputError if the directory is missing or cannot be written to.
+    """
+    lines = [record.to_json() + "\n" for record in records]
+    path = _file_in(run_dir)
+    try:
+        created = not path.exists()
+        with open(path, "ab+", buffering=0) as file:
+            end = _end_of_last_line(file)
+            file.truncate(end)
+            rest = "".join(lines).encode()
+            try:
+                while rest:
+                    rest = rest[file.write(rest) :]
+            except OSError:
+                file.truncate(end)
+                raise
+            os.fsync(file.fileno())
+        if created:
+            _sync_directory(path.parent)
+    except OSError as error:
+        raise InputError(
+            f"cannot write to {path} ({error.strerror}); free space or make it writable and run the same command again"
+        ) from error
+    return len(lines)
+
+
+def load(run_dir: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> pd.DataFrame:
+    """The records of a run directory, or of several one below the other, as a tidy table: one row a number.
+
+    Columns are those of `Record`: texts as `str` or None, `seed`, `step`, `n` as nullable integers, `saturated` as a
+    nullable boolean, `ok` as bool, the rest as float64 with NaN where absent. A last line that is being written, or
+    that a kill cut off, is left out.
+
+    Raises InputError if a directory or its records are missing, or if a line is corrupt (its number is named).
+    """
+    directories = [run_dir] if isinstance(run_dir, str | os.PathLike) else list(run_dir)
+    if not directories:
+        raise InputError("no run directory was given; name at least one")
+    rows = [row for directory in directories for _, row in _read(directory)]
+    table = {name: [row.get(name) for row in rows] for name in COLUMNS}
+    return pd.DataFrame({name: _typed(name, values) for name, values in table.items()})
+
+
+def rewind(run_dir: str | os.PathLike[str], *, training: str, seed: int, step: int) -> int:
+    """Drops the rows of one training and seed after `step`, so that a resumed run does not write them twice.
+
+    Returns how many rows were dropped. The rows that stay are kept byte for byte; the file is replaced in one atomic
+    move. Raises InputError if the file is missing or a line is corrupt.
+    """
+
+    def keep(row: dict[str, Any]) -> bool:
+        same = row.get("training") == training and row.get("seed") == seed
+        return not (same and row.get("step") is not None and row["step"] > step)
+
+    return drop(run_dir, keep=keep)
+
+
+def drop(run_dir: str | os.PathLike[str], *, keep: Callable[[dict[str, Any]], bool]) -> int:
+    """Drops the rows for which `keep(row)` is false and returns their number; atomic, order and bytes of the rest kept.
+
+    Raises InputError if the file is missing, a line is corrupt, or the directory cannot be written to.
+    """
+    path = _file_in(run_dir)
+    lines = list(_read(run_dir))
+    kept = [line for line, row in lines if keep(row)]
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(b"".join(kept))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_directory(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise InputError(f"cannot rewrite {path} ({error.strerror}); free space or make it writable") from error
+    return len(lines) - len(kept)
+
+
+def _file_in(run_dir: str | os.PathLike[str]) -> Path:
+    directory = Path(run_dir)
+    if not directory.is_dir():
+        state = "is not a directory" if directory.exists() else "does not exist"
+        raise InputError(f"the run directory {directory} {state}; give a directory made by experiments/run.py")
+    return directory / FILE_NAME
+
+
+def _read(run_dir: str | os.PathLike[str]) -> Iterable[tuple[bytes, dict[str, Any]]]:
+    """Each whole line with its parsed row."""
+    path = _file_in(run_dir)
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; start the run with experiments/run.py --run-dir {run_dir}") from None
+    except OSError as error:
+        raise InputError(f"cannot read {path} ({error.strerror}); make it a readable file") from error
+    for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(keepends=True), start=1):
+        try:
+            row = json.loads(line, parse_constant=_refuse_constant)
+            if not isinstance(row, dict) or not isinstance(row.get("quantity"), str) or not set(row) <= set(COLUMNS):
+                raise ValueError
+        except ValueError:
+            raise InputError(f"line {number} of {path} is not a record; restore the file or delete that line") from None
+        yield line, row
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _typed(name: str, values: list[Any]) -> Any:
+    try:
+        if name in _INTEGERS:
+            return pd.array(values, dtype="Int64")
+        if name == "ok":
+            return np.array([value is not False for value in values], dtype=bool)
+        if name in _FLAGS:
+            return pd.array(values, dtype="boolean")
+        if name in _FLOATS:
+            return np.array([math.nan if value is None else value for value in values], dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InputError(
+            f"the column {name!r} of the records holds a value of another type; restore the file"
+        ) from None
+    return pd.Series(values, dtype=object)
+
+
+def _end_of_last_line(file: Any) -> int:
+    """Where the last whole line ends: the size of the file unless a kill cut its last line off."""
+    end = file.seek(0, os.SEEK_END)
+    if end == 0:
+        return 0
+    file.seek(end - 1)
+    if file.read(1) == b"\n":
+        return end
+    file.seek(0)
+    return file.read().rfind(b"\n") + 1
+
+
+def _sync_directory(directory: Path) -> None:
+    """Makes a new or renamed file's entry durable."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
