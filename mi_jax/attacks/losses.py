@@ -1,0 +1,100 @@
+"""What an attack climbs: one loss an image, computed from logits. An attack maximises every one of these.
+
+No reduction and no model here; a caller sums, so that the size of a batch never scales a gradient.
+"""
+
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+
+from mi_jax.attacks.norms import TINY
+from mi_jax.errors import InputError
+from mi_jax.typing import Labels, Logits
+
+Loss = Literal["ce", "dlr", "cw", "kl"]
+Losses = jax.Array
+
+
+def at(logits: Logits, labels: Labels) -> Losses:
+    """Logit of each image's given class [b]."""
+    return jnp.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
+
+
+def best_other(logits: Logits, labels: Labels) -> Losses:
+    """Largest logit among the classes other than the given one [b]."""
+    own = jnp.arange(logits.shape[1]) == labels[:, None]
+    return jnp.max(jnp.where(own, -jnp.inf, logits), axis=1)
+
+
+def cross_entropy(logits: Logits, labels: Labels) -> Losses:
+    """-log softmax(z)_y in nats [b]."""
+    return jax.nn.logsumexp(logits, axis=1) - at(logits, labels)
+
+
+def cw(logits: Logits, labels: Labels) -> Losses:
+    """Margin max_{i != y} z_i - z_y [b], positive where misclassified (Carlini and Wagner 2017, f_6)."""
+    require_classes(logits, 2, "The margin loss")
+    return best_other(logits, labels) - at(logits, labels)
+
+
+def dlr(logits: Logits, labels: Labels) -> Losses:
+    """Difference of logits ratio -(z_y - max_{i != y} z_i) / (z_(1) - z_(3)) [b] (Croce and Hein 2020, eq. 6).
+
+    Unchanged by shift and scale of the logits. Raises `InputError` for fewer than three classes.
+    """
+    require_classes(logits, 3, "The DLR loss")
+    top = jax.lax.top_k(logits, 3)[0]
+    return (best_other(logits, labels) - at(logits, labels)) / (top[:, 0] - top[:, 2] + TINY)
+
+
+def targeted_dlr(logits: Logits, labels: Labels, targets: Labels) -> Losses:
+    """-(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2) [b] (Croce and Hein 2020, eq. 7).
+
+    Raises `InputError` for fewer than four classes.
+    """
+    require_classes(logits, 4, "The targeted DLR loss")
+    top = jax.lax.top_k(logits, 4)[0]
+    return (at(logits, targets) - at(logits, labels)) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + TINY)
+
+
+def kl(logits: Logits, reference: Logits) -> Losses:
+    """KL(softmax(reference) || softmax(logits)) in nats [b] (the inner loss of TRADES, Zhang et al. 2019)."""
+    log_p = jax.nn.log_softmax(reference)
+    return jnp.sum(jnp.exp(log_p) * (log_p - jax.nn.log_softmax(logits)), axis=1)
+
+
+def loss_of(
+    loss: str, labels: Labels, *, targets: Labels | None = None, reference: Logits | None = None
+) -> Callable[[Logits], Losses]:
+    """The named loss as a function of the logits alone.
+
+    With `targets` [b] the loss pulls towards the target class: ce: log softmax(z)_t; dlr: the targeted ratio;
+    cw: z_t - z_y. `kl` needs the clean logits as `reference` and knows no target.
+    """
+    if loss == "kl":
+        if targets is not None or reference is None:
+            raise InputError("The loss 'kl' moves away from the clean prediction and takes no target; use 'ce'.")
+        clean = jax.lax.stop_gradient(reference)
+        return lambda logits: kl(logits, clean)
+    if targets is None:
+        plain = {"ce": cross_entropy, "dlr": dlr, "cw": cw}[loss]
+        return lambda logits: plain(logits, labels)
+    if loss == "ce":
+        return lambda logits: -cross_entropy(logits, targets)
+    if loss == "dlr":
+        return lambda logits: targeted_dlr(logits, labels, targets)
+    return lambda logits: at(logits, targets) - at(logits, labels)
+
+
+def check_loss(loss: str) -> None:
+    """Refuse a loss that the attacks do not know. Raises `InputError`."""
+    if loss not in get_args(Loss):
+        raise InputError(f"Loss {loss!r} is unknown; use one of {', '.join(get_args(Loss))}.")
+
+
+def require_classes(logits: Logits, least: int, what: str) -> None:
+    """Refuse logits with too few classes for a loss. Raises `InputError`."""
+    if logits.shape[1] < least:
+        raise InputError(f"{what} needs at least {least} classes but the model has {logits.shape[1]}; use loss 'ce'.")

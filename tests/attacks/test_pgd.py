@@ -1,0 +1,205 @@
+"""PGD and FGSM against closed forms on a linear model, and against bad input."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import mi_jax as mj
+from mi_jax.attacks import PGD, ascend, fgsm, perturb, pgd
+from mi_jax.errors import InputError
+
+
+def margin_gradient(variables, y, target):
+    w = np.asarray(variables["w"]).T
+    return w[np.asarray(target)] - w[np.asarray(y)]
+
+
+def test_linf_targeted_margin_on_a_linear_model_ends_in_the_best_corner(linear_model, batch):
+    logits_fn, variables = linear_model
+    x, y = batch
+    target = (y + 1) % 5
+    config = PGD(eps=0.1, steps=10, step_size=0.05, loss="cw")
+    result = pgd(logits_fn, variables, x, y, jax.random.key(3), config=config, targets=target)
+    corner = 0.1 * np.sign(margin_gradient(variables, y, target)).reshape(x.shape)
+    np.testing.assert_allclose(result.images - x, corner, atol=1e-6)
+    np.testing.assert_allclose(result.perturbation_norm, 0.1, rtol=1e-5)
+
+
+def test_l2_targeted_margin_on_a_linear_model_goes_along_the_gradient(linear_model, batch):
+    logits_fn, variables = linear_model
+    x, y = batch
+    target = (y + 1) % 5
+    config = PGD(norm="l2", eps=0.2, steps=200, step_size=0.1, loss="cw")
+    result = pgd(logits_fn, variables, x, y, jax.random.key(3), config=config, targets=target)
+    g = margin_gradient(variables, y, target)
+    best = 0.2 * g / np.linalg.norm(g, axis=1, keepdims=True)
+    np.testing.assert_allclose((result.images - x).reshape(len(x), -1), best, atol=2e-4)
+
+
+def test_fgsm_is_one_signed_step(linear_model, batch):
+    logits_fn, variables = linear_model
+    x, y = batch
+    gradient = jax.grad(lambda v: -jnp.sum(jax.nn.log_softmax(logits_fn(variables, v))[jnp.arange(9), y]))(x)
+    np.testing.assert_allclose(
+        fgsm(logits_fn, variables, x, y, eps=0.05).images, x + 0.05 * jnp.sign(gradient), atol=1e-6
+    )
+    step = fgsm(logits_fn, variables, x, y, eps=0.05, norm="l2").images - x
+    unit = gradient / jnp.sqrt(jnp.sum(gradient**2, axis=(1, 2, 3), keepdims=True))
+    np.testing.assert_allclose(step, 0.05 * unit, atol=1e-6)
+
+
+def test_no_steps_means_the_images_themselves(linear_model, batch):
+    logits_fn, variables = linear_model
+    x, y = batch
+    result = pgd(logits_fn, variables, x, y, config=PGD(steps=0))
+    np.testing.assert_array_equal(result.images, x)
+    assert not result.success.any()
+    assert perturb(logits_fn, variables, x, y, config=PGD(steps=0)) is x
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("loss", ["ce", "dlr", "cw", "kl"])
+def test_result_is_in_the_ball_and_its_books_agree_with_the_model(linear_model, batch, norm, loss):
+    logits_fn, variables = linear_model
+    x, y = batch
+    config = PGD(norm=norm, eps=0.3, steps=4, step_size=0.1, loss=loss, restarts=3, keep="best")
+    result = pgd(logits_fn, variables, x, y, jax.random.key(3), config=config)
+    logits = logits_fn(variables, result.images)
+    np.testing.assert_allclose(result.logits, logits, atol=1e-4)
+    np.testing.assert_array_equal(result.success, jnp.argmax(logits, axis=1) != y)
+    np.testing.assert_array_equal(result.predictions, jnp.argmax(logits, axis=1))
+    assert result.step_loss.shape == (5, 9)
+    assert float(result.perturbation_norm.max()) <= 0.3 + 1e-6
+    assert float(result.images.min()) >= 0
+    assert float(result.images.max()) <= 1
+
+
+def test_best_iterate_is_never_below_the_last(linear_model, batch):
+    logits_fn, variables = linear_model
+    x, y = batch
+    # A step much longer than the ball makes the last iterate jump about.
+    runs = {
+        keep: pgd(
+            logits_fn,
+            variables,
+            x,
+            y,
+            jax.random.key(3),
+            config=PGD(norm="l2", eps=0.1, steps=5, step_size=2.0, keep=keep),
+        )
+        for keep in ("last", "best")
+    }
+    assert np.all(runs["best"].success >= runs["last"].success)
+    same = np.asarray(runs["best"].success == runs["last"].success)
+    assert np.all(np.asarray(runs["best"].loss >= runs["last"].loss)[same])
+    np.testing.assert_allclose(runs["best"].step_loss, runs["last"].step_loss)
+
+
+def test_restarts_keep_the_pointwise_worst_of_the_single_runs(linear_model, batch):
+    logits_fn, variables = linear_model
+    x, y = batch
+    config = PGD(eps=0.15, steps=1, step_size=0.02, restarts=4)
+    folded = pgd(logits_fn, variables, x, y, jax.random.key(3), config=config)
+    delta = mj.attacks.norms.random_perturbation(
+        jax.random.key(3), (36, 4, 3, 2), jnp.float32, jnp.float32(0.15), "linf", "uniform"
+    )
+    single = [
+        pgd(logits_fn, variables, x, y, start=x + d, config=PGD(eps=0.15, steps=1, step_size=0.02))
+        for d in delta.reshape(4, 9, 4, 3, 2)
+    ]
+    wrong = np.stack([r.success for r in single])
+    np.testing.assert_array_equal(folded.success, wrong.any(axis=0))
+    losses = np.where(wrong | ~wrong.any(axis=0), np.stack([r.loss for r in single]), -np.inf)
+    np.testing.assert_allclose(folded.loss, losses.max(axis=0), rtol=1e-5)
+
+
+def test_sweep_over_eps_traces_the_model_once(linear_model, batch):
+    _, variables = linear_model
+    x, y = batch
+    traces = []
+
+    def counted(v, images):
+        traces.append(1)
+        return linear_model[0](v, images)
+
+    def run(eps):
+        return pgd(counted, variables, x, y, jax.random.key(3), config=PGD(eps=eps, step_size=eps / 4)).success.mean()
+
+    accuracies = [float(run(eps)) for eps in (0.1, 0.2, 0.4)]
+    once = len(traces)
+    run(0.3)
+    assert len(traces) == once
+    swept = jax.vmap(
+        lambda e: pgd(counted, variables, x, y, jax.random.key(3), config=PGD(), eps=e, step_size=e / 4).success.mean()
+    )(jnp.array([0.1, 0.2, 0.4]))
+    np.testing.assert_allclose(swept, accuracies)
+
+
+def test_training_loop_takes_one_gradient_a_step_and_carries_state(linear_model, batch):
+    logits_fn, variables = linear_model
+    x, y = batch
+    config = PGD(steps=3, random_start=False)
+
+    def objective(images, count):
+        return mj.attacks.losses.cross_entropy(logits_fn(variables, images), y), count + 1
+
+    images, count = ascend(objective, x, config=config, state=0)
+    assert int(count) == 3
+    np.testing.assert_allclose(images, pgd(logits_fn, variables, x, y, config=config).images, atol=1e-7)
+    np.testing.assert_array_equal(images, perturb(logits_fn, variables, x, y, config=config))
+
+
+@pytest.mark.parametrize("law", ["uniform", "radius"])
+def test_l2_start_follows_the_named_law(law):
+    delta = mj.attacks.norms.random_perturbation(
+        jax.random.key(0), (4000, 1, 1, 3), jnp.float32, jnp.float32(2.0), "l2", law
+    )
+    radius = np.sort(np.asarray(mj.attacks.norms.length(delta, "l2")) / 2)
+    power = 3 if law == "uniform" else 1
+    np.testing.assert_allclose(radius**power, (np.arange(4000) + 0.5) / 4000, atol=0.04)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"eps": -0.1}, "eps must be"),
+        ({"eps": 1.5}, "at most 1"),
+        ({"eps": float("nan")}, "finite"),
+        ({"steps": -1}, "steps must"),
+        ({"step_size": 0.0}, "step_size"),
+        ({"norm": "l1"}, "linf, l2"),
+        ({"loss": "hinge"}, "ce, dlr, cw, kl"),
+        ({"keep": "first"}, "last, best"),
+        ({"restarts": 3, "random_start": False}, "repeat one attack"),
+        ({"loss": "kl", "random_start": False}, "no gradient"),
+    ],
+)
+def test_config_refuses_what_cannot_be_an_attack(options, message):
+    with pytest.raises(InputError, match=message):
+        PGD(**options)
+
+
+def test_bad_images_labels_and_models_are_named(linear_model, batch):
+    logits_fn, variables = linear_model
+    x, y = batch
+
+    def attack(f=logits_fn, images=x, labels=y, **options):
+        return pgd(f, variables, images, labels, jax.random.key(0), config=PGD(steps=1, **options))
+
+    for expected, call in {
+        r"\[0, 1\]; they reach from": lambda: attack(images=x * 255),
+        "divide uint8": lambda: attack(images=(x * 255).astype(jnp.uint8)),
+        r"shape \[b, h, w, c\]": lambda: attack(images=x[0]),
+        "one an image": lambda: attack(labels=y[:3]),
+        r"Labels must lie in 0\.\.4": lambda: attack(labels=y + 4),
+        "probabilities": lambda: attack(f=lambda v, i: jax.nn.softmax(logits_fn(v, i))),
+        "NaN logits for 9 of 9": lambda: attack(f=lambda v, i: logits_fn(v, i) * jnp.nan),
+        "at least 3 classes": lambda: attack(f=lambda v, i: logits_fn(v, i)[:, :2], labels=y % 2, loss="dlr"),
+        "must return logits of shape": lambda: attack(f=lambda v, i: logits_fn(v, i)[0]),
+        "needs a key": lambda: pgd(logits_fn, variables, x, y, config=PGD()),
+        "must be a function": lambda: mj.attacks.inputs.check_model("model"),
+        "must be an array": lambda: mj.attacks.inputs.check_batch([[0.5]], y),
+    }.items():
+        with pytest.raises(InputError, match=expected):
+            call()
