@@ -1,0 +1,24 @@
+"""Data sets as whole splits of uint8 images, and what is done to them on the device before training.
+
+Nothing here knows of models, attacks or estimators.
+"""
+
+from mi_jax.data import shapetex
+from mi_jax.data.augmentation import Augmentation, augment, augmentation_for, to_float
+from mi_jax.data.dataset import Dataset, Split
+from mi_jax.data.loading import load
+from mi_jax.data.order import epoch_order
+from mi_jax.data.shapetex import ShapeTex
+
+__all__ = [
+    "Augmentation",
+    "Dataset",
+    "ShapeTex",
+    "Split",
+    "augment",
+    "augmentation_for",
+    "epoch_order",
+    "load",
+    "shapetex",
+    "to_float",
+]

@@ -1,0 +1,103 @@
+"""What a data set is to the rest of the package: two splits of uint8 images with labels and known factors.
+
+It neither reads nor makes images; `loading` does.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from jaxtyping import Int32, UInt8
+
+from mi_jax.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """One part of a data set, held on the host.
+
+    Attributes:
+        images: uint8 pixels, channels last.
+        labels: the class of each image, from 0.
+        factors: for images whose content is known, the index of each cue ("shape", "texture", "colour"); else empty.
+    """
+
+    images: UInt8[np.ndarray, "n h w c"]
+    labels: Int32[np.ndarray, " n"]
+    factors: Mapping[str, Int32[np.ndarray, " n"]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, index: np.ndarray | slice) -> "Split":
+        """The images at `index`, in that order, with their labels and factors."""
+        factors = {name: values[index] for name, values in self.factors.items()}
+        return Split(images=self.images[index], labels=self.labels[index], factors=factors)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A training and a test split, and the names of their classes."""
+
+    name: str
+    train: Split
+    test: Split
+    class_names: tuple[str, ...]
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are, whether or not each occurs in a (limited) split."""
+        return len(self.class_names)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of every image."""
+        height, width, channels = self.train.images.shape[1:]
+        return height, width, channels
+
+
+def balanced_order(labels: np.ndarray, *, seed: int = 0) -> np.ndarray:
+    """A seeded shuffle of 0..n-1 in which every prefix holds the classes as evenly as their sizes allow.
+
+    The images of each class are shuffled, then dealt in rounds, one of each class that still has any, the order of
+    classes drawn anew for each round.
+    """
+    rng = np.random.default_rng(seed)
+    turn = np.empty(len(labels), np.int64)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        turn[members] = rng.permutation(len(members))
+    return np.lexsort((rng.random(len(labels)), turn))
+
+
+def first_balanced(dataset: Dataset, limit: int | None) -> Dataset:
+    """The data set with each split cut to the first `limit` images of its `balanced_order`; all of it for None."""
+    if limit is None:
+        return dataset
+    check_limit(limit)
+    return replace(
+        dataset,
+        train=dataset.train.take(balanced_order(dataset.train.labels)[:limit]),
+        test=dataset.test.take(balanced_order(dataset.test.labels)[:limit]),
+    )
+
+
+def check_limit(limit: int | None) -> None:
+    """Raise `InputError` unless `limit` is None or a whole number from 1."""
+    if limit is None:
+        return
+    if isinstance(limit, bool) or not isinstance(limit, int | np.integer) or limit < 1:
+        raise InputError(f"limit must be a whole number of images from 1, or left out for all; got {limit!r}.")
+
+
+def divide(split: Split, test_share: float) -> tuple[Split, Split]:
+    """A stratified, always equal division into training and test parts, each in its original order.
+
+    The first `test_share` of every class's fixed shuffle, rounded to whole images, is the test part.
+    """
+    rng = np.random.default_rng(0)
+    in_test = np.zeros(len(split), bool)
+    for label in np.unique(split.labels):
+        members = np.flatnonzero(split.labels == label)
+        in_test[rng.permutation(members)[: round(test_share * len(members))]] = True
+    return split.take(np.flatnonzero(~in_test)), split.take(np.flatnonzero(in_test))

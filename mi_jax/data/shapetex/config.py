@@ -1,0 +1,128 @@
+"""Settings of ShapeTex and the names of its factors. Nothing is drawn here."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from mi_jax.errors import InputError
+
+IMAGE_SIZE = 32
+"""Height and width of every image in pixels."""
+SHAPE_AREA = 230.0
+"""Pixels that every shape covers at its nominal scale, so that mean luminance does not tell shapes apart."""
+
+SHAPES = ("disk", "square", "triangle", "plus", "ring", "star", "crescent", "heart", "hourglass", "u")
+TEXTURES = (
+    "horizontal4",
+    "vertical4",
+    "diagonal4",
+    "antidiagonal4",
+    "horizontal8",
+    "vertical8",
+    "checker",
+    "dots",
+    "noise",
+    "camouflage",
+)
+COARSE_TEXTURES = (
+    "horizontal8",
+    "vertical8",
+    "diagonal8",
+    "antidiagonal8",
+    "horizontal16",
+    "vertical16",
+    "checker4",
+    "dots16",
+    "noise4",
+    "camouflage16",
+)
+COLOURS = ("red", "orange", "lime", "green", "jade", "cyan", "azure", "blue", "purple", "rose")
+NUM_CLASSES = 10
+
+Regime = Literal["redundant", "shape", "texture", "noisy"]
+Cue = Literal["shape", "texture"]
+Placement = Literal["global", "foreground", "background"]
+TextureScale = Literal["fine", "coarse"]
+ColourRule = Literal["independent", "label"]
+
+
+@dataclass(frozen=True)
+class ShapeTex:
+    """Which ShapeTex images to draw. Amplitudes and noise are in pixel units of [0, 1].
+
+    Attributes:
+        shape_amplitude: a_S, half the step of luminance between shape and ground.
+        texture_amplitude: a_T, the L-infinity norm of the texture. With the usual attack (eps = 8/255) the default of
+            8/255 can just be erased by the attacker, and the default shape cannot.
+        colour_amplitude: a_C, the L-infinity norm of the hue; 0 leaves the images grey.
+        noise: standard deviation of the Gaussian pixel noise.
+        regime: what tells the class in training: "redundant" (shape and texture agree), "shape" or "texture" (that
+            cue alone, the other one independent of it), or "noisy" (`noisy_cue` is right with `cue_validity`, the
+            other cue always).
+        noisy_cue: the cue that is sometimes wrong in the "noisy" regime.
+        cue_validity: the probability that it is right; if not, any other class is equally likely.
+        colour_rule: "independent" draws the hue apart from everything else; "label" makes it agree with the class in
+            training and in the redundant test set (never in the conflict and factorial sets).
+        placement: where the texture is: everywhere, on the shape ("foreground") or around it ("background").
+        texture_scale: "fine" is the usual family; "coarse" has ten textures with no period below 8 pixels, as coarse
+            as the shapes, to tell a preference for texture from one for high frequencies.
+        n_train, n_test: images of the two splits; more images only append to fewer.
+        seed: of everything that is drawn.
+
+    Raises:
+        InputError: where a value is out of its range.
+    """
+
+    shape_amplitude: float = 20 / 255
+    texture_amplitude: float = 8 / 255
+    colour_amplitude: float = 0.0
+    noise: float = 2 / 255
+    regime: Regime = "redundant"
+    noisy_cue: Cue = "texture"
+    cue_validity: float = 0.9
+    colour_rule: ColourRule = "independent"
+    placement: Placement = "global"
+    texture_scale: TextureScale = "fine"
+    n_train: int = 4000
+    n_test: int = 2000
+    seed: int = 0
+
+    def __post_init__(self):
+        for name in ("shape_amplitude", "texture_amplitude", "colour_amplitude", "noise"):
+            value = getattr(self, name)
+            if not 0 <= value <= 0.5:
+                raise InputError(f"ShapeTex {name} must lie in [0, 0.5] (pixels are in [0, 1]); got {value!r}.")
+        if not 0 <= self.cue_validity <= 1:
+            raise InputError(f"ShapeTex cue_validity is a probability, in [0, 1]; got {self.cue_validity!r}.")
+        for name in ("n_train", "n_test"):
+            if getattr(self, name) < 1:
+                raise InputError(f"ShapeTex {name} must be at least 1; got {getattr(self, name)!r}.")
+        if self.seed < 0:
+            raise InputError(f"ShapeTex seed must not be negative; got {self.seed!r}.")
+        choices = {
+            "regime": Regime,
+            "noisy_cue": Cue,
+            "colour_rule": ColourRule,
+            "placement": Placement,
+            "texture_scale": TextureScale,
+        }
+        for name, kind in choices.items():
+            if getattr(self, name) not in get_args(kind):
+                allowed = ", ".join(get_args(kind))
+                raise InputError(f"ShapeTex {name} must be one of {allowed}; got {getattr(self, name)!r}.")
+
+    @property
+    def texture_names(self) -> tuple[str, ...]:
+        """The names of the ten textures in use."""
+        return TEXTURES if self.texture_scale == "fine" else COARSE_TEXTURES
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the cue that defines the class: textures in the "texture" regime, else shapes."""
+        return self.texture_names if self.label_cue == "texture" else SHAPES
+
+    @property
+    def label_cue(self) -> Cue:
+        """The cue that always agrees with the class in training, shape where both do."""
+        if self.regime == "texture" or (self.regime == "noisy" and self.noisy_cue == "shape"):
+            return "texture"
+        return "shape"

@@ -1,0 +1,142 @@
+"""From factor labels to cue fields, and from cue fields to images at any amplitude.
+
+Which factors go together is decided in `sets`.
+"""
+
+import functools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from mi_jax.data.shapetex.config import IMAGE_SIZE, NUM_CLASSES, Placement, TextureScale
+from mi_jax.data.shapetex.shapes import mask
+from mi_jax.data.shapetex.textures import texture
+from mi_jax.typing import Images, Key
+
+BLOCK = 500  # images per compiled call: one compilation serves splits of every size
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["mask", "texture", "hue", "noise", "factors"],
+    meta_fields=[],
+)
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """What the images of one set are made of, before amplitudes: draw once, `compose` as often as wanted.
+
+    Attributes:
+        mask: m_S in [0, 1], how much of each pixel the shape covers, [n h w].
+        texture: t_T, +-1 with mean 0, [n h w].
+        hue: u_C, orthogonal to (1, 1, 1) and of L-infinity norm 1, [n 3].
+        noise: standard normal, [n h w 3].
+        factors: the index of each cue, int32 [n], under "shape", "texture" and "colour".
+    """
+
+    mask: Any
+    texture: Any
+    hue: Any
+    noise: Any
+    factors: dict[str, Any]
+
+    @property
+    def shape(self) -> Any:
+        """The shape field 2 m_S - 1 in [-1, 1], [n h w]."""
+        return 2 * self.mask - 1
+
+    def __len__(self) -> int:
+        return len(self.mask)
+
+
+def hues() -> np.ndarray:
+    """The ten hues as float32 [10 3]: evenly around the grey axis, orthogonal to it, with L-infinity norm 1."""
+    angle = 2 * np.pi * np.arange(NUM_CLASSES)[:, None] / NUM_CLASSES
+    first, second = np.array([2, -1, -1]) / math.sqrt(6), np.array([0, 1, -1]) / math.sqrt(2)
+    hue = np.cos(angle) * first + np.sin(angle) * second
+    return (hue / np.abs(hue).max(axis=1, keepdims=True)).astype(np.float32)
+
+
+def _draw_one(
+    key: Key, shape: Int[Array, ""], texture_index: Int[Array, ""], *, scale: TextureScale
+) -> tuple[Float[Array, "h w"], Float[Array, "h w"], Float[Array, "h w 3"]]:
+    """Mask, texture and noise of one image: translation +-3 px, rotation +-15 degrees, scale +-12 %."""
+    pose_key, texture_key, noise_key = jax.random.split(key, 3)
+    pose = jax.random.uniform(pose_key, (4,), minval=-1.0)
+    covered = mask(shape, shift=3.0 * pose[:2], angle=jnp.deg2rad(15.0) * pose[2], scale=1 + 0.12 * pose[3])
+    noise = jax.random.normal(noise_key, (IMAGE_SIZE, IMAGE_SIZE, 3))
+    return covered, texture(texture_index, texture_key, scale=scale), noise
+
+
+@functools.partial(jax.jit, static_argnames="scale")
+def _draw_block(key: Key, first: Any, shape: Any, texture_index: Any, *, scale: TextureScale) -> tuple[Any, Any, Any]:
+    keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(first + jnp.arange(BLOCK))
+    return jax.vmap(functools.partial(_draw_one, scale=scale))(keys, shape, texture_index)
+
+
+def draw(factors: dict[str, np.ndarray], key: Key, *, scale: TextureScale = "fine") -> Scene:
+    """The cue fields of images with the given factors.
+
+    Image i depends on `key`, i and its own factors alone: a longer set begins with a shorter one.
+
+    Args:
+        factors: int32 [n] under "shape", "texture" and "colour", each 0..9.
+        key: of poses, phases, random textures and noise.
+        scale: the family of textures.
+    """
+    count = len(factors["shape"])
+    parts = []
+    for first in range(0, count, BLOCK):
+        rows = {name: factors[name][first : first + BLOCK] for name in ("shape", "texture")}
+        padded = {name: np.pad(values, (0, BLOCK - len(values))) for name, values in rows.items()}
+        drawn = _draw_block(key, first, padded["shape"], padded["texture"], scale=scale)
+        parts.append([np.asarray(part)[: len(rows["shape"])] for part in drawn])
+    masks, textures, noise = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return Scene(mask=masks, texture=textures, hue=hues()[factors["colour"]], noise=noise, factors=factors)
+
+
+def compose(
+    scene: Scene,
+    *,
+    shape_amplitude: Any,
+    texture_amplitude: Any,
+    colour_amplitude: Any = 0.0,
+    noise: Any = 2 / 255,
+    placement: Placement = "global",
+) -> Images:
+    """Float images x = clip(1/2 + a_S (2 m_S - 1) + a_T w t_T + a_C u_C + sigma n, 0, 1), not quantised.
+
+    Pure and jittable; amplitudes may be traced, so a grid of them can be mapped over one scene.
+
+    Args:
+        scene: the cue fields.
+        shape_amplitude: a_S.
+        texture_amplitude: a_T.
+        colour_amplitude: a_C.
+        noise: sigma.
+        placement: w: 1 ("global"), m_S ("foreground") or 1 - m_S ("background").
+    """
+    where = {"global": 1.0, "foreground": scene.mask, "background": 1 - scene.mask}[placement]
+    luminance = 0.5 + shape_amplitude * scene.shape + texture_amplitude * where * scene.texture
+    colour = colour_amplitude * scene.hue[:, None, None, :]
+    return jnp.clip(luminance[..., None] + colour + noise * scene.noise, 0.0, 1.0)
+
+
+@functools.partial(jax.jit, static_argnames="placement")
+def _quantised_block(scene: Scene, amplitudes: dict[str, Any], *, placement: Placement) -> Any:
+    return jnp.round(compose(scene, **amplitudes, placement=placement) * 255).astype(jnp.uint8)
+
+
+def quantised(scene: Scene, *, placement: Placement, **amplitudes: float) -> np.ndarray:
+    """The images of `compose` rounded to uint8 on the host, [n h w c]."""
+    parts = []
+    for first in range(0, len(scene), BLOCK):
+        count = min(BLOCK, len(scene) - first)
+        rows = np.minimum(first + np.arange(BLOCK), len(scene) - 1)
+        block = jax.tree.map(lambda values, rows=rows: np.asarray(values)[rows], scene)
+        parts.append(np.asarray(_quantised_block(block, amplitudes, placement=placement))[:count])
+    return np.concatenate(parts)
