@@ -11,11 +11,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
 
 from mi_jax.data.shapetex.config import IMAGE_SIZE, NUM_CLASSES, Placement, TextureScale
 from mi_jax.data.shapetex.shapes import mask
-from mi_jax.data.shapetex.textures import texture
+from mi_jax.data.shapetex.textures import TILE, texture
 from mi_jax.typing import Images, Key
 
 BLOCK = 500  # images per compiled call: one compilation serves splits of every size
@@ -61,21 +60,28 @@ def hues() -> np.ndarray:
     return (hue / np.abs(hue).max(axis=1, keepdims=True)).astype(np.float32)
 
 
-def _draw_one(
-    key: Key, shape: Int[Array, ""], texture_index: Int[Array, ""], *, scale: TextureScale
-) -> tuple[Float[Array, "h w"], Float[Array, "h w"], Float[Array, "h w 3"]]:
-    """Mask, texture and noise of one image: translation +-3 px, rotation +-15 degrees, scale +-12 %."""
-    pose_key, texture_key, noise_key = jax.random.split(key, 3)
-    pose = jax.random.uniform(pose_key, (4,), minval=-1.0)
-    covered = mask(shape, shift=3.0 * pose[:2], angle=jnp.deg2rad(15.0) * pose[2], scale=1 + 0.12 * pose[3])
-    noise = jax.random.normal(noise_key, (IMAGE_SIZE, IMAGE_SIZE, 3))
-    return covered, texture(texture_index, texture_key, scale=scale), noise
-
-
 @functools.partial(jax.jit, static_argnames="scale")
-def _draw_block(key: Key, first: Any, shape: Any, texture_index: Any, *, scale: TextureScale) -> tuple[Any, Any, Any]:
-    keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(first + jnp.arange(BLOCK))
-    return jax.vmap(functools.partial(_draw_one, scale=scale))(keys, shape, texture_index)
+def _draw_block(key: Key, shape: Any, texture_index: Any, *, scale: TextureScale) -> tuple[Any, Any, Any]:
+    """Masks, textures and noise of one block: translation +-3 px, rotation +-15 degrees, scale +-12 %.
+
+    All of it comes from one uniform draw on (-1, 1), since every further draw would cost more than a second of
+    compilation.
+    """
+    pixels = IMAGE_SIZE**2
+    above_minus_one = np.nextafter(np.float32(-1), np.float32(0))
+    uniform = jax.random.uniform(key, (BLOCK, 6 + 4 * pixels), minval=above_minus_one)
+    pose, phase, white, noise = jnp.split(uniform, (4, 6, 6 + pixels), axis=1)
+
+    masks = jax.vmap(lambda index, shift, angle, size: mask(index, shift=shift, angle=angle, scale=size))(
+        shape, 3.0 * pose[:, :2], jnp.deg2rad(15.0) * pose[:, 2], 1 + 0.12 * pose[:, 3]
+    )
+    textures = jax.vmap(lambda index, moved, field: texture(index, phase=moved, white=field, scale=scale))(
+        texture_index,
+        jnp.floor((phase + 1) * (TILE / 2)).astype(jnp.int32),
+        white.reshape(BLOCK, IMAGE_SIZE, IMAGE_SIZE),
+    )
+    normal = math.sqrt(2) * jax.lax.erf_inv(noise)
+    return masks, textures, normal.reshape(BLOCK, IMAGE_SIZE, IMAGE_SIZE, 3)
 
 
 def draw(factors: dict[str, np.ndarray], key: Key, *, scale: TextureScale = "fine") -> Scene:
@@ -93,7 +99,8 @@ def draw(factors: dict[str, np.ndarray], key: Key, *, scale: TextureScale = "fin
     for first in range(0, count, BLOCK):
         rows = {name: factors[name][first : first + BLOCK] for name in ("shape", "texture")}
         padded = {name: np.pad(values, (0, BLOCK - len(values))) for name, values in rows.items()}
-        drawn = _draw_block(key, first, padded["shape"], padded["texture"], scale=scale)
+        block_key = jax.random.fold_in(key, first // BLOCK)
+        drawn = _draw_block(block_key, padded["shape"], padded["texture"], scale=scale)
         parts.append([np.asarray(part)[: len(rows["shape"])] for part in drawn])
     masks, textures, noise = (np.concatenate(part) for part in zip(*parts, strict=True))
     return Scene(mask=masks, texture=textures, hue=hues()[factors["colour"]], noise=noise, factors=factors)

@@ -16,8 +16,9 @@ MAX_VERTICES = 12
 NOTHING = -1e3  # the radius of a disk that is not there
 HEART_LOBE = math.sqrt(0.5)  # half a side of the heart's diamond, whose two upper sides carry half disks
 
-Polygon = list[tuple[float, float]]
-Disk = tuple[float, float, float]
+Length = int | float
+Polygon = list[tuple[Length, Length]]
+Disk = tuple[Length, Length, Length]
 
 
 def _regular(points: int, *, inner: float = 1.0) -> Polygon:

@@ -12,7 +12,6 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt
 
 from mi_jax.data.shapetex.config import IMAGE_SIZE, TEXTURES, TextureScale
-from mi_jax.typing import Key
 
 TILE = 16  # a multiple of every period
 NOISE = TEXTURES.index("noise")
@@ -90,15 +89,21 @@ def _upper_half(field: Float[Array, "h w"], tie_break: Int[Array, "h w"]) -> Flo
     return jnp.where(ordered >= threshold, 1.0, -1.0)
 
 
-def texture(index: Int[Array, ""], key: Key, *, scale: TextureScale) -> Float[Array, "h w"]:
-    """One texture field of +-1 with mean exactly 0 and a random phase; `index` is its place in `TEXTURES`."""
-    phase_key, noise_key = jax.random.split(key)
-    phase = jax.random.randint(phase_key, (2,), 0, TILE)
+def texture(
+    index: Int[Array, ""], *, phase: Int[Array, "2"], white: Float[Array, "h w"], scale: TextureScale
+) -> Float[Array, "h w"]:
+    """One texture field of +-1 with mean exactly 0.
+
+    Args:
+        index: its place in `TEXTURES`.
+        phase: how far the periodic textures and the blocks of noise are moved, in pixels (down, right).
+        white: what the random textures are made of: independent values, symmetric about 0.
+        scale: which family.
+    """
     y, x = jnp.mgrid[:IMAGE_SIZE, :IMAGE_SIZE] + phase[:, None, None]
     periodic = jnp.asarray(tiles(scale))[jnp.minimum(index, NOISE - 1), y % TILE, x % TILE]
 
     kind = RANDOM[scale]
-    white = jax.random.uniform(noise_key, (IMAGE_SIZE, IMAGE_SIZE), minval=-1.0)
     per_side = IMAGE_SIZE // kind.block
     block = (y // kind.block % per_side) * per_side + x // kind.block % per_side
     pixel = jnp.arange(IMAGE_SIZE**2).reshape(IMAGE_SIZE, IMAGE_SIZE)

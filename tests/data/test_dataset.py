@@ -1,0 +1,70 @@
+"""Splits, balanced limits and the digits."""
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+import mi_jax as mj
+from mi_jax.data.dataset import balanced_order
+from mi_jax.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return mj.data.load("digits")
+
+
+def test_digits_are_scikit_learns_stretched_to_bytes(digits):
+    together = np.concatenate([digits.train.images, digits.test.images])
+    labels = np.concatenate([digits.train.labels, digits.test.labels])
+    pixels, target = load_digits(return_X_y=True)
+    ours = {
+        (image.tobytes(), label) for image, label in zip(np.round(together[..., 0] / 255 * 16), labels, strict=True)
+    }
+    assert together.shape == (1797, 8, 8, 1)
+    assert together.dtype == np.uint8
+    assert ours == {(i.tobytes(), t) for i, t in zip(np.reshape(pixels, (-1, 8, 8)), target, strict=True)}
+    assert digits.num_classes == 10
+    assert digits.input_shape == (8, 8, 1)
+
+
+def test_digits_split_is_stratified_disjoint_and_fixed(digits):
+    again = mj.data.load("digits")
+    np.testing.assert_array_equal(digits.test.images, again.test.images)
+    share = np.bincount(digits.test.labels) / (np.bincount(digits.test.labels) + np.bincount(digits.train.labels))
+    np.testing.assert_allclose(share, 0.2, atol=0.003)
+    assert len(digits.test) == 359
+
+
+def test_limit_takes_balanced_prefixes_of_one_order(digits):
+    small, large = mj.data.load("digits", limit=50), mj.data.load("digits", limit=200)
+    assert np.array_equal(np.bincount(small.train.labels), np.full(10, 5))
+    np.testing.assert_array_equal(large.train.images[:50], small.train.images)
+    assert len(mj.data.load("digits", limit=10**6).test) == 359
+
+
+def test_balanced_order_is_a_permutation_with_every_prefix_as_even_as_the_classes_last():
+    labels = np.repeat([0, 1, 2], [3, 50, 20])
+    order = balanced_order(labels, seed=4)
+    assert np.array_equal(np.sort(order), np.arange(73))
+    for n in range(1, 74):
+        counts = np.bincount(labels[order[:n]], minlength=3)
+        room = counts < [3, 50, 20]
+        assert not room.any() or counts.max() - counts[room].min() <= 1
+    assert not np.array_equal(order, balanced_order(labels, seed=5))
+
+
+def test_taking_keeps_factors_with_their_images():
+    dataset = mj.data.load("shapetex", limit=30)
+    taken = dataset.train.take(np.array([7, 3]))
+    for cue, values in dataset.train.factors.items():
+        np.testing.assert_array_equal(taken.factors[cue], values[[7, 3]])
+    np.testing.assert_array_equal(taken.images, dataset.train.images[[7, 3]])
+
+
+@pytest.mark.parametrize("limit", [0, -3, 2.5, True])
+@pytest.mark.parametrize("name", ["digits", "shapetex"])
+@pytest.mark.usefixtures("as_a_user")
+def test_limits_that_are_no_count_are_refused(name, limit):
+    with pytest.raises(InputError, match="limit must be a whole number of images from 1"):
+        mj.data.load(name, limit=limit)
