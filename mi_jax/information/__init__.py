@@ -1,0 +1,10 @@
+"""How much information a layer carries: bounds, unbiased values and their errors, for activations of any framework.
+
+All values are in nats. This package knows nothing of models, data or training.
+"""
+
+from mi_jax.information.binning import Binning, binning
+from mi_jax.information.kde import KDE, kde
+from mi_jax.information.noise import noise_grid, noise_variance
+
+__all__ = ["KDE", "Binning", "binning", "kde", "noise_grid", "noise_variance"]

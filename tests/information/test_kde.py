@@ -1,0 +1,175 @@
+"""Values of the KDE bounds against float64 references, and the numerics that float32 gets wrong when done naively."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mi_jax.errors import InputError
+from mi_jax.information import KDE, kde
+
+_spec = importlib.util.spec_from_file_location("make_golden", Path(__file__).with_name("make_golden.py"))
+assert _spec is not None
+assert _spec.loader is not None
+reference = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(reference)
+GOLDEN = json.loads(reference.GOLDEN.read_text())["cases"]
+BIT = np.log(2)
+
+
+def largest_error(result: KDE, golden: dict) -> float:
+    errors = []
+    for s, variance in enumerate(reference.VARIANCES):
+        for side, want in golden["kde"][str(variance)].items():
+            for name, value in want.items():
+                errors.append(np.abs(getattr(result, f"{name}_{side}")[s] - np.array(value)).max())
+    return max(errors)
+
+
+@pytest.mark.parametrize("name", list(reference.CASES))
+@pytest.mark.parametrize(("precision", "tolerance"), [("float64", 1e-9), ("float32", 1e-5 * BIT)])
+def test_bounds_equal_the_dense_float64_reference(name, precision, tolerance):
+    x, y, classes = reference.CASES[name]()
+    result = kde(x, y, noise_variance=reference.VARIANCES, num_classes=classes, precision=precision)
+    assert largest_error(result, GOLDEN[name]) < tolerance
+
+
+def test_two_points_have_the_closed_form():
+    result = kde(np.array([[1.0], [-1.0]]), noise_variance=1.0)
+    assert result.i_tx_upper == pytest.approx(0.5662191695169728, abs=1e-12)
+    assert result.i_tx_lower == pytest.approx(0.2190701963798386, abs=1e-12)
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
+def test_far_apart_class_means_do_not_cost_accuracy(precision):
+    r = np.random.default_rng(4)
+    y = np.arange(300) % 4
+    means = r.standard_normal((4, 1024))
+    means *= 1000 / np.linalg.norm(means, axis=1, keepdims=True)
+    x = (means[y] + 0.02 * r.standard_normal((300, 1024))).astype(np.float32)
+    want = kde(x.astype(np.float64), y, noise_variance=0.1)
+    got = kde(x, y, noise_variance=0.1, precision=precision, tolerance=np.inf)
+    assert got.precision == precision
+    assert abs(got.i_tx_upper - want.i_tx_upper) < (1e-5 if precision != "bfloat16" else 1e-4) * BIT
+    assert abs(got.i_ty_upper - want.i_ty_upper) < 1e-5 * BIT
+
+
+def test_clusters_that_labels_do_not_name_fall_back_to_float64():
+    r = np.random.default_rng(5)
+    hidden = np.arange(200) % 4
+    x = (1000 * np.eye(4)[hidden] + 0.3 * r.standard_normal((200, 4))).astype(np.float32)
+    got = kde(x, noise_variance=0.1)
+    assert got.precision == "float64"
+    assert got.i_tx_upper == pytest.approx(kde(x.astype(np.float64), noise_variance=0.1).i_tx_upper, abs=1e-9)
+
+
+def test_constant_layer_gives_exactly_zero():
+    result = kde(np.full((101, 3, 3), 1.7, np.float32), np.arange(101) % 7, noise_variance=[1e-6, 0.1])
+    for name in ("i_tx_upper", "i_tx_lower", "i_ty_upper", "i_ty_lower", "i_ty_certified_upper", "saturation"):
+        assert (getattr(result, name) == 0).all(), name
+
+
+def test_separated_rows_saturate_and_say_so():
+    result = kde(1e3 * np.eye(50, dtype=np.float32), np.arange(50) % 2, noise_variance=0.1)
+    assert result.i_tx_upper == pytest.approx(np.log(50), abs=1e-12)
+    assert result.saturated is True
+    assert result.saturation == pytest.approx(1)
+
+
+def test_certified_bracket_is_right_where_the_usual_difference_is_not():
+    x = np.array([4.5, 4.5, 1.5, 0, 1.5, 0, 4.5])[:, None]
+    y = np.array([0, 1, 1, 1, 0, 0, 1])
+    result = kde(x, y, noise_variance=1.0)
+    assert result.i_ty_lower == pytest.approx(0.0173814 * BIT, abs=1e-7)
+    assert result.i_ty_lower > 0.0173472 * BIT  # the true value: the "lower bound" is above it
+    assert result.i_ty_certified_lower <= 0.0173472 * BIT <= result.i_ty_certified_upper
+
+
+def test_sixteen_levels_in_one_pass_equal_sixteen_passes():
+    r = np.random.default_rng(6)
+    x, y = r.standard_normal((90, 20)).astype(np.float32), np.arange(90) % 5
+    for grid in (2.0 ** np.arange(-8, 8), np.geomspace(0.01, 30, 16)):
+        many = kde(x, y, noise_variance=grid)
+        for s in (0, 7, 15):
+            one = kde(x, y, noise_variance=float(grid[s]))
+            for name in ("i_tx_upper", "i_tx_lower", "i_ty_upper", "i_ty_lower"):
+                assert getattr(many, name)[s] == pytest.approx(getattr(one, name), abs=2e-6), (name, s)
+
+
+def test_tile_and_chunk_sizes_do_not_change_the_sums():
+    from mi_jax.information._pairwise import pair_sums
+
+    r = np.random.default_rng(7)
+    x, y = r.standard_normal((150, 70)).astype(np.float32), r.integers(0, 6, 150)
+    inverse = np.array([0.02])
+    whole = pair_sums(x, y, inverse, num_classes=6, tile=152, chunk=128)
+    for tile, chunk in ((16, 32), (40, 70), (64, 7)):
+        parts = pair_sums(jnp.asarray(x), y, inverse, num_classes=6, tile=tile, chunk=chunk)
+        np.testing.assert_allclose(parts.total, whole.total, rtol=3e-6)
+        np.testing.assert_allclose(parts.own, whole.own, rtol=3e-6)
+
+
+def test_layers_of_many_widths_share_one_compiled_function():
+    from mi_jax.information import _pairwise
+
+    y = np.arange(64) % 3
+    kde(np.random.default_rng(0).standard_normal((64, 130)).astype(np.float32), y, noise_variance=1.0)
+    before = _pairwise._add_gram._cache_size(), _pairwise._centre._cache_size(), _pairwise._add_sums._cache_size()
+    for width in (200, 1000, 3000):
+        kde(np.random.default_rng(1).standard_normal((64, width)).astype(np.float32), (y + 1) % 3, noise_variance=9.0)
+    after = _pairwise._add_gram._cache_size(), _pairwise._centre._cache_size(), _pairwise._add_sums._cache_size()
+    assert after == before
+
+
+def test_sums_can_be_vmapped_over_seeds_and_epochs():
+    from mi_jax.information._pairwise import pair_sums
+
+    r = np.random.default_rng(8)
+    x, y = r.standard_normal((3, 60, 10)).astype(np.float32), r.integers(0, 4, 60)
+    batched = jax.jit(jax.vmap(lambda t: pair_sums(t, y, np.array([0.05]), num_classes=4)))(jnp.asarray(x))
+    for b in range(3):
+        one = pair_sums(x[b], y, np.array([0.05]), num_classes=4)
+        np.testing.assert_allclose(batched.total[b], one.total, rtol=2e-6)
+        np.testing.assert_allclose(batched.own[b], one.own, rtol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("t", "y", "options", "says"),
+    [
+        (np.array([[np.nan, 1], [0, 1]], np.float32), None, {}, "conv1 holds NaN or infinity"),
+        (np.array([[np.inf, 1], [0, 1]], np.float32), None, {}, "conv1 holds NaN or infinity"),
+        (np.ones((1, 4), np.float32), None, {}, "two samples"),
+        (np.ones((4, 0), np.float32), None, {}, "empty layer"),
+        (np.ones((4, 2), np.int32), None, {}, "floating point"),
+        (np.ones((4, 2), np.float32), [0, 1, 0], {}, "4 rows"),
+        (np.ones((4, 2), np.float32), [0, 0, 0, 0], {}, "one class"),
+        (np.ones((4, 2), np.float32), [0, 1, 2, 5], {"num_classes": 3}, "0..2"),
+        (np.ones((4, 2), np.float32), [0.0, 1.0, 1.0, 0.0], {}, "integers"),
+        (np.ones((4, 2), np.float32), None, {"noise_variance": 0.0}, "positive"),
+        (np.ones((4, 2), np.float32), None, {"noise_variance": [0.1, -1.0]}, "positive"),
+        (np.eye(2) * 1e200, None, {}, "too large"),
+    ],
+)
+def test_bad_input_is_named(t, y, options, says):
+    y = None if y is None else np.array(y)
+    with pytest.raises(InputError, match=says):
+        kde(t, y, layer="conv1", **({"noise_variance": 0.1} | options))
+
+
+def test_any_framework_and_float_type_is_taken():
+    torch = pytest.importorskip("torch")
+    x = np.random.default_rng(9).standard_normal((20, 3)).astype(np.float32)
+    want = kde(x, noise_variance=0.5).i_tx_upper
+    assert kde(torch.from_numpy(x).requires_grad_(), noise_variance=0.5).i_tx_upper == want
+    assert kde(jnp.asarray(x), noise_variance=0.5).i_tx_upper == want
+    assert kde(jnp.asarray(x, jnp.bfloat16), noise_variance=0.5).i_tx_upper == pytest.approx(want, abs=0.02)
+
+
+def test_values_too_large_for_float32_squares_are_measured_in_float64():
+    result = kde(np.array([[1e25], [-1e25], [3e25]], np.float32), noise_variance=1e50)
+    assert result.precision == "float64"
+    assert 0 < result.i_tx_lower < result.i_tx_upper < np.log(3)
