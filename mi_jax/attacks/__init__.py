@@ -3,7 +3,32 @@
 No models, data or training here; the loop for adversarial training is `perturb` (or `ascend` for another loss).
 """
 
+from mi_jax.attacks.apgd import APGD, apgd
+from mi_jax.attacks.autoattack import AutoAttackResult, Progress, autoattack
+from mi_jax.attacks.fab import FAB, fab
 from mi_jax.attacks.pgd import PGD, ascend, fgsm, perturb, pgd
 from mi_jax.attacks.results import AttackResult
+from mi_jax.attacks.square import Square, square
+from mi_jax.attacks.state import EvaluationState, StageReport
+from mi_jax.attacks.suite import Budget
 
-__all__ = ["PGD", "AttackResult", "ascend", "fgsm", "perturb", "pgd"]
+__all__ = [
+    "APGD",
+    "FAB",
+    "PGD",
+    "AttackResult",
+    "AutoAttackResult",
+    "Budget",
+    "EvaluationState",
+    "Progress",
+    "Square",
+    "StageReport",
+    "apgd",
+    "ascend",
+    "autoattack",
+    "fab",
+    "fgsm",
+    "perturb",
+    "pgd",
+    "square",
+]

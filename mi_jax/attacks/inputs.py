@@ -4,6 +4,7 @@ Shapes and dtypes are checked on tracers too; values only where they are known, 
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ import numpy as np
 from jax.core import Tracer
 
 from mi_jax.errors import InputError
-from mi_jax.typing import Images, Labels, Logits, LogitsFn
+from mi_jax.typing import Images, Key, Labels, Logits
 
 
 def known(*arrays: Any) -> bool:
@@ -56,9 +57,12 @@ def check_model(logits_fn: Any) -> None:
         ) from None
 
 
-def logits_of(logits_fn: LogitsFn, variables: Any, images: Images) -> Logits:
-    """Logits [b k] of the model, at least in float32. Raises `InputError` where the output is no [b k] array."""
-    logits = logits_fn(variables, images)
+def logits_of(logits_fn: Callable[..., Any], variables: Any, images: Images, key: Key | None = None) -> Logits:
+    """Logits [b k] of the model, at least in float32; a random model gets the key as its third argument.
+
+    Raises `InputError` where the output is no [b k] array.
+    """
+    logits = logits_fn(variables, images) if key is None else logits_fn(variables, images, key)
     if not hasattr(logits, "ndim") or logits.ndim != 2 or logits.shape[0] != images.shape[0]:
         got = f"shape {tuple(logits.shape)}" if hasattr(logits, "shape") else f"a {type(logits).__name__}"
         raise InputError(f"logits_fn must return logits of shape [{images.shape[0]}, classes]; it returned {got}.")

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from mi_jax.errors import InputError
 from mi_jax.typing import Images, Key
@@ -26,7 +26,7 @@ def check_norm(norm: str) -> None:
         raise InputError(f"Norm {norm!r} is unknown; use one of {', '.join(get_args(Norm))}.")
 
 
-def spread(values: Float[Array, " b"]) -> Float[Array, "b 1 1 1"]:
+def spread(values: Shaped[Array, " b"]) -> Shaped[Array, "b 1 1 1"]:
     """Give one value an image the axes of the images."""
     return values[:, None, None, None]
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mi_jax.attacks.inputs import check_batch, check_count, check_eps, check_logits, check_model, known, logits_of
+from mi_jax.attacks.inputs import check_batch, check_count, check_eps, check_logits, check_model, logits_of
 from mi_jax.attacks.losses import Loss, check_loss, loss_of
 from mi_jax.attacks.norms import Norm, StartLaw, check_norm, length, project_image, random_perturbation, steepest
 from mi_jax.attacks.results import AttackResult
@@ -165,9 +165,13 @@ def pgd(
     radius, stride = _sizes(images, config, eps, step_size)
     # eps and step_size travel as arrays, so the compiled function must not depend on them through the config.
     shape_of_attack = dataclasses.replace(config, eps=0.0, step_size=1.0)
-    result = _run(logits_fn, shape_of_attack, variables, images, labels, targets, start, key, radius, stride)
-    if known(result.logits, labels):
-        check_logits(result.logits, labels)
+    folds = config.restarts if config.steps and start is None else 1
+    if start is None:
+        start = jnp.tile(images, (folds, 1, 1, 1))
+        if config.steps:
+            start = _first_point(start, key, config, radius, None)
+    result = _run(logits_fn, shape_of_attack, folds, variables, images, labels, targets, start, radius, stride)
+    check_logits(result.logits, labels)
     return result
 
 
@@ -203,18 +207,21 @@ def _first_point(images: Images, key: Key | None, config: PGD, eps: jax.Array, s
         return images
     if key is None:
         raise InputError("A random start needs a key; give key=jax.random.key(0) or set random_start=False.")
-    delta = random_perturbation(key, images.shape, images.dtype, eps, config.norm, config.start_law)
-    return jnp.clip(images + delta, 0, 1)
+    return _random_start(key, images, eps, config.norm, config.start_law)
+
+
+@functools.partial(jax.jit, static_argnums=(3, 4))
+def _random_start(key: Key, images: Images, eps: jax.Array, norm: str, law: str) -> Images:
+    # Compiled apart from the attack: compiling the generator takes longer than compiling a small model's loop.
+    return jnp.clip(images + random_perturbation(key, images.shape, images.dtype, eps, norm, law), 0, 1)
 
 
 def _move(x: Images, clean: Images, gradient: Images, eps: jax.Array, step_size: jax.Array, norm: str) -> Images:
     return project_image(x + step_size * steepest(gradient, norm), clean, eps, norm)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _run(logits_fn, config: PGD, variables, images, labels, targets, start, key, eps, step_size) -> AttackResult:
-    folds = config.restarts if config.steps and start is None else 1
-
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _run(logits_fn, config: PGD, folds, variables, images, labels, targets, start, eps, step_size) -> AttackResult:
     def fold(a: jax.Array) -> jax.Array:
         return jnp.tile(a, (folds,) + (1,) * (a.ndim - 1))
 
@@ -235,8 +242,7 @@ def _run(logits_fn, config: PGD, variables, images, labels, targets, start, key,
             best = _better(best, (x, losses, logits), y)
         return (_move(x, clean, gradient, eps, step_size, config.norm), best), losses
 
-    x = _first_point(clean, key, config, eps, start) if config.steps else clean
-    best = ()
+    x, best = jnp.clip(start, 0, 1), ()
     if config.keep == "best":
         losses, logits = jax.tree.map(jnp.zeros_like, jax.eval_shape(total, x)[1])
         best = (x, losses - jnp.inf, logits)

@@ -14,15 +14,15 @@ class AttackResult:
     """Adversarial images and what the model makes of them.
 
     `images` [b h w c] in [0, 1]; `success` [b], true where the returned image is misclassified (clean errors
-    count); `loss` [b], what the attack maximised, at the returned image; `step_loss` [steps + 1, b], the loss of
-    the winning restart at each iterate, start and end included (for an attack that keeps its best, the best so
-    far); `perturbation_norm` [b] in pixel units; `logits` [b k] of the returned images.
+    count); `loss` [b] at the returned image: for PGD what it maximised, for every other attack the margin
+    max_{i != y} z_i - z_y; `step_loss` [steps + 1, b], for PGD the loss of the winning restart at each iterate,
+    start and end included, else None; `perturbation_norm` [b] in pixel units; `logits` [b k] of the returned images.
     """
 
     images: Images
     success: Flags
     loss: jax.Array
-    step_loss: jax.Array
+    step_loss: jax.Array | None
     perturbation_norm: jax.Array
     logits: Logits
 

@@ -63,14 +63,14 @@ def test_no_steps_means_the_images_themselves(linear_model, batch):
 def test_result_is_in_the_ball_and_its_books_agree_with_the_model(linear_model, batch, norm, loss):
     logits_fn, variables = linear_model
     x, y = batch
-    config = PGD(norm=norm, eps=0.3, steps=4, step_size=0.1, loss=loss, restarts=3, keep="best")
+    config = PGD(norm=norm, eps=0.15, steps=4, step_size=0.1, loss=loss, restarts=4, keep="best")
     result = pgd(logits_fn, variables, x, y, jax.random.key(3), config=config)
     logits = logits_fn(variables, result.images)
     np.testing.assert_allclose(result.logits, logits, atol=1e-4)
     np.testing.assert_array_equal(result.success, jnp.argmax(logits, axis=1) != y)
     np.testing.assert_array_equal(result.predictions, jnp.argmax(logits, axis=1))
     assert result.step_loss.shape == (5, 9)
-    assert float(result.perturbation_norm.max()) <= 0.3 + 1e-6
+    assert float(result.perturbation_norm.max()) <= 0.15 + 1e-6
     assert float(result.images.min()) >= 0
     assert float(result.images.max()) <= 1
 

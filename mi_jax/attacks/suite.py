@@ -1,0 +1,117 @@
+"""What AutoAttack consists of: which attacks each version runs, in which order and with how many steps.
+
+Plans only; `autoattack` carries them out.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from mi_jax.attacks.apgd import APGD
+from mi_jax.attacks.apgd import PROCEDURE as APGD_PROCEDURE
+from mi_jax.attacks.fab import FAB
+from mi_jax.attacks.fab import PROCEDURE as FAB_PROCEDURE
+from mi_jax.attacks.inputs import check_count
+from mi_jax.attacks.pgd import PGD
+from mi_jax.attacks.pgd_rows import PROCEDURE as PGD_PROCEDURE
+from mi_jax.attacks.rows import Procedure
+from mi_jax.attacks.square import PROCEDURE as SQUARE_PROCEDURE
+from mi_jax.attacks.square import Square
+from mi_jax.errors import InputError
+
+VERSIONS = {
+    "standard": ("apgd-ce", "apgd-t", "fab-t", "square"),
+    "plus": ("apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"),
+    "rand": ("apgd-ce", "apgd-dlr"),
+}
+NAMES = ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square")
+PROCEDURES = {
+    PGD: PGD_PROCEDURE,
+    APGD: APGD_PROCEDURE,
+    FAB: FAB_PROCEDURE,
+    Square: SQUARE_PROCEDURE,
+}
+Attack = PGD | APGD | FAB | Square
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """How hard each attack of AutoAttack tries; the defaults are those of Croce and Hein (2020).
+
+    restarts: of the untargeted attacks, by default 1, and 5 in `plus`. targets: at most classes - 1 are used.
+    Smaller numbers make a quick but weaker attack: say so wherever its robust accuracy is shown.
+    Raises `InputError` for counts below one.
+    """
+
+    apgd_steps: int = 100
+    fab_steps: int = 100
+    square_queries: int = 5000
+    targets: int = 9
+    restarts: int | None = None
+    eot_draws: int = 20
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            if getattr(self, field.name) is not None:
+                check_count(field.name, getattr(self, field.name), 1)
+
+
+def plan(
+    version: str | Sequence[Any], norm: str, eps: float, budget: Budget, classes: int
+) -> tuple[tuple[str, Attack], ...]:
+    """The named attacks of a version, or of a list of names and configs, in order.
+
+    Raises `InputError` for an unknown version or name, and for too few classes.
+    """
+    if isinstance(version, str) and version not in VERSIONS:
+        raise InputError(
+            f"Version {version!r} is unknown; use one of {', '.join(VERSIONS)}, or a list of {', '.join(NAMES)}."
+        )
+    parts = VERSIONS[version] if isinstance(version, str) else tuple(version)
+    if not parts:
+        raise InputError(f"The list of attacks is empty; choose from {', '.join(NAMES)}.")
+    restarts = budget.restarts or (5 if version == "plus" else 1)
+    draws = budget.eot_draws if version == "rand" else 1
+    named = [_named(part, norm, eps, budget, classes, restarts, draws) for part in parts]
+    for name, config in named:
+        _check_classes(name, config, classes)
+    return tuple(named)
+
+
+def _named(part: Any, norm: str, eps: float, budget: Budget, classes: int, restarts: int, draws: int):
+    targets = min(budget.targets, classes - 1)
+    same = {"norm": norm, "eps": eps}
+    if isinstance(part, Attack):
+        return type(part).__name__.lower(), dataclasses.replace(part, norm=norm, eps=eps)
+    if part in ("apgd-ce", "apgd-dlr"):
+        loss = part.removeprefix("apgd-")
+        return part, APGD(**same, steps=budget.apgd_steps, loss=loss, restarts=restarts, eot_draws=draws)
+    if part == "apgd-t":
+        return part, APGD(**same, steps=budget.apgd_steps, loss="dlr", targets=targets)
+    if part == "fab":
+        return part, FAB(**same, steps=budget.fab_steps, restarts=restarts)
+    if part == "fab-t":
+        return part, FAB(**same, steps=budget.fab_steps, targets=targets)
+    if part == "square":
+        return part, Square(**same, queries=budget.square_queries)
+    raise InputError(
+        f"Attack {part!r} is unknown; use one of {', '.join(NAMES)}, or a config of PGD, APGD, FAB, Square."
+    )
+
+
+def _check_classes(name: str, config: Attack, classes: int) -> None:
+    targets = getattr(config, "targets", 0)
+    needed = {True: 4, False: 3}[targets > 0] if getattr(config, "loss", "") == "dlr" else 2
+    if classes < needed:
+        few = "'apgd-ce', 'fab', 'square'" if classes < 3 else "'apgd-ce', 'apgd-dlr', 'fab', 'square'"
+        raise InputError(
+            f"{name} uses a DLR loss that needs at least {needed} classes, but the model has {classes}; "
+            f"run version=[{few}] instead."
+        )
+    if targets > classes - 1:
+        raise InputError(f"{name} has {targets} targets, but there are only {classes - 1} wrong classes.")
+
+
+def procedure_of(config: Attack) -> Procedure:
+    """The procedure that carries out a config."""
+    return PROCEDURES[type(config)]
