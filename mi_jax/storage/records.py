@@ -176,40 +176,28 @@ def load(run_dir: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> 
     return pd.DataFrame({name: _typed(name, values) for name, values in table.items()})
 
 
-def rewind(run_dir: str | os.PathLike[str], *, training: str, seed: int, step: int) -> int:
-    """Drops the rows of one training and seed after `step`, so that a resumed run does not write them twice.
-
-    Returns how many rows were dropped. The rows that stay are kept byte for byte; the file is replaced in one atomic
-    move. Raises InputError if the file is missing or a line is corrupt.
-    """
-
-    def keep(row: dict[str, Any]) -> bool:
-        same = row.get("training") == training and row.get("seed") == seed
-        return not (same and row.get("step") is not None and row["step"] > step)
-
-    return drop(run_dir, keep=keep)
-
-
-def drop(run_dir: str | os.PathLike[str], *, keep: Callable[[dict[str, Any]], bool]) -> int:
-    """Drops the rows for which `keep(row)` is false and returns their number; atomic, order and bytes of the rest kept.
-
-    Raises InputError if the file is missing, a line is corrupt, or the directory cannot be written to.
-    """
+def size(run_dir: str | os.PathLike[str]) -> int:
+    """Bytes of the records written so far: what `truncate` takes to come back to this moment."""
     path = _file_in(run_dir)
-    lines = list(_read(run_dir))
-    kept = [line for line, row in lines if keep(row)]
-    temporary = path.with_name(path.name + ".tmp")
+    return path.stat().st_size if path.exists() else 0
+
+
+def truncate(run_dir: str | os.PathLike[str], length: int) -> None:
+    """Cuts the records back to what they were when `size` was `length`, so that a resumed run writes no row twice.
+
+    Raises InputError if the directory is missing, if the file is shorter than that, or if it cannot be written to.
+    """
+    path, found = _file_in(run_dir), size(run_dir)
+    if found < length:
+        raise InputError(f"{path} has {found} bytes, {length} were written; restore it or start anew with --overwrite")
+    if found == length:
+        return
     try:
-        with open(temporary, "wb") as file:
-            file.write(b"".join(kept))
-            file.flush()
+        with open(path, "rb+") as file:
+            file.truncate(length)
             os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_directory(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise InputError(f"cannot rewrite {path} ({error.strerror}); free space or make it writable") from error
-    return len(lines) - len(kept)
+        raise InputError(f"cannot rewrite {path} ({error.strerror}); make it writable") from error
 
 
 def _file_in(run_dir: str | os.PathLike[str]) -> Path:

@@ -64,18 +64,18 @@ def read_json(path: Path) -> Any:
 
 
 class RunDir:
-    """A run directory opened for writing by one process, from `open_run`; `close` lets the next one in."""
+    """A run directory opened for writing by one process, from `open_run`; `close` lets the next one in.
+
+    `records_bytes` is the length of the records when the newest unit of work was completed.
+    """
 
     def __init__(self, path: Path, lock: int):
         self.path = path
         self._lock = lock
         progress = path / "progress.json"
-        self._completed: list[str] = read_json(progress)["completed"] if progress.exists() else []
-
-    @property
-    def records(self) -> Path:
-        """Where the records are appended."""
-        return self.path / "records.jsonl"
+        found = read_json(progress) if progress.exists() else {"completed": [], "records_bytes": 0}
+        self._completed: list[str] = found["completed"]
+        self.records_bytes: int = found["records_bytes"]
 
     def checkpoints(self, training: str, seed: int) -> Path:
         """Where the steps of one training are saved."""
@@ -86,9 +86,12 @@ class RunDir:
         return unit in self._completed
 
     def complete(self, unit: str) -> None:
-        """Marks a unit of work as done; survives a kill."""
+        """Marks a unit of work, and the records written up to now, as done; survives a kill."""
+        records = self.path / "records.jsonl"
         self._completed.append(unit)
-        write_json(self.path / "progress.json", {"completed": self._completed})
+        self.records_bytes = records.stat().st_size if records.exists() else 0
+        progress = {"completed": self._completed, "records_bytes": self.records_bytes}
+        write_json(self.path / "progress.json", progress)
 
     def close(self) -> None:
         """Gives the directory back."""

@@ -212,20 +212,20 @@ def test_missing_places_are_named(tmp_path):
         records.append(tmp_path / "file", [])
 
 
-def test_rewind_drops_only_the_later_rows_of_one_training_and_seed(tmp_path):
-    rows = [accuracy(0.5, training=t, seed=s, step=k) for t in ("nt", "at") for s in (0, 1) for k in (0, 10, 20)]
-    records.append(tmp_path, [*rows, Record(quantity="accuracy", value=1.0, training="at", seed=1)])
-    before = lines_of(tmp_path)
-    assert records.rewind(tmp_path, training="at", seed=1, step=10) == 1
-    assert lines_of(tmp_path) == [line for i, line in enumerate(before) if i != 11]
-    assert records.rewind(tmp_path, training="at", seed=1, step=10) == 0
-    assert os.listdir(tmp_path) == ["records.jsonl"]
-
-
-def test_rewind_also_mends_a_cut_last_line(tmp_path):
-    records.append(tmp_path, [accuracy(0.25, step=0), accuracy(0.5, step=9)])
-    path = tmp_path / "records.jsonl"
-    path.write_bytes(path.read_bytes()[:-5])
-    assert records.rewind(tmp_path, training="nt", seed=0, step=5) == 0
-    assert path.read_bytes().endswith(b"\n")
+def test_records_are_cut_back_to_an_earlier_moment_byte_for_byte(tmp_path):
+    assert records.size(tmp_path) == 0
+    records.append(tmp_path, [accuracy(0.25)])
+    moment, before = records.size(tmp_path), (tmp_path / "records.jsonl").read_bytes()
+    records.append(tmp_path, [accuracy(0.5), accuracy(0.75)])
+    with open(tmp_path / "records.jsonl", "a") as file:
+        file.write('{"run": "cut')
+    records.truncate(tmp_path, moment)
+    assert (tmp_path / "records.jsonl").read_bytes() == before
+    records.truncate(tmp_path, moment)
     assert records.load(tmp_path).value.tolist() == [0.25]
+
+
+def test_records_that_lost_rows_are_not_taken_for_whole(tmp_path):
+    records.append(tmp_path, [accuracy(0.25)])
+    with pytest.raises(InputError, match="were written; restore it or start anew"):
+        records.truncate(tmp_path, records.size(tmp_path) + 1)

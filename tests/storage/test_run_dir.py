@@ -14,9 +14,11 @@ CONFIG = {"arch": "vgg", "attack": {"eps": 0.1}}
 def test_a_new_directory_holds_its_config_and_remembers_what_is_complete(tmp_path):
     run = open_run(tmp_path / "a" / "b", CONFIG, overwrite=False)
     assert not run.is_complete("train/nt/0")
+    (run.path / "records.jsonl").write_text("{}\n")
     run.complete("train/nt/0")
     run.close()
     again = open_run(tmp_path / "a" / "b", CONFIG, overwrite=False)
+    assert again.records_bytes == 3
     assert again.is_complete("train/nt/0")
     assert not again.is_complete("train/at/0")
     assert read_json(again.path / "config.json") == CONFIG
@@ -33,12 +35,13 @@ def test_another_config_is_refused_and_the_difference_named(tmp_path):
 def test_overwrite_starts_anew(tmp_path):
     run = open_run(tmp_path, CONFIG, overwrite=False)
     run.complete("train/nt/0")
-    run.records.write_text("{}\n")
+    (tmp_path / "records.jsonl").write_text("{}\n")
     (tmp_path / "checkpoints").mkdir()
     run.close()
     fresh = open_run(tmp_path, {"arch": "mlp"}, overwrite=True)
     assert not fresh.is_complete("train/nt/0")
-    assert not fresh.records.exists()
+    assert not (tmp_path / "records.jsonl").exists()
+    assert fresh.records_bytes == 0
     assert not (tmp_path / "checkpoints").exists()
     assert read_json(tmp_path / "config.json") == {"arch": "mlp"}
     fresh.close()
