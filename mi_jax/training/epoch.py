@@ -1,0 +1,194 @@
+"""The compiled part of training: many updates in one call, for one seed or several side by side. Keeps no clock.
+
+Everything random is a function of (seed, step) and the order of images of (seed, epoch): a training can stop after
+any update and go on elsewhere with the same result.
+"""
+
+import dataclasses
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from mi_jax import data
+from mi_jax.errors import InputError
+from mi_jax.models import Network
+from mi_jax.parallel import Mesh, over_batch
+from mi_jax.training import optimizer as optimizers
+from mi_jax.training.objectives import OBJECTIVES, Adversary
+from mi_jax.typing import Key, Variables
+
+State = dict[str, Any]
+"""variables, optimizer (optax state), totals (sums of the current epoch); a leading seed axis if vmapped."""
+
+_CALIBRATION_IMAGES = 512
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """One training objective on one data set, for the given seeds: makes states and moves them on.
+
+    Attributes:
+        network: what is trained.
+        objective: name in `OBJECTIVES`.
+        adversary: settings of the objective.
+        optimizer: settings of the optimizer.
+        augmentation: of every training image, on the device.
+        epochs, batch_size, examples: lengths; the last, incomplete batch of an epoch is left out.
+        seeds: one, or several that are trained side by side under `vmap`.
+        mesh: devices that share every batch; None for one device.
+    """
+
+    network: Network
+    objective: str
+    adversary: Adversary
+    optimizer: optimizers.Optimizer
+    augmentation: data.Augmentation
+    epochs: int
+    batch_size: int
+    examples: int
+    seeds: tuple[int, ...]
+    mesh: Mesh | None = None
+
+    def __post_init__(self):
+        if self.objective not in OBJECTIVES:
+            raise InputError(f"Unknown training {self.objective!r}; choose from {', '.join(OBJECTIVES)}.")
+        if not 1 <= self.batch_size <= self.examples:
+            raise InputError(
+                f"batch-size is {self.batch_size}; it must be between 1 and the {self.examples} training images."
+            )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Updates an epoch."""
+        return self.examples // self.batch_size
+
+    @property
+    def total_steps(self) -> int:
+        """Updates of the whole training."""
+        return self.epochs * self.steps_per_epoch
+
+    def init(self, images: Any) -> State:
+        """The state before the first update: the same for every objective of one seed.
+
+        Batch statistics are those of the first training images, so that the untrained network is a meaningful point
+        of comparison and the first attacks meet a normalised network.
+
+        Args:
+            images: uint8 training images `[n h w c]`.
+        """
+        start = _transformation(self).init
+        totals = {name: jnp.zeros(len(self.seeds), jnp.float32) for name in ("loss", "correct", "updates")}
+        if len(self.seeds) > 1:
+            start = jax.vmap(start)
+        else:
+            totals = {name: total[0] for name, total in totals.items()}
+        variables = _initial_variables(self.network, self._keys(), jnp.asarray(images[:_CALIBRATION_IMAGES]))
+        return {"variables": variables, "optimizer": start(variables["params"]), "totals": totals}
+
+    def advance(self, state: State, images: Any, labels: Any, first: int, last: int) -> State:
+        """The state after updates `first` to `last - 1`, all of one epoch. Gives the old state's memory away.
+
+        Args:
+            state: after `first` updates.
+            images: uint8 training images `[n h w c]`, on the device.
+            labels: int32 `[n]`.
+            first, last: updates, counted from the start of training; compiled once for all values.
+        """
+        if first // self.steps_per_epoch != (last - 1) // self.steps_per_epoch:
+            raise ValueError(f"updates {first} to {last - 1} are not of one epoch of {self.steps_per_epoch}")
+        # Seeds enter through the keys alone: all seeds share one compiled program.
+        anyone = dataclasses.replace(self, seeds=(0,) * len(self.seeds))
+        return _advance(anyone, state, images, labels, self._keys(), np.int32(first), np.int32(last))
+
+    def members(self, state: State) -> list[tuple[int, State]]:
+        """The state of every seed by itself."""
+        if len(self.seeds) == 1:
+            return [(self.seeds[0], state)]
+        return [(seed, jax.tree.map(lambda leaf, i=i: leaf[i], state)) for i, seed in enumerate(self.seeds)]
+
+    def join(self, states: list[State]) -> State:
+        """The inverse of `members`: one state of all seeds, in their order."""
+        return states[0] if len(states) == 1 else jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+
+    def _keys(self) -> Key:
+        keys = jax.vmap(jax.random.key)(jnp.asarray(self.seeds, jnp.uint32))
+        return keys[0] if len(self.seeds) == 1 else keys
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _initial_variables(network: Network, keys: Key, images: jax.Array) -> Variables:
+    def one(key):
+        init_key, _, _ = jax.random.split(key, 3)
+        return _calibrated(network, network.init(init_key), images)
+
+    return jax.vmap(one)(keys) if keys.ndim else one(keys)
+
+
+def _calibrated(network: Network, variables: Variables, images: jax.Array) -> Variables:
+    """Variables whose running batch statistics are those of the given images."""
+    if not variables["batch_stats"]:
+        return variables
+    momentum = 0.9  # of Network.apply_train: moved = 0.9 old + 0.1 batch, so batch = old + (moved - old) / 0.1
+    old = variables["batch_stats"]
+    _, _, moved = network.apply_train(variables, data.to_float(images), jax.random.key(0))
+    batch = jax.tree.map(lambda a, b: a + (b - a) / (1 - momentum), old, moved)
+    return {**variables, "batch_stats": batch}
+
+
+def _transformation(trainer: Trainer) -> optax.GradientTransformation:
+    return optimizers.build(trainer.optimizer, epochs=trainer.epochs, steps_per_epoch=trainer.steps_per_epoch)
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
+def _advance(trainer: Trainer, state: State, images, labels, keys, first, last) -> State:
+    one = functools.partial(_advance_one, trainer)
+    if len(trainer.seeds) > 1:
+        one = jax.vmap(one, in_axes=(0, None, None, 0, None, None))
+    return one(state, images, labels, keys, first, last)
+
+
+def _advance_one(trainer: Trainer, state: State, images, labels, key, first, last) -> State:
+    _, order_key, step_key = jax.random.split(key, 3)
+    epoch = first // trainer.steps_per_epoch
+    order = data.epoch_order(order_key, epoch, trainer.examples)
+    begins = first % trainer.steps_per_epoch == 0
+    totals = jax.tree.map(lambda total: jnp.where(begins, 0, total), state["totals"])
+
+    def update(step, carried):
+        start = (step - epoch * trainer.steps_per_epoch) * trainer.batch_size
+        rows = over_batch(trainer.mesh, jax.lax.dynamic_slice_in_dim(order, start, trainer.batch_size))
+        return _update(trainer, carried, images[rows], labels[rows], jax.random.fold_in(step_key, step))
+
+    return jax.lax.fori_loop(first, last, update, {**state, "totals": totals})
+
+
+def _update(trainer: Trainer, state: State, batch, labels, key) -> State:
+    augment_key, perturb_key, loss_key = jax.random.split(key, 3)
+    objective, network = OBJECTIVES[trainer.objective], trainer.network
+    x = data.augment(data.to_float(batch), augment_key, pad=trainer.augmentation.pad, flip=trainer.augmentation.flip)
+    x, labels = over_batch(trainer.mesh, x), over_batch(trainer.mesh, labels)
+    variables = state["variables"]
+    perturbed, statistics = objective.perturb(network, variables, x, labels, perturb_key, trainer.adversary)
+
+    def loss_of(params):
+        return objective.loss(network, {"params": params, "batch_stats": statistics}, x, perturbed, labels, loss_key)
+
+    (loss, outcome), gradient = jax.value_and_grad(loss_of, has_aux=True)(variables["params"])
+    change, optimizer = _transformation(trainer).update(gradient, state["optimizer"], variables["params"])
+    params = optax.apply_updates(variables["params"], change)
+    correct = jnp.sum(jnp.argmax(outcome.logits, -1) == labels)
+    totals = state["totals"]
+    return {
+        "variables": {"params": params, "batch_stats": outcome.batch_stats},
+        "optimizer": optimizer,
+        "totals": {
+            "loss": totals["loss"] + loss,
+            "correct": totals["correct"] + correct,
+            "updates": totals["updates"] + 1,
+        },
+    }

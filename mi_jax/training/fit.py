@@ -1,0 +1,102 @@
+"""The host's side of training: chunk after chunk until the end, with callers told in between. Knows no probe."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from mi_jax.training.epoch import State, Trainer
+
+_CHUNK_SECONDS = 2.0
+
+
+class Interrupted(Exception):
+    """Training stopped between two chunks because it was asked to; the state was given to `after_chunk`."""
+
+
+class Diverged(Exception):
+    """The training loss is no longer a number."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where a training stands.
+
+    Attributes:
+        step: updates done.
+        epoch: passes done, with fractions.
+        ends_epoch: whether an epoch has just been completed.
+        loss, accuracy: means over the epoch so far, on the images trained on, one a seed.
+        seconds: time the chunk took; images: how many it trained on, all seeds together.
+    """
+
+    step: int
+    epoch: float
+    ends_epoch: bool
+    loss: np.ndarray
+    accuracy: np.ndarray
+    seconds: float
+    images: int
+
+
+def fit(
+    trainer: Trainer,
+    state: State,
+    images: Any,
+    labels: Any,
+    *,
+    first_step: int = 0,
+    after_chunk: Callable[[State, Moment], None],
+    stop_asked: Callable[[], bool] = lambda: False,
+) -> State:
+    """Trains from `first_step` to the end.
+
+    Args:
+        trainer: what to train and how.
+        state: after `first_step` updates.
+        images: uint8 training images `[n h w c]`, on the device.
+        labels: int32 `[n]`.
+        first_step: updates already done.
+        after_chunk: called between compiled chunks and at the end of every epoch; may read the state, not keep it.
+        stop_asked: asked after every chunk.
+
+    Returns:
+        The final state.
+
+    Raises:
+        Interrupted: when `stop_asked` said so.
+        Diverged: when the loss of a seed is not finite.
+    """
+    step, chunk, per_epoch = first_step, 1, trainer.steps_per_epoch
+    while step < trainer.total_steps:
+        last = min(step + chunk, (step // per_epoch + 1) * per_epoch)
+        began = time.perf_counter()
+        state = jax.block_until_ready(trainer.advance(state, images, labels, step, last))
+        seconds = time.perf_counter() - began
+        moment = _moment(trainer, state, last, seconds, last - step)
+        if not np.all(np.isfinite(moment.loss)):
+            seed = trainer.seeds[int(np.argmin(np.isfinite(moment.loss)))]
+            raise Diverged(f"the loss of seed {seed} is {moment.loss} in epoch {moment.epoch:.1f}")
+        after_chunk(state, moment)
+        if stop_asked():
+            raise Interrupted
+        # The first chunk holds the compilation, so its time says nothing about the length of the next.
+        chunk = 4 if step == first_step else max(1, round((last - step) * _CHUNK_SECONDS / seconds))
+        step = last
+    return state
+
+
+def _moment(trainer: Trainer, state: State, step: int, seconds: float, updates: int) -> Moment:
+    totals = jax.tree.map(np.atleast_1d, jax.device_get(state["totals"]))
+    return Moment(
+        step=step,
+        epoch=step / trainer.steps_per_epoch,
+        ends_epoch=step % trainer.steps_per_epoch == 0,
+        loss=totals["loss"] / totals["updates"],
+        accuracy=totals["correct"] / (totals["updates"] * trainer.batch_size),
+        seconds=seconds,
+        images=updates * trainer.batch_size * len(trainer.seeds),
+    )

@@ -1,0 +1,90 @@
+"""The optimizer of a training: optax updates with schedules counted in epochs. Has no update rule of its own."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+import optax
+
+from mi_jax.errors import InputError
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """Settings of the optimizer; the paper's are SGD 0.1, momentum 0.9, multi-step decay.
+
+    Attributes:
+        name: `sgd` (with momentum) or `adam` (AdamW).
+        learning_rate: at its highest.
+        momentum: of sgd; 0 is none.
+        nesterov: use Nesterov's form of the momentum.
+        weight_decay: of kernels; biases and normalisation are not decayed. Under sgd it is added to the gradient (L2),
+            under adam it is decoupled.
+        schedule: `constant`; `multistep` (times `decay` at each milestone); `cosine` (to 0); `triangle` (linear rise
+            over the warm-up, linear fall to 0).
+        milestones: of multistep, as rising fractions of the training.
+        decay: factor at a milestone.
+        warmup: of triangle, as a fraction of the training.
+
+    Raises:
+        InputError: for values outside their range.
+    """
+
+    name: Literal["sgd", "adam"] = "sgd"
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 5e-4
+    schedule: Literal["constant", "multistep", "cosine", "triangle"] = "multistep"
+    milestones: tuple[float, ...] = (0.5, 0.75)
+    decay: float = 0.1
+    warmup: float = 0.2
+
+    def __post_init__(self):
+        for name, low, high in (("momentum", 0, 1), ("weight_decay", 0, math.inf), ("decay", 0, 1), ("warmup", 0, 1)):
+            value = getattr(self, name)
+            if not (low <= value <= high) or math.isinf(value):
+                raise InputError(f"optimizer.{name} is {value!r}; it must lie between {low} and {high}.")
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise InputError(f"optimizer.learning-rate is {self.learning_rate!r}; it must be positive.")
+        if list(self.milestones) != sorted(set(self.milestones)) or not all(0 < m < 1 for m in self.milestones):
+            raise InputError(
+                f"optimizer.milestones is {self.milestones!r}; they are rising fractions of the training within (0, 1)."
+            )
+
+
+def learning_rate(config: Optimizer, *, epochs: int, steps_per_epoch: int) -> optax.Schedule:
+    """The learning rate as a function of the update count; milestones fall on epoch boundaries.
+
+    Examples:
+        >>> rate = learning_rate(Optimizer(), epochs=4, steps_per_epoch=10)
+        >>> [round(float(rate(step)), 6) for step in (0, 19, 20, 30)]
+        [0.1, 0.1, 0.01, 0.001]
+    """
+    total = max(epochs * steps_per_epoch, 1)
+    peak = config.learning_rate
+    if config.schedule == "cosine":
+        return optax.cosine_decay_schedule(peak, total)
+    if config.schedule == "triangle":
+        top = round(config.warmup * total)
+        rise, fall = optax.linear_schedule(0.0, peak, top), optax.linear_schedule(peak, 0.0, total - top)
+        return optax.join_schedules([rise, fall], [top]) if top else fall
+    if config.schedule == "multistep":
+        boundaries = {round(m * epochs) * steps_per_epoch: config.decay for m in config.milestones}
+        return optax.piecewise_constant_schedule(peak, boundaries)
+    return optax.constant_schedule(peak)
+
+
+def build(config: Optimizer, *, epochs: int, steps_per_epoch: int) -> optax.GradientTransformation:
+    """The optax transformation that `config` describes."""
+    rate = learning_rate(config, epochs=epochs, steps_per_epoch=steps_per_epoch)
+    if config.name == "adam":
+        return optax.adamw(rate, weight_decay=config.weight_decay, mask=_kernels)
+    momentum = config.momentum or None
+    sgd = optax.sgd(rate, momentum=momentum, nesterov=config.nesterov)
+    return optax.chain(optax.add_decayed_weights(config.weight_decay, mask=_kernels), sgd)
+
+
+def _kernels(params):
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
