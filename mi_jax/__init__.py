@@ -20,7 +20,7 @@ _MODULES = {
     "training": "mi_jax.training",
     "studies": "mi_jax.studies",
     "report": "mi_jax.report",
-    "checkpoints": "mi_jax.storage.checkpoints",
+    "checkpoints": "mi_jax.checkpoints",
     "records": "mi_jax.storage.records",
     "errors": "mi_jax.errors",
 }

@@ -1,0 +1,38 @@
+"""Runs one experiment from data to report: `python experiments/run.py --arch=vgg`; `--help` explains every option."""
+
+import shlex
+import sys
+
+from mi_jax import command_line, experiment, parallel
+from mi_jax.interruption import StopSignals
+from mi_jax.progress import Reporter
+from mi_jax.report import summary
+from mi_jax.training import Interrupted
+
+
+def main() -> None:
+    """Parses the command line, runs, and prints the outcome."""
+    with command_line.leaving_cleanly():
+        command = command_line.parse_run(sys.argv[1:])
+        parallel.keep_compiled_programs()
+        with StopSignals() as stop, Reporter() as reporter:
+            reporter.say(f"{command.config.arch} on {command.config.dataset}, writing {command.directory}")
+            try:
+                page = experiment.run(
+                    command.config,
+                    run_dir=command.directory,
+                    data_dir=command.data_dir,
+                    overwrite=command.overwrite,
+                    command=shlex.join(["python", *sys.argv]),
+                    reporter=reporter,
+                    stop_asked=stop,
+                )
+            except Interrupted:
+                reporter.say(f"Stopped; {command.directory} is saved. The same command goes on from here.")
+                sys.exit(stop.exit_status)
+            reporter.show(summary.table(command.directory))
+            reporter.say(f"Report: {page}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""What the programs in `experiments/` share: reading flags into configurations and leaving with a clear sentence."""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import tyro
+
+from mi_jax.errors import InputError
+from mi_jax.interruption import EXIT_INTERRUPTED
+from mi_jax.run_config import RunConfig, preset
+
+C = TypeVar("C")
+EXIT_BAD_INPUT = 2
+
+
+@dataclass(frozen=True)
+class RunCommand:
+    """Trains normally and adversarially, measures what every layer tells of input and label, and writes a report.
+
+    Attributes:
+        config: what is done; kept in the run directory and compared when a run goes on.
+        run_dir: where everything is written; `runs/<dataset>-<arch>` by default. The same command on an unfinished
+            directory goes on where it stopped.
+        data_dir: where TFDS data sets are; TFDS's own default without it.
+        overwrite: deletes an earlier run in `run_dir` and starts anew.
+    """
+
+    config: Annotated[RunConfig, tyro.conf.arg(name="")]
+    run_dir: Path | None = None
+    data_dir: str | None = None
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+
+    @property
+    def directory(self) -> Path:
+        """Where this run is written."""
+        return self.run_dir or Path("runs") / f"{self.config.dataset.replace('/', '_')}-{self.config.arch}"
+
+
+def parse_run(arguments: Sequence[str]) -> RunCommand:
+    """The command that `experiments/run.py` was given; `--preset`, `--dataset` and `--arch` choose the defaults."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--preset", default="quick")
+    first.add_argument("--dataset", default="shapetex")
+    first.add_argument("--arch", default="vgg")
+    chosen, _ = first.parse_known_args(arguments)
+    if chosen.preset not in ("quick", "paper"):
+        raise InputError(f"preset is {chosen.preset!r}; choose quick or paper.")
+    default = RunCommand(config=preset(chosen.preset, dataset=chosen.dataset, arch=chosen.arch))
+    return parse(RunCommand, arguments, default=default)
+
+
+def parse(command: type[C], arguments: Sequence[str], *, default: C | None = None) -> C:
+    """Flags as an instance of the dataclass `command`; prints help or what is wrong, and leaves, where that is due."""
+    if default is None:
+        return tyro.cli(command, args=list(arguments))
+    return tyro.cli(command, args=list(arguments), default=default)
+
+
+@contextmanager
+def leaving_cleanly() -> Iterator[None]:
+    """Turns bad input into one sentence and status 2, and Ctrl-C into status 130; other errors keep their traceback."""
+    try:
+        yield
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_BAD_INPUT)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)

@@ -1,0 +1,39 @@
+"""Ctrl-C and the scheduler's SIGTERM as a wish that is met at the next safe place. Saves nothing itself."""
+
+import signal
+from types import FrameType
+
+EXIT_INTERRUPTED = 130
+EXIT_PREEMPTED = 75
+"""EX_TEMPFAIL of sysexits.h: the state is saved, start the same command again."""
+
+
+class StopSignals:
+    """Notes the first SIGINT or SIGTERM; a second SIGINT interrupts at once. Use as a context manager."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> "StopSignals":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # pyright: ignore[reportArgumentType]
+
+    def __call__(self) -> bool:
+        """Whether a stop was asked for."""
+        return self.received is not None
+
+    @property
+    def exit_status(self) -> int:
+        """The status to leave with after a stop that was asked for."""
+        return EXIT_INTERRUPTED if self.received == signal.SIGINT else EXIT_PREEMPTED
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = number

@@ -1,0 +1,109 @@
+"""What a run says while it works: a live line on a terminal, plain lines elsewhere. Measures only the clock."""
+
+import time
+from dataclasses import dataclass
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+_PLAIN_LINE_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where a run stands; numbers are None until they were measured.
+
+    stage: what is being done. epoch, epochs: of the current training. done: share of the whole run's work, 0 to 1.
+    loss, accuracy: on the images trained on. robust_accuracy: of the newest probe.
+    """
+
+    stage: str
+    done: float
+    epoch: float | None = None
+    epochs: int | None = None
+    loss: float | None = None
+    accuracy: float | None = None
+    robust_accuracy: float | None = None
+    images_per_second: float | None = None
+
+    def line(self, seconds_left: float | None) -> str:
+        """The status as one line of text."""
+        parts = [f"{self.done:4.0%}", self.stage]
+        if self.epoch is not None:
+            parts.append(f"epoch {self.epoch:.1f}/{self.epochs}")
+        if self.loss is not None:
+            parts.append(f"loss {self.loss:.3f}")
+        if self.accuracy is not None:
+            parts.append(f"accuracy {self.accuracy:.1%}")
+        if self.robust_accuracy is not None:
+            parts.append(f"robust {self.robust_accuracy:.1%}")
+        if self.images_per_second is not None:
+            parts.append(f"{self.images_per_second:,.0f} images/s")
+        if seconds_left is not None:
+            parts.append(f"{duration(seconds_left)} left")
+        return "  ".join(parts)
+
+
+class Reporter:
+    """Shows statuses on a console; use as a context manager."""
+
+    def __init__(self, console: Console | None = None):
+        self.console = console or Console(highlight=False, soft_wrap=True)
+        self._live = Live(console=self.console, refresh_per_second=4, transient=True) if self._on_terminal else None
+        self._began, self._began_at = time.monotonic(), 0.0
+        self._last_line, self._last_stage = -_PLAIN_LINE_SECONDS, ""
+
+    def __enter__(self) -> "Reporter":
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def start_from(self, done: float) -> None:
+        """Says how much an earlier, interrupted command had already done; the time left is reckoned from there."""
+        self._began, self._began_at = time.monotonic(), done
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self.console.print(Text(text))
+
+    def show(self, shown: RenderableType) -> None:
+        """A table, or another thing of rich's, that stays."""
+        self.console.print(shown)
+
+    def update(self, status: Status) -> None:
+        """Replaces the live line, or prints a plain one now and then."""
+        line = status.line(self._seconds_left(status.done))
+        now = time.monotonic()
+        if self._live:
+            self._live.update(Text(line))
+        elif status.stage != self._last_stage or now - self._last_line >= _PLAIN_LINE_SECONDS:
+            self.say(line)
+            self._last_line, self._last_stage = now, status.stage
+
+    def _seconds_left(self, done: float) -> float | None:
+        gained, elapsed = done - self._began_at, time.monotonic() - self._began
+        return elapsed * (1 - done) / gained if gained > 0.02 and elapsed > 2 else None
+
+    @property
+    def _on_terminal(self) -> bool:
+        return self.console.is_terminal
+
+
+def duration(seconds: float) -> str:
+    """A length of time for people.
+
+    Examples:
+        >>> duration(42.4), duration(187), duration(7260)
+        ('42 s', '3 min 07 s', '2 h 01 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -1,0 +1,57 @@
+"""Where numbers come from: versions, commit, devices, command and times of a run. Measures nothing."""
+
+import datetime
+import importlib.metadata
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from mi_jax import parallel
+
+_PACKAGES = ("mi_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy", "tensorflow-datasets")
+
+
+def collect(*, command: str, data_dir: str | None) -> dict[str, Any]:
+    """The provenance of a run that starts now, JSON-ready; `end` is null until the run is finished."""
+    return {
+        "command": command,
+        "data_dir": data_dir,
+        "start": now(),
+        "resumed": [],
+        "end": None,
+        "git_commit": _git_commit(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "device": parallel.describe_devices(),
+        "backend": jax.default_backend(),
+        "hosts": jax.process_count(),
+    }
+
+
+def now() -> str:
+    """The time, ISO 8601, UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    """The commit of the source this was imported from, with `-dirty` behind it if files differ; None outside git."""
+    here = Path(__file__).resolve().parent
+    try:
+        answer = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+            cwd=here, capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()

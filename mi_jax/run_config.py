@@ -1,0 +1,142 @@
+"""What a run is asked to do: one frozen configuration and the presets it starts from. Runs nothing."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mi_jax.attacks import PGD
+from mi_jax.errors import InputError
+from mi_jax.studies.information_plane import Probe
+from mi_jax.training import OBJECTIVES, Adversary, Optimizer
+
+Preset = Literal["quick", "paper"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The attack that judges the finished networks: PGD with random starts, in norm and radius of the training attack.
+
+    Attributes:
+        samples: test images; all if there are fewer.
+        steps: gradient steps.
+        step_size: length of a step, pixel units of [0, 1].
+        restarts: random starts; an image counts as robust if none of them changes its class.
+    """
+
+    samples: int = 1000
+    steps: int = 20
+    step_size: float = 2 / 255
+    restarts: int = 1
+
+    def __post_init__(self):
+        if self.samples < 2:
+            raise InputError(f"evaluation.samples is {self.samples}; expected at least 2 images.")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One experiment: which networks are trained on what, how, and what is measured.
+
+    Attributes:
+        arch: network; see `mi_jax.models.architectures()`.
+        dataset: `shapetex`, `digits`, or the name of any TFDS image-classification set.
+        preset: the defaults of everything below: `quick` for minutes on a laptop, `paper` for the study's own scale.
+        training: objectives to compare, separated by commas; see `mi_jax.training.OBJECTIVES`.
+        seeds: how many seeds; each gives one initialisation that all trainings share.
+        epochs: passes over the training images.
+        width: multiplier of every layer's width.
+        batch_size: images an update.
+        limit: use at most so many images of each split, balanced over classes; None for all.
+        dtype: of computation; parameters, statistics, images and logits stay float32.
+        mesh: devices that share each batch: `auto`, `none`, or `data=N`.
+        population: train the seeds side by side (`vmap`) or in turn (`loop`); `auto` fits backend and network.
+        optimizer, attack, probe, evaluation: see their classes. The attack is the inner one of adversarial training
+            and makes the twins on which information is measured.
+        attack_batch_norm: mode of batch normalisation in the training attack.
+        noise: standard deviation of Gaussian-noise training, pixel units of [0, 1].
+    """
+
+    arch: str = "vgg"
+    dataset: str = "shapetex"
+    preset: Preset = "quick"
+    training: str = "nt,at"
+    seeds: int = 2
+    epochs: int = 12
+    width: float = 1.0
+    batch_size: int = 128
+    limit: int | None = None
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    mesh: str = "auto"
+    population: Literal["auto", "vmap", "loop"] = "auto"
+    optimizer: Optimizer = Optimizer()
+    attack: PGD = PGD(steps=7)
+    attack_batch_norm: Literal["eval", "batch", "batch_update"] = "eval"
+    noise: float = 8 / 255
+    probe: Probe = Probe()
+    evaluation: Evaluation = Evaluation()
+
+    def __post_init__(self):
+        unknown = [name for name in self.trainings if name not in OBJECTIVES]
+        if unknown or not self.trainings:
+            raise InputError(f"training is {self.training!r}; expected some of {', '.join(OBJECTIVES)}, by commas.")
+        if len(set(self.trainings)) != len(self.trainings):
+            raise InputError(f"training is {self.training!r}; name each objective once.")
+        for name in ("seeds", "epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name.replace('_', '-')} is {getattr(self, name)}; expected at least 1.")
+        if "at" in self.trainings and self.attack.steps == 0:
+            raise InputError("attack.steps is 0, which is no attack; adversarial training needs at least 1.")
+
+    @property
+    def trainings(self) -> tuple[str, ...]:
+        """The objectives, in the order they are trained."""
+        return tuple(part.strip() for part in self.training.split(",") if part.strip())
+
+    @property
+    def adversary(self) -> Adversary:
+        """What the objectives need of this configuration."""
+        return Adversary(attack=self.attack, batch_norm=self.attack_batch_norm, noise=self.noise)
+
+    @property
+    def final_attack(self) -> PGD:
+        """The attack that judges the finished networks."""
+        e = self.evaluation
+        return PGD(
+            norm=self.attack.norm, eps=self.attack.eps, steps=e.steps, step_size=e.step_size, restarts=e.restarts,
+            keep="best",
+        )  # fmt: skip
+
+
+_EPS_AND_STEP = {
+    "mnist": (45 / 255, 8 / 255),
+    "fashion_mnist": (8 / 255, 2 / 255),
+    "digits": (45 / 255, 8 / 255),
+    "stl10": (4 / 255, 2 / 255),
+}
+_SMALL = ("mlp", "lenet", "cnn", "wrn-10-1")
+
+
+def preset(name: Preset, *, dataset: str, arch: str) -> RunConfig:
+    """The configuration from which the flags of a command depart.
+
+    `paper` is the set-up of Zhang et al. (2022): 200 epochs of SGD 0.1 with momentum 0.9 and multi-step decay, PGD-7,
+    5,000 measured images; on three seeds where they had one. `quick` is the same experiment cut to minutes on two
+    processor cores: fewer epochs, Adam, narrow networks, PGD-5, 1,000 measured images, at most 8,000 images of a
+    data set that is read from disk.
+    """
+    eps, step = _EPS_AND_STEP.get(dataset, (8 / 255, 2 / 255))
+    if name == "paper":
+        return RunConfig(
+            arch=arch, dataset=dataset, preset=name, seeds=3, epochs=200,
+            optimizer=Optimizer(weight_decay=0.0 if dataset == "mnist" else 5e-4),
+            attack=PGD(eps=eps, steps=7, step_size=step),
+            probe=Probe(samples=5000),
+            evaluation=Evaluation(samples=10_000, step_size=step),
+        )  # fmt: skip
+    return RunConfig(
+        arch=arch, dataset=dataset, preset=name, seeds=2, epochs=12, batch_size=64,
+        width=1.0 if arch in _SMALL else 0.125,
+        limit=None if dataset in ("shapetex", "digits") else 8000,
+        optimizer=Optimizer(name="adam", learning_rate=3e-3, weight_decay=1e-4, schedule="triangle"),
+        attack=PGD(eps=eps, steps=5, step_size=step),
+        evaluation=Evaluation(samples=500, step_size=step),
+    )  # fmt: skip
