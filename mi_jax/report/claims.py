@@ -1,0 +1,322 @@
+"""The claims of Zhang et al. (2022) as statistics of a run's records: value, 95 % interval over seeds, verdict, figure.
+
+It reads records only. A statistic is paired by seed: both trainings of one seed start from the same weights.
+"""
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from mi_jax.report import trends
+from mi_jax.report.evidence import Evidence, at_the_end
+from mi_jax.report.intervals import Interval, Table, t_interval
+from mi_jax.report.names import INFORMATION, MINUS, RULERS, name_of
+from mi_jax.report.verdicts import Claim, Finding, Verdict, judge_difference, judge_threshold
+
+SMALLEST = {"bits": 0.1, "accuracy": 0.01, "nats": 0.05, "shape bias": 0.05}
+"""Differences within these count as none: bits of information, share of images, nats of loss, share of choices."""
+HALF = 0.5
+
+
+def evaluate(evidence: Evidence, *, baseline: str = "nt", treated: str = "at") -> tuple[Claim, ...]:
+    """The claims, each with its findings under the fixed and the trace ruler, for one pair of trainings.
+
+    A finding whose rows are missing, or that has fewer than two paired seeds, is undecided and says why.
+    """
+    pair = (baseline, treated)
+    return (
+        _same_trend(evidence, pair),
+        _less_information(evidence, pair),
+        _harder(evidence, pair),
+        _prefers_shape(evidence, pair),
+        _geometry(evidence, pair),
+    )
+
+
+def _same_trend(evidence: Evidence, pair: tuple[str, str]) -> Claim:
+    first, second = map(name_of, pair)
+    findings = [
+        _trend_finding(evidence, ruler, quantity, label, conditions)
+        for ruler in RULERS
+        for quantity in ("i_tx_upper", "i_ty_upper")
+        for label, conditions in (
+            (f"{first} and {second}, clean inputs", ((pair[0], "clean"), (pair[1], "clean"))),
+            (f"clean and adversarial inputs, {first}", ((pair[0], "clean"), (pair[0], "adversarial"))),
+            (f"clean and adversarial inputs, {second}", ((pair[1], "clean"), (pair[1], "adversarial"))),
+        )
+    ]
+    return Claim(
+        number="1",
+        text="Mutual information follows almost the same trend through training, for normally and adversarially "
+        "trained networks and for clean and adversarial inputs.",
+        method="Spearman's rank correlation, over the measured epochs, of the two curves of one layer and one "
+        "seed; averaged over layers, then over seeds with a t-interval. A layer counts if at least one of its two "
+        f"curves moves by {trends.SMALLEST_MOVE} bits (flat curves have no trend to compare) and neither is "
+        f"saturated at every epoch. At least {trends.FEWEST_EPOCHS} epochs. “Almost the same” is read as a "
+        "correlation of at least √½ = 0.71 (half of the rank variance shared), for all the comparisons listed; "
+        "below 0 the trends are opposed. Two rising curves correlate whatever drives them, so this tests the trend "
+        f"and nothing finer; the correlation between different {first} seeds is given as the value that “the same” "
+        "has in this run.",
+        findings=tuple(findings),
+        figures=tuple(f"information_epochs_{q}_upper_{ruler}" for q in INFORMATION for ruler in RULERS),
+    )
+
+
+def _trend_finding(
+    evidence: Evidence, ruler: str, quantity: str, label: str, conditions: tuple[tuple[str, str], tuple[str, str]]
+) -> Finding:
+    curves = [
+        evidence.select(training=t, inputs=i, quantity=quantity, estimator="kde", noise_rule=ruler, subset=None)
+        for t, i in conditions
+    ]
+    per_seed, remark = trends.similarity(*curves)
+    if per_seed.size and conditions[0][0] != conditions[1][0]:
+        reference = trends.between_seeds(curves[0])
+        if not math.isnan(reference):
+            remark += f"; between two {name_of(conditions[0][0])} seeds {reference:.2f}"
+    mean, low, high, count = t_interval(per_seed)
+    interval = Interval(mean, max(low, -1.0), min(high, 1.0), count)
+    verdict = judge_threshold(interval, threshold=math.sqrt(HALF), reversed_below=0.0)
+    return _finding(f"{INFORMATION[quantity[:4]]}: {label}", ruler, interval, "correlation", verdict, remark)
+
+
+def _less_information(evidence: Evidence, pair: tuple[str, str]) -> Claim:
+    findings = []
+    for ruler in RULERS:
+        for estimator, quantity, words in (
+            ("kde", "i_tx_upper", "KDE upper bound"),
+            ("kde", "i_tx_lower", "KDE lower bound"),
+            ("monte_carlo", "i_tx", "Monte Carlo"),
+        ):
+            rows = evidence.select(
+                inputs="clean", estimator=estimator, quantity=quantity, noise_rule=ruler, subset=None
+            )
+            if rows.empty and estimator != "kde":
+                continue
+            table, dropped = _by_layer(rows, pair)
+            difference = t_interval((table[pair[1]] - table[pair[0]]).mean(axis=1)) if len(table) else t_interval([])
+            remark = _layers_remark(table, dropped)
+            verdict = judge_difference(difference, sign=-1, smallest=SMALLEST["bits"])
+            findings.append(_finding(f"I(X;T), {words}", ruler, difference, "bits", verdict, remark))
+    first, second = map(name_of, pair)
+    return Claim(
+        number="2a",
+        text=f"{second} networks extract less information about the input than {first} networks.",
+        method=f"{second} minus {first} of I(X;T) on the same clean test images, each seed's mean over the layers "
+        "that are saturated in neither training, at the last epoch that all have reached; mean over seeds with a "
+        "paired t-interval. The bounds must agree: a difference of upper bounds alone is not a difference of "
+        "information (and as the lower bound is the upper bound at four times the noise variance, the sign must "
+        f"hold at two noise levels). A difference within ±{SMALLEST['bits']} bits counts as none. A saturated layer "
+        "only counts samples; leaving it out understates a difference that it hides.",
+        findings=tuple(findings),
+        figures=("information_difference",),
+    )
+
+
+def _harder(evidence: Evidence, pair: tuple[str, str]) -> Claim:
+    first, second = map(name_of, pair)
+    accuracy = _difference(evidence.select(quantity="accuracy", inputs="clean", subset="test"), pair)
+    trained_on = pd.concat(
+        evidence.select(quantity="loss", training=training, inputs=inputs, subset="train")
+        for training, inputs in zip(pair, ("clean", "adversarial"), strict=True)
+    )
+    loss = _difference(trained_on, pair)
+    lower = judge_difference(accuracy, sign=-1, smallest=SMALLEST["accuracy"])
+    higher = judge_difference(loss, sign=+1, smallest=SMALLEST["nats"])
+    return Claim(
+        number="2b",
+        text=f"Adversarial training is harder: {second} networks have lower clean accuracy and a higher training loss.",
+        method=f"{second} minus {first} at the last epoch that all have reached: accuracy on clean test images, and "
+        f"cross-entropy on the training inputs of each ({second}: adversarial, {first}: clean); paired t-intervals "
+        f"over seeds. Differences within ±{SMALLEST['accuracy']:.0%} and ±{SMALLEST['nats']} nats count as none.",
+        findings=(
+            _finding("Clean test accuracy", None, accuracy, "points", lower, _missing(accuracy, "clean test accuracy")),
+            _finding("Training loss", None, loss, "nats", higher, _missing(loss, "training loss")),
+        ),
+        figures=("training_curves", "robustness"),
+    )
+
+
+def _prefers_shape(evidence: Evidence, pair: tuple[str, str]) -> Claim:
+    rows = evidence.select(quantity="shape_bias", inputs="clean", subset="conflict")
+    first, second = map(name_of, pair)
+    difference = _difference(rows, pair)
+    findings = [
+        _finding(
+            f"Shape bias, {second} minus {first}",
+            None,
+            difference,
+            "points",
+            judge_difference(difference, sign=+1, smallest=SMALLEST["shape bias"]),
+            _missing(difference, "shape bias on cue-conflict images"),
+        )
+    ]
+    for training, sign, words in ((pair[0], -1, "prefers texture"), (pair[1], +1, "prefers shape")):
+        mean, low, high, count = t_interval(at_the_end(rows[rows["training"] == training])["value"])
+        if not count:
+            continue
+        lead = Interval(mean - HALF, low - HALF, high - HALF, count)
+        verdict = judge_difference(lead, sign=sign, smallest=SMALLEST["shape bias"])
+        bias = Interval(mean, max(low, 0.0), min(high, 1.0), count)
+        label = f"Shape bias of {name_of(training)} (claim: {words}, that is {'<' if sign < 0 else '>'} ½)"
+        findings.append(
+            _finding(label, None, bias, "share", verdict, "context: depends on the cues' strengths", decides=False)
+        )
+    return Claim(
+        number="3",
+        text=f"{first} networks prefer texture, {second} networks shape.",
+        method="Shape bias on images whose shape and texture belong to different classes: choices of the shape's "
+        f"class over choices of either cue's class (Geirhos et al. 2019). The claim rests on {second} minus "
+        f"{first}, paired by seed, t-interval; within ±{SMALLEST['shape bias']:.0%} counts as none. Which side of ½ "
+        "one network is on depends on how strong the data set makes each cue, so that is shown as context and does "
+        "not decide.",
+        findings=tuple(findings),
+        figures=("shape_bias", "cue_conflict"),
+    )
+
+
+def _geometry(evidence: Evidence, pair: tuple[str, str]) -> Claim:
+    share, remark = scale_share(evidence, pair)
+    findings = [
+        _finding(
+            "Share of the I(X;T) difference that is scale",
+            None,
+            share,
+            "share",
+            judge_threshold(share, threshold=HALF),
+            remark,
+        )
+    ]
+    for ruler in RULERS:
+        rows = evidence.select(
+            inputs="clean", estimator="kde", quantity="i_tx_upper", noise_rule=ruler, subset=None, training=pair
+        )
+        flags = at_the_end(rows).assign(flag=lambda table: table["saturated"].fillna(False).astype(float))
+        saturated = t_interval(flags.groupby("seed")["flag"].mean())
+        if saturated.count:
+            saturated = Interval(saturated.mean, max(saturated.low, 0.0), min(saturated.high, 1.0), saturated.count)
+            context = "context: a saturated estimate counts distinct samples and measures no information"
+            findings.append(
+                _finding("Share of layers saturated", ruler, saturated, "share", "undecided", context, decides=False)
+            )
+    first, second = map(name_of, pair)
+    return Claim(
+        number="4",
+        text="The estimators outline the geometry of a layer's output (spread, clustering) rather than information "
+        "alone.",
+        method=f"How much of the {second} minus {first} difference in I(X;T) is a difference in the scale of "
+        "activations. With D the difference of the upper bounds under the fixed noise, and R the difference once "
+        f"{second} activations are rescaled to {first}'s variance, the share is Σ|D{MINUS}R| / (Σ|D{MINUS}R| + "
+        "Σ|R|), sums over the layers unsaturated in both; per seed, then a t-interval. Supported above one half. "
+        "If no rescaled estimates were recorded, the scale-free (trace) ruler stands in: D and R are then relative "
+        f"differences, 2(b{MINUS}a)/(a+b), under the fixed and the trace ruler, a proxy, because the trace ruler "
+        "also changes how large the noise is; it is refused where both trainings share one trace noise variance.",
+        findings=tuple(findings),
+        figures=("information_difference",),
+    )
+
+
+def scale_share(evidence: Evidence, pair: tuple[str, str]) -> tuple[Interval, str]:
+    """Share of the I(X;T) difference between two trainings that is scale, over seeds, and a remark (claim 4)."""
+    clean = {"inputs": "clean", "estimator": "kde", "subset": None}
+    fixed = evidence.select(quantity="i_tx_upper", noise_rule="fixed", **clean)
+    rescaled = evidence.select(quantity="i_tx_upper_rescaled", noise_rule="fixed", training=pair[1], **clean)
+    by_rescaling = not rescaled.empty
+    if by_rescaling:
+        other = pd.concat([fixed[fixed["training"] == pair[0]], rescaled])
+        remark = "by rescaling"
+    else:
+        other = evidence.select(quantity="i_tx_upper", noise_rule="trace", **clean)
+        remark = "proxy: fixed against trace ruler"
+        if shares_noise(other, pair):
+            return t_interval(
+                []
+            ), "the trace noise variance is the same for both trainings, so it does not remove scale"
+    (a, dropped_a), (b, dropped_b) = _by_layer(fixed, pair), _by_layer(other, pair)
+    layers = [layer for layer in evidence.layers if all(len(t) and layer in t[pair[0]].columns for t in (a, b))]
+    seeds = a.index.intersection(b.index)
+    if not layers or seeds.empty:
+        reason = (
+            "every layer is saturated"
+            if dropped_a or dropped_b
+            else "needs I(X;T) under both rulers for both trainings"
+        )
+        return t_interval([]), reason
+    (nt_d, at_d), (nt_r, at_r) = [[t.loc[seeds, name][layers] for name in pair] for t in (a, b)]
+    whole, rest = at_d - nt_d, at_r - nt_r
+    if not by_rescaling:
+        whole, rest = 2 * whole / (at_d + nt_d), 2 * rest / (at_r + nt_r)
+    scale = (whole - rest).abs().sum(axis=1)
+    total = scale + rest.abs().sum(axis=1)
+    mean, low, high, count = t_interval((scale / total.where(total > 0)).to_numpy())
+    remark += f"; {len(layers)} of {len(evidence.layers)} layers"
+    return Interval(mean, max(low, 0.0), min(high, 1.0), count), remark
+
+
+def shares_noise(rows: Table, pair: tuple[str, str]) -> bool:
+    """Whether two trainings were measured with the same noise variance in every layer (a ruler frozen across them)."""
+    last = at_the_end(rows[rows["training"].isin(pair)])
+    table = last.pivot_table(index=["seed", "layer"], columns="training", values="noise_variance")
+    if not set(pair) <= set(table.columns):
+        return False
+    return bool(np.isclose(table[pair[0]], table[pair[1]], rtol=1e-6).all())
+
+
+def _by_layer(rows: Table, pair: tuple[str, str]) -> tuple[Table, list[str]]:
+    """Values at the end: a row a paired seed, columns (training, layer); and the layers dropped as saturated."""
+    last = at_the_end(rows[rows["training"].isin(pair)])
+    dropped = list(last.loc[last["saturated"].fillna(False).astype(bool), "layer"].unique())
+    last = last[~last["layer"].isin(dropped)]
+    if set(pair) - set(last["training"]):
+        return pd.DataFrame(), dropped
+    table = last.pivot_table(index="seed", columns=["training", "layer"], values="value", sort=False)
+    complete = table[pair[0]].columns.intersection(table[pair[1]].columns)
+    return table.loc[:, table.columns.get_level_values("layer").isin(complete)].dropna(), dropped
+
+
+def _difference(rows: Table, pair: tuple[str, str]) -> Interval:
+    """Second minus first training at the end, paired by seed, of rows with one value a training and seed."""
+    last = at_the_end(rows[rows["training"].isin(pair)])
+    table = last.pivot_table(index="seed", columns="training", values="value")
+    if not set(pair) <= set(table.columns):
+        return t_interval([])
+    return t_interval(table[pair[1]] - table[pair[0]])
+
+
+def _finding(
+    statistic: str,
+    ruler: str | None,
+    interval: Interval,
+    unit: str,
+    verdict: Verdict,
+    remark: str,
+    *,
+    decides: bool = True,
+) -> Finding:
+    if interval.count == 1:
+        remark = "; ".join(filter(None, ["one paired seed: an interval needs two", remark]))
+    value, low, high = (None if math.isnan(number) else number for number in interval[:3])
+    return Finding(
+        statistic=statistic,
+        ruler=ruler,
+        value=value,
+        low=low,
+        high=high,
+        unit=unit,
+        seeds=interval.count,
+        verdict=verdict,
+        remark=remark,
+        decides=decides,
+    )
+
+
+def _layers_remark(table: Table, dropped: list[str]) -> str:
+    if not len(table):
+        return "every layer is saturated" if dropped else "not measured in this run for both trainings"
+    used = f"{table.columns.get_level_values('layer').nunique()} layers"
+    return f"{used}; saturated and left out: {', '.join(dropped)}" if dropped else used
+
+
+def _missing(interval: Interval, what: str) -> str:
+    return "" if interval.count else f"{what} was not measured in this run for both trainings"

@@ -1,0 +1,139 @@
+"""What a run directory holds for the report: its records, its settings and the arrays beside them.
+
+It reads files only; it draws nothing and judges nothing.
+"""
+
+import json
+import os
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mi_jax.errors import InputError
+from mi_jax.report.intervals import Table
+from mi_jax.report.names import INPUTS
+from mi_jax.storage import records
+
+_MEASUREMENT = [
+    *("run", "training", "seed", "step", "epoch", "inputs", "layer", "estimator", "quantity"),
+    *("noise_rule", "noise_variance", "subset", "level"),
+]
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """The records of one run and what stands beside them. Figures and claims take this and nothing else.
+
+    `records` holds the estimates that succeeded, `failed` those that did not; a measurement written twice counts once,
+    as last written. `trainings` and `layers` are in order of first appearance.
+    """
+
+    run_dir: Path
+    records: Table
+    failed: Table
+    config: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+
+    @property
+    def trainings(self) -> tuple[str, ...]:
+        """Names of the trainings, in order of first appearance."""
+        return tuple(self.records["training"].dropna().unique())
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers, in order of first appearance."""
+        return tuple(self.records["layer"].dropna().unique())
+
+    @cached_property
+    def _by_quantity(self) -> Mapping[Any, Table]:
+        return dict(iter(self.records.groupby("quantity")))
+
+    def select(self, *, quantity: str | tuple[str, ...], **columns: Any) -> Table:
+        """The rows of a quantity whose columns equal the given values.
+
+        None asks for an absent value, a tuple for any of several.
+        """
+        quantities = quantity if isinstance(quantity, tuple) else (quantity,)
+        found = [self._by_quantity[name] for name in quantities if name in self._by_quantity]
+        rows: Table = pd.concat(found) if len(found) > 1 else found[0] if found else self.records.iloc[:0]
+        for name, wanted in columns.items():
+            if wanted is None:
+                rows = rows[rows[name].isna()]
+            else:
+                rows = rows[rows[name].isin(wanted if isinstance(wanted, tuple) else [wanted])]
+        return rows
+
+    def arrays(self, name: str) -> dict[str, np.ndarray] | None:
+        """The arrays in `<name>.npz` of the run directory, or None if there is no such file.
+
+        Raises InputError if the file cannot be read.
+        """
+        path = self.run_dir / f"{name}.npz"
+        if not path.exists():
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return dict(file)
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            raise InputError(f"{path} is not a readable array file; delete it and make it again") from error
+
+
+def read(run_dir: str | os.PathLike[str]) -> Evidence:
+    """Reads a run directory; `config.json` and `provenance.json` may be absent.
+
+    Raises InputError if the directory or its records are missing, empty or corrupt.
+    """
+    directory = Path(run_dir)
+    table: Table = records.load(directory)
+    table = table.drop_duplicates([*_MEASUREMENT, "note"], keep="last")
+    if not table["ok"].any():
+        raise InputError(f"the records of {directory} hold no measured value yet; let the run go on and try again")
+    # A failure that a later attempt mended is no longer one; notes differ between the two rows.
+    measured = pd.MultiIndex.from_frame(table.loc[table["ok"], _MEASUREMENT])
+    failed = table[~table["ok"]]
+    failed = failed[~pd.MultiIndex.from_frame(failed[_MEASUREMENT]).isin(measured)]
+    return Evidence(
+        run_dir=directory,
+        records=table[table["ok"]].reset_index(drop=True),
+        failed=failed.reset_index(drop=True),
+        config=_json(directory / "config.json"),
+        provenance=_json(directory / "provenance.json"),
+    )
+
+
+def conditions(table: Table, trainings: Sequence[str]) -> Iterator[tuple[str, str, Table]]:
+    """The parts of a table by training (in the given order) and inputs (clean first), with these two."""
+    parts = dict(iter(table.groupby(["training", "inputs"], sort=False)))
+    for training in trainings:
+        for inputs in INPUTS:
+            if (training, inputs) in parts:
+                yield training, inputs, parts[training, inputs]
+
+
+def at_the_end(rows: Table) -> Table:
+    """The rows of the last epoch that every training and seed in them has reached; else the last of each.
+
+    Trainings compared at different epochs would differ for that reason alone.
+    """
+    rows = rows[rows["epoch"].notna()]
+    reached = [set(group) for _, group in rows.groupby(["training", "seed"], dropna=False)["epoch"]]
+    common = set.intersection(*reached) if reached else set()
+    if common:
+        return rows[rows["epoch"] == max(common)]
+    return rows[rows["epoch"] == rows.groupby(["training", "seed"], dropna=False)["epoch"].transform("max")]
+
+
+def _json(path: Path) -> Mapping[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is not readable JSON; restore it or delete it") from error
+    return content if isinstance(content, dict) else {"content": content}

@@ -1,0 +1,162 @@
+"""Information against depth at the end of training, and what one training changes against another, ruler by ruler.
+
+It reads rows of I(X;T) and I(T;Y) by layer at the last epoch only.
+"""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mi_jax.report.evidence import Evidence, at_the_end, conditions
+from mi_jax.report.figures import style, wording
+from mi_jax.report.figures.information import finish_panels, handles_of, layers_of, rows_of, unit_of
+from mi_jax.report.figures.registry import FigureSpec, register
+from mi_jax.report.intervals import Table, over_seeds
+from mi_jax.report.names import INFORMATION, MINUS, RULER_NAMES, name_of
+
+_BRACKET = {"i_tx": ("i_tx_lower", "i_tx_upper"), "i_ty": ("i_ty_certified_lower", "i_ty_certified_upper")}
+
+
+def _draw_depth(evidence: Evidence) -> Figure:
+    rules = [rule for rule in RULER_NAMES if not rows_of(evidence, "i_tx_upper", rule).empty]
+    figure = style.new_figure(0.6 + 2.7 * len(rules))
+    panels = style.grid_of(figure, len(rules), 2, sharex=True, sharey="col")
+    shown = []
+    for i, rule in enumerate(rules):
+        for j, symbol in enumerate(INFORMATION):
+            _draw_depth_panel(panels[i, j], evidence, symbol, rule)
+            panels[i, j].set_title(f"{INFORMATION[symbol]}, {RULER_NAMES[rule]}", loc="left")
+        shown.append(rows_of(evidence, "i_tx_upper", rule))
+        panels[i, 0].set_ylabel(unit_of(shown[-1]))
+    for j, symbol in enumerate(INFORMATION):
+        finish_panels(evidence, at_the_end(shown[0]), symbol, list(panels[:, j]))
+    style.legend_above(figure, handles_of(evidence, pd.concat([at_the_end(rows) for rows in shown])))
+    return figure
+
+
+def _draw_depth_panel(axes: Axes, evidence: Evidence, symbol: str, rule: str) -> None:
+    upper = at_the_end(rows_of(evidence, f"{symbol}_upper", rule))
+    layers = layers_of(evidence, upper)
+    table = over_seeds(upper, ["training", "inputs", "layer"])
+    low, high = (_end_means(evidence, quantity, rule) for quantity in _BRACKET[symbol])
+    parts = list(conditions(table, evidence.trainings))
+    for i, (training, inputs, part) in enumerate(parts):
+        colour, line = style.colour_of(training, evidence.trainings), style.line_of(inputs)
+        part = part.set_index("layer").reindex(layers)
+        x = np.arange(len(layers)) + 0.09 * (i - (len(parts) - 1) / 2)
+        axes.plot(x, part["mean"], color=colour, linestyle=line)
+        style.draw_whiskers(axes, x, part, colour=colour)
+        style.draw_marks(axes, x, part["mean"], part["saturated"].eq(True).to_numpy(dtype=bool), colour=colour)
+        if inputs == "clean" and training in low.columns and training in high.columns:
+            ends = low[training].reindex(layers), high[training].reindex(layers)
+            axes.fill_between(np.arange(len(layers)), *ends, color=colour, alpha=0.13, linewidth=0)
+            axes.plot(np.arange(len(layers)), ends[0], color=colour, linewidth=0.7, alpha=0.6)
+    style.layer_axis(axes, layers)
+
+
+def _end_means(evidence: Evidence, quantity: str, rule: str) -> Table:
+    """Means over seeds at the end on clean inputs: a row a layer, a column a training."""
+    rows = at_the_end(rows_of(evidence, quantity, rule))
+    return rows[rows["inputs"] == "clean"].pivot_table(index="layer", columns="training", values="value")
+
+
+def _caption_depth(evidence: Evidence) -> str:
+    rules = [rule for rule in RULER_NAMES if not rows_of(evidence, "i_tx_upper", rule).empty]
+    noise = "; ".join(f"{RULER_NAMES[rule]}: {wording.noise(rows_of(evidence, 'i_tx_upper', rule))}" for rule in rules)
+    rows = rows_of(evidence, "i_tx_upper", rules[0])
+    return (
+        f"Information of each layer at {wording.last_epoch(rows)}, {wording.where(evidence)}. Lines: upper bound of "
+        "I(X;T), difference of upper bounds for I(T;Y); whiskers: seeds. Shaded: the bracket on clean inputs, "
+        f"between the lower and the upper bound for I(X;T), the certified pair for I(T;Y). {noise}. "
+        f"{wording.samples(rows)}. {wording.seeds(rows)}"
+    )
+
+
+def differences(evidence: Evidence, rule: str, baseline: str) -> Table:
+    """Each other training minus the baseline at the end, paired by seed: training, inputs, layer, mean, low, high."""
+    rows = at_the_end(rows_of(evidence, "i_tx_upper", rule))
+    keys = ["seed", "inputs", "layer"]
+    base = rows[rows["training"] == baseline].set_index(keys)
+    others = rows[rows["training"] != baseline].set_index(keys)
+    paired = others.join(base[["value", "saturated"]], rsuffix="_base", how="inner").reset_index()
+    paired["value"] = paired["value"] - paired["value_base"]
+    paired["saturated"] = paired["saturated"].fillna(False) | paired["saturated_base"].fillna(False)
+    return over_seeds(paired, ["training", "inputs", "layer"])
+
+
+def _baseline(evidence: Evidence) -> str:
+    return "nt" if "nt" in evidence.trainings else evidence.trainings[0]
+
+
+def _rules_compared(evidence: Evidence) -> list[str]:
+    if len(evidence.trainings) < 2:
+        return []
+    return [rule for rule in RULER_NAMES if len(differences(evidence, rule, _baseline(evidence)))]
+
+
+def _draw_difference(evidence: Evidence) -> Figure:
+    rules, baseline = _rules_compared(evidence), _baseline(evidence)
+    figure = style.new_figure(3.3)
+    panels = style.grid_of(figure, 1, len(rules), sharey=True)[0]
+    handles = {}
+    hollow = False
+    for axes, rule in zip(panels, rules, strict=True):
+        table = differences(evidence, rule, baseline)
+        layers = layers_of(evidence, table)
+        parts = list(conditions(table, evidence.trainings))
+        for i, (training, inputs, part) in enumerate(parts):
+            part = part.set_index("layer").reindex(layers)
+            x = np.arange(len(layers)) + 0.16 * (i - (len(parts) - 1) / 2)
+            colour, line = style.colour_of(training, evidence.trainings), style.line_of(inputs)
+            (curve,) = axes.plot(x, part["mean"], color=colour, linestyle=line, linewidth=1.0)
+            style.draw_whiskers(axes, x, part, colour=colour)
+            hollow_here = part["saturated"].eq(True).to_numpy(dtype=bool)
+            style.draw_marks(axes, x, part["mean"], hollow_here, colour=colour, size=5)
+            curve.set_label(f"{name_of(training)} {MINUS} {name_of(baseline)}, {inputs}")
+            handles[curve.get_label()] = curve
+        hollow = hollow or bool(table["saturated"].any())
+        axes.axhline(0, color="#222222", linewidth=0.8)
+        axes.set_title(RULER_NAMES[rule], loc="left")
+        style.layer_axis(axes, layers)
+    style.fit_to_means(panels)
+    panels[0].set_ylabel("difference of I(X;T) (bits)")
+    extra = style.condition_handles([], [], hollow=hollow)
+    style.legend_above(figure, [*handles.values(), *extra])
+    return figure
+
+
+def _caption_difference(evidence: Evidence) -> str:
+    rules = _rules_compared(evidence)
+    rows = rows_of(evidence, "i_tx_upper", rules[0])
+    noise = "; ".join(f"{RULER_NAMES[rule]}: {wording.noise(rows_of(evidence, 'i_tx_upper', rule))}" for rule in rules)
+    return (
+        f"Difference in the upper bound of I(X;T) to {name_of(_baseline(evidence))} at {wording.last_epoch(rows)}, "
+        f"paired by seed; below 0 the network keeps less about the input. {noise}. A difference that is there under "
+        f"the fixed ruler only is one of scale. Hollow: saturated in one of the two. {wording.samples(rows)}. "
+        f"{wording.seeds(rows)}"
+    )
+
+
+register(
+    FigureSpec(
+        name="information_depth",
+        title="Information by depth at the end of training",
+        alt="I(X;T) and I(T;Y) against layer for each training, one row a noise rule, with brackets.",
+        caption=_caption_depth,
+        needs=lambda evidence: any(not rows_of(evidence, "i_tx_upper", rule).empty for rule in RULER_NAMES),
+        draw=_draw_depth,
+        order=35,
+    )
+)
+register(
+    FigureSpec(
+        name="information_difference",
+        title="What adversarial training changes, by ruler",
+        alt="Difference in I(X;T) between trainings at each layer, one panel a noise rule, with intervals around zero.",
+        caption=_caption_difference,
+        needs=lambda evidence: bool(_rules_compared(evidence)),
+        draw=_draw_difference,
+        order=30,
+    )
+)

@@ -1,0 +1,143 @@
+"""Information of each layer against epoch, one panel a layer.
+
+It reads rows of I(X;T) and I(T;Y) by layer; depth at the end of training and the plane are other modules.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from mi_jax.report.evidence import Evidence, conditions
+from mi_jax.report.figures import style, wording
+from mi_jax.report.figures.registry import FigureSpec, register
+from mi_jax.report.intervals import Table, over_seeds
+from mi_jax.report.names import INFORMATION, INPUTS, RULER_NAMES, RULERS
+
+
+def rows_of(evidence: Evidence, quantity: str, rule: str | None, *, estimator: str = "kde") -> Table:
+    """Rows of one quantity for whole samples of clean and adversarial inputs, under one noise rule."""
+    return evidence.select(
+        quantity=quantity, estimator=estimator, noise_rule=rule, inputs=INPUTS, subset=None, level=None
+    ).dropna(subset=["epoch"])
+
+
+def layers_of(evidence: Evidence, rows: Table) -> list[str]:
+    """The layers that have rows, in the order of the network."""
+    present = set(rows["layer"].dropna())
+    return [layer for layer in evidence.layers if layer in present]
+
+
+def ceiling_of(evidence: Evidence, rows: Table, symbol: str) -> tuple[float, str] | None:
+    """What no estimate can exceed, in bits: log2 N for I(X;T), H(Y) for I(T;Y) where the class sizes are recorded."""
+    if symbol == "i_tx":
+        n = rows["n"].dropna()
+        return (math.log2(int(n.min())), "log₂ N") if len(n) else None
+    classes = evidence.select(quantity="i_tx_given_y_upper", inputs="clean").drop_duplicates("subset")["n"].dropna()
+    if classes.empty or classes.sum() == 0:
+        return None
+    shares = classes.to_numpy(dtype=float) / float(classes.sum())
+    shares = shares[shares > 0]
+    return float(-(shares * np.log2(shares)).sum()), "H(Y)"
+
+
+def _draw_epochs(evidence: Evidence, *, quantity: str, rule: str | None, estimator: str = "kde") -> Figure:
+    rows = rows_of(evidence, quantity, rule, estimator=estimator)
+    symbol, layers = quantity[:4], layers_of(evidence, rows)
+    table = over_seeds(rows, ["layer", "training", "inputs", "epoch"])
+    columns = min(4, len(layers))
+    count = math.ceil(len(layers) / columns)
+    figure = style.new_figure(0.6 + 1.75 * count)
+    panels = style.grid_of(figure, count, columns, sharex=True, sharey=True)
+    for axes, layer in zip(panels.flat, layers, strict=False):
+        for training, inputs, curve in conditions(table[table["layer"] == layer], evidence.trainings):
+            colour, line = style.colour_of(training, evidence.trainings), style.line_of(inputs)
+            style.draw_curve(axes, curve["epoch"], curve, colour=colour, line=line)
+        axes.set_title(layer, loc="left")
+    used, empty = panels.flat[: len(layers)], panels.flat[len(layers) :]
+    finish_panels(evidence, rows, symbol, list(used))
+    for axes in empty:
+        axes.set_visible(False)
+    for j in range(columns):
+        lowest = max(i for i in range(count) if i * columns + j < len(layers))
+        style.epoch_axis(panels[lowest, j], rows["epoch"])
+        panels[lowest, j].tick_params(labelbottom=True)
+    figure.supylabel(f"{INFORMATION[symbol]} ({unit_of(rows)})", fontsize=9)
+    style.legend_above(figure, handles_of(evidence, rows))
+    return figure
+
+
+def finish_panels(evidence: Evidence, rows: Table, symbol: str, panels: Sequence[Axes]) -> None:
+    """Draws the ceiling and gives panels of one quantity the same y-limits."""
+    ceiling = ceiling_of(evidence, rows, symbol)
+    if ceiling:
+        for i, axes in enumerate(panels):
+            style.draw_ceiling(axes, ceiling[0], ceiling[1] if i == 0 else None)
+    style.fit_to_means(panels)
+
+
+def handles_of(evidence: Evidence, rows: Table) -> list[Line2D]:
+    """Legend entries for the trainings and inputs that the rows hold."""
+    kinds = [kind for kind in INPUTS if (rows["inputs"] == kind).any()]
+    trainings = [t for t in evidence.trainings if (rows["training"] == t).any()]
+    return style.condition_handles(trainings, kinds, hollow=bool(rows["saturated"].fillna(False).any()))
+
+
+def unit_of(rows: Table) -> str:
+    """The unit that the rows state."""
+    return "/".join(rows["unit"].dropna().unique()) or "unit not recorded"
+
+
+def _caption_epochs(evidence: Evidence, *, quantity: str, rule: str | None, estimator: str = "kde") -> str:
+    rows = rows_of(evidence, quantity, rule, estimator=estimator)
+    symbol = quantity[:4]
+    what = "binning (0 or log N in wide layers)" if estimator == "binning" else _estimate_words(quantity)
+    noise = "" if rule is None else f"{wording.noise(rows)}; "
+    ceiling = ceiling_of(evidence, rows, symbol)
+    dotted = f" Dotted: {ceiling[1]} = {ceiling[0]:.2f} bits." if ceiling else ""
+    hollow = " Hollow: saturated (J > 0.95 log N), the estimate only counts samples." if rows["saturated"].any() else ""
+    return (
+        f"{INFORMATION[symbol]} of each layer through training, {wording.where(evidence)}: {what}. Solid on clean, "
+        f"dashed on adversarial inputs. {noise}{wording.samples(rows)}; {wording.epochs(rows)}. "
+        f"{wording.seeds(rows)}{dotted}{hollow}"
+    )
+
+
+def _estimate_words(quantity: str) -> str:
+    if quantity == "i_tx_upper":
+        return "KDE upper bound"
+    return "KDE, difference of upper bounds (the study's “upper”, not itself a bound)"
+
+
+for _order, (_rule, _symbol) in enumerate([(r, s) for s in INFORMATION for r in RULER_NAMES]):
+    _quantity = f"{_symbol}_upper"
+    register(
+        FigureSpec(
+            name=f"information_epochs_{_quantity}_{_rule}",
+            title=f"{INFORMATION[_symbol]} through training, {RULER_NAMES[_rule]}",
+            alt=f"One panel a layer: {INFORMATION[_symbol]} against epoch for each training, on clean and "
+            "adversarial inputs.",
+            caption=partial(_caption_epochs, quantity=_quantity, rule=_rule),
+            needs=lambda evidence, quantity=_quantity, rule=_rule: not rows_of(evidence, quantity, rule).empty,
+            draw=partial(_draw_epochs, quantity=_quantity, rule=_rule),
+            order=40 + _order,
+            minor=_rule not in RULERS,
+        )
+    )
+for _order, _symbol in enumerate(INFORMATION):
+    register(
+        FigureSpec(
+            name=f"information_epochs_{_symbol}_binning",
+            title=f"{INFORMATION[_symbol]} through training, binning",
+            alt=f"One panel a layer: {INFORMATION[_symbol]} by binning against epoch for each training.",
+            caption=partial(_caption_epochs, quantity=_symbol, rule=None, estimator="binning"),
+            needs=lambda evidence, symbol=_symbol: not rows_of(evidence, symbol, None, estimator="binning").empty,
+            draw=partial(_draw_epochs, quantity=_symbol, rule=None, estimator="binning"),
+            order=90 + _order,
+            minor=True,
+        )
+    )

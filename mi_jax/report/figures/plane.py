@@ -1,0 +1,107 @@
+"""The information plane: each layer's path of I(T;Y) against I(X;T) through training.
+
+It reads rows of both by layer; curves against epoch are another module.
+"""
+
+from functools import partial
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from mi_jax.report.evidence import Evidence
+from mi_jax.report.figures import style, wording
+from mi_jax.report.figures.information import layers_of, rows_of, unit_of
+from mi_jax.report.figures.registry import FigureSpec, register
+from mi_jax.report.intervals import Table, over_seeds
+from mi_jax.report.names import INPUTS, RULER_NAMES, RULERS, name_of
+
+
+def paths(evidence: Evidence, rule: str) -> Table:
+    """Points of the plane: training, inputs, layer, epoch with mean, low, high of I(X;T) (`_x`) and I(T;Y) (`_y`)."""
+    keys = ["training", "inputs", "layer", "epoch"]
+    x, y = (over_seeds(rows_of(evidence, quantity, rule), keys) for quantity in ("i_tx_upper", "i_ty_upper"))
+    return x.merge(y, on=keys, suffixes=("_x", "_y"))
+
+
+def _draw(evidence: Evidence, *, rule: str) -> Figure:
+    table = paths(evidence, rule)
+    layers = layers_of(evidence, table)
+    kinds = [kind for kind in INPUTS if (table["inputs"] == kind).any()]
+    trainings = [t for t in evidence.trainings if (table["training"] == t).any()]
+    colours = style.layer_colours(len(layers))
+    figure = style.new_figure(0.5 + 2.9 * len(kinds))
+    panels = style.grid_of(figure, len(kinds), len(trainings), sharex=True, sharey=True)
+    for i, kind in enumerate(kinds):
+        for j, training in enumerate(trainings):
+            here = table[(table["training"] == training) & (table["inputs"] == kind)]
+            for layer, colour in zip(layers, colours, strict=True):
+                _draw_path(panels[i, j], here[here["layer"] == layer].sort_values("epoch"), colour)
+            panels[i, j].set_title(f"{name_of(training)}, {kind} inputs", loc="left")
+    unit = unit_of(rows_of(evidence, "i_tx_upper", rule))
+    figure.supxlabel(f"I(X;T) ({unit})", fontsize=9)
+    figure.supylabel(f"I(T;Y) ({unit})", fontsize=9)
+    handles = [Line2D([], [], color=c, marker="o", label=layer) for layer, c in zip(layers, colours, strict=True)]
+    if table["saturated_x"].any():
+        handles += style.condition_handles([], [], hollow=True)
+    figure.legend(handles=handles, loc="outside right upper", title="layer", ncols=1 + (len(handles) > 24))
+    return figure
+
+
+def _draw_path(axes: Axes, path: Table, colour: str) -> None:
+    if path.empty:
+        return
+    x, y = path["mean_x"].to_numpy(), path["mean_y"].to_numpy()
+    axes.plot(x, y, color=colour, linewidth=1.1, alpha=0.75)
+    hollow = path["saturated_x"].to_numpy(dtype=bool)
+    sizes = np.linspace(5, 16, len(path))
+    axes.scatter(
+        x,
+        y,
+        s=sizes,
+        facecolors=[("white" if h else colour) for h in hollow],
+        edgecolors=[colour],
+        linewidths=0.8,
+        zorder=3,
+    )
+    end = path.iloc[-1]
+    reach = [[np.nan_to_num(end[f"high_{side}"] - end[f"mean_{side}"])] for side in "xy"]
+    axes.errorbar(x[-1:], y[-1:], xerr=reach[0], yerr=reach[1], fmt="none", ecolor=colour, elinewidth=0.9, zorder=2)
+    axes.scatter(
+        x[-1:],
+        y[-1:],
+        s=42,
+        facecolors=["white" if hollow[-1] else colour],
+        edgecolors=[colour],
+        linewidths=1.2,
+        zorder=4,
+    )
+
+
+def _caption(evidence: Evidence, *, rule: str) -> str:
+    rows = rows_of(evidence, "i_tx_upper", rule)
+    return (
+        f"Each layer's path through the information plane, {wording.where(evidence)}: the mean over seeds at each "
+        "measured epoch, points growing with the epoch, the large one the last, its crosses 95 % t-intervals. KDE "
+        f"upper bound of I(X;T), difference of upper bounds for I(T;Y); {wording.noise(rows)}. "
+        f"{wording.samples(rows)}; {wording.epochs(rows)}. {wording.seeds(rows)} Layers from dark (first) to light "
+        "(last)."
+    )
+
+
+for _order, _rule in enumerate(RULER_NAMES):
+    register(
+        FigureSpec(
+            name=f"information_plane_{_rule}",
+            title=f"Information plane, {RULER_NAMES[_rule]}",
+            alt="Paths of the layers in the plane of I(X;T) and I(T;Y), a column a training, a row a kind of input.",
+            caption=partial(_caption, rule=_rule),
+            needs=lambda evidence, rule=_rule: all(
+                not rows_of(evidence, quantity, rule).empty for quantity in ("i_tx_upper", "i_ty_upper")
+            ),
+            draw=partial(_draw, rule=_rule),
+            order=60 + _order,
+            minor=_rule not in RULERS,
+        )
+    )

@@ -1,0 +1,184 @@
+"""Curves of loss and accuracy through training, and accuracy at its end under every attack.
+
+It reads `loss` and `accuracy` rows only.
+"""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from mi_jax.report.evidence import Evidence, at_the_end
+from mi_jax.report.figures import style, wording
+from mi_jax.report.figures.registry import FigureSpec, register
+from mi_jax.report.intervals import Table, over_seeds, wilson
+from mi_jax.report.names import INPUTS, name_of
+
+_UNITS = {"loss": "cross-entropy (nats)", "accuracy": "accuracy (%)"}
+
+
+def through_training(evidence: Evidence) -> Table:
+    """Rows of loss and accuracy that were followed through training: those of attacks run at the end alone left out."""
+    rows = evidence.select(quantity=("loss", "accuracy"), inputs=INPUTS, subset=("train", "test"))
+    rows = rows.assign(note=rows["note"].fillna(""))
+    followed = (
+        rows.groupby(["training", "seed", "quantity", "inputs", "subset", "note"])["epoch"].transform("nunique") > 1
+    )
+    return rows[followed & rows["epoch"].notna()]
+
+
+def accuracies(evidence: Evidence) -> Table:
+    """Test accuracy at the end for each training and attack: mean, interval over seeds, the seeds' own values.
+
+    Columns training, attack (`clean` or the note of the adversarial rows, in order of appearance), mean, low, high,
+    seeds, n, values. With one seed low and high are Wilson's interval over the n images.
+    """
+    rows = evidence.select(quantity="accuracy", subset="test", inputs=INPUTS)
+    rows = rows[rows["training"].notna()]
+    attack = rows["note"].fillna("adversarial").where(rows["inputs"] == "adversarial", "clean")
+    groups = []
+    for name, group in rows.groupby(attack, sort=False):
+        last = at_the_end(group)
+        table = over_seeds(last, ["training"]).assign(attack=name)
+        table["values"] = [tuple(last.loc[last["training"] == t, "value"]) for t in table["training"]]
+        groups.append(table)
+    if not groups:
+        return pd.DataFrame()
+    table: Table = pd.concat(groups, ignore_index=True)
+    single = (table["seeds"] == 1) & (table["n"].fillna(0) > 0)
+    if single.any():
+        ends = [wilson(rate, int(n)) for rate, n in zip(table.loc[single, "mean"], table.loc[single, "n"], strict=True)]
+        table.loc[single, ["low", "high"]] = np.array(ends)
+    table["low"], table["high"] = table["low"].clip(lower=0.0), table["high"].clip(upper=1.0)
+    order = {t: i for i, t in enumerate(evidence.trainings)}
+    attacks = {a: i for i, a in enumerate(sorted(table["attack"].unique(), key=lambda a: a != "clean"))}
+    return table.sort_values(["attack", "training"], key=lambda c: c.map(attacks if c.name == "attack" else order))
+
+
+def _draw_curves(evidence: Evidence) -> Figure:
+    rows = through_training(evidence)
+    quantities = [q for q in ("loss", "accuracy") if (rows["quantity"] == q).any()]
+    subsets = [s for s in ("train", "test") if (rows["subset"] == s).any()]
+    figure = style.new_figure(0.4 + 2.5 * len(quantities))
+    panels = style.grid_of(figure, len(quantities), len(subsets), sharex=True, sharey="row")
+    for i, quantity in enumerate(quantities):
+        for j, subset in enumerate(subsets):
+            axes, here = panels[i, j], rows[(rows["quantity"] == quantity) & (rows["subset"] == subset)]
+            table = over_seeds(here, ["training", "inputs", "note", "epoch"])
+            if quantity == "accuracy":
+                table[["mean", "low", "high"]] *= 100
+            for (training, inputs, _), curve in table.groupby(["training", "inputs", "note"], sort=False):
+                colour, line = style.colour_of(training, evidence.trainings), style.line_of(inputs)
+                style.draw_curve(axes, curve["epoch"], curve, colour=colour, line=line)
+            if i == 0:
+                axes.set_title(f"{subset} set", loc="left")
+            if i == len(quantities) - 1:
+                style.epoch_axis(axes, rows["epoch"])
+        panels[i, 0].set_ylabel(_UNITS[quantity])
+        style.fit_to_means(panels[i], floor=0.0, ceiling=102 if quantity == "accuracy" else None)
+    style.legend_above(
+        figure, style.condition_handles(evidence.trainings, [k for k in INPUTS if (rows["inputs"] == k).any()])
+    )
+    return figure
+
+
+def _caption_curves(evidence: Evidence) -> str:
+    rows = through_training(evidence)
+    attacks = ", ".join(note for note in rows.loc[rows["inputs"] == "adversarial", "note"].unique() if note)
+    attack = f" Adversarial inputs: {attacks}." if attacks else ""
+    return (
+        f"Loss and accuracy through training, {wording.where(evidence)}; solid on clean, dashed on adversarial "
+        f"inputs.{attack} {wording.samples(rows[rows['subset'] == 'test']).capitalize()} in the test set. "
+        f"{wording.seeds(rows)}"
+    )
+
+
+def _draw_robustness(evidence: Evidence) -> Figure:
+    table = accuracies(evidence)
+    attacks = list(table["attack"].unique())
+    trainings = [t for t in evidence.trainings if (table["training"] == t).any()]
+    figure = style.new_figure(3.2)
+    axes = figure.subplots()
+    width = 0.8 / len(trainings)
+    for i, training in enumerate(trainings):
+        rows = table[table["training"] == training]
+        x = np.array([attacks.index(a) for a in rows["attack"]]) + (i - (len(trainings) - 1) / 2) * width
+        mean = 100 * rows["mean"].to_numpy()
+        colour = style.colour_of(training, evidence.trainings)
+        axes.bar(x, mean, width=0.92 * width, color=colour, alpha=0.85)
+        reach = np.nan_to_num(np.abs(100 * rows[["low", "high"]].to_numpy().T - mean))
+        axes.errorbar(x, mean, yerr=reach, fmt="none", ecolor="#222222", elinewidth=1.1, capsize=3, zorder=4)
+        for at, values, top in zip(x, rows["values"], mean + reach[1], strict=True):
+            if len(values) > 1:
+                axes.scatter(
+                    [at] * len(values),
+                    100 * np.array(values),
+                    s=9,
+                    color="white",
+                    edgecolors="#222222",
+                    linewidths=0.7,
+                    zorder=5,
+                )
+            axes.annotate(
+                f"{100 * np.mean(values):.1f}",
+                (at, top),
+                xytext=(0, 3),
+                textcoords="offset points",
+                ha="center",
+                fontsize=8,
+            )
+    axes.set_xticks(range(len(attacks)), [_wrapped(a) for a in attacks])
+    axes.grid(visible=False, axis="x")
+    axes.set_ylabel("test accuracy (%)")
+    axes.set_ylim(0, 109)
+    axes.set_yticks(range(0, 101, 20))
+    style.legend_above(
+        figure, [Patch(color=style.colour_of(t, evidence.trainings), alpha=0.85, label=name_of(t)) for t in trainings]
+    )
+    return figure
+
+
+def _wrapped(attack: str) -> str:
+    name, _, details = attack.partition(" ")
+    return f"{name}\n{details}" if details else name
+
+
+def _caption_robustness(evidence: Evidence) -> str:
+    table = accuracies(evidence)
+    rows = evidence.select(quantity="accuracy", subset="test", inputs=INPUTS)
+    counts = {a: g["n"].min() for a, g in table.groupby("attack", sort=False) if g["n"].notna().all()}
+    images = "; ".join(f"{attack}: {n} images" for attack, n in counts.items())
+    several = table["seeds"].max() > 1
+    bars = (
+        "Bars: mean over seeds; dots: seeds; whiskers: 95 % t-interval over seeds"
+        if several
+        else "Whiskers: 95 % Wilson interval over images"
+    )
+    single = " (Wilson interval over images where there is one seed)" if several and table["seeds"].min() == 1 else ""
+    count = f"{table['seeds'].max()} seed{'s' if several else ''}"
+    return f"Test accuracy at the end of training ({wording.last_epoch(rows)}), {count}. {bars}{single}, cut at 0 "
+    f"and 100 %. {images}."
+
+
+register(
+    FigureSpec(
+        name="training_curves",
+        title="Training",
+        alt="Loss and accuracy against epoch on clean and adversarial inputs, one colour a training.",
+        caption=_caption_curves,
+        needs=lambda evidence: not through_training(evidence).empty,
+        draw=_draw_curves,
+        order=10,
+    )
+)
+register(
+    FigureSpec(
+        name="robustness",
+        title="Accuracy under attack",
+        alt="Bars of clean and robust test accuracy for each attack and training, with intervals.",
+        caption=_caption_robustness,
+        needs=lambda evidence: not accuracies(evidence).empty,
+        draw=_draw_robustness,
+        order=20,
+    )
+)

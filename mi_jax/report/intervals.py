@@ -1,0 +1,85 @@
+"""Means and 95 % intervals: Student's t over seeds, Wilson's score over images.
+
+It does not decide what is compared, and it knows nothing of claims or figures.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+LEVEL = 0.95
+Table = Any
+"""A pandas.DataFrame (or Series): pandas annotates what it returns with unions that no type checker can follow."""
+
+
+class Interval(NamedTuple):
+    """A mean with its 95 % interval and the number of values behind it; the ends are NaN where there is no interval."""
+
+    mean: float
+    low: float
+    high: float
+    count: int
+
+
+def t_interval(values: Any) -> Interval:
+    """Mean and 95 % Student-t interval of independent values (one a seed), any shape, NaN left out.
+
+    With one value the ends are NaN: there is no interval. With none, the mean is NaN too.
+
+    >>> t_interval([1.0, 3.0]).mean, round(t_interval([1.0, 3.0]).high, 3)
+    (2.0, 14.706)
+    """
+    array = np.asarray(values, dtype=np.float64).ravel()
+    array = array[~np.isnan(array)]
+    if array.size == 0:
+        return Interval(math.nan, math.nan, math.nan, 0)
+    mean = float(array.mean())
+    if array.size == 1:
+        return Interval(mean, math.nan, math.nan, 1)
+    half = float(_t_factor(array.size) * array.std(ddof=1))
+    return Interval(mean, mean - half, mean + half, int(array.size))
+
+
+def wilson(rate: float, n: int) -> tuple[float, float]:
+    """95 % score interval of a rate observed on n independent images (Wilson 1927).
+
+    >>> low, high = wilson(0.5, 100)
+    >>> round(low, 4), round(high, 4)
+    (0.4038, 0.5962)
+    """
+    z = stats.norm.ppf(0.5 + LEVEL / 2)
+    centre = (rate + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
+    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+
+
+def over_seeds(rows: Table, by: Sequence[str]) -> Table:
+    """Mean and 95 % t-interval over seeds of `value` for each combination of the columns `by`.
+
+    Returns the columns `by`, `mean`, `low`, `high`, `seeds`, `saturated` (in any seed) and `n` (smallest), sorted by
+    `by`. Rows of one seed in one combination are averaged first, so that only seeds count as independent.
+    """
+    keys = list(by)
+    groups = rows.assign(saturated=rows["saturated"].fillna(False).astype(bool)).groupby([*keys, "seed"], dropna=False)
+    per_seed = groups.agg(value=("value", "mean"), saturated=("saturated", "max"), n=("n", "min")).reset_index()
+    table = (
+        per_seed.groupby(keys, dropna=False)
+        .agg(
+            mean=("value", "mean"),
+            spread=("value", "std"),
+            seeds=("value", "count"),
+            saturated=("saturated", "max"),
+            n=("n", "min"),
+        )
+        .reset_index()
+    )
+    half = table.pop("spread") * table["seeds"].map(_t_factor).astype(float)
+    return table.assign(low=table["mean"] - half, high=table["mean"] + half)
+
+
+def _t_factor(count: int) -> float:
+    """Half-width of the interval in standard deviations; NaN for fewer than two values."""
+    return float(stats.t.ppf(0.5 + LEVEL / 2, count - 1) / math.sqrt(count)) if count > 1 else math.nan

@@ -1,0 +1,85 @@
+"""The report page: claims first, then the headline numbers, the figures, and how it all came about.
+
+It arranges what claims and figures give; every text is escaped and nothing outside the file is referred to.
+"""
+
+import base64
+import os
+from html import escape
+from pathlib import Path
+
+from mi_jax.report import claims, figures, provenance, tables
+from mi_jax.report.evidence import Evidence, read
+from mi_jax.report.figures import FigureSpec
+from mi_jax.report.page_style import CSS
+
+_NAME = "report.html"
+
+
+def build(run_dir: str | os.PathLike[str]) -> Path:
+    """Makes `figures/*.png` and the self-contained `report.html` of a run from its records; returns the page's path.
+
+    The same records give the same figures, also while the run still goes on. Raises InputError if the directory or its
+    records are missing, empty or corrupt.
+    """
+    evidence = read(run_dir)
+    directory = evidence.run_dir / "figures"
+    directory.mkdir(exist_ok=True)
+    drawn = [(spec, figures.save(spec, evidence, directory)) for spec in figures.available(evidence)]
+    path = evidence.run_dir / _NAME
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(_page(evidence, drawn), encoding="utf-8")
+    temporary.replace(path)
+    return path
+
+
+def _page(evidence: Evidence, drawn: list[tuple[FigureSpec, Path]]) -> str:
+    title = evidence.run_dir.resolve().name
+    shown = {spec.name: spec.title for spec, _ in drawn}
+    main = [_figure(spec, path, evidence) for spec, path in drawn if not spec.minor]
+    minor = [_figure(spec, path, evidence) for spec, path in drawn if spec.minor]
+    parts = [
+        f"<header><h1>{escape(title)}</h1><p>{escape(provenance.summary(evidence))}</p></header>",
+        _claims(evidence, shown),
+        f'<section id="numbers"><h2>Accuracy</h2>{tables.headline(evidence)}</section>',
+        f'<section id="figures"><h2>Figures</h2>{"".join(main)}</section>' if main else "",
+        _folded(f"More figures ({len(minor)})", "".join(minor)) if minor else "",
+        '<section id="record"><h2>How this was made</h2>',
+        tables.failures(evidence),
+        provenance.folded(evidence),
+        "</section>",
+    ]
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}: report</title><style>{CSS}</style></head>"
+        f"<body><main>{''.join(parts)}</main></body></html>\n"
+    )
+
+
+def _claims(evidence: Evidence, shown: dict[str, str]) -> str:
+    baseline = "nt" if "nt" in evidence.trainings else evidence.trainings[0] if evidence.trainings else "nt"
+    others = [training for training in evidence.trainings if training != baseline]
+    first, *more = sorted(others, key=lambda training: training != "at") or ["at"]
+    parts = [
+        '<section id="claims"><h2>Claims</h2>',
+        tables.claims(claims.evaluate(evidence, baseline=baseline, treated=first), shown, baseline, first),
+        f'<p class="small">{escape(tables.rulers_in_words(evidence, (baseline, first)))}</p>',
+    ]
+    for training in more:
+        table = tables.claims(claims.evaluate(evidence, baseline=baseline, treated=training), shown, baseline, training)
+        parts.append(_folded(f"The same claims for {claims.name_of(training)}", table))
+    return "".join([*parts, "</section>"])
+
+
+def _figure(spec: FigureSpec, path: Path, evidence: Evidence) -> str:
+    data = base64.b64encode(path.read_bytes()).decode("ascii")
+    return (
+        f'<figure id="{escape(spec.name)}"><h3>{escape(spec.title)}</h3>'
+        f'<div class="scroll"><img alt="{escape(spec.alt)}" src="data:image/png;base64,{data}"></div>'
+        f"<figcaption>{escape(spec.caption(evidence))}</figcaption></figure>"
+    )
+
+
+def _folded(title: str, content: str) -> str:
+    return f"<details><summary>{escape(title)}</summary>{content}</details>"

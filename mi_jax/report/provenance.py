@@ -1,0 +1,42 @@
+"""Where a report's numbers come from: one sentence for its head, and the settings folded at its end.
+
+It reads what the run recorded of itself and adds nothing.
+"""
+
+import json
+from html import escape
+
+from mi_jax.report.evidence import Evidence
+from mi_jax.report.figures import wording
+from mi_jax.report.names import name_of
+
+
+def summary(evidence: Evidence) -> str:
+    """Network, data set, trainings, seeds, epochs; and that the run is unfinished, where its provenance says so."""
+    rows = evidence.records
+    trained = rows[rows["training"].notna()]
+    parts = [
+        wording.where(evidence),
+        f"trained as {', '.join(name_of(training) for training in evidence.trainings)}" if evidence.trainings else "",
+        _count(trained["seed"].nunique(), "seed"),
+        f"epochs 0 to {rows['epoch'].max():g}" if rows["epoch"].notna().any() else "",
+        f"commit {str(evidence.provenance['git_commit'])[:10]}" if evidence.provenance.get("git_commit") else "",
+    ]
+    text = "; ".join(part for part in parts if part) + "."
+    if "end_time" in evidence.provenance and evidence.provenance["end_time"] is None:
+        text += " This run has not finished: the report shows what it has measured so far."
+    return text
+
+
+def folded(evidence: Evidence) -> str:
+    """`config.json` and `provenance.json` as folded, escaped blocks; nothing for a file that is not there."""
+    blocks = []
+    for title, content in (("Configuration", evidence.config), ("Provenance", evidence.provenance)):
+        if content:
+            text = escape(json.dumps(content, indent=2, ensure_ascii=False))
+            blocks.append(f"<details><summary>{title}</summary><pre>{text}</pre></details>")
+    return "".join(blocks)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}" if number else ""
