@@ -25,9 +25,9 @@ from mi_jax.storage import records
 from mi_jax.storage.checkpoints import Checkpoints
 from mi_jax.storage.records import Record
 from mi_jax.storage.run_dir import RunDir, disk_errors_explained, open_run, read_json, write_json
-from mi_jax.studies.batches import fixed_sample
 from mi_jax.studies.information_plane import Rulers, frozen_rulers, information_plane
 from mi_jax.studies.robustness import adversarial_twins, describe, performance, robustness
+from mi_jax.studies.sample import fixed_sample
 from mi_jax.training import OBJECTIVES, Diverged, Interrupted, Moment, Trainer, fit, predictions
 from mi_jax.typing import Variables
 

@@ -12,10 +12,10 @@ import jax
 import numpy as np
 
 from mi_jax import information
+from mi_jax.batches import map_batches
 from mi_jax.errors import InputError
 from mi_jax.models import Network
 from mi_jax.storage.records import Record, in_bits
-from mi_jax.studies.batches import map_batches
 from mi_jax.typing import Images, Labels, Variables
 
 RULES = ("fixed", "layer", "trace", "median", "scale_free")
@@ -87,11 +87,9 @@ class Probe:
         return tuple(sorted({0, last, *(int(e) for e in between if e < last)}))
 
 
-def activations(
-    network: Network, variables: Variables, images: Images, *, batch_size: int = 250
-) -> dict[str, jax.Array]:
+def activations(network: Network, variables: Variables, images: Images) -> dict[str, jax.Array]:
     """Every layer's activation, `[n ...]`, first layer to logits, in evaluation mode."""
-    taps = map_batches(functools.partial(_taps, network, variables), images, batch_size=batch_size)
+    taps = map_batches(functools.partial(_taps, network, variables), images)
     return {layer: taps[layer] for layer in network.layers}
 
 

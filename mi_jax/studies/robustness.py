@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from mi_jax.attacks import PGD, pgd
+from mi_jax.batches import BATCH_SIZE, map_batches
 from mi_jax.models import Network
 from mi_jax.storage.records import Record
-from mi_jax.studies.batches import map_batches
 from mi_jax.training import evaluate
 from mi_jax.typing import Images, Key, Labels, Variables
 
@@ -44,16 +44,15 @@ def misclassified_under(
     key: Key,
     *,
     attack: PGD,
-    batch_size: int = 250,
 ) -> np.ndarray:
     """Whether the attack leaves each image misclassified, bool `[n]`; clean errors count."""
-    starts = jnp.arange(0, len(labels), batch_size)
+    starts = jnp.arange(0, len(labels), BATCH_SIZE)
     keys = iter(jax.random.split(key, len(starts)))
 
     def success(x, y):
         return pgd(network.logits, variables, x, y, next(keys), config=attack).success
 
-    return np.asarray(map_batches(success, images, labels, batch_size=batch_size))
+    return np.asarray(map_batches(success, images, labels))
 
 
 def performance(
@@ -74,16 +73,14 @@ def performance(
     return [dataclasses.replace(record, quantity="loss", value=loss, stderr=None, unit="nats"), record]
 
 
-def adversarial_twins(
-    network: Network, variables: Variables, images: Images, labels: Labels, *, attack: PGD, batch_size: int = 250
-) -> Images:
+def adversarial_twins(network: Network, variables: Variables, images: Images, labels: Labels, *, attack: PGD) -> Images:
     """The adversarial twin of each image for this very network, from the image itself (no random start)."""
     plain = dataclasses.replace(attack, random_start=False, restarts=1)
 
     def twins(x, y):
         return pgd(network.logits, variables, x, y, config=plain).images
 
-    return map_batches(twins, images, labels, batch_size=batch_size)
+    return map_batches(twins, images, labels)
 
 
 def describe(attack: PGD) -> str:
