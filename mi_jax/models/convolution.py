@@ -60,15 +60,22 @@ def _conv_by_patches(x: jax.Array, kernel: jax.Array, stride: int, padding: int)
     return patches @ kernel.reshape(kh * kw * c, o)
 
 
-def max_pool(x: jax.Array, window: int = 2) -> jax.Array:
-    """Maximum over disjoint `window` x `window` squares; a remainder at the right and bottom is left out.
+def max_pool(x: jax.Array) -> jax.Array:
+    """Maximum over disjoint 2 x 2 squares, `[b h w c] -> [b h' w' c]` with the sides that `pooled_shape` gives.
 
-    `[b h w c] -> [b h//window w//window c]`. Reshape and maximum: on CPU much faster than `reduce_window`.
+    A remainder at the right and bottom is left out; a side of 1 stays. Reshape and maximum: on CPU much faster than
+    `reduce_window`.
     """
     b, h, w, c = x.shape
-    rows, columns = h // window, w // window
-    x = x[:, : rows * window, : columns * window]
-    return x.reshape(b, rows, window, columns, window, c).max(axis=(2, 4))
+    rows, columns = pooled_shape(h, w)
+    tall, wide = min(h, 2), min(w, 2)
+    x = x[:, : rows * tall, : columns * wide]
+    return x.reshape(b, rows, tall, columns, wide, c).max(axis=(2, 4))
+
+
+def pooled_shape(height: int, width: int) -> tuple[int, int]:
+    """The sides of a map after `max_pool`: halved, rounded down, at least 1."""
+    return max(height // 2, 1), max(width // 2, 1)
 
 
 def mean_pool(x: jax.Array) -> jax.Array:

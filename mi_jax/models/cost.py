@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax import core
 
 
 def matmul_flops(function: Callable, *args: Any) -> int:
@@ -33,4 +34,4 @@ def _of_equation(equation: Any) -> int:
         (contracted, _), _ = equation.params["dimension_numbers"]
         left = equation.invars[0].aval
         return 2 * equation.outvars[0].aval.size * math.prod(left.shape[axis] for axis in contracted)
-    return sum(_count(inner) for inner in jax.core.jaxprs_in_params(equation.params))
+    return sum(_count(inner) for inner in core.jaxprs_in_params(equation.params))

@@ -62,7 +62,8 @@ class Pass:
         key: jax.Array | None = None,
         perturbations: Mapping[str, jax.Array] | None = None,
     ):
-        self.train, self.dtype, self.method, self.key = train, dtype, method, key
+        self.train, self.dtype, self.key = train, dtype, key
+        self.method: convolution.Method = method
         self.taps: OrderedDict[str, jax.Array] = OrderedDict()
         self._perturbations = dict(perturbations or {})
 

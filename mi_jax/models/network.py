@@ -119,7 +119,7 @@ class Network:
 
     @property
     def flops(self) -> int:
-        """Floating-point operations of one image's forward pass: two for each product in a convolution or dense layer."""
+        """Floating-point operations of one image's forward pass in convolutions and dense layers, two a product."""
         counted = replace(self, convolution="lax")
         variables = _structure(self).shapes
         image = jax.ShapeDtypeStruct((1, *self.input_shape), jnp.float32)

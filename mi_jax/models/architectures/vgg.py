@@ -1,6 +1,6 @@
 """VGG with batch normalisation (Simonyan and Zisserman 2015) for small images: one dense layer after the last pool.
 
-A stage's 2 x 2 pooling is left out once the map has a side of 1, so any image size will do.
+A side that has shrunk to 1 is no longer pooled, so any image size will do; what is left of the map is averaged.
 """
 
 import jax
@@ -54,8 +54,7 @@ class VGG(nnx.Module):
                 block += 1
                 name = f"conv{block}"
                 x = run.tap(name, getattr(self, name)(x, run))
-            if min(x.shape[1:3]) > 1:
-                x = convolution.max_pool(x)
+            x = convolution.max_pool(x)
         return self.head(convolution.mean_pool(x), run)
 
 

@@ -1,0 +1,71 @@
+"""ResNet-18 and ResNet-34 (He et al. 2016a) with the 3 x 3 stem used for small images and no first pooling."""
+
+import jax
+from flax import nnx
+
+from mi_jax.models import convolution
+from mi_jax.models.layers import BatchNorm, Conv, Draws, Head, Pass, channels
+from mi_jax.models.registry import Description, register
+
+_STAGE_WIDTHS = (64, 128, 256, 512)
+_STAGE_DEPTHS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3)}
+
+
+class BasicBlock(nnx.Module):
+    """Two 3 x 3 convolutions and a shortcut, projected by a 1 x 1 convolution where the shape changes."""
+
+    def __init__(self, in_features: int, features: int, stride: int, draws: Draws):
+        self.conv1 = Conv(in_features, features, 3, draws, stride=stride)
+        self.norm1 = BatchNorm(features)
+        self.conv2 = Conv(features, features, 3, draws)
+        self.norm2 = BatchNorm(features)
+        self.projected = stride != 1 or in_features != features
+        if self.projected:
+            self.shortcut = Conv(in_features, features, 1, draws, stride=stride)
+            self.shortcut_norm = BatchNorm(features)
+
+    def __call__(self, x: jax.Array, run: Pass) -> jax.Array:
+        """`[b h w in_features] -> [b h/stride w/stride features]`."""
+        y = jax.nn.relu(self.norm1(self.conv1(x, run), run))
+        y = self.norm2(self.conv2(y, run), run)
+        if self.projected:
+            x = self.shortcut_norm(self.shortcut(x, run), run)
+        return jax.nn.relu(x + y)
+
+
+class ResNet(nnx.Module):
+    """Stem, four stages, mean pooling. Taps: `stem`, `stage1` to `stage4`, `pooled`, `logits`."""
+
+    def __init__(self, depths: tuple[int, ...], description: Description, draws: Draws):
+        self.depths = depths
+        features = channels(_STAGE_WIDTHS[0], description.width)
+        self.stem = Conv(description.input_shape[-1], features, 3, draws)
+        self.stem_norm = BatchNorm(features)
+        for stage, (base, depth) in enumerate(zip(_STAGE_WIDTHS, depths, strict=True), start=1):
+            widened = channels(base, description.width)
+            for block in range(1, depth + 1):
+                stride = 2 if stage > 1 and block == 1 else 1
+                setattr(self, f"stage{stage}_block{block}", BasicBlock(features, widened, stride, draws))
+                features = widened
+        self.head = Head(features, description.num_classes, draws)
+
+    def __call__(self, x: jax.Array, run: Pass) -> jax.Array:
+        """Logits of normalised images."""
+        x = run.tap("stem", jax.nn.relu(self.stem_norm(self.stem(x, run), run)))
+        for stage, depth in enumerate(self.depths, start=1):
+            for block in range(1, depth + 1):
+                x = getattr(self, f"stage{stage}_block{block}")(x, run)
+            x = run.tap(f"stage{stage}", x)
+        return self.head(run.tap("pooled", convolution.mean_pool(x)), run)
+
+
+@register("resnet18")
+def build_resnet18(description: Description, draws: Draws) -> ResNet:
+    """Two blocks a stage."""
+    return ResNet(_STAGE_DEPTHS["resnet18"], description, draws)
+
+
+@register("resnet34")
+def build_resnet34(description: Description, draws: Draws) -> ResNet:
+    """Three, four, six and three blocks."""
+    return ResNet(_STAGE_DEPTHS["resnet34"], description, draws)

@@ -1,0 +1,79 @@
+"""Wide residual networks with pre-activation blocks (Zagoruyko and Komodakis 2016).
+
+`wrn-10-1` is the one of Zhang et al. (2022): 16/16/32/64 channels and LeakyReLU with slope 0.1. No dropout.
+"""
+
+import jax
+from flax import nnx
+
+from mi_jax.models import convolution
+from mi_jax.models.layers import BatchNorm, Conv, Draws, Head, Pass, channels
+from mi_jax.models.registry import Description, register
+
+_STAGE_WIDTHS = (16, 32, 64)
+
+
+class PreactivationBlock(nnx.Module):
+    """Normalise, activate, convolve, twice; the shortcut is a 1 x 1 convolution where the width changes."""
+
+    def __init__(self, in_features: int, features: int, stride: int, slope: float, draws: Draws):
+        self.slope = slope
+        self.norm1 = BatchNorm(in_features)
+        self.conv1 = Conv(in_features, features, 3, draws, stride=stride)
+        self.norm2 = BatchNorm(features)
+        self.conv2 = Conv(features, features, 3, draws)
+        self.projected = stride != 1 or in_features != features
+        if self.projected:
+            self.shortcut = Conv(in_features, features, 1, draws, stride=stride)
+
+    def __call__(self, x: jax.Array, run: Pass) -> jax.Array:
+        """`[b h w in_features] -> [b h/stride w/stride features]`."""
+        activated = _activate(self.norm1(x, run), self.slope)
+        y = _activate(self.norm2(self.conv1(activated, run), run), self.slope)
+        return self.conv2(y, run) + (self.shortcut(activated, run) if self.projected else x)
+
+
+class WideResNet(nnx.Module):
+    """Stem, three stages, normalisation and mean pooling.
+
+    Taps: `stem` and `stage1` to `stage3` (sums, before the next activation), `pooled`, `logits`.
+    """
+
+    def __init__(self, depth: int, widening: int, slope: float, description: Description, draws: Draws):
+        self.blocks, self.slope = (depth - 4) // 6, slope
+        features = channels(_STAGE_WIDTHS[0], description.width)
+        self.stem = Conv(description.input_shape[-1], features, 3, draws)
+        for stage, base in enumerate(_STAGE_WIDTHS, start=1):
+            widened = channels(base * widening, description.width)
+            for block in range(1, self.blocks + 1):
+                stride = 2 if stage > 1 and block == 1 else 1
+                setattr(self, f"stage{stage}_block{block}", PreactivationBlock(features, widened, stride, slope, draws))
+                features = widened
+        self.norm = BatchNorm(features)
+        self.head = Head(features, description.num_classes, draws)
+
+    def __call__(self, x: jax.Array, run: Pass) -> jax.Array:
+        """Logits of normalised images."""
+        x = run.tap("stem", self.stem(x, run))
+        for stage in range(1, len(_STAGE_WIDTHS) + 1):
+            for block in range(1, self.blocks + 1):
+                x = getattr(self, f"stage{stage}_block{block}")(x, run)
+            x = run.tap(f"stage{stage}", x)
+        x = _activate(self.norm(x, run), self.slope)
+        return self.head(run.tap("pooled", convolution.mean_pool(x)), run)
+
+
+def _activate(x: jax.Array, slope: float) -> jax.Array:
+    return jax.nn.leaky_relu(x, slope) if slope else jax.nn.relu(x)
+
+
+@register("wrn-10-1")
+def build_wrn_10_1(description: Description, draws: Draws) -> WideResNet:
+    """One block a stage, LeakyReLU 0.1."""
+    return WideResNet(10, 1, 0.1, description, draws)
+
+
+@register("wrn-28-10")
+def build_wrn_28_10(description: Description, draws: Draws) -> WideResNet:
+    """Four blocks a stage, ten times as wide, ReLU."""
+    return WideResNet(28, 10, 0.0, description, draws)
