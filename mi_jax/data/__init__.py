@@ -8,6 +8,7 @@ from mi_jax.data.augmentation import Augmentation, augment, augmentation_for, to
 from mi_jax.data.dataset import Dataset, Split
 from mi_jax.data.loading import load
 from mi_jax.data.order import epoch_order
+from mi_jax.data.preparation import prepare
 from mi_jax.data.shapetex import ShapeTex
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "augmentation_for",
     "epoch_order",
     "load",
+    "prepare",
     "shapetex",
     "to_float",
 ]

@@ -4,7 +4,6 @@ The set has no official test part; the split here is fixed.
 """
 
 import numpy as np
-from sklearn.datasets import load_digits
 
 from mi_jax.data.dataset import Dataset, Split, divide
 
@@ -17,6 +16,8 @@ def dataset() -> Dataset:
     Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits (UCI, 1998), the part that
     `sklearn.datasets.load_digits` ships.
     """
+    from sklearn.datasets import load_digits  # here, since other data sets should not wait for it
+
     pixels, target = load_digits(return_X_y=True)
     images = np.round(np.asarray(pixels) * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
     everything = Split(images=images, labels=np.asarray(target, np.int32))
