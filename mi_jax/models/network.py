@@ -207,6 +207,11 @@ def _per_channel(name: str, value: float | tuple[float, ...], count: int) -> tup
     return values
 
 
+def _build(network: Network, draws: Draws) -> nnx.Module:
+    description = registry.Description(network.num_classes, network.input_shape, network.width)
+    return registry.build(network.arch, description, draws)
+
+
 def _split(model: nnx.Module) -> tuple[Any, Variables]:
     graph, params, statistics = nnx.split(model, nnx.Param, nnx.BatchStat)
     return graph, {"params": _plain(params), "batch_stats": _plain(statistics)}
@@ -226,14 +231,14 @@ class _Structure(NamedTuple):
 def _structure(network: Network) -> _Structure:
     """The module's graph, the shapes of its variables and the count of its random numbers, without drawing any."""
     draws = Draws()
-    model = nnx.eval_shape(lambda: registry.builder(network.arch)(network, draws))
+    model = nnx.eval_shape(lambda: _build(network, draws))
     return _Structure(*_split(model), draws.used)
 
 
 @partial(jax.jit, static_argnums=0)
 def _init(network: Network, key: Key) -> Variables:
     numbers = jax.random.normal(key, (_structure(network).draws,))
-    return _split(registry.builder(network.arch)(network, Draws(numbers)))[1]
+    return _split(_build(network, Draws(numbers)))[1]
 
 
 @cache

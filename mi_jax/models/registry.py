@@ -3,41 +3,22 @@
 import importlib
 import pkgutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
-from typing import Protocol
 
-import jax
 from flax import nnx
 
 from mi_jax.errors import InputError
-from mi_jax.models.layers import Draws, Pass
+from mi_jax.models.layers import Draws
 
 
-class Description(Protocol):
-    """What a builder may ask of the network that it builds."""
+@dataclass(frozen=True)
+class Description:
+    """What a builder is told: the number of logits, the shape of an image, and the multiplier of the widths."""
 
-    @property
-    def num_classes(self) -> int:
-        """Number of logits."""
-        ...
-
-    @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of an image."""
-        ...
-
-    @property
-    def width(self) -> float:
-        """Multiplier of every layer's width."""
-        ...
-
-
-class Architecture(Protocol):
-    """A built network: maps normalised images `[b h w c]` to logits and taps its layers on the way."""
-
-    def __call__(self, x: jax.Array, run: Pass) -> jax.Array:
-        """Logits `[b num_classes]`; the last tap is `logits`."""
-        ...
+    num_classes: int
+    input_shape: tuple[int, int, int]
+    width: float
 
 
 Builder = Callable[[Description, Draws], nnx.Module]
@@ -74,6 +55,9 @@ def resolve(arch: str) -> str:
     return name
 
 
-def builder(arch: str) -> Builder:
-    """The function that builds an architecture. Raises InputError for an unknown one."""
-    return _BUILDERS[resolve(arch)]
+def build(arch: str, description: Description, draws: Draws) -> nnx.Module:
+    """The module of an architecture: called with normalised images and a `Pass`, it gives logits and taps its layers.
+
+    Raises InputError for an unknown name, or a width that leaves nothing.
+    """
+    return _BUILDERS[resolve(arch)](description, draws)
