@@ -1,6 +1,7 @@
 """What the programs in `experiments/` share: reading flags into configurations and leaving with a clear sentence."""
 
 import argparse
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from mi_jax.run_config import RunConfig, preset
 
 C = TypeVar("C")
 EXIT_BAD_INPUT = 2
+_PIXEL_FLAG = re.compile(r"--(?:[\w-]+\.)?(?:eps|step-size|noise)")
+_FRACTION = re.compile(r"(\d+(?:\.\d+)?)/([1-9]\d*)")
 
 
 @dataclass(frozen=True)
@@ -55,10 +58,32 @@ def parse_run(arguments: Sequence[str]) -> RunCommand:
 
 
 def parse(command: type[C], arguments: Sequence[str], *, default: C | None = None) -> C:
-    """Flags as an instance of the dataclass `command`; prints help or what is wrong, and leaves, where that is due."""
+    """Flags as an instance of the dataclass `command`; prints help or what is wrong, and leaves, where that is due.
+
+    Pixel units may be given as fractions: `--attack.eps=8/255`.
+    """
+    read = list(_separated(arguments))
     if default is None:
-        return tyro.cli(command, args=list(arguments))
-    return tyro.cli(command, args=list(arguments), default=default)
+        return tyro.cli(command, args=read)
+    return tyro.cli(command, args=read, default=default)
+
+
+def _separated(arguments: Sequence[str]) -> Iterator[str]:
+    """`--flag=value` as two arguments, so that a misspelt flag is recognised as one, and fractions as numbers."""
+    flag = ""
+    for argument in arguments:
+        if argument.startswith("--"):
+            flag, given, value = argument.partition("=")
+            yield flag
+            if given:
+                yield _number(flag, value)
+        else:
+            yield _number(flag, argument)
+
+
+def _number(flag: str, value: str) -> str:
+    fraction = _FRACTION.fullmatch(value)
+    return repr(float(fraction[1]) / float(fraction[2])) if fraction and _PIXEL_FLAG.fullmatch(flag) else value
 
 
 @contextmanager

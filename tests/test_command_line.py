@@ -1,0 +1,118 @@
+"""Command lines: documented flags reach the configuration, mistakes cost one sentence and status 2."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mi_jax import command_line
+from mi_jax.errors import InputError
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_no_flags_but_the_architecture_is_the_quick_shapetex_run():
+    command = command_line.parse_run(["--arch=vgg"])
+    assert (command.config.arch, command.config.dataset, command.config.preset) == ("vgg", "shapetex", "quick")
+    assert command.config.trainings == ("nt", "at")
+    assert command.config.seeds >= 2
+    assert command.directory == Path("runs/shapetex-vgg")
+
+
+def test_every_documented_flag_reaches_the_configuration():
+    flags = """
+        --arch lenet --dataset mnist --data-dir /d --preset paper --training at --seeds 4 --epochs 7 --width 0.5
+        --batch-size 32 --run-dir /r --overwrite --attack.norm l2 --attack.eps 0.5 --attack.steps 9
+        --attack.step-size 0.1 --probe.samples 77 --probe.noise fixed,layer --dtype bfloat16 --mesh none
+    """
+    c = command_line.parse_run(flags.split())
+    config = c.config
+    assert (config.arch, config.dataset, config.preset, config.training) == ("lenet", "mnist", "paper", "at")
+    assert (config.seeds, config.epochs, config.width, config.batch_size) == (4, 7, 0.5, 32)
+    assert (config.attack.norm, config.attack.eps, config.attack.steps, config.attack.step_size) == ("l2", 0.5, 9, 0.1)
+    assert (config.probe.samples, config.probe.rules) == (77, ("fixed", "layer"))
+    assert (config.dtype, config.mesh) == ("bfloat16", "none")
+    assert (c.data_dir, c.run_dir, c.overwrite) == ("/d", Path("/r"), True)
+
+
+def test_the_paper_preset_is_the_set_up_of_the_study():
+    mnist = command_line.parse_run(["--preset=paper", "--dataset=mnist", "--arch=lenet"]).config
+    assert (mnist.attack.eps, mnist.attack.step_size, mnist.attack.steps) == (45 / 255, 8 / 255, 7)
+    cifar = command_line.parse_run(["--preset=paper", "--dataset=cifar10"]).config
+    assert (cifar.attack.eps, cifar.attack.step_size) == (8 / 255, 2 / 255)
+    assert (cifar.epochs, cifar.batch_size, cifar.probe.samples, cifar.limit, cifar.width) == (
+        200,
+        128,
+        5000,
+        None,
+        1.0,
+    )
+    rate = cifar.optimizer
+    assert (rate.name, rate.learning_rate, rate.momentum, rate.schedule) == ("sgd", 0.1, 0.9, "multistep")
+
+
+@pytest.mark.parametrize(
+    "flags", [["--attack.eps=16/255"], ["--attack.eps", "16/255"], ["--attack.eps", str(16 / 255)]]
+)
+def test_pixel_units_may_be_fractions(flags):
+    assert command_line.parse_run([*flags, "--run-dir", "1/2"]).config.attack.eps == 16 / 255
+    assert command_line.parse_run([*flags, "--run-dir", "1/2"]).run_dir == Path("1/2")
+
+
+def run(*flags: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / "experiments" / "run.py"), *flags]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--preset=slow"], "choose quick or paper"),
+        (["--seeds=0"], "seeds is 0; expected at least 1"),
+        (["--training=nt,magic"], "expected some of nt, at"),
+        (["--training=nt,nt"], "name each objective once"),
+        (["--attack.steps=0"], "attack.steps is 0"),
+        (["--attack.eps=-0.1"], "eps"),
+        (["--attack.eps=2"], "eps"),
+        (["--probe.samples=1"], "at least 2 images"),
+        (["--probe.noise=white"], "expected rules of fixed, layer, trace, median, scale_free"),
+        (["--optimizer.learning-rate=-1"], "must be positive"),
+    ],
+)
+def test_a_value_out_of_range_is_named_when_the_command_is_read(flags, words, capsys):
+    with pytest.raises((InputError, SystemExit)) as caught, command_line.leaving_cleanly():
+        command_line.parse_run(flags)
+    assert isinstance(caught.value, SystemExit)
+    assert caught.value.code == 2
+    assert words in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--arch=vgg99"], "vgg11"),
+        (["--dataset=imagenot"], "imagenot"),
+        (["--width=0.0001"], "width"),
+        (["--mesh=data=64"], "mesh asks for 64 devices"),
+        (["--epohcs=3"], "--epochs"),
+        (["--dtype=float16"], "bfloat16"),
+        (["--run-dir=/dev/null/x"], "a part of the path is a file"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_sentence_and_status_2(flags, words, tmp_path):
+    answer = run(f"--run-dir={tmp_path / 'run'}", *flags)
+    assert answer.returncode == 2, answer.stderr
+    assert words in answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_help_explains_every_option():
+    answer = run("--help")
+    assert answer.returncode == 0
+    for flag in ("--attack.step-size", "--probe.noise", "--population", "--evaluation.restarts", "--overwrite"):
+        assert flag in answer.stdout
+    # An option without a text shows nothing but its default.
+    described = answer.stdout.split("--attack.eps")[1].split("--attack.steps")[0]
+    assert "pixel" in described
