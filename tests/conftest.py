@@ -1,9 +1,52 @@
-"""Settings of the whole suite: CPU, one compile cache, strict promotion of dtypes and ranks."""
+"""What the whole suite shares: a key, and one small finished run on real digits."""
+
+import io
+from pathlib import Path
 
 import jax
 import pytest
+from rich.console import Console
+
+from mi_jax import experiment
+from mi_jax.attacks import PGD
+from mi_jax.progress import Reporter
+from mi_jax.run_config import Evaluation, RunConfig
+from mi_jax.studies.information_plane import Probe
+from mi_jax.training import Optimizer
+
+SMALL = RunConfig(
+    arch="mlp",
+    dataset="digits",
+    seeds=2,
+    epochs=3,
+    width=0.05,
+    batch_size=50,
+    limit=300,
+    optimizer=Optimizer(name="adam", learning_rate=3e-3),
+    attack=PGD(eps=0.1, steps=2, step_size=0.05),
+    probe=Probe(samples=60, epochs="1"),
+    evaluation=Evaluation(samples=60, steps=3),
+)
 
 
 @pytest.fixture
 def key() -> jax.Array:
     return jax.random.key(0)
+
+
+@pytest.fixture(scope="session")
+def small_config() -> RunConfig:
+    return SMALL
+
+
+@pytest.fixture
+def quiet() -> Reporter:
+    return Reporter(Console(file=io.StringIO()))
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory) -> Path:
+    """A run directory of `SMALL`; tests read it and leave it as it is."""
+    directory = tmp_path_factory.mktemp("runs") / "digits-mlp"
+    experiment.run(SMALL, run_dir=directory, command="test", reporter=Reporter(Console(file=io.StringIO())))
+    return directory

@@ -6,7 +6,7 @@ with respect to the parameters.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -48,24 +48,11 @@ class Outcome(NamedTuple):
     batch_stats: Statistics
 
 
-class Perturb(Protocol):
-    """The first part of an objective."""
-
-    def __call__(
-        self, network: Network, variables: Variables, x: Images, y: Labels, key: Key, adversary: Adversary
-    ) -> tuple[Images, Statistics]:
-        """The images to train on, and the batch statistics after making them."""
-        ...
-
-
-class Loss(Protocol):
-    """The second part of an objective."""
-
-    def __call__(
-        self, network: Network, variables: Variables, x: Images, perturbed: Images, y: Labels, key: Key
-    ) -> tuple[jax.Array, Outcome]:
-        """The mean loss of a batch; `x` are the clean images, `perturbed` those that `perturb` made."""
-        ...
+Perturb = Callable[[Network, Variables, Images, Labels, Key, Adversary], tuple[Images, Statistics]]
+"""`perturb(network, variables, x, y, key, adversary)`: the images to train on, and the batch statistics after making
+them."""
+Loss = Callable[[Network, Variables, Images, Images, Labels, Key], tuple[jax.Array, Outcome]]
+"""`loss(network, variables, x, perturbed, y, key)`: the mean loss of a batch."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,210 @@
+"""A run from configuration to report: everything is measured, killing it loses nothing, bad input costs nothing."""
+
+import dataclasses
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import mi_jax as mj
+from mi_jax import config as configs
+from mi_jax import experiment
+from mi_jax.errors import InputError
+from mi_jax.run_config import RunConfig
+from mi_jax.training import Interrupted
+
+ROOT = Path(__file__).parents[1]
+FLAGS = [
+    "--arch=mlp", "--dataset=digits", "--seeds=2", "--epochs=3", "--width=0.05", "--batch-size=50", "--limit=300",
+    "--optimizer.name=adam", "--optimizer.schedule=multistep", "--optimizer.learning-rate=3e-3",
+    "--optimizer.weight-decay=5e-4", "--attack.eps=0.1", "--attack.steps=2", "--attack.step-size=0.05",
+    "--probe.samples=60", "--probe.epochs=1", "--evaluation.samples=60", "--evaluation.steps=3",
+    f"--evaluation.step-size={2 / 255}",
+]  # fmt: skip
+
+
+def rows_of(run_dir: Path) -> list[dict]:
+    rows = [json.loads(line) for line in (run_dir / "records.jsonl").read_text().splitlines()]
+    return [{**row, "run": None} for row in rows]
+
+
+def final_variables(run_dir: Path, training: str, seed: int):
+    return mj.checkpoints.restore(run_dir, training=training, seed=seed).variables
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    assert rows_of(a) == rows_of(b)
+    for training in ("nt", "at"):
+        for seed in (0, 1):
+            jax.tree.map(
+                np.testing.assert_array_equal, final_variables(a, training, seed), final_variables(b, training, seed)
+            )
+
+
+def start(run_dir: Path, *flags: str) -> subprocess.Popen:
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, str(ROOT / "experiments" / "run.py"), *FLAGS, f"--run-dir={run_dir}", *flags]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(condition, process: subprocess.Popen, seconds: float = 240) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()[1][-2000:]
+        assert time.monotonic() < end, "the run did not get that far"
+        time.sleep(0.02)
+
+
+def test_every_layer_is_measured_at_every_probed_epoch_for_both_trainings(finished_run):
+    df = mj.records.load(finished_run)
+    layers = mj.checkpoints.restore(finished_run, training="nt").network.layers
+    kde = df[(df.quantity == "i_tx_upper") & (df.estimator == "kde")]
+    expected = 2 * 2 * 3 * 2 * len(layers) * 3  # trainings, seeds, epochs 0 1 3, inputs, layers, noise rules
+    assert len(kde) == expected
+    assert set(kde.noise_rule) == {"fixed", "trace", "scale_free"}
+    assert set(kde.epoch) == {0.0, 1.0, 3.0}
+    assert df.ok.all()
+    assert (kde.unit == "bits").all()
+    assert (kde.value.dropna() <= math.log2(60) + 1e-6).all()
+    assert set(df[df.note.fillna("").str.startswith("final pgd-3")].training) == {"nt", "at"}
+
+
+def test_the_untrained_network_is_the_same_for_both_trainings_and_frozen_rulers_stay(finished_run):
+    df = mj.records.load(finished_run)
+    kde = df[(df.quantity == "i_tx_upper") & (df.estimator == "kde") & (df.seed == 0)]
+    start_rows = kde[(kde.epoch == 0)].set_index(["inputs", "layer", "noise_rule"]).sort_index()
+    nt, at = (start_rows[start_rows.training == name].value for name in ("nt", "at"))
+    np.testing.assert_array_equal(nt.to_numpy(), at.to_numpy())
+    frozen = kde[kde.noise_rule == "trace"].groupby("layer").noise_variance.nunique()
+    assert (frozen == 1).all()
+    following = (
+        kde[(kde.noise_rule == "scale_free") & (kde.inputs == "clean")].groupby("layer").noise_variance.nunique()
+    )
+    assert (following > 1).all()
+
+
+def test_a_recorded_number_can_be_recomputed_from_the_checkpoint(finished_run):
+    """From nothing but the run directory and the data: the estimate, its sample and its noise are what they say."""
+    state = mj.checkpoints.restore(finished_run, training="at", seed=1)
+    dataset = mj.data.load(state.config.dataset, limit=state.config.limit)
+    rows = np.sort(np.random.default_rng(0).permutation(len(dataset.test))[:60])
+    images, labels = dataset.test.images[rows] / np.float32(255), dataset.test.labels[rows]
+    _, taps = state.network.apply(state.variables, images)
+    df = mj.records.load(finished_run)
+    layer = state.network.layers[1]
+    row = df[
+        (df.training == "at") & (df.seed == 1) & (df.step == state.step) & (df.layer == layer) & (df.inputs == "clean")
+        & (df.estimator == "kde") & (df.noise_rule == "fixed") & df.subset.isna()
+    ].set_index("quantity")  # fmt: skip
+    estimate = mj.information.kde(taps[layer], labels, noise_variance=0.1, num_classes=10)
+    for name in ("i_tx_upper", "i_tx_lower", "i_ty_upper", "i_ty_certified_lower"):
+        assert row.value[name] == pytest.approx(float(getattr(estimate, name)) / math.log(2), abs=1e-4), name
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(finished_run, tmp_path):
+    """SIGKILL in the middle of adversarial training; then the same command."""
+    run_dir = tmp_path / "killed"
+    process = start(run_dir)
+    records = run_dir / "records.jsonl"
+    wait_for(lambda: records.exists() and '"training": "at", "seed": 0, "step": 6' in records.read_text(), process)
+    process.kill()
+    process.communicate()
+    assert not (run_dir / "report.html").exists()
+    again = start(run_dir)
+    out, err = again.communicate(timeout=300)
+    assert again.returncode == 0, err[-2000:]
+    assert "Report:" in out
+    assert (run_dir / "report.html").exists()
+    assert_same_run(finished_run, run_dir)
+
+
+def test_an_interrupted_run_saves_within_the_epoch_and_goes_on_to_the_same_bits(
+    finished_run, tmp_path, small_config, quiet
+):
+    """A stop is asked for after the second compiled chunk of the first adversarial training."""
+    run_dir = tmp_path / "stopped"
+    asked = {"chunks": 0}
+
+    def stop_asked() -> bool:
+        inside = (run_dir / "checkpoints" / "at" / "0").is_dir()
+        asked["chunks"] += inside
+        return asked["chunks"] >= 3
+
+    with pytest.raises(Interrupted):
+        experiment.run(small_config, run_dir=run_dir, reporter=quiet, stop_asked=stop_asked)
+    steps = mj.checkpoints.steps(run_dir, training="at", seed=0)
+    assert steps[-1] % 6 != 0, "the state within the epoch was not saved"
+    experiment.run(small_config, run_dir=run_dir, reporter=quiet)
+    assert_same_run(finished_run, run_dir)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_a_signal_ends_the_run_with_its_status_and_a_saved_state(tmp_path, number, status):
+    run_dir = tmp_path / "run"
+    process = start(run_dir, "--epochs=400")
+    wait_for(lambda: (run_dir / "checkpoints" / "nt" / "0").is_dir(), process)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == status, err[-2000:]
+    assert "The same command goes on from here" in out
+    assert "Traceback" not in err
+    assert mj.checkpoints.restore(run_dir, training="nt", seed=0).step > 0
+
+
+def test_a_damaged_newest_checkpoint_costs_only_its_steps(finished_run, tmp_path, small_config, quiet):
+    run_dir = tmp_path / "damaged"
+
+    def stop_asked() -> bool:
+        return (run_dir / "checkpoints" / "at" / "0" / "12").is_dir() or (
+            len(list((run_dir / "checkpoints" / "at" / "0").glob("[0-9]*"))) >= 2
+        )
+
+    with pytest.raises(Interrupted):
+        experiment.run(small_config, run_dir=run_dir, reporter=quiet, stop_asked=stop_asked)
+    newest = mj.checkpoints.steps(run_dir, training="at", seed=0)[-1]
+    for path in (run_dir / "checkpoints" / "at" / "0" / str(newest) / "state").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    experiment.run(small_config, run_dir=run_dir, reporter=quiet)
+    assert "cannot be read" in quiet.console.file.getvalue()
+    assert_same_run(finished_run, run_dir)
+
+
+def test_a_finished_run_is_left_alone(finished_run, small_config, quiet):
+    before = {path: path.stat().st_mtime_ns for path in finished_run.rglob("*") if path.name != ".lock"}
+    experiment.run(small_config, run_dir=finished_run, reporter=quiet)
+    assert "finished; --overwrite runs it again" in quiet.console.file.getvalue()
+    assert {path: path.stat().st_mtime_ns for path in finished_run.rglob("*") if path.name != ".lock"} == before
+
+
+def test_another_config_is_refused_and_nothing_is_lost(finished_run, small_config, quiet):
+    before = (finished_run / "records.jsonl").read_bytes()
+    with pytest.raises(InputError, match="epochs was 3, now 4"):
+        experiment.run(dataclasses.replace(small_config, epochs=4), run_dir=finished_run, reporter=quiet)
+    assert (finished_run / "records.jsonl").read_bytes() == before
+
+
+def test_the_run_directory_says_where_its_numbers_come_from(finished_run, small_config):
+    provenance = json.loads((finished_run / "provenance.json").read_text())
+    assert provenance["packages"]["jax"] == jax.__version__
+    assert provenance["end"] >= provenance["start"]
+    assert provenance["command"] == "test"
+    read = configs.from_dict(RunConfig, json.loads((finished_run / "config.json").read_text()))
+    assert read == small_config
+
+
+def test_what_a_notebook_asks_for_wrongly_is_named(finished_run, tmp_path):
+    with pytest.raises(InputError, match="has no training 'trades'; it has nt, at"):
+        mj.checkpoints.restore(finished_run, training="trades")
+    with pytest.raises(InputError, match="has no seed 2; it has 0 to 1"):
+        mj.checkpoints.restore(finished_run, training="nt", seed=2)
+    with pytest.raises(InputError, match="is not a run directory"):
+        mj.checkpoints.restore(tmp_path, training="nt")

@@ -1,0 +1,171 @@
+"""Compiled training: the same numbers whatever the chunks, the company and the devices."""
+
+import dataclasses
+import itertools
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mi_jax import attacks, data
+from mi_jax.errors import InputError
+from mi_jax.training import epoch
+from mi_jax.training import optimizer as optimizers
+from mi_jax.training.objectives import OBJECTIVES
+
+
+def assert_same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def assert_close(a, b, tolerance):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=tolerance, rtol=0), a, b)
+
+
+def run(trainer, arrays, cuts):
+    state = trainer.init(arrays[0])
+    for first, last in itertools.pairwise(cuts):
+        state = trainer.advance(state, *arrays, first, last)
+    return state
+
+
+def test_chunks_of_any_length_give_the_same_bits(trainer, arrays):
+    n = trainer.steps_per_epoch
+    assert n == 10
+    whole = run(trainer, arrays, [0, n, 2 * n])
+    pieces = run(trainer, arrays, [0, 1, 4, n, n + 3, 2 * n])
+    assert_same(whole, pieces)
+
+
+def test_all_chunks_and_seeds_share_one_compiled_program(trainer, arrays):
+    before = epoch._advance._cache_size()
+    run(trainer, arrays, [0, 2, 5])
+    run(dataclasses.replace(trainer, seeds=(7,)), arrays, [0, 3])
+    assert epoch._advance._cache_size() <= max(before, 1)
+
+
+def test_a_chunk_over_an_epoch_boundary_is_a_mistake(trainer, arrays):
+    with pytest.raises(ValueError, match="not of one epoch"):
+        trainer.advance(trainer.init(arrays[0]), *arrays, 8, 12)
+
+
+def test_the_untrained_network_depends_on_the_seed_alone(trainer, normal_trainer, arrays):
+    assert_same(trainer.init(arrays[0])["variables"], normal_trainer.init(arrays[0])["variables"])
+    other = dataclasses.replace(trainer, seeds=(1,)).init(arrays[0])["variables"]
+    kernels = jax.tree.leaves(trainer.init(arrays[0])["variables"]["params"])
+    assert not np.array_equal(kernels[-1], jax.tree.leaves(other["params"])[-1])
+
+
+def test_seeds_side_by_side_equal_seeds_in_turn(trainer, arrays):
+    together = dataclasses.replace(trainer, seeds=(3, 5))
+    state = run(together, arrays, [0, 4])
+    for seed, member in together.members(state):
+        alone = run(dataclasses.replace(trainer, seeds=(seed,)), arrays, [0, 4])
+        assert_close(member["variables"], alone["variables"], 2e-5)
+        assert_close(member["totals"], alone["totals"], 1e-4)
+    assert_same(together.join([member for _, member in together.members(state)]), state)
+
+
+def test_one_update_is_the_one_written_out_by_hand(normal_trainer, arrays):
+    """The first update of normal training without augmentation, from its parts."""
+    trainer = dataclasses.replace(normal_trainer, augmentation=data.Augmentation())
+    images, labels = arrays
+    state = trainer.init(images)
+    _, order_key, _ = jax.random.split(jax.random.key(0), 3)
+    rows = data.epoch_order(order_key, 0, len(images))[:32]
+    x, y = data.to_float(images[rows]), labels[rows]
+    before = state["variables"]
+
+    def loss(params):
+        logits, _, moved = trainer.network.apply_train({**before, "params": params}, x, jax.random.key(0))
+        return jnp.mean(optax.losses.softmax_cross_entropy_with_integer_labels(logits, y)), moved
+
+    (value, moved), gradient = jax.value_and_grad(loss, has_aux=True)(before["params"])
+    rule = optimizers.build(trainer.optimizer, epochs=3, steps_per_epoch=10)
+    updates, _ = rule.update(gradient, rule.init(before["params"]), before["params"])
+    expected = {"params": optax.apply_updates(before["params"], updates), "batch_stats": moved}
+    after = trainer.advance(trainer.init(images), images, labels, 0, 1)
+    assert_close(after["variables"], expected, 1e-6)
+    assert float(after["totals"]["loss"]) == pytest.approx(float(value), abs=1e-5)
+
+
+def test_the_totals_are_of_the_current_epoch(trainer, arrays):
+    state = run(trainer, arrays, [0, 10, 12])
+    assert float(state["totals"]["updates"]) == 2.0
+
+
+def test_calibrated_statistics_are_those_of_the_first_images(normalised_trainer, arrays):
+    """In evaluation mode the untrained network then does on these images what it does in training mode."""
+    trainer = normalised_trainer
+    variables = trainer.init(arrays[0])["variables"]
+    x = data.to_float(arrays[0][: epoch._CALIBRATION_IMAGES])
+    evaluated, _ = trainer.network.apply(variables, x)
+    trained, _, _ = trainer.network.apply_train(variables, x, jax.random.key(0))
+    # The running variance is unbiased (n - 1), that of the batch is not.
+    np.testing.assert_allclose(evaluated, trained, atol=5e-3)
+
+
+@pytest.mark.parametrize("mode", ["eval", "batch", "batch_update"])
+def test_batch_norm_in_the_attack_is_in_the_mode_that_was_asked_for(normalised_trainer, arrays, mode):
+    """Against an attack written out with the mode's statistics, which move in `batch_update` alone."""
+    trainer = normalised_trainer
+    adversary = dataclasses.replace(trainer.adversary, batch_norm=mode)
+    adversary = dataclasses.replace(adversary, attack=attacks.PGD(eps=0.1, steps=1, step_size=0.05, random_start=False))
+    variables = trainer.init(arrays[0])["variables"]
+    x, y = data.to_float(arrays[0][:16]) * 0.5, arrays[1][:16]
+    found, statistics = OBJECTIVES["at"].perturb(trainer.network, variables, x, y, jax.random.key(1), adversary)
+
+    def loss(images):
+        if mode == "eval":
+            logits, _ = trainer.network.apply(variables, images)
+        else:
+            logits, _, _ = trainer.network.apply_train(variables, images, jax.random.key(1))
+        return optax.losses.softmax_cross_entropy_with_integer_labels(logits, y).sum()
+
+    expected = jnp.clip(x + 0.05 * jnp.sign(jax.grad(loss)(x)), 0, 1)
+    assert float(jnp.mean(jnp.abs(found - expected) < 1e-6)) > 0.999
+    moved = any(
+        not np.array_equal(a, b)
+        for a, b in zip(jax.tree.leaves(statistics), jax.tree.leaves(variables["batch_stats"]), strict=True)
+    )
+    assert moved == (mode == "batch_update")
+
+
+def test_a_batch_larger_than_the_training_set_is_refused(trainer):
+    with pytest.raises(InputError, match="batch-size is 999; it must be between 1 and the 320"):
+        dataclasses.replace(trainer, batch_size=999)
+
+
+_ON_MANY_DEVICES = """
+import dataclasses, sys, jax, numpy as np, jax.numpy as jnp
+from mi_jax import data, models, parallel
+from mi_jax.attacks import PGD
+from mi_jax.training import Adversary, Optimizer, Trainer
+digits = data.load("digits", limit=320)
+one = Trainer(network=models.create("mlp", num_classes=10, input_shape=(8, 8, 1), width=0.05), objective="at",
+    adversary=Adversary(attack=PGD(eps=0.1, steps=2, step_size=0.05)), optimizer=Optimizer(learning_rate=0.05),
+    augmentation=data.Augmentation(pad=1), epochs=1, batch_size=32, examples=320, seeds=(0,))
+results = []
+for spec in ("none", "auto"):
+    mesh = parallel.make_mesh(spec)
+    trainer = dataclasses.replace(one, mesh=mesh)
+    images, labels = (parallel.replicated(mesh, a) for a in (digits.train.images, digits.train.labels))
+    state = parallel.replicated(mesh, trainer.init(digits.train.images))
+    state = trainer.advance(state, images, labels, 0, 5)
+    results.append(jax.device_get(state["variables"]))
+assert len(jax.devices()) == 8 and mesh.size == 8
+print(max(float(np.abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, results))))
+"""
+
+
+def test_eight_devices_train_like_one():
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", _ON_MANY_DEVICES]
+    answer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert answer.returncode == 0, answer.stderr[-2000:]
+    assert float(answer.stdout) < 2e-5

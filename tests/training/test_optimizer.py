@@ -1,0 +1,70 @@
+"""The optimizer: schedules that count in epochs, decay of kernels alone, and the update rule of PyTorch's SGD."""
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mi_jax.errors import InputError
+from mi_jax.training.optimizer import Optimizer, build, learning_rate
+
+
+def rates(config: Optimizer, steps, *, epochs=10, steps_per_epoch=7):
+    rate = learning_rate(config, epochs=epochs, steps_per_epoch=steps_per_epoch)
+    return [float(rate(step)) for step in steps]
+
+
+def test_multistep_drops_at_epoch_boundaries_not_at_batches():
+    found = rates(Optimizer(learning_rate=0.1, milestones=(0.5, 0.8)), [0, 34, 35, 55, 56, 69])
+    np.testing.assert_allclose(found, [0.1, 0.1, 0.01, 0.01, 0.001, 0.001], rtol=1e-6)
+
+
+def test_cosine_and_triangle_have_their_closed_form():
+    np.testing.assert_allclose(
+        rates(Optimizer(schedule="cosine", learning_rate=0.2), [0, 35, 70]), [0.2, 0.1, 0.0], atol=1e-7
+    )
+    triangle = Optimizer(schedule="triangle", learning_rate=0.3, warmup=0.2)
+    np.testing.assert_allclose(rates(triangle, [0, 7, 14, 42, 70]), [0.0, 0.15, 0.3, 0.15, 0.0], atol=1e-7)
+
+
+def test_sgd_makes_the_updates_of_pytorch():
+    torch = pytest.importorskip("torch")
+    start = np.linspace(-1, 1, 6).reshape(2, 3).astype(np.float32)
+    gradients = np.random.default_rng(0).standard_normal((5, 2, 3)).astype(np.float32)
+    config = Optimizer(learning_rate=0.1, momentum=0.9, weight_decay=5e-4, schedule="constant")
+    transformation = build(config, epochs=1, steps_per_epoch=5)
+    params = {"kernel": jnp.asarray(start)}
+    state = transformation.init(params)
+    weight = torch.nn.Parameter(torch.tensor(start))
+    peer = torch.optim.SGD([weight], lr=0.1, momentum=0.9, weight_decay=5e-4)
+    for gradient in gradients:
+        updates, state = transformation.update({"kernel": jnp.asarray(gradient)}, state, params)
+        params = optax.apply_updates(params, updates)
+        weight.grad = torch.tensor(gradient)
+        peer.step()
+    np.testing.assert_allclose(params["kernel"], weight.detach().numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_weight_decay_spares_biases_and_normalisation(name):
+    transformation = build(Optimizer(name=name, weight_decay=0.1, schedule="constant"), epochs=1, steps_per_epoch=1)
+    params = {"kernel": jnp.ones((2, 2)), "scale": jnp.ones(2)}
+    zero = {"kernel": jnp.zeros((2, 2)), "scale": jnp.zeros(2)}
+    updates, _ = transformation.update(zero, transformation.init(params), params)
+    assert float(updates["scale"][0]) == 0.0
+    assert float(updates["kernel"][0, 0]) == pytest.approx(-0.1 * 0.1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"learning_rate": 0.0}, "learning-rate is 0.0; it must be positive"),
+        ({"momentum": 1.5}, "momentum is 1.5"),
+        ({"weight_decay": -1.0}, "weight_decay is -1.0"),
+        ({"milestones": (0.8, 0.5)}, "rising fractions"),
+        ({"milestones": (0.5, 1.5)}, "rising fractions"),
+    ],
+)
+def test_values_out_of_range_are_named(fields, sentence):
+    with pytest.raises(InputError, match=sentence):
+        Optimizer(**fields)
