@@ -25,11 +25,19 @@ from mi_jax.typing import Images, Key, Labels, LogitsFn
 class PGD:
     """Settings of projected gradient ascent (Madry et al. 2018).
 
-    norm: `linf` or `l2`. eps, step_size: pixel units of [0, 1]. steps: 0 means no attack. random_start: begin at
-    a point drawn by `start_law` (see `norms.random_perturbation`). restarts: independent starts, the pointwise
-    worst is kept. loss: `ce`, `dlr`, `cw` (margin) or `kl` (from the clean prediction). keep: return the `last`
-    iterate, or the `best` (misclassified first, then highest loss) of all iterates, the final one included.
-    Raises `InputError` for values outside these.
+    Attributes:
+        norm: of the ball, `linf` or `l2`.
+        eps: radius of the ball, pixel units of [0, 1].
+        steps: gradient steps; 0 means no attack.
+        step_size: length of a step, pixel units of [0, 1].
+        random_start: begin at a random point of the ball.
+        restarts: independent starts, of which the pointwise worst is kept.
+        loss: what is maximised: `ce`, `dlr`, `cw` (margin) or `kl` (from the clean prediction).
+        keep: return the `last` iterate, or the `best` (misclassified first, then highest loss) of all.
+        start_law: of the random point, see `norms.random_perturbation`.
+
+    Raises:
+        InputError: for values outside these.
     """
 
     norm: Norm | str = "linf"
