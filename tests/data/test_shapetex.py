@@ -102,7 +102,7 @@ def test_every_shape_covers_230_pixels_wherever_it_lies(masks_of):
 
 
 def test_mean_luminance_carries_no_shape_under_jitter(every_pair):
-    """By common poses: the mean coverage of any two shapes differs by less than their own standard error."""
+    """The mean coverages of the shapes lie within five standard errors of one mean, clipping at borders included."""
     area = np.asarray(every_pair["fine"].mask).sum(axis=(1, 2)).reshape(5, 10, 10)
     spread = area.std() / np.sqrt(50)
     assert np.ptp(area.mean(axis=(0, 2))) < 5 * spread
