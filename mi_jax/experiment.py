@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mi_jax import config as configs
-from mi_jax import data, models, parallel, provenance, report
+from mi_jax import data, models, parallel, provenance, report, studies
 from mi_jax.errors import InputError
 from mi_jax.progress import Reporter, Status
 from mi_jax.report import examples
@@ -24,7 +24,7 @@ from mi_jax.run_config import RunConfig
 from mi_jax.storage import records
 from mi_jax.storage.checkpoints import Checkpoints
 from mi_jax.storage.records import Record
-from mi_jax.storage.run_dir import RunDir, disk_errors_explained, open_run, read_json, write_json
+from mi_jax.storage.run_dir import RunDir, disk_errors_explained, open_run, read_json, write_arrays, write_json
 from mi_jax.studies.information_plane import Rulers, frozen_rulers, information_plane
 from mi_jax.studies.robustness import adversarial_twins, describe, performance, robustness
 from mi_jax.studies.sample import fixed_sample
@@ -73,6 +73,43 @@ def run(
                 return run_dir / "report.html"
             _note_start(directory, command=command, data_dir=data_dir)
             return _Run(config, network, dataset, directory, reporter, stop_asked).to_the_end()
+        finally:
+            directory.close()
+
+
+def study(name: str, *, run_dir: Path, data_dir: str | None = None, samples: int = 500, reporter: Reporter) -> Path:
+    """Runs one study on the final network of every training and seed of a finished run, and rebuilds its report.
+
+    A study that was run before is run again; its old records are superseded by the new ones.
+
+    Args:
+        name: of the study.
+        run_dir: of the run.
+        data_dir: where TFDS data sets are.
+        samples: test images the study looks at.
+        reporter: told how things stand.
+
+    Returns:
+        The path of the report.
+
+    Raises:
+        InputError: when there is no such study, it does not apply to the data set, or the run is not finished.
+    """
+    chosen = studies.find(name)
+    config = configs.from_dict(RunConfig, read_json(run_dir / "config.json"), where=str(run_dir / "config.json"))
+    network, dataset = _prepare(config, data_dir)
+    refusal = chosen.refusal(dataset)
+    if refusal:
+        raise InputError(f"The study {name} does not apply to {dataset.name}: {refusal}.")
+    with disk_errors_explained(run_dir):
+        directory = open_run(run_dir, configs.to_dict(config), overwrite=False)
+        try:
+            if not directory.is_complete("report"):
+                raise InputError(f"{run_dir} is not finished; give the command that started it once more, then this.")
+            records.truncate(run_dir, directory.records_bytes)
+            _Run(config, network, dataset, directory, reporter, lambda: False).study(chosen, samples)
+            directory.complete(f"study/{name}")
+            return report.build(run_dir)
         finally:
             directory.close()
 
@@ -265,6 +302,27 @@ class _Run:
         key = jax.random.fold_in(jax.random.key(seed), 1)
         rows = robustness(self.network, variables, images, labels, key, attack=self.config.final_attack)
         self._append(trainer, trainer.total_steps, rows, seed=seed)
+
+    def study(self, chosen: studies.Study, samples: int) -> None:
+        """Runs a study on the final network of every training and seed."""
+        arrays: dict[str, np.ndarray] = {}
+        for training in self.config.trainings:
+            for seed in range(self.config.seeds):
+                self.reporter.update(Status(f"{chosen.name}: {training} seed {seed}", self._done()))
+                trainer, variables = self._finished(training, seed)
+                subject = studies.Subject(
+                    network=self.network,
+                    variables=variables,
+                    dataset=self.dataset,
+                    attack=self.config.attack,
+                    samples=samples,
+                    key=jax.random.fold_in(jax.random.key(seed), 2),
+                )
+                found = chosen.run(subject)
+                self._append(trainer, trainer.total_steps, found.records, seed=seed)
+                arrays |= {f"{name}.{training}.{seed}": value for name, value in found.arrays.items()}
+        if arrays:
+            write_arrays(self.directory.path / f"{chosen.name}.npz", arrays)
 
     def _examples(self) -> None:
         """A few test images, their twins for every training of the first seed, and what the networks say."""

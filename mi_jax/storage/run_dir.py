@@ -8,10 +8,12 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from mi_jax.errors import InputError
 
@@ -46,6 +48,13 @@ def write_json(path: Path, value: Any) -> None:
         file.write("\n")
         file.flush()
         os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Replaces an `.npz` file as a whole."""
+    part = path.with_name(f"{path.stem}.part.npz")
+    np.savez_compressed(part, allow_pickle=False, **arrays)
     os.replace(part, path)
 
 
@@ -146,7 +155,7 @@ def _clear(path: Path) -> None:
     # config.json goes last: until then the directory is still known for a run's.
     for directory in ("checkpoints", "figures"):
         shutil.rmtree(path / directory, ignore_errors=True)
-    for name in ("report.html", "examples.npz", *reversed(_OWN_FILES)):
+    for name in ("report.html", *(file.name for file in path.glob("*.npz")), *reversed(_OWN_FILES)):
         (path / name).unlink(missing_ok=True)
 
 

@@ -1,0 +1,48 @@
+"""Runs one study on the trained networks of a run: `python experiments/study.py cue_conflict runs/shapetex-vgg`."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from mi_jax import command_line, experiment, parallel
+from mi_jax.progress import Reporter
+
+
+@dataclass(frozen=True)
+class StudyCommand:
+    """Runs one study on every trained network of a finished run, and rebuilds the report.
+
+    Attributes:
+        study: its name; see `mi_jax.studies.STUDIES`.
+        run_dir: a directory made by `experiments/run.py`.
+        data_dir: where TFDS data sets are; TFDS's own default without it.
+        samples: test images the study looks at.
+    """
+
+    study: Annotated[str, tyro.conf.Positional]
+    run_dir: Annotated[Path, tyro.conf.Positional]
+    data_dir: str | None = None
+    samples: int = 500
+
+
+def main() -> None:
+    """Parses the command line, runs the study, and says where the report is."""
+    with command_line.leaving_cleanly():
+        command = command_line.parse(StudyCommand, sys.argv[1:])
+        parallel.keep_compiled_programs()
+        with Reporter() as reporter:
+            page = experiment.study(
+                command.study,
+                run_dir=command.run_dir,
+                data_dir=command.data_dir,
+                samples=command.samples,
+                reporter=reporter,
+            )
+            reporter.say(f"Report: {page}")
+
+
+if __name__ == "__main__":
+    main()
