@@ -71,16 +71,18 @@ class Network:
             Logits `[b num_classes]`, float32, and the taps: one activation for each of `layers`.
 
         Raises:
-            InputError: images of another rank, shape or kind of dtype, or an unknown layer.
+            InputError: images of another rank, shape or kind of dtype, variables of another network, or an unknown
+                layer.
         """
-        run = self._pass(perturbations=perturbations)
-        logits = self._merge(variables)(self._normalise(x), run)
-        run.close()
-        return logits, run.taps
+        return _apply(self, variables, self._checked(x), dict(perturbations or {}))
 
     def logits(self, variables: Variables, x: ArrayLike) -> jax.Array:
-        """Logits alone, `[b num_classes]` in evaluation mode: the `logits_fn` that attacks take."""
-        return self.apply(variables, x)[0]
+        """Logits alone, `[b num_classes]` in evaluation mode: the `logits_fn` that attacks take.
+
+        Raises:
+            InputError: as `apply`.
+        """
+        return _logits(self, variables, self._checked(x))
 
     def apply_train(self, variables: Variables, x: ArrayLike, key: Key) -> tuple[jax.Array, Taps, dict[str, Any]]:
         """Training mode: statistics of the batch in batch normalisation.
@@ -94,13 +96,9 @@ class Network:
             Logits, taps, and the moved running statistics (momentum 0.9, unbiased variance).
 
         Raises:
-            InputError: images of another rank, shape or kind of dtype.
+            InputError: as `apply`.
         """
-        model = self._merge(variables)
-        run = self._pass(train=True, key=key)
-        logits = model(self._normalise(x), run)
-        _, statistics, _ = nnx.split(model, nnx.BatchStat, ...)
-        return logits, run.taps, _plain(statistics)
+        return _apply_train(self, variables, self._checked(x), key)
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -123,26 +121,15 @@ class Network:
         counted = replace(self, convolution="lax")
         variables = _structure(self).shapes
         image = jax.ShapeDtypeStruct((1, *self.input_shape), jnp.float32)
-        return cost.matmul_flops(counted.logits, variables, image)
+        return cost.matmul_flops(partial(_forward, counted), variables, image)
 
-    def _pass(self, **options: Any) -> Pass:
-        return Pass(dtype=jnp.dtype(self.dtype), method=self.convolution, **options)
-
-    def _merge(self, variables: Variables) -> Any:
-        return nnx.merge(_structure(self).graph, variables["params"], variables["batch_stats"])
-
-    def _normalise(self, x: ArrayLike) -> jax.Array:
+    def _checked(self, x: ArrayLike) -> jax.Array:
         x = jnp.asarray(x)
         if x.ndim != 4 or x.shape[1:] != self.input_shape:
             wanted = ", ".join(map(str, self.input_shape))
             raise InputError(f"{self.arch} takes images of shape (batch, {wanted}), not {x.shape}.")
         if not jnp.issubdtype(x.dtype, jnp.floating):
             raise InputError(f"images must be floating, in [0, 1], not {x.dtype}; divide 8-bit pixels by 255.")
-        x = x.astype(jnp.float32)
-        if any(self.mean):
-            x = x - jnp.asarray(self.mean, jnp.float32)
-        if any(s != 1.0 for s in self.std):
-            x = x / jnp.asarray(self.std, jnp.float32)
         return x
 
 
@@ -244,5 +231,57 @@ def _init(network: Network, key: Key) -> Variables:
 @cache
 def _tap_shapes(network: Network) -> tuple[tuple[str, tuple[int, ...]], ...]:
     image = jax.ShapeDtypeStruct((1, *network.input_shape), jnp.float32)
-    _, taps = jax.eval_shape(network.apply, _structure(network).shapes, image)
+    _, taps = jax.eval_shape(partial(_forward, network), _structure(network).shapes, image)
     return tuple((name, tap.shape[1:]) for name, tap in taps.items())
+
+
+def _forward(
+    network: Network, variables: Variables, x: jax.Array, perturbations: Mapping[str, jax.Array] | None = None
+) -> tuple[jax.Array, Taps]:
+    run = Pass(dtype=jnp.dtype(network.dtype), method=network.convolution, perturbations=perturbations)
+    logits = _merge(network, variables)(_normalise(network, x), run)
+    run.close()
+    return logits, run.taps
+
+
+# Compiled for calls from the host, which would otherwise compile every operation by itself; inside another
+# transformation the call is traced once and inlined, and taps that nobody reads are dropped.
+_apply = jax.jit(_forward, static_argnums=0)
+
+
+@partial(jax.jit, static_argnums=0)
+def _logits(network: Network, variables: Variables, x: jax.Array) -> jax.Array:
+    return _forward(network, variables, x)[0]
+
+
+@partial(jax.jit, static_argnums=0)
+def _apply_train(
+    network: Network, variables: Variables, x: jax.Array, key: Key
+) -> tuple[jax.Array, Taps, dict[str, Any]]:
+    model = _merge(network, variables)
+    run = Pass(train=True, dtype=jnp.dtype(network.dtype), method=network.convolution, key=key)
+    logits = model(_normalise(network, x), run)
+    _, statistics, _ = nnx.split(model, nnx.BatchStat, ...)
+    return logits, run.taps, _plain(statistics)
+
+
+def _merge(network: Network, variables: Variables) -> Any:
+    graph, expected, _ = _structure(network)
+    wanted = {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree.leaves_with_path(expected)}
+    given = {jax.tree_util.keystr(path): jnp.shape(leaf) for path, leaf in jax.tree.leaves_with_path(variables)}
+    if given != wanted:
+        path = next(path for path in [*wanted, *given] if wanted.get(path) != given.get(path))
+        raise InputError(
+            f"these are not variables of this {network.arch} of width {network.width:g}: at {path} it has "
+            f"{wanted.get(path, 'nothing')}, they have {given.get(path, 'nothing')}."
+        )
+    return nnx.merge(graph, variables["params"], variables["batch_stats"])
+
+
+def _normalise(network: Network, x: jax.Array) -> jax.Array:
+    x = x.astype(jnp.float32)
+    if any(network.mean):
+        x = x - jnp.asarray(network.mean, jnp.float32)
+    if any(s != 1.0 for s in network.std):
+        x = x / jnp.asarray(network.std, jnp.float32)
+    return x

@@ -1,0 +1,233 @@
+"""Attribution maps against closed forms: linear models, a hand-made feature map, limits, and axioms."""
+
+from collections import OrderedDict
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import mi_jax as mj
+from mi_jax import attribution
+from mi_jax.errors import InputError
+
+SHAPE = (6, 5, 3)
+CLASSES = 4
+
+
+def linear_logits(weights: jax.Array, x: jax.Array) -> jax.Array:
+    return jnp.einsum("bhwc,hwck->bk", x, weights) + 0.3
+
+
+def curved_logits(variables: dict[str, jax.Array], x: jax.Array) -> jax.Array:
+    hidden = jax.nn.softplus(jnp.einsum("bhwc,hwck->bk", x, variables["first"]))
+    return jnp.tanh(hidden) @ variables["second"]
+
+
+def feature_apply(
+    variables: dict[str, jax.Array], x: jax.Array, perturbations: dict[str, jax.Array]
+) -> tuple[jax.Array, OrderedDict[str, jax.Array]]:
+    """A map of squared pixels read by a linear head: everything about it is known in closed form."""
+    features = x**2
+    if "features" in perturbations:
+        features = features + perturbations["features"]
+    logits = jnp.einsum("bhwc,hwck->bk", features, variables["head"])
+    return logits, OrderedDict(features=features, logits=logits)
+
+
+@pytest.fixture(scope="module")
+def network() -> mj.models.Network:
+    return mj.models.create("cnn", num_classes=10, input_shape=(8, 8, 1))
+
+
+@pytest.fixture
+def x(key) -> jax.Array:
+    return jax.random.uniform(jax.random.fold_in(key, 1), (2, *SHAPE))
+
+
+@pytest.fixture
+def labels() -> jax.Array:
+    return jnp.array([2, 0])
+
+
+@pytest.fixture
+def weights(key) -> jax.Array:
+    return jax.random.normal(jax.random.fold_in(key, 2), (*SHAPE, CLASSES))
+
+
+@pytest.fixture
+def curved(key, weights) -> dict[str, jax.Array]:
+    second = jax.random.normal(jax.random.fold_in(key, 3), (CLASSES, CLASSES))
+    return {"first": 0.3 * weights, "second": second}
+
+
+def _of_labels(weights: jax.Array, labels: jax.Array) -> np.ndarray:
+    """`[b h w c]`: the weights that lead to each label."""
+    return np.moveaxis(np.asarray(weights), -1, 0)[np.asarray(labels)]
+
+
+def test_gradient_of_a_linear_model_is_its_weights(weights, x, labels):
+    maps = attribution.gradient(linear_logits, weights, x, labels)
+    np.testing.assert_allclose(maps, _of_labels(weights, labels), atol=1e-6)
+    np.testing.assert_allclose(attribution.magnitude(maps), np.abs(maps).max(-1), atol=0)
+
+
+def test_grad_x_input_and_integrated_gradients_agree_on_a_linear_model(weights, x, labels):
+    expected = _of_labels(weights, labels) * np.asarray(x)
+    np.testing.assert_allclose(attribution.grad_x_input(linear_logits, weights, x, labels), expected, atol=1e-6)
+    integrated = attribution.integrated_gradients(linear_logits, weights, x, labels, steps=7)
+    np.testing.assert_allclose(integrated, expected, atol=1e-5)
+
+
+def test_smoothgrad_of_a_linear_model_is_the_gradient_whatever_the_noise(weights, x, labels, key):
+    maps = attribution.smoothgrad(linear_logits, weights, x, labels, key, noise=3.0, samples=4)
+    np.testing.assert_allclose(maps, _of_labels(weights, labels), atol=1e-5)
+
+
+def test_smoothgrad_goes_to_the_gradient_as_the_noise_goes_to_zero(curved, x, labels, key):
+    gradient = attribution.gradient(curved_logits, curved, x, labels)
+
+    def distance(noise: float) -> float:
+        maps = attribution.smoothgrad(curved_logits, curved, x, labels, key, noise=noise, samples=8)
+        return float(jnp.abs(maps - gradient).max() / jnp.abs(gradient).max())
+
+    assert distance(0.0) < 1e-6
+    assert distance(1e-3) < 1e-2 < distance(0.5)
+
+
+def test_smoothgrad_of_a_quadratic_averages_the_noise_away(x, key):
+    """The gradient of sum(x^2) is 2x; over noisy copies its mean is 2x with error 2 noise / sqrt(samples)."""
+
+    def quadratic(_: Any, x: jax.Array) -> jax.Array:
+        return jnp.stack([(x**2).sum((1, 2, 3)), jnp.zeros(x.shape[0])], axis=1)
+
+    maps = attribution.smoothgrad(quadratic, None, x, jnp.zeros(2, int), key, noise=0.2, samples=400)
+    error = np.asarray(maps - 2 * x)
+    np.testing.assert_allclose(error.std(), 2 * 0.2 / 20, rtol=0.2)
+
+
+def test_integrated_gradients_of_a_square_is_the_square_of_the_way(x, key):
+    """d/dx of x^2 is linear along the line, where the midpoint rule is exact: the map is x^2 - baseline^2."""
+
+    def quadratic(_: Any, x: jax.Array) -> jax.Array:
+        return jnp.stack([(x**2).sum((1, 2, 3)), jnp.zeros(x.shape[0])], axis=1)
+
+    baseline = jax.random.uniform(key, SHAPE)
+    maps = attribution.integrated_gradients(quadratic, None, x, jnp.zeros(2, int), baseline=baseline, steps=3)
+    np.testing.assert_allclose(maps, x**2 - baseline**2, atol=1e-5)
+
+
+@pytest.mark.parametrize("baseline", [0.0, 0.5])
+def test_integrated_gradients_are_complete_on_a_network(baseline, network, key):
+    variables = network.init(key)
+    x = jax.random.uniform(key, (3, 8, 8, 1))
+    labels = jnp.array([1, 5, 9])
+    line = {"baseline": baseline}
+
+    @jax.jit
+    def measure(variables: Any) -> jax.Array:
+        maps = attribution.integrated_gradients(network.logits, variables, x, labels, steps=128, **line)
+        return attribution.completeness_error(network.logits, variables, x, labels, maps, **line)
+
+    error = measure(variables)
+    assert float(error.max()) < 0.01
+
+
+def test_completeness_error_sees_a_map_that_is_not_complete(weights, x, labels):
+    maps = attribution.integrated_gradients(linear_logits, weights, x, labels)
+    error = attribution.completeness_error(linear_logits, weights, x, labels, 1.25 * maps)
+    np.testing.assert_allclose(error, 0.25, atol=1e-4)
+
+
+def test_grad_cam_of_a_linear_head_is_its_closed_form(weights, x, labels):
+    maps = attribution.grad_cam(feature_apply, {"head": weights}, x, labels, layer="features")
+    channel_weights = _of_labels(weights, labels).mean((1, 2))
+    expected = np.maximum(np.einsum("bhwc,bc->bhw", np.asarray(x) ** 2, channel_weights), 0)
+    assert (expected > 0).any()
+    assert (expected == 0).any()
+    np.testing.assert_allclose(maps, expected, atol=1e-5)
+
+
+def test_layer_cam_of_a_linear_head_is_its_closed_form(weights, x, labels):
+    maps = attribution.layer_cam(feature_apply, {"head": weights}, x, labels, layer="features")
+    positive = np.maximum(_of_labels(weights, labels), 0)
+    np.testing.assert_allclose(maps, (positive * np.asarray(x) ** 2).sum(-1), atol=1e-5)
+
+
+def test_grad_cam_on_a_network_explains_the_label_asked_for(network, key):
+    variables = network.init(key)
+    x = jax.random.uniform(key, (1, 8, 8, 1))
+    explain = jax.jit(partial(attribution.grad_cam, network.apply, layer="conv2"))
+    maps = [explain(variables, x, jnp.array([label])) for label in range(10)]
+    assert maps[0].shape == (1, 4, 4)
+    assert len({np.asarray(m).tobytes() for m in maps}) > 5  # a map without positive part is zero for any label
+    # Raising the activation against the derivative by a little must change the logit by their product.
+    layer = partial(attribution.activation_and_derivative, network.apply, layer="conv2")
+    activation, derivative = jax.jit(layer)(variables, x, jnp.array([3]))
+    step = 1e-3 * jnp.sign(derivative) * (activation > 0)
+    raised, _ = network.apply(variables, x, {"conv2": step})
+    change = float(raised[0, 3] - network.logits(variables, x)[0, 3])
+    np.testing.assert_allclose(change, float((step * derivative).sum()), rtol=0.05)
+
+
+def test_randomising_the_parameters_changes_every_map(network, key):
+    """The sanity check of Adebayo et al. (2018): a map that survives other weights explains no model."""
+    x = jax.random.uniform(key, (1, 8, 8, 1))
+    labels = jnp.array([3])
+
+    @jax.jit
+    def explain(variables: Any) -> dict[str, jax.Array]:
+        return {
+            "gradient": attribution.gradient(network.logits, variables, x, labels),
+            "smoothgrad": attribution.smoothgrad(network.logits, variables, x, labels, key, samples=4),
+            "integrated": attribution.integrated_gradients(network.logits, variables, x, labels, steps=4),
+            "grad_cam": attribution.grad_cam(network.apply, variables, x, labels, layer="conv1"),
+            "layer_cam": attribution.layer_cam(network.apply, variables, x, labels, layer="conv1"),
+        }
+
+    one, other = explain(network.init(key)), explain(network.init(jax.random.fold_in(key, 9)))
+    for name in one:
+        distance, size = jnp.abs(one[name] - other[name]).sum(), jnp.abs(one[name]).sum() + jnp.abs(other[name]).sum()
+        assert float(distance) > 0.2 * float(size) > 0, name
+
+
+def test_enlarge_keeps_constants_and_the_order_of_a_gradient():
+    ramp = jnp.arange(4.0)[None, None, :] * jnp.ones((1, 4, 1))
+    large = attribution.enlarge(ramp, height=8, width=16)
+    assert large.shape == (1, 8, 16)
+    assert bool((jnp.diff(large, axis=2) >= 0).all())
+    np.testing.assert_allclose(attribution.enlarge(jnp.full((2, 3, 3), 0.7), height=9, width=5), 0.7, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda w, x: attribution.gradient(linear_logits, w, x, jnp.array([0, 4])), "labels must lie in 0..3"),
+        (
+            lambda w, x: attribution.gradient(lambda _, x: x.sum((1, 2, 3)), w, x, jnp.array([0, 1])),
+            r"logits must be \[batch, classes\]",
+        ),
+        (lambda w, x: attribution.integrated_gradients(linear_logits, w, x, jnp.array([0, 1]), steps=0), "steps"),
+        (
+            lambda w, x: attribution.smoothgrad(linear_logits, w, x, jnp.array([0, 1]), jax.random.key(0), samples=0),
+            "samples must be at least 1",
+        ),
+        (
+            lambda w, x: attribution.smoothgrad(linear_logits, w, x, jnp.array([0, 1]), jax.random.key(0), noise=-1.0),
+            "noise must not be negative",
+        ),
+        (
+            lambda w, x: attribution.grad_cam(feature_apply, {"head": w}, x, jnp.array([0, 1]), layer="conv9"),
+            "no layer 'conv9'; choose from features, logits",
+        ),
+        (
+            lambda w, x: attribution.layer_cam(feature_apply, {"head": w}, x, jnp.array([0, 1]), layer="logits"),
+            "layer 'logits' has no height and width to map; choose from features",
+        ),
+    ],
+)
+def test_bad_input_is_named(call, message, weights, x):
+    with pytest.raises(InputError, match=message):
+        call(weights, x)
