@@ -3,6 +3,7 @@
 from mi_jax.training.epoch import Trainer
 from mi_jax.training.evaluation import evaluate, predictions
 from mi_jax.training.fit import Diverged, Interrupted, Moment, fit
+from mi_jax.training.held_out import EpochEnd, Watch, held_out_attack, held_out_rows
 from mi_jax.training.objectives import OBJECTIVES, Adversary, Objective
 from mi_jax.training.optimizer import Optimizer
 
@@ -10,12 +11,16 @@ __all__ = [
     "OBJECTIVES",
     "Adversary",
     "Diverged",
+    "EpochEnd",
     "Interrupted",
     "Moment",
     "Objective",
     "Optimizer",
     "Trainer",
+    "Watch",
     "evaluate",
     "fit",
+    "held_out_attack",
+    "held_out_rows",
     "predictions",
 ]

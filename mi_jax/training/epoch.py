@@ -6,6 +6,7 @@ any update and go on elsewhere with the same result.
 
 import dataclasses
 import functools
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,10 +21,12 @@ from mi_jax.models import Network
 from mi_jax.parallel import Mesh, over_batch
 from mi_jax.training import optimizer as optimizers
 from mi_jax.training.objectives import OBJECTIVES, Adversary
-from mi_jax.typing import Key, Variables
+from mi_jax.training.weights import adversarial_weights, averaged
+from mi_jax.typing import Variables
 
 State = dict[str, Any]
-"""variables, optimizer (optax state), totals (sums of the current epoch); a leading seed axis if vmapped."""
+"""variables, optimizer (optax state), totals (sums of the current epoch), and average (of the variables) where it is
+kept; a leading seed axis if vmapped."""
 
 _CALIBRATION_IMAGES = 512
 
@@ -41,6 +44,13 @@ class Trainer:
         epochs, batch_size, examples: lengths; the last, incomplete batch of an epoch is left out.
         seeds: one, or several that are trained side by side under `vmap`.
         mesh: devices that share every batch; None for one device.
+        awp: size of the adversarial weight perturbation (Wu et al. 2020; theirs is 5e-3), relative to each kernel's
+            norm; 0 for none. Objectives without adversarial images ignore it.
+        average: decay an update of the moving average of weights (0.995 is usual); 0 for none. The averaged network
+            is the one to evaluate; the other goes on training.
+
+    Raises:
+        InputError: for an unknown objective, a batch larger than the data, or an awp or average outside [0, 1).
     """
 
     network: Network
@@ -53,6 +63,8 @@ class Trainer:
     examples: int
     seeds: tuple[int, ...]
     mesh: Mesh | None = None
+    awp: float = 0.0
+    average: float = 0.0
 
     def __post_init__(self):
         if self.objective not in OBJECTIVES:
@@ -61,6 +73,10 @@ class Trainer:
             raise InputError(
                 f"batch-size is {self.batch_size}; it must be between 1 and the {self.examples} training images."
             )
+        for name, usual in (("awp", 0.005), ("average", 0.995)):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and 0 <= value < 1):
+                raise InputError(f"{name} is {value!r}; it must be 0 for none, or less than 1, such as {usual}.")
 
     @property
     def steps_per_epoch(self) -> int:
@@ -88,7 +104,13 @@ class Trainer:
         else:
             totals = {name: total[0] for name, total in totals.items()}
         variables = _initial_variables(self.network, self._keys(), jnp.asarray(images[:_CALIBRATION_IMAGES]))
-        return {"variables": variables, "optimizer": start(variables["params"]), "totals": totals}
+        state = {"variables": variables, "optimizer": start(variables["params"]), "totals": totals}
+        # A copy of its own: the state's memory is given away leaf by leaf.
+        return {**state, "average": jax.tree.map(jnp.copy, variables)} if self.average else state
+
+    def evaluated(self, state: State) -> Variables:
+        """The variables that stand for this training: the averaged ones where an average is kept."""
+        return state["average"] if self.average else state["variables"]
 
     def advance(self, state: State, images: Any, labels: Any, first: int, last: int) -> State:
         """The state after updates `first` to `last - 1`, all of one epoch. Gives the old state's memory away.
@@ -115,13 +137,13 @@ class Trainer:
         """The inverse of `members`: one state of all seeds, in their order."""
         return states[0] if len(states) == 1 else jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
 
-    def _keys(self) -> Key:
+    def _keys(self) -> jax.Array:
         keys = jax.vmap(jax.random.key)(jnp.asarray(self.seeds, jnp.uint32))
         return keys[0] if len(self.seeds) == 1 else keys
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _initial_variables(network: Network, keys: Key, images: jax.Array) -> Variables:
+def _initial_variables(network: Network, keys: jax.Array, images: jax.Array) -> Variables:
     def one(key):
         init_key, _, _ = jax.random.split(key, 3)
         return _calibrated(network, network.init(init_key), images)
@@ -162,12 +184,12 @@ def _advance_one(trainer: Trainer, state: State, images, labels, key, first, las
     def update(step, carried):
         start = (step - epoch * trainer.steps_per_epoch) * trainer.batch_size
         rows = over_batch(trainer.mesh, jax.lax.dynamic_slice_in_dim(order, start, trainer.batch_size))
-        return _update(trainer, carried, images[rows], labels[rows], jax.random.fold_in(step_key, step))
+        return _update(trainer, carried, step, images[rows], labels[rows], jax.random.fold_in(step_key, step))
 
     return jax.lax.fori_loop(first, last, update, {**state, "totals": totals})
 
 
-def _update(trainer: Trainer, state: State, batch, labels, key) -> State:
+def _update(trainer: Trainer, state: State, step, batch, labels, key) -> State:
     augment_key, perturb_key, loss_key = jax.random.split(key, 3)
     objective, network = OBJECTIVES[trainer.objective], trainer.network
     x = data.augment(data.to_float(batch), augment_key, pad=trainer.augmentation.pad, flip=trainer.augmentation.flip)
@@ -176,14 +198,19 @@ def _update(trainer: Trainer, state: State, batch, labels, key) -> State:
     perturbed, statistics = objective.perturb(network, variables, x, labels, perturb_key, trainer.adversary)
 
     def loss_of(params):
-        return objective.loss(network, {"params": params, "batch_stats": statistics}, x, perturbed, labels, loss_key)
+        seen = {"params": params, "batch_stats": statistics}
+        return objective.loss(network, seen, x, perturbed, labels, loss_key, trainer.adversary)
 
-    (loss, outcome), gradient = jax.value_and_grad(loss_of, has_aux=True)(variables["params"])
+    at = variables["params"]
+    if trainer.awp and objective.adversarial:
+        uphill, _ = jax.grad(loss_of, has_aux=True)(at)
+        at = adversarial_weights(at, uphill, trainer.awp)
+    (loss, outcome), gradient = jax.value_and_grad(loss_of, has_aux=True)(at)
     change, optimizer = _transformation(trainer).update(gradient, state["optimizer"], variables["params"])
     params = optax.apply_updates(variables["params"], change)
     correct = jnp.sum(jnp.argmax(outcome.logits, -1) == labels)
     totals = state["totals"]
-    return {
+    new: State = {
         "variables": {"params": params, "batch_stats": outcome.batch_stats},
         "optimizer": optimizer,
         "totals": {
@@ -192,3 +219,6 @@ def _update(trainer: Trainer, state: State, batch, labels, key) -> State:
             "updates": totals["updates"] + 1,
         },
     }
+    if trainer.average:
+        new["average"] = averaged(state["average"], new["variables"], step, trainer.average)
+    return new

@@ -51,8 +51,9 @@ def fit(
     first_step: int = 0,
     after_chunk: Callable[[State, Moment], None],
     stop_asked: Callable[[], bool] = lambda: False,
+    enough: Callable[[], bool] = lambda: False,
 ) -> State:
-    """Trains from `first_step` to the end.
+    """Trains from `first_step` to the end, or until it is enough.
 
     Args:
         trainer: what to train and how.
@@ -62,6 +63,7 @@ def fit(
         first_step: updates already done.
         after_chunk: called between compiled chunks and at the end of every epoch; may read the state, not keep it.
         stop_asked: asked after every chunk.
+        enough: asked before every chunk; ends the training as if its last epoch were done.
 
     Returns:
         The final state.
@@ -71,7 +73,7 @@ def fit(
         Diverged: when the loss of a seed is not finite.
     """
     step, chunk, per_epoch = first_step, 1, trainer.steps_per_epoch
-    while step < trainer.total_steps:
+    while step < trainer.total_steps and not enough():
         last = min(step + chunk, (step // per_epoch + 1) * per_epoch)
         began = time.perf_counter()
         state = jax.block_until_ready(trainer.advance(state, images, labels, step, last))
