@@ -5,13 +5,14 @@ It reads records only. A statistic is paired by seed: both trainings of one seed
 
 import math
 
-import numpy as np
 import pandas as pd
 
 from mi_jax.report import trends
-from mi_jax.report.evidence import Evidence, at_the_end
+from mi_jax.report.evidence import Evidence, at_the_end, rulers, test_accuracy
 from mi_jax.report.intervals import Interval, Table, t_interval
-from mi_jax.report.names import INFORMATION, MINUS, RULERS, name_of
+from mi_jax.report.names import INFORMATION, MINUS, name_of
+from mi_jax.report.paired import by_layer, difference_at_the_end
+from mi_jax.report.scale import scale_share
 from mi_jax.report.verdicts import Claim, Finding, Verdict, judge_difference, judge_threshold
 
 SMALLEST = {"bits": 0.1, "accuracy": 0.01, "nats": 0.05, "shape bias": 0.05}
@@ -38,7 +39,7 @@ def _same_trend(evidence: Evidence, pair: tuple[str, str]) -> Claim:
     first, second = map(name_of, pair)
     findings = [
         _trend_finding(evidence, ruler, quantity, label, conditions)
-        for ruler in RULERS
+        for ruler in rulers(evidence)
         for quantity in ("i_tx_upper", "i_ty_upper")
         for label, conditions in (
             (f"{first} and {second}, clean inputs", ((pair[0], "clean"), (pair[1], "clean"))),
@@ -59,7 +60,7 @@ def _same_trend(evidence: Evidence, pair: tuple[str, str]) -> Claim:
         f"and nothing finer; the correlation between different {first} seeds is given as the value that “the same” "
         "has in this run.",
         findings=tuple(findings),
-        figures=tuple(f"information_epochs_{q}_upper_{ruler}" for q in INFORMATION for ruler in RULERS),
+        figures=tuple(f"information_epochs_{q}_upper_{ruler}" for q in INFORMATION for ruler in rulers(evidence)),
     )
 
 
@@ -83,7 +84,7 @@ def _trend_finding(
 
 def _less_information(evidence: Evidence, pair: tuple[str, str]) -> Claim:
     findings = []
-    for ruler in RULERS:
+    for ruler in rulers(evidence):
         for estimator, quantity, words in (
             ("kde", "i_tx_upper", "KDE upper bound"),
             ("kde", "i_tx_lower", "KDE lower bound"),
@@ -94,7 +95,7 @@ def _less_information(evidence: Evidence, pair: tuple[str, str]) -> Claim:
             )
             if rows.empty and estimator != "kde":
                 continue
-            table, dropped = _by_layer(rows, pair)
+            table, dropped = by_layer(rows, pair)
             difference = t_interval((table[pair[1]] - table[pair[0]]).mean(axis=1)) if len(table) else t_interval([])
             remark = _layers_remark(table, dropped)
             verdict = judge_difference(difference, sign=-1, smallest=SMALLEST["bits"])
@@ -116,12 +117,12 @@ def _less_information(evidence: Evidence, pair: tuple[str, str]) -> Claim:
 
 def _harder(evidence: Evidence, pair: tuple[str, str]) -> Claim:
     first, second = map(name_of, pair)
-    accuracy = _difference(evidence.select(quantity="accuracy", inputs="clean", subset="test"), pair)
+    accuracy = difference_at_the_end(test_accuracy(evidence).query("attack == 'clean'"), pair)
     trained_on = pd.concat(
         evidence.select(quantity="loss", training=training, inputs=inputs, subset="train")
         for training, inputs in zip(pair, ("clean", "adversarial"), strict=True)
     )
-    loss = _difference(trained_on, pair)
+    loss = difference_at_the_end(trained_on, pair)
     lower = judge_difference(accuracy, sign=-1, smallest=SMALLEST["accuracy"])
     higher = judge_difference(loss, sign=+1, smallest=SMALLEST["nats"])
     return Claim(
@@ -141,15 +142,15 @@ def _harder(evidence: Evidence, pair: tuple[str, str]) -> Claim:
 def _prefers_shape(evidence: Evidence, pair: tuple[str, str]) -> Claim:
     rows = evidence.select(quantity="shape_bias", inputs="clean", subset="conflict")
     first, second = map(name_of, pair)
-    difference = _difference(rows, pair)
+    gap = difference_at_the_end(rows, pair)
     findings = [
         _finding(
             f"Shape bias, {second} minus {first}",
             None,
-            difference,
+            gap,
             "points",
-            judge_difference(difference, sign=+1, smallest=SMALLEST["shape bias"]),
-            _missing(difference, "shape bias on cue-conflict images"),
+            judge_difference(gap, sign=+1, smallest=SMALLEST["shape bias"]),
+            _missing(gap, "shape bias on cue-conflict images"),
         )
     ]
     for training, sign, words in ((pair[0], -1, "prefers texture"), (pair[1], +1, "prefers shape")):
@@ -188,7 +189,7 @@ def _geometry(evidence: Evidence, pair: tuple[str, str]) -> Claim:
             remark,
         )
     ]
-    for ruler in RULERS:
+    for ruler in rulers(evidence):
         rows = evidence.select(
             inputs="clean", estimator="kde", quantity="i_tx_upper", noise_rule=ruler, subset=None, training=pair
         )
@@ -209,79 +210,13 @@ def _geometry(evidence: Evidence, pair: tuple[str, str]) -> Claim:
         "activations. With D the difference of the upper bounds under the fixed noise, and R the difference once "
         f"{second} activations are rescaled to {first}'s variance, the share is Σ|D{MINUS}R| / (Σ|D{MINUS}R| + "
         "Σ|R|), sums over the layers unsaturated in both; per seed, then a t-interval. Supported above one half. "
-        "If no rescaled estimates were recorded, the scale-free (trace) ruler stands in: D and R are then relative "
-        f"differences, 2(b{MINUS}a)/(a+b), under the fixed and the trace ruler, a proxy, because the trace ruler "
-        "also changes how large the noise is; it is refused where both trainings share one trace noise variance.",
+        "If no rescaled estimates were recorded, a proxy stands in: D and R are then relative differences, "
+        f"2(b{MINUS}a)/(a+b), D under a ruler that both trainings share (the fixed one, or the trace ruler where that "
+        "saturates everywhere), R under one that follows each training's own scale. It is a proxy because the second "
+        "ruler also changes how large the noise is.",
         findings=tuple(findings),
         figures=("information_difference",),
     )
-
-
-def scale_share(evidence: Evidence, pair: tuple[str, str]) -> tuple[Interval, str]:
-    """Share of the I(X;T) difference between two trainings that is scale, over seeds, and a remark (claim 4)."""
-    clean = {"inputs": "clean", "estimator": "kde", "subset": None}
-    fixed = evidence.select(quantity="i_tx_upper", noise_rule="fixed", **clean)
-    rescaled = evidence.select(quantity="i_tx_upper_rescaled", noise_rule="fixed", training=pair[1], **clean)
-    by_rescaling = not rescaled.empty
-    if by_rescaling:
-        other = pd.concat([fixed[fixed["training"] == pair[0]], rescaled])
-        remark = "by rescaling"
-    else:
-        other = evidence.select(quantity="i_tx_upper", noise_rule="trace", **clean)
-        remark = "proxy: fixed against trace ruler"
-        if shares_noise(other, pair):
-            return t_interval(
-                []
-            ), "the trace noise variance is the same for both trainings, so it does not remove scale"
-    (a, dropped_a), (b, dropped_b) = _by_layer(fixed, pair), _by_layer(other, pair)
-    layers = [layer for layer in evidence.layers if all(len(t) and layer in t[pair[0]].columns for t in (a, b))]
-    seeds = a.index.intersection(b.index)
-    if not layers or seeds.empty:
-        reason = (
-            "every layer is saturated"
-            if dropped_a or dropped_b
-            else "needs I(X;T) under both rulers for both trainings"
-        )
-        return t_interval([]), reason
-    (nt_d, at_d), (nt_r, at_r) = [[t.loc[seeds, name][layers] for name in pair] for t in (a, b)]
-    whole, rest = at_d - nt_d, at_r - nt_r
-    if not by_rescaling:
-        whole, rest = 2 * whole / (at_d + nt_d), 2 * rest / (at_r + nt_r)
-    scale = (whole - rest).abs().sum(axis=1)
-    total = scale + rest.abs().sum(axis=1)
-    mean, low, high, count = t_interval((scale / total.where(total > 0)).to_numpy())
-    remark += f"; {len(layers)} of {len(evidence.layers)} layers"
-    return Interval(mean, max(low, 0.0), min(high, 1.0), count), remark
-
-
-def shares_noise(rows: Table, pair: tuple[str, str]) -> bool:
-    """Whether two trainings were measured with the same noise variance in every layer (a ruler frozen across them)."""
-    last = at_the_end(rows[rows["training"].isin(pair)])
-    table = last.pivot_table(index=["seed", "layer"], columns="training", values="noise_variance")
-    if not set(pair) <= set(table.columns):
-        return False
-    return bool(np.isclose(table[pair[0]], table[pair[1]], rtol=1e-6).all())
-
-
-def _by_layer(rows: Table, pair: tuple[str, str]) -> tuple[Table, list[str]]:
-    """Values at the end: a row a paired seed, columns (training, layer); and the layers dropped as saturated."""
-    last = at_the_end(rows[rows["training"].isin(pair)])
-    dropped = list(last.loc[last["saturated"].fillna(False).astype(bool), "layer"].unique())
-    last = last[~last["layer"].isin(dropped)]
-    if set(pair) - set(last["training"]):
-        return pd.DataFrame(), dropped
-    table = last.pivot_table(index="seed", columns=["training", "layer"], values="value", sort=False)
-    complete = table[pair[0]].columns.intersection(table[pair[1]].columns)
-    return table.loc[:, table.columns.get_level_values("layer").isin(complete)].dropna(), dropped
-
-
-def _difference(rows: Table, pair: tuple[str, str]) -> Interval:
-    """Second minus first training at the end, paired by seed, of rows with one value a training and seed."""
-    last = at_the_end(rows[rows["training"].isin(pair)])
-    table = last.pivot_table(index="seed", columns="training", values="value")
-    if not set(pair) <= set(table.columns):
-        return t_interval([])
-    return t_interval(table[pair[1]] - table[pair[0]])
 
 
 def _finding(

@@ -17,9 +17,10 @@ import pandas as pd
 
 from mi_jax.errors import InputError
 from mi_jax.report.intervals import Table
-from mi_jax.report.names import INPUTS
+from mi_jax.report.names import INPUTS, RULERS
 from mi_jax.storage import records
 
+_FINAL = "final"
 _MEASUREMENT = [
     *("run", "training", "seed", "step", "epoch", "inputs", "layer", "estimator", "quantity"),
     *("noise_rule", "noise_variance", "subset", "level"),
@@ -40,12 +41,12 @@ class Evidence:
     config: Mapping[str, Any]
     provenance: Mapping[str, Any]
 
-    @property
+    @cached_property
     def trainings(self) -> tuple[str, ...]:
         """Names of the trainings, in order of first appearance."""
         return tuple(self.records["training"].dropna().unique())
 
-    @property
+    @cached_property
     def layers(self) -> tuple[str, ...]:
         """Names of the layers, in order of first appearance."""
         return tuple(self.records["layer"].dropna().unique())
@@ -105,6 +106,35 @@ def read(run_dir: str | os.PathLike[str]) -> Evidence:
         config=_json(directory / "config.json"),
         provenance=_json(directory / "provenance.json"),
     )
+
+
+def rulers(evidence: Evidence) -> tuple[str, ...]:
+    """The noise rules under which claims are judged: those measured, but always the fixed and one that scales."""
+    measured = set(evidence.select(quantity="i_tx_upper")["noise_rule"].dropna())
+    scaled = measured & {"trace", "scale_free"} or {"scale_free"}
+    return tuple(rule for rule in RULERS if rule == "fixed" or rule in scaled)
+
+
+def pair_of(evidence: Evidence) -> tuple[str, str]:
+    """The trainings that the claims compare: NT and AT, or what stands first for either if one was not trained."""
+    trainings = evidence.trainings or ("nt",)
+    baseline = "nt" if "nt" in trainings else trainings[0]
+    others = [training for training in trainings if training != baseline]
+    return baseline, "at" if "at" in others or not others else others[0]
+
+
+def test_accuracy(evidence: Evidence) -> Table:
+    """Rows of test accuracy with a column `attack`: `clean`, or the attack as the note of the row names it.
+
+    Where an attack was both followed through training and run by the final evaluation (whose notes begin with `final`),
+    only the final evaluation's rows are kept: it takes more images.
+    """
+    rows = evidence.select(quantity="accuracy", subset="test", inputs=INPUTS)
+    note = rows["note"].fillna("")
+    attack = note.str.removeprefix(_FINAL).str.strip().replace("", "adversarial")
+    rows = rows.assign(attack=attack.where(rows["inputs"] == "adversarial", "clean"), final=note.str.startswith(_FINAL))
+    judged = rows.groupby(["training", "attack"])["final"].transform("any")
+    return rows[rows["final"] | ~judged]
 
 
 def conditions(table: Table, trainings: Sequence[str]) -> Iterator[tuple[str, str, Table]]:

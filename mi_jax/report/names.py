@@ -3,11 +3,16 @@
 It holds no colours and no numbers.
 """
 
-RULERS = ("fixed", "trace")
-"""The noise rules under which every claim is judged: a fixed noise variance, and one that scales with the layer."""
+RULERS = ("fixed", "trace", "scale_free")
+"""The noise rules under which every claim is judged, where they were measured.
+
+`fixed` is one noise variance; `trace` scales with the layer, in a run's default as it was before training; `scale_free`
+is the trace rule on the very activations measured, so that a mere change of scale does not show.
+"""
 RULER_NAMES = {
     "fixed": "fixed ruler",
-    "trace": "scale-free ruler (trace)",
+    "trace": "trace ruler",
+    "scale_free": "scale-free ruler",
     "layer": "layer-variance ruler",
     "median": "median-distance ruler",
 }

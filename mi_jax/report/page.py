@@ -8,9 +8,10 @@ import os
 from html import escape
 from pathlib import Path
 
-from mi_jax.report import claims, figures, provenance, tables
-from mi_jax.report.evidence import Evidence, read
+from mi_jax.report import figures, provenance, tables
+from mi_jax.report.evidence import Evidence, pair_of, read
 from mi_jax.report.figures import FigureSpec
+from mi_jax.report.names import name_of
 from mi_jax.report.page_style import CSS
 
 _NAME = "report.html"
@@ -36,8 +37,8 @@ def build(run_dir: str | os.PathLike[str]) -> Path:
 def _page(evidence: Evidence, drawn: list[tuple[FigureSpec, Path]]) -> str:
     title = evidence.run_dir.resolve().name
     shown = {spec.name: spec.title for spec, _ in drawn}
-    main = [_figure(spec, path, evidence) for spec, path in drawn if not spec.minor]
-    minor = [_figure(spec, path, evidence) for spec, path in drawn if spec.minor]
+    main = [_figure(spec, path, evidence) for spec, path in drawn if not spec.minor(evidence)]
+    minor = [_figure(spec, path, evidence) for spec, path in drawn if spec.minor(evidence)]
     parts = [
         f"<header><h1>{escape(title)}</h1><p>{escape(provenance.summary(evidence))}</p></header>",
         _claims(evidence, shown),
@@ -58,17 +59,16 @@ def _page(evidence: Evidence, drawn: list[tuple[FigureSpec, Path]]) -> str:
 
 
 def _claims(evidence: Evidence, shown: dict[str, str]) -> str:
-    baseline = "nt" if "nt" in evidence.trainings else evidence.trainings[0] if evidence.trainings else "nt"
-    others = [training for training in evidence.trainings if training != baseline]
-    first, *more = sorted(others, key=lambda training: training != "at") or ["at"]
+    baseline, first = pair_of(evidence)
+    more = [training for training in evidence.trainings if training not in (baseline, first)]
     parts = [
         '<section id="claims"><h2>Claims</h2>',
-        tables.claims(claims.evaluate(evidence, baseline=baseline, treated=first), shown, baseline, first),
+        tables.claims(evidence, shown, baseline, first),
         f'<p class="small">{escape(tables.rulers_in_words(evidence, (baseline, first)))}</p>',
     ]
     for training in more:
-        table = tables.claims(claims.evaluate(evidence, baseline=baseline, treated=training), shown, baseline, training)
-        parts.append(_folded(f"The same claims for {claims.name_of(training)}", table))
+        table = tables.claims(evidence, shown, baseline, training)
+        parts.append(_folded(f"The same claims for {name_of(training)}", table))
     return "".join([*parts, "</section>"])
 
 

@@ -23,7 +23,7 @@ def summary(evidence: Evidence) -> str:
         f"commit {str(evidence.provenance['git_commit'])[:10]}" if evidence.provenance.get("git_commit") else "",
     ]
     text = "; ".join(part for part in parts if part) + "."
-    if "end_time" in evidence.provenance and evidence.provenance["end_time"] is None:
+    if "end" in evidence.provenance and evidence.provenance["end"] is None:
         text += " This run has not finished: the report shows what it has measured so far."
     return text
 

@@ -1,14 +1,18 @@
-"""The outcome of a run for a terminal: accuracies and verdicts as one table. The page says the same at length."""
+"""The outcome of a run for a terminal: accuracies and verdicts as two tables.
+
+It repeats the head of the report page and computes nothing of its own.
+"""
 
 import os
+from typing import Any
 
 from rich.console import Group
 from rich.table import Table
 
 from mi_jax.report import claims
-from mi_jax.report.evidence import Evidence, read
+from mi_jax.report.evidence import Evidence, pair_of, read, rulers
 from mi_jax.report.figures.training import accuracies
-from mi_jax.report.names import name_of
+from mi_jax.report.names import DASH, RULER_NAMES, name_of
 from mi_jax.report.tables import interval, number
 
 
@@ -26,23 +30,28 @@ def _accuracies(evidence: Evidence) -> Table:
     found = accuracies(evidence)
     shown = Table(title="Test accuracy at the end of training, 95 % interval", title_justify="left")
     shown.add_column("training")
-    attacks = list(found["attack"].unique())
+    attacks = list(found["attack"].unique()) if len(found) else []
     for attack in attacks:
         shown.add_column(attack, justify="right")
-    for training in evidence.trainings:
+    for training in evidence.trainings if attacks else ():
         mine = found[found["training"] == training].set_index("attack")
-        cells = [
-            f"{number(row['mean'], 'share')} {interval(row['low'], row['high'], 'share')}"
-            for row in (mine.loc[attack] for attack in attacks if attack in mine.index)
-        ]
-        shown.add_row(name_of(training), *cells)
+        shown.add_row(name_of(training), *(_cell(mine, attack) for attack in attacks))
     return shown
 
 
+def _cell(rows: Any, attack: str) -> str:
+    if attack not in rows.index:
+        return DASH
+    row = rows.loc[attack]
+    return f"{number(row['mean'], 'share')} {interval(row['low'], row['high'], 'share')}"
+
+
 def _claims(evidence: Evidence) -> Table:
-    shown = Table(title="Claims of the study", title_justify="left")
-    for column in ("claim", "fixed noise", "scale-free noise"):
+    baseline, treated = pair_of(evidence)
+    shown = Table(title=f"Claims of the study, {name_of(treated)} against {name_of(baseline)}", title_justify="left")
+    judged_by = rulers(evidence)
+    for column in ("claim", *(RULER_NAMES[ruler] for ruler in judged_by)):
         shown.add_column(column)
-    for claim in claims.evaluate(evidence):
-        shown.add_row(claim.text, claim.verdict("fixed"), claim.verdict("trace"))
+    for claim in claims.evaluate(evidence, baseline=baseline, treated=treated):
+        shown.add_row(claim.text, *(claim.verdict(ruler) for ruler in judged_by))
     return shown

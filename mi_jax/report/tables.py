@@ -9,12 +9,13 @@ from html import escape
 
 import pandas as pd
 
-from mi_jax.report.claims import shares_noise
-from mi_jax.report.evidence import Evidence
+from mi_jax.report.claims import evaluate
+from mi_jax.report.evidence import Evidence, rulers
 from mi_jax.report.figures import wording
 from mi_jax.report.figures.training import accuracies
 from mi_jax.report.intervals import Table
-from mi_jax.report.names import DASH, MINUS, RULER_NAMES, RULERS, name_of
+from mi_jax.report.names import DASH, MINUS, RULER_NAMES, name_of
+from mi_jax.report.paired import shares_noise
 from mi_jax.report.verdicts import Claim, Finding
 
 _MOST_FAILURES = 50
@@ -43,13 +44,14 @@ def interval(low: float | None, high: float | None, unit: str = "") -> str:
     return f"[{scale * low:.{digits}f}, {scale * high:.{digits}f}]".replace("-", MINUS)
 
 
-def claims(found: Sequence[Claim], shown: Mapping[str, str], baseline: str, treated: str) -> str:
+def claims(evidence: Evidence, shown: Mapping[str, str], baseline: str, treated: str) -> str:
     """The claims with a verdict under each ruler, and every statistic behind them folded below each.
 
     `shown` maps the names of the figures on the page to their titles.
     """
-    heads = "".join(f"<th>{escape(RULER_NAMES[ruler].capitalize())}</th>" for ruler in RULERS)
-    rows = "".join(_claim_row(claim, shown) for claim in found)
+    found, judged_by = evaluate(evidence, baseline=baseline, treated=treated), rulers(evidence)
+    heads = "".join(f"<th>{escape(RULER_NAMES[ruler].capitalize())}</th>" for ruler in judged_by)
+    rows = "".join(_claim_row(claim, judged_by, shown) for claim in found)
     return (
         f'<table class="claims"><caption>{escape(name_of(treated))} against {escape(name_of(baseline))}, paired '
         "by seed; brackets are "
@@ -58,13 +60,13 @@ def claims(found: Sequence[Claim], shown: Mapping[str, str], baseline: str, trea
     )
 
 
-def _claim_row(claim: Claim, shown: Mapping[str, str]) -> str:
+def _claim_row(claim: Claim, judged_by: Sequence[str], shown: Mapping[str, str]) -> str:
     if all(finding.ruler is None for finding in claim.findings if finding.decides):
-        cells = f'<td colspan="{len(RULERS)}" data-label="Verdict">{_verdict(claim, None)}</td>'
+        cells = f'<td colspan="{len(judged_by)}" data-label="Verdict">{_verdict(claim, None)}</td>'
     else:
         cells = "".join(
             f'<td data-label="{escape(RULER_NAMES[ruler].capitalize())}">{_verdict(claim, ruler)}</td>'
-            for ruler in RULERS
+            for ruler in judged_by
         )
     links = "<br>".join(
         f'<a href="#{escape(name)}">{escape(shown[name])}</a>' for name in claim.figures if name in shown
@@ -116,15 +118,15 @@ def _own_verdict(finding: Finding) -> str:
 
 
 def rulers_in_words(evidence: Evidence, pair: tuple[str, str]) -> str:
-    """What the two rulers were in this run, and whether the scale-free one removes scale between the trainings."""
+    """What the rulers were in this run, and which of them leave differences in scale between the trainings in."""
     sentences = []
-    for ruler in RULERS:
+    for ruler in rulers(evidence):
         rows = evidence.select(quantity="i_tx_upper", estimator="kde", noise_rule=ruler, inputs="clean", subset=None)
         if rows.empty:
             sentences.append(f"{RULER_NAMES[ruler].capitalize()}: not measured.")
             continue
         sentences.append(f"{RULER_NAMES[ruler].capitalize()}: {wording.noise(rows)}, {wording.samples(rows)}.")
-        if ruler == "trace" and shares_noise(rows, pair):
+        if ruler != "fixed" and shares_noise(rows, pair):
             sentences.append(
                 "Being shared, it sets a useful level but leaves a difference in scale between trainings in."
             )
@@ -152,7 +154,8 @@ def headline(evidence: Evidence) -> str:
             f'<tr><th scope="row">{escape(name_of(training))}</th>{cells}'
             f'<td data-label="Seeds">{mine["seeds"].max()}</td></tr>'
         )
-    kind = "over seeds (Student t)" if table["seeds"].max() > 1 else "over images (Wilson), there being one seed"
+    over_seeds = " and Student's t over seeds" if table["seeds"].max() > 1 else ", there being one seed"
+    kind = f"that enclose Wilson's over images{over_seeds}"
     return (
         f'<table class="headline"><caption>Test accuracy at the end of training; brackets are 95 % intervals '
         f"{kind}.</caption><thead><tr><th>Training</th>{heads}<th>Seeds</th></tr></thead><tbody>{''.join(rows)}</tbody></table>"

@@ -50,7 +50,7 @@ def write_run(
         json.dumps({"arch": "vgg11", "attack": {"eps": 8 / 255}, "note": "<b>bold</b>"})
     )
     (run_dir / "provenance.json").write_text(
-        json.dumps({"git_commit": "0123456789abcdef", "end_time": "2024-01-01T00:00:00"})
+        json.dumps({"git_commit": "0123456789abcdef", "end": "2024-01-01T00:00:00"})
     )
     if with_examples:
         _write_examples(random, run_dir, trainings)

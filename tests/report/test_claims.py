@@ -90,7 +90,6 @@ def test_where_every_layer_is_saturated_the_claim_says_so(tmp_path):
     rows = [r for t in ("nt", "at") for s in (0, 1) for r in both_bounds(t, s, "a", 6.6, saturated=True)]
     found = claims_of(tmp_path, rows)
     assert found["2a"].weakest("fixed").remark == "every layer is saturated"
-    assert found["4"].weakest(None).remark.startswith("every layer is saturated")
     assert {c.verdict("fixed") for c in found.values()} == {"undecided"}
 
 
@@ -244,4 +243,4 @@ def test_a_trace_ruler_shared_by_the_trainings_cannot_tell_scale(tmp_path):
             rows += information(training, seed, "a", (0, 0, 0, end / 2), rule="trace", noise_variance=2.0)
     share = finding(claims_of(tmp_path, rows)["4"], "Share of the I(X;T) difference that is scale")
     assert (share.value, share.verdict) == (None, "undecided")
-    assert "same for both trainings" in share.remark
+    assert share.remark.startswith("needs rescaled estimates")

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mi_jax.report.evidence import Evidence, at_the_end, conditions
+from mi_jax.report.evidence import Evidence, at_the_end, conditions, pair_of
 from mi_jax.report.figures import style, wording
 from mi_jax.report.figures.information import finish_panels, handles_of, layers_of, rows_of, unit_of
 from mi_jax.report.figures.registry import FigureSpec, register
@@ -79,24 +79,20 @@ def differences(evidence: Evidence, rule: str, baseline: str) -> Table:
     keys = ["seed", "inputs", "layer"]
     base = rows[rows["training"] == baseline].set_index(keys)
     others = rows[rows["training"] != baseline].set_index(keys)
-    paired = others.join(base[["value", "saturated"]], rsuffix="_base", how="inner").reset_index()
+    paired = others.join(base[["value", "saturated"]].add_suffix("_base"), how="inner").reset_index()
     paired["value"] = paired["value"] - paired["value_base"]
     paired["saturated"] = paired["saturated"].fillna(False) | paired["saturated_base"].fillna(False)
     return over_seeds(paired, ["training", "inputs", "layer"])
 
 
-def _baseline(evidence: Evidence) -> str:
-    return "nt" if "nt" in evidence.trainings else evidence.trainings[0]
-
-
 def _rules_compared(evidence: Evidence) -> list[str]:
     if len(evidence.trainings) < 2:
         return []
-    return [rule for rule in RULER_NAMES if len(differences(evidence, rule, _baseline(evidence)))]
+    return [rule for rule in RULER_NAMES if len(differences(evidence, rule, pair_of(evidence)[0]))]
 
 
 def _draw_difference(evidence: Evidence) -> Figure:
-    rules, baseline = _rules_compared(evidence), _baseline(evidence)
+    rules, baseline = _rules_compared(evidence), pair_of(evidence)[0]
     figure = style.new_figure(3.3)
     panels = style.grid_of(figure, 1, len(rules), sharey=True)[0]
     handles = {}
@@ -131,7 +127,7 @@ def _caption_difference(evidence: Evidence) -> str:
     rows = rows_of(evidence, "i_tx_upper", rules[0])
     noise = "; ".join(f"{RULER_NAMES[rule]}: {wording.noise(rows_of(evidence, 'i_tx_upper', rule))}" for rule in rules)
     return (
-        f"Difference in the upper bound of I(X;T) to {name_of(_baseline(evidence))} at {wording.last_epoch(rows)}, "
+        f"Difference in the upper bound of I(X;T) to {name_of(pair_of(evidence)[0])} at {wording.last_epoch(rows)}, "
         f"paired by seed; below 0 the network keeps less about the input. {noise}. A difference that is there under "
         f"the fixed ruler only is one of scale. Hollow: saturated in one of the two. {wording.samples(rows)}. "
         f"{wording.seeds(rows)}"

@@ -12,11 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from mi_jax.report.evidence import Evidence, conditions
+from mi_jax.report.evidence import Evidence, conditions, rulers
 from mi_jax.report.figures import style, wording
 from mi_jax.report.figures.registry import FigureSpec, register
 from mi_jax.report.intervals import Table, over_seeds
-from mi_jax.report.names import INFORMATION, INPUTS, RULER_NAMES, RULERS
+from mi_jax.report.names import INFORMATION, INPUTS, RULER_NAMES
 
 
 def rows_of(evidence: Evidence, quantity: str, rule: str | None, *, estimator: str = "kde") -> Table:
@@ -24,6 +24,11 @@ def rows_of(evidence: Evidence, quantity: str, rule: str | None, *, estimator: s
     return evidence.select(
         quantity=quantity, estimator=estimator, noise_rule=rule, inputs=INPUTS, subset=None, level=None
     ).dropna(subset=["epoch"])
+
+
+def is_minor(evidence: Evidence, *, rule: str) -> bool:
+    """Whether figures under a rule are folded away: those of rulers between the fixed and the most scale-free one."""
+    return rule not in (rulers(evidence)[0], rulers(evidence)[-1])
 
 
 def layers_of(evidence: Evidence, rows: Table) -> list[str]:
@@ -125,7 +130,7 @@ for _order, (_rule, _symbol) in enumerate([(r, s) for s in INFORMATION for r in 
             needs=lambda evidence, quantity=_quantity, rule=_rule: not rows_of(evidence, quantity, rule).empty,
             draw=partial(_draw_epochs, quantity=_quantity, rule=_rule),
             order=40 + _order,
-            minor=_rule not in RULERS,
+            minor=partial(is_minor, rule=_rule),
         )
     )
 for _order, _symbol in enumerate(INFORMATION):
@@ -138,6 +143,6 @@ for _order, _symbol in enumerate(INFORMATION):
             needs=lambda evidence, symbol=_symbol: not rows_of(evidence, symbol, None, estimator="binning").empty,
             draw=partial(_draw_epochs, quantity=_symbol, rule=None, estimator="binning"),
             order=90 + _order,
-            minor=True,
+            minor=lambda _: True,
         )
     )

@@ -12,10 +12,10 @@ from matplotlib.lines import Line2D
 
 from mi_jax.report.evidence import Evidence
 from mi_jax.report.figures import style, wording
-from mi_jax.report.figures.information import layers_of, rows_of, unit_of
+from mi_jax.report.figures.information import is_minor, layers_of, rows_of, unit_of
 from mi_jax.report.figures.registry import FigureSpec, register
 from mi_jax.report.intervals import Table, over_seeds
-from mi_jax.report.names import INPUTS, RULER_NAMES, RULERS, name_of
+from mi_jax.report.names import INPUTS, RULER_NAMES, name_of
 
 
 def paths(evidence: Evidence, rule: str) -> Table:
@@ -102,6 +102,6 @@ for _order, _rule in enumerate(RULER_NAMES):
             ),
             draw=partial(_draw, rule=_rule),
             order=60 + _order,
-            minor=_rule not in RULERS,
+            minor=partial(is_minor, rule=_rule),
         )
     )

@@ -32,7 +32,7 @@ class FigureSpec:
     needs: Callable[[Evidence], bool]
     draw: Callable[[Evidence], Figure]
     order: int
-    minor: bool = False
+    minor: Callable[[Evidence], bool] = lambda _: False
 
 
 _DPI = 160
@@ -50,7 +50,7 @@ def register(spec: FigureSpec) -> FigureSpec:
 def available(evidence: Evidence) -> list[FigureSpec]:
     """The registered figures that the records allow, in the order of the page."""
     found = [spec for spec in _REGISTRY.values() if spec.needs(evidence)]
-    return sorted(found, key=lambda spec: (spec.minor, spec.order, spec.name))
+    return sorted(found, key=lambda spec: (spec.minor(evidence), spec.order, spec.name))
 
 
 def save(spec: FigureSpec, evidence: Evidence, directory: Path) -> Path:

@@ -3,12 +3,14 @@
 It reads `loss` and `accuracy` rows only.
 """
 
+import math
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from mi_jax.report.evidence import Evidence, at_the_end
+from mi_jax.report.evidence import Evidence, at_the_end, test_accuracy
 from mi_jax.report.figures import style, wording
 from mi_jax.report.figures.registry import FigureSpec, register
 from mi_jax.report.intervals import Table, over_seeds, wilson
@@ -30,14 +32,12 @@ def through_training(evidence: Evidence) -> Table:
 def accuracies(evidence: Evidence) -> Table:
     """Test accuracy at the end for each training and attack: mean, interval over seeds, the seeds' own values.
 
-    Columns training, attack (`clean` or the note of the adversarial rows, in order of appearance), mean, low, high,
-    seeds, n, values. With one seed low and high are Wilson's interval over the n images.
+    Columns training, attack (`clean` first, then in order of appearance), mean, low, high, seeds, n, values. The ends
+    enclose both the t-interval over seeds and, as all seeds share the n test images, Wilson's interval over these: seeds
+    that agree, say at 100 %, do not make the accuracy known exactly.
     """
-    rows = evidence.select(quantity="accuracy", subset="test", inputs=INPUTS)
-    rows = rows[rows["training"].notna()]
-    attack = rows["note"].fillna("adversarial").where(rows["inputs"] == "adversarial", "clean")
     groups = []
-    for name, group in rows.groupby(attack, sort=False):
+    for name, group in test_accuracy(evidence).groupby("attack", sort=False):
         last = at_the_end(group)
         table = over_seeds(last, ["training"]).assign(attack=name)
         table["values"] = [tuple(last.loc[last["training"] == t, "value"]) for t in table["training"]]
@@ -45,11 +45,9 @@ def accuracies(evidence: Evidence) -> Table:
     if not groups:
         return pd.DataFrame()
     table: Table = pd.concat(groups, ignore_index=True)
-    single = (table["seeds"] == 1) & (table["n"].fillna(0) > 0)
-    if single.any():
-        ends = [wilson(rate, int(n)) for rate, n in zip(table.loc[single, "mean"], table.loc[single, "n"], strict=True)]
-        table.loc[single, ["low", "high"]] = np.array(ends)
-    table["low"], table["high"] = table["low"].clip(lower=0.0), table["high"].clip(upper=1.0)
+    counted = zip(table["mean"], table["n"], strict=True)
+    low, high = np.array([(math.nan,) * 2 if n is pd.NA else wilson(rate, int(n)) for rate, n in counted]).T
+    table["low"], table["high"] = np.fmin(table["low"], low).clip(lower=0), np.fmax(table["high"], high).clip(upper=1)
     order = {t: i for i, t in enumerate(evidence.trainings)}
     attacks = {a: i for i, a in enumerate(sorted(table["attack"].unique(), key=lambda a: a != "clean"))}
     return table.sort_values(["attack", "training"], key=lambda c: c.map(attacks if c.name == "attack" else order))
@@ -84,11 +82,12 @@ def _draw_curves(evidence: Evidence) -> Figure:
 
 def _caption_curves(evidence: Evidence) -> str:
     rows = through_training(evidence)
-    attacks = ", ".join(note for note in rows.loc[rows["inputs"] == "adversarial", "note"].unique() if note)
+    test = rows[rows["subset"] == "test"]
+    attacks = ", ".join(note for note in test.loc[test["inputs"] == "adversarial", "note"].unique() if note)
     attack = f" Adversarial inputs: {attacks}." if attacks else ""
     return (
         f"Loss and accuracy through training, {wording.where(evidence)}; solid on clean, dashed on adversarial "
-        f"inputs.{attack} {wording.samples(rows[rows['subset'] == 'test']).capitalize()} in the test set. "
+        f"inputs.{attack} {wording.samples(test).capitalize()} in the test set. "
         f"{wording.seeds(rows)}"
     )
 
@@ -145,19 +144,16 @@ def _wrapped(attack: str) -> str:
 
 def _caption_robustness(evidence: Evidence) -> str:
     table = accuracies(evidence)
-    rows = evidence.select(quantity="accuracy", subset="test", inputs=INPUTS)
+    rows = test_accuracy(evidence)
     counts = {a: g["n"].min() for a, g in table.groupby("attack", sort=False) if g["n"].notna().all()}
     images = "; ".join(f"{attack}: {n} images" for attack, n in counts.items())
     several = table["seeds"].max() > 1
     bars = (
-        "Bars: mean over seeds; dots: seeds; whiskers: 95 % t-interval over seeds"
-        if several
-        else "Whiskers: 95 % Wilson interval over images"
+        "Bars: mean over seeds; dots: seeds; whiskers: 95 % intervals that enclose Student's t over seeds and Wilson's"
     )
-    single = " (Wilson interval over images where there is one seed)" if several and table["seeds"].min() == 1 else ""
+    whiskers = f"{bars} over images" if several else "Whiskers: 95 % Wilson interval over images"
     count = f"{table['seeds'].max()} seed{'s' if several else ''}"
-    return f"Test accuracy at the end of training ({wording.last_epoch(rows)}), {count}. {bars}{single}, cut at 0 "
-    f"and 100 %. {images}."
+    return f"Test accuracy at the end of training ({wording.last_epoch(rows)}), {count}. {whiskers}. {images}."
 
 
 register(
