@@ -7,7 +7,7 @@ left unfinished are cut off at the byte where the newest checkpoint, or the last
 import dataclasses
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mi_jax import config as configs
-from mi_jax import data, models, parallel, provenance, report, studies
+from mi_jax import data, early_stopping, models, parallel, provenance, report, studies
 from mi_jax.errors import InputError
 from mi_jax.progress import Reporter, Status
 from mi_jax.report import examples
@@ -28,7 +28,19 @@ from mi_jax.storage.run_dir import RunDir, disk_errors_explained, open_run, read
 from mi_jax.studies.information_plane import Rulers, frozen_rulers, information_plane
 from mi_jax.studies.robustness import adversarial_twins, describe, performance, robustness
 from mi_jax.studies.sample import fixed_sample
-from mi_jax.training import OBJECTIVES, Diverged, Interrupted, Moment, Trainer, fit, predictions
+from mi_jax.training import (
+    OBJECTIVES,
+    Diverged,
+    Interrupted,
+    Moment,
+    Trainer,
+    Watch,
+    fit,
+    held_out_attack,
+    held_out_rows,
+    predictions,
+    set_apart,
+)
 from mi_jax.typing import Variables
 
 _SAVE_SECONDS = 30.0
@@ -118,6 +130,7 @@ def _prepare(config: RunConfig, data_dir: str | None) -> tuple[models.Network, d
     models.create(config.arch, num_classes=2, input_shape=(96, 96, 3), width=config.width)
     parallel.make_mesh(config.mesh)
     dataset = data.load(config.dataset, data_dir=data_dir, limit=config.limit)
+    held_out_rows(dataset.train.labels, config.held_out)  # refuses a share that leaves nothing
     network = models.create(
         config.arch,
         num_classes=dataset.num_classes,
@@ -148,9 +161,10 @@ class _Run:
         self.stop_asked: Callable[[], bool] = stop_asked
         self.name = directory.path.name
         self.mesh = parallel.make_mesh(config.mesh)
-        self.dataset: data.Dataset = dataset
-        self.images = parallel.replicated(self.mesh, dataset.train.images)
-        self.labels = parallel.replicated(self.mesh, dataset.train.labels)
+        train, self.held_out = set_apart(dataset.train, config.held_out)
+        self.dataset: data.Dataset = dataclasses.replace(dataset, train=train)
+        self.images = parallel.replicated(self.mesh, train.images)
+        self.labels = parallel.replicated(self.mesh, train.labels)
         self.sample = fixed_sample(dataset.test.images, dataset.test.labels, config.probe.samples)
         self.probe_epochs = config.probe.schedule(config.epochs)
         self.rulers = functools.cache(self._rulers)
@@ -185,33 +199,45 @@ class _Run:
         trainer = self._trainer(training, seeds)
         state = parallel.replicated(self.mesh, trainer.init(self.images))
         step, stores = 0, {seed: self._store(training, seed) for seed in seeds}
+        watch = (
+            Watch(trainer, self.held_out.images, self.held_out.labels, self.config.attack) if self.held_out else None
+        )
         try:
-            saved = self._restore(trainer, state, stores)
+            saved = self._restore(trainer, state, stores, watch)
             if saved is None:
                 records.truncate(self.directory.path, self.directory.records_bytes)
                 self._probe(trainer, state, 0)
-                self._save(trainer, state, stores, 0)
+                self._save(trainer, state, stores, watch, 0)
             else:
                 step, state = saved
-            self._fit(trainer, state, stores, step)
+            self._fit(trainer, state, stores, watch, step)
+            if watch:
+                self._conclude(trainer, watch)
         finally:
             for store in stores.values():
                 store.close()
 
-    def _fit(self, trainer: Trainer, state: Any, stores: dict[int, Checkpoints], first_step: int) -> None:
+    def _fit(
+        self, trainer: Trainer, state: Any, stores: dict[int, Checkpoints], watch: Watch | None, first_step: int
+    ) -> None:
         last_save = time.monotonic()
 
         def after_chunk(state: Any, moment: Moment) -> None:
             nonlocal last_save
             self._tell(trainer, moment)
-            probe_due = False
+            probe_due, improved = False, []
             if moment.ends_epoch:
                 probe_due = round(moment.epoch) in self.probe_epochs
                 self._append(trainer, moment.step, self._training_records(trainer, moment))
                 self._probe(trainer, state, moment.step, information=probe_due)
-            if probe_due or self.stop_asked() or time.monotonic() - last_save > _SAVE_SECONDS:
-                self._save(trainer, state, stores, moment.step)
+                if watch:
+                    improved = self._look(trainer, state, moment, stores, watch)
+            ends = watch is not None and watch.collapsed()
+            if probe_due or improved or ends or self.stop_asked() or time.monotonic() - last_save > _SAVE_SECONDS:
+                self._save(trainer, state, stores, watch, moment.step)
                 last_save = time.monotonic()
+            if watch:
+                self._name_best(trainer, stores, watch, improved)
 
         try:
             fit(
@@ -222,13 +248,16 @@ class _Run:
                 first_step=first_step,
                 after_chunk=after_chunk,
                 stop_asked=self.stop_asked,
+                enough=watch.collapsed if watch else lambda: False,
             )
         except Diverged as error:
             raise InputError(
                 f"Training {trainer.objective} diverged: {error}; lower --optimizer.learning-rate."
             ) from None
 
-    def _restore(self, trainer: Trainer, like: Any, stores: dict[int, Checkpoints]) -> tuple[int, Any] | None:
+    def _restore(
+        self, trainer: Trainer, like: Any, stores: dict[int, Checkpoints], watch: Watch | None
+    ) -> tuple[int, Any] | None:
         """The newest step that is intact for every seed, with its state; the records are cut back to it."""
         newest = [store.restore() for store in stores.values()]
         if any(saved is None for saved in newest):
@@ -243,26 +272,63 @@ class _Run:
             store.discard_after(step)
             states.append(_restored(member, saved.state))
             records.truncate(self.directory.path, saved.metadata["records_bytes"])
+            if watch:
+                watch.resume(seed, saved.metadata["held_out"], store.steps())
+        if watch:
+            self._keep_best(trainer, stores, watch, trainer.seeds)
+            self._name_best(trainer, stores, watch, trainer.seeds)
         return step, parallel.replicated(self.mesh, trainer.join(states))
 
-    def _save(self, trainer: Trainer, state: Any, stores: dict[int, Checkpoints], step: int) -> None:
+    def _save(
+        self, trainer: Trainer, state: Any, stores: dict[int, Checkpoints], watch: Watch | None, step: int
+    ) -> None:
         metadata = {
             "records_bytes": records.size(self.directory.path),
             "epoch": step / trainer.steps_per_epoch,
             "network": configs.to_dict(self.network),
         }
         for seed, member in trainer.members(state):
-            stores[seed].save(step, _to_save(member), metadata)
+            history = {"held_out": watch.to_json(seed)} if watch else {}
+            stores[seed].save(step, _to_save(member), {**metadata, **history})
         if self.stop_asked():
             for store in stores.values():
                 store.wait()
+
+    def _look(
+        self, trainer: Trainer, state: Any, moment: Moment, stores: dict[int, Checkpoints], watch: Watch
+    ) -> list[int]:
+        """Measures and records held-out accuracy at the end of an epoch; the seeds that were never better."""
+        watch.measure(state, moment)
+        for seed in trainer.seeds:
+            self._append(trainer, moment.step, early_stopping.rows_of_epoch(watch, seed), seed=seed)
+        self._keep_best(trainer, stores, watch, watch.improved())
+        return watch.improved()
+
+    def _keep_best(self, trainer: Trainer, stores: dict[int, Checkpoints], watch: Watch, seeds: Sequence[int]) -> None:
+        """Sees to it that the best steps of these seeds outlive the saves to come."""
+        for seed in seeds:
+            stores[seed].close()
+            stores[seed] = self._store(trainer.objective, seed, keep=watch.kept(seed))
+
+    def _name_best(self, trainer: Trainer, stores: dict[int, Checkpoints], watch: Watch, seeds: Sequence[int]) -> None:
+        for seed in seeds:
+            directory = self.directory.checkpoints(trainer.objective, seed)
+            early_stopping.name_best(directory, stores[seed], watch, seed)
+
+    def _conclude(self, trainer: Trainer, watch: Watch) -> None:
+        """Records which epoch was best, and why a training ended early if it did."""
+        for seed in trainer.seeds:
+            rows = early_stopping.rows_at_the_end(watch, trainer, seed)
+            for row in rows[1:]:
+                self.reporter.say(f"{trainer.objective} seed {seed}: {row.note}.")
+            self._append(trainer, watch.histories[seed][-1].step, rows, seed=seed)
 
     # Measuring
 
     def _probe(self, trainer: Trainer, state: Any, step: int, *, information: bool = True) -> None:
         images, labels = self.sample
         for seed, member in trainer.members(state):
-            variables = member["variables"]
+            variables = trainer.evaluated(member)
             rows = performance(self.network, variables, images, labels, inputs="clean")
             if information:
                 attack, probe = self.config.attack, self.config.probe
@@ -295,13 +361,13 @@ class _Run:
     def _judge(self, training: str, seed: int) -> None:
         records.truncate(self.directory.path, self.directory.records_bytes)
         self.reporter.update(Status(f"{training} seed {seed}: strong attack", self._done()))
-        trainer, variables = self._finished(training, seed)
+        trainer, variables, step = self._finished(training, seed)
         images, labels = fixed_sample(
             self.dataset.test.images, self.dataset.test.labels, self.config.evaluation.samples
         )
         key = jax.random.fold_in(jax.random.key(seed), 1)
         rows = robustness(self.network, variables, images, labels, key, attack=self.config.final_attack)
-        self._append(trainer, trainer.total_steps, rows, seed=seed)
+        self._append(trainer, step, rows, seed=seed)
 
     def study(self, chosen: studies.Study, samples: int) -> None:
         """Runs a study on the final network of every training and seed."""
@@ -309,7 +375,7 @@ class _Run:
         for training in self.config.trainings:
             for seed in range(self.config.seeds):
                 self.reporter.update(Status(f"{chosen.name}: {training} seed {seed}", self._done()))
-                trainer, variables = self._finished(training, seed)
+                trainer, variables, step = self._finished(training, seed)
                 subject = studies.Subject(
                     network=self.network,
                     variables=variables,
@@ -319,7 +385,7 @@ class _Run:
                     key=jax.random.fold_in(jax.random.key(seed), 2),
                 )
                 found = chosen.run(subject)
-                self._append(trainer, trainer.total_steps, found.records, seed=seed)
+                self._append(trainer, step, found.records, seed=seed)
                 arrays |= {f"{name}.{training}.{seed}": value for name, value in found.arrays.items()}
         if arrays:
             write_arrays(self.directory.path / f"{chosen.name}.npz", arrays)
@@ -329,7 +395,7 @@ class _Run:
         images, labels = (part[:_EXAMPLES] for part in self.sample)
         adversarial, predicted_clean, predicted_adversarial = {}, {}, {}
         for training in self.config.trainings:
-            _, variables = self._finished(training, 0)
+            _, variables, _ = self._finished(training, 0)
             twins = adversarial_twins(self.network, variables, images, labels, attack=self.config.attack)
             adversarial[training] = twins
             predicted_clean[training] = jnp.argmax(predictions(self.network, variables, images), -1)
@@ -366,6 +432,8 @@ class _Run:
             examples=len(self.dataset.train),
             seeds=seeds,
             mesh=self.mesh,
+            awp=c.awp,
+            average=c.average,
         )
 
     def _groups(self) -> list[tuple[int, ...]]:
@@ -378,18 +446,22 @@ class _Run:
         )
         return [seeds] if side_by_side else [(seed,) for seed in seeds]
 
-    def _store(self, training: str, seed: int) -> Checkpoints:
+    def _store(self, training: str, seed: int, *, keep: Sequence[int] = ()) -> Checkpoints:
         per_epoch = self._trainer(training, (seed,)).steps_per_epoch
-        keep = [epoch * per_epoch for epoch in self.probe_epochs]
-        return Checkpoints(self.directory.checkpoints(training, seed), keep=keep)
+        probed = [epoch * per_epoch for epoch in self.probe_epochs]
+        return Checkpoints(self.directory.checkpoints(training, seed), keep=[*probed, *keep])
 
-    def _finished(self, training: str, seed: int) -> tuple[Trainer, Variables]:
+    def _finished(self, training: str, seed: int) -> tuple[Trainer, Variables, int]:
+        """The network that stands for a training, and its step: the best one if images were held out, else the last."""
         store = self._store(training, seed)
         trainer = self._trainer(training, (seed,))
-        saved = store.restore(trainer.total_steps)
+        step = trainer.total_steps
+        if self.held_out:
+            step = early_stopping.best_step(self.directory.checkpoints(training, seed))
+        saved = store.restore(step)
         store.close()
         assert saved is not None
-        return trainer, jax.device_put(_variables(saved.state))
+        return trainer, jax.device_put(_whole(saved.state["variables"])), step
 
     def _append(self, trainer: Trainer, step: int, rows: list[Record], *, seed: int | None = None) -> None:
         common: dict[str, Any] = {
@@ -425,8 +497,11 @@ class _Run:
     def _work(self, training: str) -> float:
         """Forward passes of one training of one seed: updates and probes."""
         c, steps = self.config, self.config.attack.steps
-        updates = c.epochs * len(self.dataset.train) * OBJECTIVES[training].forwards(steps)
-        return updates + len(self.probe_epochs) * len(self.sample[1]) * (2 * steps + 3)
+        forwards = OBJECTIVES[training].forwards(steps) + (3 if c.awp and OBJECTIVES[training].adversarial else 0)
+        updates = c.epochs * len(self.dataset.train) * forwards
+        if self.held_out:
+            updates += c.epochs * len(self.held_out) * (2 * held_out_attack(c.attack).steps + 2)
+        return float(updates + len(self.probe_epochs) * len(self.sample[1]) * (2 * steps + 3))
 
 
 def _spell(seeds: tuple[int, ...]) -> str:
@@ -434,11 +509,17 @@ def _spell(seeds: tuple[int, ...]) -> str:
 
 
 def _to_save(member: Any) -> dict[str, Any]:
-    """String keys only, so that a restored state needs no example of its structure."""
+    """String keys only, so that a restored state needs no example of its structure.
+
+    `variables` are those to evaluate; where they are an average, `trained` are those that go on training.
+    """
     optimizer = {
         jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(member["optimizer"])
     }
-    return {"variables": member["variables"], "optimizer": optimizer, "totals": member["totals"]}
+    saved = {"variables": member["variables"], "optimizer": optimizer, "totals": member["totals"]}
+    if "average" in member:
+        saved |= {"variables": member["average"], "trained": member["variables"]}
+    return saved
 
 
 def _restored(like: Any, saved: dict[str, Any]) -> Any:
@@ -446,13 +527,16 @@ def _restored(like: Any, saved: dict[str, Any]) -> Any:
     optimizer = jax.tree_util.tree_map_with_path(
         lambda path, _: jnp.asarray(saved["optimizer"][jax.tree_util.keystr(path)]), like["optimizer"]
     )
-    return {
-        "variables": jax.device_put(_variables(saved)),
+    restored = {
+        "variables": jax.device_put(_whole(saved["variables"])),
         "optimizer": optimizer,
         "totals": jax.device_put(saved["totals"]),
     }
+    if "average" in like:
+        restored |= {"variables": jax.device_put(_whole(saved["trained"])), "average": restored["variables"]}
+    return restored
 
 
-def _variables(saved: dict[str, Any]) -> Variables:
+def _whole(saved: dict[str, Any]) -> Variables:
     # Orbax leaves empty dicts out.
-    return {"batch_stats": {}, **saved["variables"]}
+    return {"batch_stats": {}, **saved}

@@ -3,7 +3,7 @@
 from mi_jax.training.epoch import Trainer
 from mi_jax.training.evaluation import evaluate, predictions
 from mi_jax.training.fit import Diverged, Interrupted, Moment, fit
-from mi_jax.training.held_out import EpochEnd, Watch, held_out_attack, held_out_rows
+from mi_jax.training.held_out import EpochEnd, Watch, held_out_attack, held_out_rows, set_apart
 from mi_jax.training.objectives import OBJECTIVES, Adversary, Objective
 from mi_jax.training.optimizer import Optimizer
 
@@ -23,4 +23,5 @@ __all__ = [
     "held_out_attack",
     "held_out_rows",
     "predictions",
+    "set_apart",
 ]

@@ -57,6 +57,14 @@ def held_out_rows(labels: np.ndarray, share: float) -> np.ndarray:
     return rows
 
 
+def set_apart(split: data.Split, share: float) -> tuple[data.Split, data.Split | None]:
+    """The images to train on and those held out (None for a share of 0), by `held_out_rows`."""
+    rows = held_out_rows(split.labels, share)
+    if not len(rows):
+        return split, None
+    return split.take(np.delete(np.arange(len(split)), rows)), split.take(rows)
+
+
 def held_out_attack(attack: PGD) -> PGD:
     """The attack that judges an epoch: PGD in norm and radius of the training attack, with at least ten steps.
 
@@ -145,6 +153,15 @@ class Watch:
         """The best epoch of a seed so far; there must be one."""
         return best(self.histories[seed], self._trainer.objective)
 
+    def kept(self, seed: int) -> list[int]:
+        """The steps worth keeping of a seed: of its best epoch, and of the one that was best before.
+
+        The earlier one is needed until the later is safe on disk for every seed.
+        """
+        history = self.histories[seed]
+        bests = {best(history[: n + 1], self._trainer.objective).step for n in range(len(history))}
+        return sorted(bests)[-2:]
+
     def improved(self) -> list[int]:
         """The seeds of which the newest epoch is the best."""
         return [seed for seed, history in self.histories.items() if history and self.best(seed) is history[-1]]
@@ -158,9 +175,12 @@ class Watch:
         """The history of a seed, JSON-ready."""
         return [dataclasses.asdict(end) for end in self.histories[seed]]
 
-    def resume(self, seed: int, history: Iterable[dict[str, Any]]) -> None:
-        """Takes up a history that `to_json` gave."""
-        self.histories[seed] = tuple(EpochEnd(**end) for end in history)
+    def resume(self, seed: int, history: Iterable[dict[str, Any]], steps: Sequence[int]) -> None:
+        """Takes up a history that `to_json` gave, without best epochs that are no longer among the saved `steps`."""
+        ends = [EpochEnd(**end) for end in history]
+        while ends and best(ends, self._trainer.objective).step not in steps:
+            ends.remove(best(ends, self._trainer.objective))
+        self.histories[seed] = tuple(ends)
 
 
 def _accuracies(
