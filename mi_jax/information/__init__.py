@@ -5,6 +5,7 @@ All values are in nats. This package knows nothing of models, data or training.
 
 from mi_jax.information.binning import Binning, binning
 from mi_jax.information.kde import KDE, kde
+from mi_jax.information.monte_carlo import MonteCarlo, monte_carlo
 from mi_jax.information.noise import noise_grid, noise_variance
 
-__all__ = ["KDE", "Binning", "binning", "kde", "noise_grid", "noise_variance"]
+__all__ = ["KDE", "Binning", "MonteCarlo", "binning", "kde", "monte_carlo", "noise_grid", "noise_variance"]

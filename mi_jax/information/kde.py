@@ -5,13 +5,14 @@ Values in nats of the empirical mixture of the given rows; nothing here samples 
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from mi_jax.errors import InputError
-from mi_jax.information import _pairwise
+from mi_jax.information import _pairwise, _tiles
 from mi_jax.information._input import Activations, as_activations, as_labels, as_variances, check_finite
 from mi_jax.information._ladder import ladder
 
@@ -68,8 +69,9 @@ def kde(
     *,
     noise_variance: Any,
     num_classes: int | None = None,
-    precision: _pairwise.Precision | None = None,
+    precision: _tiles.Precision | None = None,
     tolerance: float = 5e-6,
+    mesh: Mesh | None = None,
     layer: str = "t",
 ) -> KDE:
     """Bound I(X;T) and I(T;Y) of T = t + N(0, noise_variance I), in nats.
@@ -81,7 +83,8 @@ def kde(
       num_classes: number of classes; by default the largest label plus one.
       precision: of the matrix product; default float64 for float64 input, else float32. "tf32" and "bfloat16" round the
         centred rows.
-      tolerance: largest error indicator in nats before the pass is repeated in float64.
+      tolerance: largest error of the arithmetic, in nats, before the pass is repeated in float64.
+      mesh: devices that share the pairs; by default those over which t is spread.
       layer: name for messages.
 
     Raises InputError for non-finite, integer or empty activations, fewer than two rows, labels that do not fit, fewer
@@ -99,16 +102,18 @@ def kde(
     variances, scalar = as_variances(noise_variance)
     labels, classes = (np.zeros(len(x), np.int32), 1) if y is None else as_labels(y, len(x), num_classes)
     precision = precision or ("float64" if x.dtype == np.float64 else "float32")
-    total, own, error = _sums(x, labels, variances, classes, precision)
-    if not np.isfinite(error).all():
+    mesh = mesh or _tiles.mesh_of(x)
+    sums = _sums(x, labels, variances, classes, precision, mesh)
+    if not np.isfinite(sums.error).all():
         check_finite(x, layer)  # finite input that overflows float32 goes on to the fall-back
-    if precision != "float64" and not (error <= tolerance).all():
+    if precision != "float64" and not (sums.error <= tolerance).all():
         precision = "float64"
-        total, own, error = _sums(x, labels, variances, classes, precision)
-        if not np.isfinite(error).all():
-            raise InputError(f"{layer} is too large for its squared distances to be finite: rescale it first.")
-    bounds = _bounds(total, own, labels if y is not None else None, classes)
-    bounds |= {"error": error, "noise_variance": variances}
+        sums = _sums(x, labels, variances, classes, precision, mesh)
+    if not np.isfinite(sums.error).all():
+        check_finite(x, layer)
+        raise InputError(f"{layer} is too large for its squared distances to be finite: rescale it first.")
+    bounds = _bounds(sums.total, sums.own, labels if y is not None else None, classes)
+    bounds |= {"error": sums.error + sums.rounding, "noise_variance": variances}
     if scalar:
         bounds = {name: _scalar(value) for name, value in bounds.items()}
     return KDE(**bounds, n=len(x), precision=precision)
@@ -121,26 +126,46 @@ def _scalar(value: np.ndarray | None) -> Any:
     return value[0].item() if value.ndim == 1 else value[0]
 
 
-def _sums(
-    x: Activations, labels: np.ndarray, variances: np.ndarray, classes: int, precision: _pairwise.Precision
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return kernel sums [upper | lower, s, n], total and own-class, in float64, and the error indicator [s].
+class _Sums(NamedTuple):
+    total: np.ndarray
+    own: np.ndarray
+    """Kernel sums [upper | lower, s, n] in float64."""
+    error: np.ndarray
+    """Indicator [s] of the error of the arithmetic."""
+    rounding: np.ndarray
+    """The part of it that comes from rows rounded on purpose; more precise sums of the same rows would not help."""
 
-    A rounding error e in a distance moves J by at most e/c times the weight of the pairs it concerns: pairs other than
-    the diagonal for the norms, pairs of different classes for the products with the class centres.
+
+def _sums(
+    x: Activations,
+    labels: np.ndarray,
+    variances: np.ndarray,
+    classes: int,
+    precision: _tiles.Precision,
+    mesh: Mesh | None,
+) -> _Sums:
+    """Take the pass over the pairs and judge it.
+
+    A rounding error e in a distance moves J by at most e/c times the weight of the pairs it concerns: all but the
+    diagonal for the norms, pairs of different classes for the products with class centres. Rounding the rows moves
+    each coordinate independently, which averages out over features.
     """
     scales = np.concatenate([2 * variances, 8 * variances])
     steps = ladder(scales)
     with jax.enable_x64(precision == "float64"):
         sums = _pairwise.pair_sums(
-            x, labels, 1 / steps.bases, num_classes=classes, powers=steps.powers, precision=precision
+            x, labels, 1 / steps.bases, num_classes=classes, powers=steps.powers, precision=precision, mesh=mesh
         )
         total, own = (np.asarray(s, np.float64)[steps.index] for s in (sums.total, sums.own))
     eps = float(np.finfo(np.float64 if precision == "float64" else np.float32).eps)
     share, other = np.mean(1 - 1 / total, axis=1), np.mean(1 - own / total, axis=1)
-    error = eps * (float(sums.max_norm) * share + float(sums.max_cross) * other) / scales
+    coarse = {"tf32": 2.0**-11, "bfloat16": 2.0**-8}.get(precision, 0.0) / math.sqrt(x.shape[1])
+    with np.errstate(invalid="ignore"):  # overflow is what the indicator is asked about
+        error = eps * (float(sums.max_norm) * share + float(sums.max_cross) * other) / scales
+        rounding = coarse * float(sums.max_norm) * share / scales
     shape = (2, len(variances), -1)
-    return total.reshape(shape), own.reshape(shape), error.reshape(shape).max(axis=(0, 2))
+    error, rounding = (e.reshape(shape).max(axis=(0, 2)) for e in (error, rounding))
+    return _Sums(total.reshape(shape), own.reshape(shape), error, rounding)
 
 
 def _bounds(total: np.ndarray, own: np.ndarray, labels: np.ndarray | None, classes: int) -> dict[str, Any]:

@@ -1,0 +1,120 @@
+"""Sums over the mixture at noisy points: for every row i and noise z, sum_j exp(-(|x_i + z - x_j|^2 - |z|^2) / 2 s2).
+
+The exponent is -d_ij / 2 s2 - h_ij / s with h_ij = g.(x_i - x_j) and z = s g, so one product per draw serves every
+noise level, and -g costs nothing more. It is 0 for j = i and at most (g.u)^2 / 2 for a unit vector u: the largest over
+all pairs stays near log n^2, so float32 cannot overflow and no running maximum is needed. Sums are kept by blocks of j,
+which is what the delete-block jackknife needs. No entropies here.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh
+
+from mi_jax.information import _tiles
+from mi_jax.information._tiles import Precision, Rows
+
+
+@functools.partial(jax.jit, static_argnames="precision")
+def _draw(
+    key: jax.Array, a: jax.Array, centres: jax.Array, *, precision: Precision
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return noise g [rows, width] for a feature chunk, g_i . a_i, and g_i . m_l [rows, classes]."""
+    g = jax.random.normal(key, a.shape, centres.dtype)
+    return g.astype(a.dtype), jnp.sum(g * a, axis=1), _tiles.dot(g, centres, "float32")
+
+
+@functools.lru_cache
+def _sum_step(tile: int, blocks: int, mesh: Mesh | None) -> Callable[..., jax.Array]:
+    """Return the compiled step that adds sums [tiles, levels, sign, total | own, tile, blocks]."""
+
+    def add(sums: jax.Array, products: jax.Array, ahead: jax.Array, behind: jax.Array, terms: tuple[jax.Array, ...],
+            noise: tuple[jax.Array, jax.Array], pairs: jax.Array, deviation: jax.Array) -> jax.Array:  # fmt: skip
+        norms, w, labels = terms
+        self_product, along = noise
+        part = functools.partial(lax.dynamic_slice_in_dim, slice_size=tile)
+        by_tile = labels.reshape(-1, tile)
+        block = jax.nn.one_hot(jnp.arange(len(labels)) % blocks, blocks, dtype=norms.dtype)
+
+        def one_side(i: jax.Array, j: jax.Array, d: jax.Array, cross: jax.Array) -> jax.Array:
+            """Sums for the rows of tile i over the rows of tile j: [levels, sign, total | own, tile, blocks]."""
+            h = part(self_product, i * tile)[:, None] - cross
+            if w.shape[1] > 1:
+                hot_i, hot_j = (jax.nn.one_hot(by_tile[k], w.shape[1], dtype=d.dtype) for k in (i, j))
+                v = part(along, i * tile)
+                v = jnp.sum(v * hot_i, axis=1, keepdims=True) - v
+                h = h + jnp.where(by_tile[i][:, None] == by_tile[j][None, :], 0, _tiles.dot(v, hot_j, "float32"))
+            h = jnp.where(jnp.eye(tile, dtype=bool) & (i == j), 0, h)
+            members = part(block, j * tile)
+
+            def level(s: jax.Array, d: jax.Array) -> jax.Array:
+                near = -d / (2 * s * s)
+                return jnp.stack([_tiles.dot(jnp.exp(near + sign * h / s), members.T, "float32") for sign in (1, -1)])
+
+            total = own = lax.map(lambda s: level(s, d), deviation)
+            if w.shape[1] > 1:
+                same = by_tile[i][:, None] == by_tile[j][None, :]
+                own = lax.cond(
+                    (by_tile[i, -1] >= by_tile[j, 0]) & (by_tile[j, -1] >= by_tile[i, 0]),
+                    lambda: lax.map(lambda s: level(s, jnp.where(same, d, jnp.inf)), deviation),
+                    lambda: jnp.zeros_like(total),
+                )
+            return jnp.stack([total, own], axis=2)
+
+        def one(p: jax.Array, sums: jax.Array) -> jax.Array:
+            i, j = jnp.maximum(pairs[p], 0)
+            d = _tiles.distances(i, j, products[p], norms, w, labels)
+            real = pairs[p, 0] >= 0
+            sums = sums.at[i].add(jnp.where(real, one_side(i, j, d, ahead[p]), 0))
+            return sums.at[j].add(jnp.where(real & (i != j), one_side(j, i, d.T, behind[p]), 0))
+
+        return lax.fori_loop(0, pairs.shape[0], one, sums)
+
+    return _tiles.spread(add, mesh, (False, True, True, True, False, False, True, False), total=True)
+
+
+def mixture_sums(
+    t: Rows,
+    y: np.ndarray,
+    deviation: Rows,
+    key: jax.Array,
+    *,
+    num_classes: int,
+    blocks: int,
+    precision: Precision = "float32",
+    tile: int | None = None,
+    mesh: Mesh | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Return sums [levels, sign, total | own, n, blocks] for one antithetic pair of noises per row, and max |a_i|^2.
+
+    t float [n, d], y int [n] on the host; rows keep the order of `_tiles.sort_rows`, in which row j belongs to block
+    j mod blocks. `deviation` [levels] is the standard deviation of the noise. Pure in t, deviation and key.
+    """
+    n, d = t.shape
+    dtype = jnp.float64 if precision == "float64" else jnp.float32
+    tile, width = tile or _tiles.tile_height(n), _tiles.chunk_width(d)
+    tiles = -(-n // tile)
+    rows = tile * tiles
+    layout = _tiles.sort_rows(np.asarray(y), num_classes)
+    gram, add = _tiles.gram_step(tile, precision, mesh), _sum_step(tile, blocks, mesh)
+    deviation = jnp.asarray(deviation, dtype)
+    sums, terms = jnp.zeros((tiles, len(deviation), 2, 2, tile, blocks), dtype), None
+    for pairs in _tiles.tile_pairs(tiles, tile, np.dtype(dtype).itemsize, 3, mesh):
+        products, ahead, behind = (jnp.zeros((len(pairs), tile, tile), dtype) for _ in range(3))
+        terms = noise = None
+        for c, x in enumerate(_tiles.chunks(t, width, dtype)):
+            a, centres, part = _tiles.centre(x, layout, rows=rows, precision=precision)
+            g, *projected = _draw(jax.random.fold_in(key, c), a, centres, precision=precision)
+            products = gram(products, a, a, pairs)
+            ahead, behind = gram(ahead, g, a, pairs), gram(behind, g, a, pairs[:, ::-1])
+            terms = part if terms is None else jax.tree.map(jnp.add, terms, part)
+            noise = tuple(projected) if noise is None else jax.tree.map(jnp.add, noise, tuple(projected))
+        assert terms is not None
+        padded = _tiles.cross_terms(terms, layout, rows=rows)
+        sums = sums + add(jnp.zeros_like(sums), products, ahead, behind, padded, noise, pairs, deviation)
+    assert terms is not None
+    return jnp.moveaxis(sums, 0, 3).reshape(*sums.shape[1:4], rows, blocks)[..., :n, :], terms.norms.max()

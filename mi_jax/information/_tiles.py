@@ -1,0 +1,205 @@
+"""Rows sorted by label and centred by class, in chunks of features; and the products of their tiles.
+
+Half of every pairwise estimator: what is summed over features. What is done with the distances is in `_pairwise` and
+`_mixture`.
+
+Row i of class k is stored as a_i = x_i - m_k; its distance to row j of class l is
+|a_i|^2 + |a_j|^2 - 2 a_i.a_j + W[i, l] + W[j, k] with W[i, l] = 2 a_i.(m_k - m_l) + |m_k - m_l|^2 / 2, which is exactly
+0 for k = l. A far-off mean, of the layer or of a class, so never enters a difference of large numbers. All parts are
+sums over features, taken in chunks of one fixed width: a wide layer need not be resident, and layers of different width
+share one compiled function.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import core, lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+Precision = Literal["float64", "float32", "tf32", "bfloat16"]
+Rows = np.ndarray | jax.Array
+_DOT = {
+    "float64": lax.Precision.HIGHEST,
+    "float32": lax.Precision.HIGHEST,
+    "tf32": lax.Precision.HIGH,
+    "bfloat16": lax.Precision.DEFAULT,
+}
+_BLOCK_BYTES = 2**28
+"""Memory on one device for the tile products that are under way."""
+
+
+class Layout(NamedTuple):
+    """Rows sorted by label, and where each class begins in that order."""
+
+    order: Rows
+    labels: Rows
+    first: Rows
+    counts: Rows
+
+
+class Terms(NamedTuple):
+    """What distances need beside the tile products; every field is a sum over features."""
+
+    norms: jax.Array
+    """[n]: |a_i|^2."""
+    cross: jax.Array
+    """[n, classes]: a_i . m_l."""
+    centres: jax.Array
+    """[classes, classes]: |m_k - m_l|^2."""
+
+
+def sort_rows(y: np.ndarray, num_classes: int) -> Layout:
+    """Sort rows by label, on the host: labels are never traced."""
+    order = np.argsort(y, kind="stable")
+    labels = y[order]
+    first, last = (np.searchsorted(labels, np.arange(num_classes), side=side) for side in ("left", "right"))
+    parts = (order, labels, np.minimum(first, len(y) - 1), last - first)
+    return Layout(*(part.astype(np.int32) for part in parts))
+
+
+def tile_height(n: int) -> int:
+    """Return the tile height for n rows: large enough for the matrix product, small enough to profit from symmetry."""
+    target = 2048 if jax.default_backend() != "cpu" else (256 if n <= 2048 else 512)
+    count = -(-n // target)
+    return -(-n // count // 8) * 8
+
+
+def chunk_width(d: int) -> int:
+    """Return the width of a feature chunk: one for narrow and one for wide layers."""
+    wide = 2048 if jax.default_backend() == "cpu" else 8192
+    return 128 if d <= 128 else wide
+
+
+def tile_pairs(tiles: int, tile: int, itemsize: int, blocks: int, mesh: Mesh | None) -> list[np.ndarray]:
+    """Return the pairs i <= j of tiles, int32 [p, 2], in groups whose products fit in memory.
+
+    `blocks` tile products are held for each pair. With a mesh every group is filled up with (-1, -1) to a multiple of
+    its devices.
+    """
+    pairs = np.stack(np.triu_indices(tiles), axis=1).astype(np.int32)
+    devices = mesh.size if mesh is not None else 1
+    size = devices * max(1, _BLOCK_BYTES // (tile * tile * itemsize * blocks))
+    groups = [pairs[begin : begin + size] for begin in range(0, len(pairs), size)]
+    return [np.pad(g, ((0, -len(g) % devices), (0, 0)), constant_values=-1) for g in groups]
+
+
+def mesh_of(t: Rows) -> Mesh | None:
+    """Return the mesh over which an array is already spread, if any."""
+    if isinstance(t, jax.Array) and not isinstance(t, core.Tracer) and isinstance(t.sharding, NamedSharding):
+        mesh = t.sharding.mesh
+        return mesh if isinstance(mesh, Mesh) and mesh.size > 1 else None
+    return None
+
+
+def spread(
+    step: Callable[..., Any], mesh: Mesh | None, sharded: tuple[bool, ...], *, total: bool
+) -> Callable[..., Any]:
+    """Compile a step over tile pairs; with a mesh each device takes its part of the arguments marked as sharded.
+
+    The result is added over devices when `total`, and stays sharded otherwise. The first argument is donated.
+    """
+    if mesh is None:
+        return jax.jit(step, donate_argnums=0)
+    names = mesh.axis_names
+    split, whole = PartitionSpec(names), PartitionSpec()
+    body = (lambda *args: lax.psum(step(*args), names)) if total else step
+    specs = tuple(split if s else whole for s in sharded)
+    mapped = jax.shard_map(body, mesh=mesh, in_specs=specs, out_specs=whole if total else split, check_vma=False)
+    return jax.jit(mapped)
+
+
+def dot(a: jax.Array, b: jax.Array, precision: Precision) -> jax.Array:
+    """Return a b^T for rows [m, d] and [n, d], accumulated in float32 or wider."""
+    wide = jnp.float64 if a.dtype == jnp.float64 else jnp.float32
+    dims = (((1,), (1,)), ((), ()))
+    return lax.dot_general(a, b, dims, precision=_DOT[precision], preferred_element_type=wide)
+
+
+def _round(a: jax.Array, precision: Precision) -> jax.Array:
+    """Round rows to what the matrix unit will read, so that norms and products are of the same numbers."""
+    if precision == "tf32":
+        return lax.reduce_precision(a, exponent_bits=8, mantissa_bits=10)
+    return a.astype(jnp.bfloat16) if precision == "bfloat16" else a
+
+
+@functools.partial(jax.jit, static_argnames=("rows", "precision"))
+def centre(x: jax.Array, layout: Layout, *, rows: int, precision: Precision) -> tuple[jax.Array, jax.Array, Terms]:
+    """Sort and centre one feature chunk: rows [rows, width] padded with zeros, class centres, and the terms.
+
+    The first row of a class is subtracted before its mean is taken: a constant class then gives exact zeros.
+    """
+    onehot = jax.nn.one_hot(layout.labels, layout.first.shape[0], dtype=x.dtype)
+    x = x[layout.order]
+    firsts = x[layout.first]
+    a = x - firsts[layout.labels]
+    means = lax.dot_general(onehot, a, (((0,), (0,)), ((), ())), precision=lax.Precision.HIGHEST)
+    means = means / jnp.maximum(layout.counts, 1).astype(x.dtype)[:, None]
+    a = _round(a - means[layout.labels], precision)
+    centres = (firsts - firsts[0]) + means
+    wide = a.astype(x.dtype)
+    apart = lax.map(lambda m: jnp.sum((m - centres) ** 2, axis=1), centres)
+    terms = Terms(jnp.sum(wide * wide, axis=1), dot(wide, centres, "float32"), apart)
+    return jnp.pad(a, ((0, rows - x.shape[0]), (0, 0))), centres, terms
+
+
+@functools.lru_cache
+def gram_step(tile: int, precision: Precision, mesh: Mesh | None) -> Callable[..., jax.Array]:
+    """Return the compiled step (products [p, tile, tile], a, b, pairs) -> products + a_i b_j^T for each tile pair."""
+
+    def add(products: jax.Array, a: jax.Array, b: jax.Array, pairs: jax.Array) -> jax.Array:
+        def one(p: jax.Array, products: jax.Array) -> jax.Array:
+            i, j = jnp.maximum(pairs[p], 0) * tile
+            left, right = lax.dynamic_slice_in_dim(a, i, tile), lax.dynamic_slice_in_dim(b, j, tile)
+            return products.at[p].add(dot(left, right, precision))
+
+        return lax.fori_loop(0, pairs.shape[0], one, products)
+
+    return spread(add, mesh, (True, False, False, True), total=False)
+
+
+@functools.partial(jax.jit, static_argnames="rows")
+def cross_terms(terms: Terms, layout: Layout, *, rows: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return norms [rows], W [rows, classes] and labels [rows], padded with infinity, 0 and a class of its own."""
+    n, classes = terms.cross.shape
+    apart = terms.centres[layout.labels]
+    along = jnp.take_along_axis(terms.cross, layout.labels[:, None], axis=1) - terms.cross
+    other = layout.labels[:, None] != jnp.arange(classes)
+    w = jnp.where(other, 2 * along + 0.5 * apart, 0)
+    norms = jnp.pad(terms.norms, (0, rows - n), constant_values=jnp.inf)
+    labels = jnp.pad(layout.labels, (0, rows - n), constant_values=classes)
+    return norms, jnp.pad(w, ((0, rows - n), (0, 0))), labels
+
+
+def distances(
+    i: jax.Array, j: jax.Array, product: jax.Array, norms: jax.Array, w: jax.Array, labels: jax.Array
+) -> jax.Array:
+    """Return the squared distances [tile, tile] of tiles i and j; infinite for padding, exactly 0 on the diagonal."""
+    tile, classes = product.shape[0], w.shape[1]
+    part = functools.partial(lax.dynamic_slice_in_dim, slice_size=tile)
+    d = part(norms, i * tile)[:, None] + part(norms, j * tile)[None, :] - 2 * product
+    if classes > 1:
+        hot_i, hot_j = (jax.nn.one_hot(part(labels, k * tile), classes, dtype=w.dtype) for k in (i, j))
+        left = jnp.concatenate([part(w, i * tile), hot_i], axis=1)
+        right = jnp.concatenate([hot_j, part(w, j * tile)], axis=1)
+        d = d + dot(left, right, "float32")
+    return jnp.where(jnp.eye(tile, dtype=bool) & (i == j), 0, jnp.maximum(d, 0))
+
+
+@functools.partial(jax.jit, static_argnames="width")
+def _slice(t: jax.Array, start: jax.typing.ArrayLike, *, width: int) -> jax.Array:
+    return lax.dynamic_slice_in_dim(t, start, width, axis=1)
+
+
+def chunks(t: Rows, width: int, dtype: Any) -> Iterator[jax.Array]:
+    """Yield [n, width] pieces of t on the device, the last one filled up with zeros; numpy arrays stay on the host."""
+    full = t.shape[1] // width * width
+    for start in range(0, full, width):
+        piece = t[:, start : start + width] if isinstance(t, np.ndarray) else _slice(t, start, width=width)
+        yield jnp.asarray(piece, dtype)
+    if full < t.shape[1]:
+        xp = np if isinstance(t, np.ndarray) else jnp
+        yield jnp.asarray(xp.pad(t[:, full:], ((0, 0), (0, width - t.shape[1] + full))), dtype)

@@ -1,0 +1,111 @@
+"""Monte-Carlo values against a dense reference, closed forms and the bounds; their errors against what is seen."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from mi_jax.errors import InputError
+from mi_jax.information import kde, monte_carlo
+
+GOLDEN = json.loads(Path(__file__).with_name("golden.json").read_text())
+_spec = importlib.util.spec_from_file_location("make_golden", Path(__file__).with_name("make_golden.py"))
+assert _spec is not None
+assert _spec.loader is not None
+reference = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(reference)
+
+
+@pytest.mark.parametrize("case", reference.GAUSSIANS)
+def test_value_agrees_with_the_dense_reference_and_lies_between_the_bounds(case, key):
+    seed, n, d, variance = case
+    x = np.random.default_rng(seed).standard_normal((n, d)).astype(np.float32)
+    got = monte_carlo(x, noise_variance=variance, key=key, draws=16)
+    want = GOLDEN["mixture"][str(seed)]
+    assert abs(got.i_tx - want["value"]) < 4 * np.hypot(got.i_tx_stderr, want["stderr"])
+    bounds = kde(x, noise_variance=variance)
+    assert bounds.i_tx_lower < got.i_tx < bounds.i_tx_upper
+
+
+def test_two_atoms_have_the_closed_form_of_the_binary_channel(key):
+    x = np.repeat(np.array([[1.0], [-1.0]], np.float32), 100, axis=0)
+    y = np.repeat([0, 1], 100)
+    exact = [0.3368308203, 0.6327201937, 0.6908988385]
+    got = monte_carlo(x, y, noise_variance=[1.0, 0.25, 0.1], key=key, draws=40)
+    assert got.i_tx_stderr.max() < 0.01
+    assert (np.abs(got.i_tx - exact) < 4 * got.i_tx_stderr).all()
+    np.testing.assert_allclose(got.i_ty, got.i_tx, atol=1e-5)  # the label is the atom
+
+
+def test_levels_from_the_same_draws_equal_levels_alone(key):
+    r = np.random.default_rng(1)
+    x, y = r.standard_normal((60, 300)).astype(np.float32), r.integers(0, 3, 60)
+    many = monte_carlo(x, y, noise_variance=[1.0, 30.0, 300.0], key=key)
+    one = monte_carlo(x, y, noise_variance=30.0, key=key)
+    assert one.i_tx == pytest.approx(many.i_tx[1], abs=1e-6)
+    assert one.i_ty_sampling_error == pytest.approx(many.i_ty_sampling_error[1], rel=1e-4)
+
+
+def test_rotation_of_a_wide_layer_keeps_the_value(key):
+    r = np.random.default_rng(2)
+    x = (5 + r.standard_normal((40, 700))).astype(np.float32)
+    rotated = monte_carlo(x, noise_variance=150.0, key=key, draws=40)
+    direct = monte_carlo(x, noise_variance=150.0, key=key, draws=2)
+    assert abs(rotated.i_tx - direct.i_tx) < 4 * np.hypot(rotated.i_tx_stderr, direct.i_tx_stderr)
+
+
+def test_jackknife_matches_the_spread_over_fresh_samples():
+    values, claimed, noise = [], [], []
+    for seed in range(60):
+        r = np.random.default_rng(seed)
+        x, y = r.standard_normal((120, 2)).astype(np.float32), r.integers(0, 2, 120)
+        x[:, 0] += 1.5 * y
+        got = monte_carlo(x, y, noise_variance=0.5, key=jax.random.key(seed))
+        values.append((got.i_tx, got.i_ty))
+        claimed.append((got.i_tx_sampling_error, got.i_ty_sampling_error))
+        noise.append((got.i_tx_stderr, got.i_ty_stderr))
+    ratio = np.sqrt(np.mean(np.square(claimed), axis=0)) / np.std(values, axis=0)
+    assert (ratio > 0.75).all()
+    assert (ratio < 1.45).all()
+    assert (np.mean(noise, axis=0) < np.mean(claimed, axis=0)).all()
+
+
+def test_constant_layer_gives_zero(key):
+    got = monte_carlo(np.full((30, 4), 2.5, np.float32), np.arange(30) % 3, noise_variance=0.1, key=key)
+    assert got.i_tx == 0
+    assert got.i_ty == 0
+
+
+@pytest.mark.parametrize(("options", "says"), [({"draws": 3}, "antithetic"), ({"blocks": 1}, "jackknife")])
+def test_bad_options_are_named(options, says, key):
+    with pytest.raises(InputError, match=says):
+        monte_carlo(np.eye(4, dtype=np.float32), noise_variance=0.1, key=key, **options)
+
+
+def test_eight_devices_equal_one():
+    program = """
+        import jax, numpy as np
+        from jax.sharding import NamedSharding, PartitionSpec
+        from mi_jax.information import kde, monte_carlo, _tiles
+        _tiles.tile_height = lambda n: 40
+        r = np.random.default_rng(0)
+        x, y = r.standard_normal((200, 30)).astype(np.float32), r.integers(0, 4, 200)
+        mesh = jax.make_mesh((8,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
+        spread = jax.device_put(x, NamedSharding(mesh, PartitionSpec("rows")))
+        options = dict(noise_variance=[1.0, 8.0], num_classes=4)
+        one, host, rows = (kde(t, y, mesh=m, **options) for t, m in ((x, None), (x, mesh), (spread, None)))
+        for name in ("i_tx_upper", "i_tx_lower", "i_ty_upper", "i_ty_certified_lower"):
+            for other in (host, rows):
+                np.testing.assert_allclose(getattr(one, name), getattr(other, name), atol=1e-6)
+        draws = [monte_carlo(t, y, key=jax.random.key(0), **options).i_ty for t in (x, spread)]
+        np.testing.assert_allclose(*draws, atol=1e-5)
+    """
+    env = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu", "PATH": ""}
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
