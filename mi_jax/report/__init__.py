@@ -1,5 +1,9 @@
-"""The report of a run: figures, claims and one self-contained page, made from its records alone."""
+"""The report of a run: figures, claims and one self-contained page, made from its records alone.
 
+It never touches live objects: a run directory is all it takes.
+"""
+
+from mi_jax.report.evidence import Evidence, read
 from mi_jax.report.page import build
 
-__all__ = ["build"]
+__all__ = ["Evidence", "build", "read"]

@@ -37,6 +37,7 @@ def evaluate(evidence: Evidence, *, baseline: str = "nt", treated: str = "at") -
 
 def _same_trend(evidence: Evidence, pair: tuple[str, str]) -> Claim:
     first, second = map(name_of, pair)
+    first_ruler, *_, last_ruler = rulers(evidence)
     findings = [
         _trend_finding(evidence, ruler, quantity, label, conditions)
         for ruler in rulers(evidence)
@@ -60,7 +61,7 @@ def _same_trend(evidence: Evidence, pair: tuple[str, str]) -> Claim:
         f"and nothing finer; the correlation between different {first} seeds is given as the value that “the same” "
         "has in this run.",
         findings=tuple(findings),
-        figures=tuple(f"information_epochs_{q}_upper_{ruler}" for q in INFORMATION for ruler in rulers(evidence)),
+        figures=tuple(f"information_epochs_{q}_upper_{r}" for q in INFORMATION for r in (first_ruler, last_ruler)),
     )
 
 

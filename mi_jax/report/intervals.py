@@ -59,8 +59,9 @@ def wilson(rate: float, n: int) -> tuple[float, float]:
 def over_seeds(rows: Table, by: Sequence[str]) -> Table:
     """Mean and 95 % t-interval over seeds of `value` for each combination of the columns `by`.
 
-    Returns the columns `by`, `mean`, `low`, `high`, `seeds`, `saturated` (in any seed) and `n` (smallest), sorted by
-    `by`. Rows of one seed in one combination are averaged first, so that only seeds count as independent.
+    Returns the columns `by`, `mean`, `low`, `high`, the `least` and the `most` of the seeds, `seeds`, `saturated` (in
+    any seed) and `n` (smallest), sorted by `by`. Rows of one seed in one combination are averaged first, so that only
+    seeds count as independent.
     """
     keys = list(by)
     groups = rows.assign(saturated=rows["saturated"].fillna(False).astype(bool)).groupby([*keys, "seed"], dropna=False)
@@ -70,6 +71,8 @@ def over_seeds(rows: Table, by: Sequence[str]) -> Table:
         .agg(
             mean=("value", "mean"),
             spread=("value", "std"),
+            least=("value", "min"),
+            most=("value", "max"),
             seeds=("value", "count"),
             saturated=("saturated", "max"),
             n=("n", "min"),

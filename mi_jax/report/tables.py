@@ -90,8 +90,8 @@ def _verdict(claim: Claim, ruler: str | None) -> str:
 def _value(finding: Finding) -> str:
     signed = finding.unit in ("bits", "nats", "points")
     symbol = "\N{GREEK SMALL LETTER RHO} = " if finding.unit == "correlation" else ""
-    return f"{symbol}{number(finding.value, finding.unit, signed=signed)} "
-    f"{interval(finding.low, finding.high, finding.unit)}"
+    ends = interval(finding.low, finding.high, finding.unit)
+    return f"{symbol}{number(finding.value, finding.unit, signed=signed)} {ends}"
 
 
 def _method(found: Sequence[Claim]) -> str:

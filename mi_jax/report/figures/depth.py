@@ -29,9 +29,11 @@ def _draw_depth(evidence: Evidence) -> Figure:
             panels[i, j].set_title(f"{INFORMATION[symbol]}, {RULER_NAMES[rule]}", loc="left")
         shown.append(rows_of(evidence, "i_tx_upper", rule))
         panels[i, 0].set_ylabel(unit_of(shown[-1]))
+    last = pd.concat([at_the_end(rows) for rows in shown])
+    handles = handles_of(evidence, last)
     for j, symbol in enumerate(INFORMATION):
-        finish_panels(evidence, at_the_end(shown[0]), symbol, list(panels[:, j]))
-    style.legend_above(figure, handles_of(evidence, pd.concat([at_the_end(rows) for rows in shown])))
+        handles += finish_panels(evidence, last, symbol, list(panels[:, j]))
+    style.legend_above(figure, handles)
     return figure
 
 
@@ -45,13 +47,13 @@ def _draw_depth_panel(axes: Axes, evidence: Evidence, symbol: str, rule: str) ->
         colour, line = style.colour_of(training, evidence.trainings), style.line_of(inputs)
         part = part.set_index("layer").reindex(layers)
         x = np.arange(len(layers)) + 0.09 * (i - (len(parts) - 1) / 2)
-        axes.plot(x, part["mean"], color=colour, linestyle=line)
+        style.draw_line(axes, x, part["mean"], color=colour, linestyle=line)
         style.draw_whiskers(axes, x, part, colour=colour)
         style.draw_marks(axes, x, part["mean"], part["saturated"].eq(True).to_numpy(dtype=bool), colour=colour)
         if inputs == "clean" and training in low.columns and training in high.columns:
             ends = low[training].reindex(layers), high[training].reindex(layers)
             axes.fill_between(np.arange(len(layers)), *ends, color=colour, alpha=0.13, linewidth=0)
-            axes.plot(np.arange(len(layers)), ends[0], color=colour, linewidth=0.7, alpha=0.6)
+            style.draw_line(axes, np.arange(len(layers)), ends[0], color=colour, linewidth=0.7, alpha=0.6)
     style.layer_axis(axes, layers)
 
 
@@ -105,17 +107,17 @@ def _draw_difference(evidence: Evidence) -> Figure:
             part = part.set_index("layer").reindex(layers)
             x = np.arange(len(layers)) + 0.16 * (i - (len(parts) - 1) / 2)
             colour, line = style.colour_of(training, evidence.trainings), style.line_of(inputs)
-            (curve,) = axes.plot(x, part["mean"], color=colour, linestyle=line, linewidth=1.0)
+            curve = style.draw_line(axes, x, part["mean"], color=colour, linestyle=line, linewidth=1.0)
             style.draw_whiskers(axes, x, part, colour=colour)
             hollow_here = part["saturated"].eq(True).to_numpy(dtype=bool)
-            style.draw_marks(axes, x, part["mean"], hollow_here, colour=colour, size=5)
+            style.draw_marks(axes, x, part["mean"], hollow_here, colour=colour, size=5.0)
             curve.set_label(f"{name_of(training)} {MINUS} {name_of(baseline)}, {inputs}")
             handles[curve.get_label()] = curve
         hollow = hollow or bool(table["saturated"].any())
-        axes.axhline(0, color="#222222", linewidth=0.8)
+        style.draw_zero(axes)
         axes.set_title(RULER_NAMES[rule], loc="left")
         style.layer_axis(axes, layers)
-    style.fit_to_means(panels)
+    style.fit(panels)
     panels[0].set_ylabel("difference of I(X;T) (bits)")
     extra = style.condition_handles([], [], hollow=hollow)
     style.legend_above(figure, [*handles.values(), *extra])

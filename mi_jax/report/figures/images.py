@@ -40,7 +40,7 @@ def _draw(evidence: Evidence) -> Figure:
         for i, (training, twins) in enumerate(found.adversarial.items()):
             before, after = found.predicted_clean[training][j], found.predicted_adversarial[training][j]
             wrong = after != found.labels[j]
-            text = name[after] if before == after else f"{name[before]} → {name[after]}"
+            text = name[after] if before == after else f"→ {name[after]}"
             _show(panels[1 + 2 * i, j], twins[j], text, colour="#B00020" if wrong else "#1B5E20")
             _show(panels[2 + 2 * i, j], 0.5 + factor * (twins[j] - found.images[j]), "")
     labels = ["clean"]
@@ -70,8 +70,8 @@ def _caption(evidence: Evidence) -> str:
     return (
         f"{count} test images, the adversarial twin of each made against each training ({found.attack}), and the "
         f"difference, amplified {_factor(found)} times around grey. Above a clean image its class; above a twin the "
-        "class predicted (before → after the attack where they differ), red where the twin is misclassified, green "
-        "where it is not. First seed."
+        "class predicted, with an arrow where the attack changed it, red where it is wrong, green where it is right. "
+        "First seed."
     )
 
 

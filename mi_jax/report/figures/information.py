@@ -38,13 +38,15 @@ def layers_of(evidence: Evidence, rows: Table) -> list[str]:
 
 
 def ceiling_of(evidence: Evidence, rows: Table, symbol: str) -> tuple[float, str] | None:
-    """What no estimate can exceed, in bits: log2 N for I(X;T), H(Y) for I(T;Y) where the class sizes are recorded."""
+    """What no estimate can exceed, in bits: log2 N for I(X;T); H(Y) for I(T;Y), or log2 of the K classes."""
     if symbol == "i_tx":
         n = rows["n"].dropna()
         return (math.log2(int(n.min())), "log₂ N") if len(n) else None
     classes = evidence.select(quantity="i_tx_given_y_upper", inputs="clean").drop_duplicates("subset")["n"].dropna()
-    if classes.empty or classes.sum() == 0:
+    if classes.empty:
         return None
+    if int(classes.sum()) not in set(rows["n"].dropna()):
+        return math.log2(len(classes)), "log₂ K"
     shares = classes.to_numpy(dtype=float) / float(classes.sum())
     shares = shares[shares > 0]
     return float(-(shares * np.log2(shares)).sum()), "H(Y)"
@@ -54,7 +56,7 @@ def _draw_epochs(evidence: Evidence, *, quantity: str, rule: str | None, estimat
     rows = rows_of(evidence, quantity, rule, estimator=estimator)
     symbol, layers = quantity[:4], layers_of(evidence, rows)
     table = over_seeds(rows, ["layer", "training", "inputs", "epoch"])
-    columns = min(4, len(layers))
+    columns = min((4, 3, 5), key=lambda wide: -len(layers) % wide) if len(layers) > 4 else len(layers)
     count = math.ceil(len(layers) / columns)
     figure = style.new_figure(0.6 + 1.75 * count)
     panels = style.grid_of(figure, count, columns, sharex=True, sharey=True)
@@ -64,7 +66,7 @@ def _draw_epochs(evidence: Evidence, *, quantity: str, rule: str | None, estimat
             style.draw_curve(axes, curve["epoch"], curve, colour=colour, line=line)
         axes.set_title(layer, loc="left")
     used, empty = panels.flat[: len(layers)], panels.flat[len(layers) :]
-    finish_panels(evidence, rows, symbol, list(used))
+    ceiling = finish_panels(evidence, rows, symbol, list(used))
     for axes in empty:
         axes.set_visible(False)
     for j in range(columns):
@@ -72,17 +74,18 @@ def _draw_epochs(evidence: Evidence, *, quantity: str, rule: str | None, estimat
         style.epoch_axis(panels[lowest, j], rows["epoch"])
         panels[lowest, j].tick_params(labelbottom=True)
     figure.supylabel(f"{INFORMATION[symbol]} ({unit_of(rows)})", fontsize=9)
-    style.legend_above(figure, handles_of(evidence, rows))
+    style.legend_above(figure, handles_of(evidence, rows) + ceiling)
     return figure
 
 
-def finish_panels(evidence: Evidence, rows: Table, symbol: str, panels: Sequence[Axes]) -> None:
-    """Draws the ceiling and gives panels of one quantity the same y-limits."""
+def finish_panels(evidence: Evidence, rows: Table, symbol: str, panels: Sequence[Axes]) -> list[Line2D]:
+    """Draws the ceiling, gives panels of one quantity the same y-limits and returns the ceiling's legend entry."""
     ceiling = ceiling_of(evidence, rows, symbol)
     if ceiling:
-        for i, axes in enumerate(panels):
-            style.draw_ceiling(axes, ceiling[0], ceiling[1] if i == 0 else None)
-    style.fit_to_means(panels)
+        for axes in panels:
+            style.draw_ceiling(axes, ceiling[0])
+    style.fit(panels)
+    return [style.ceiling_handle(f"{ceiling[1]} = {ceiling[0]:.2f} bits")] if ceiling else []
 
 
 def handles_of(evidence: Evidence, rows: Table) -> list[Line2D]:

@@ -4,6 +4,7 @@ It reads rows of both by layer; curves against epoch are another module.
 """
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -39,6 +40,9 @@ def _draw(evidence: Evidence, *, rule: str) -> Figure:
             for layer, colour in zip(layers, colours, strict=True):
                 _draw_path(panels[i, j], here[here["layer"] == layer].sort_values("epoch"), colour)
             panels[i, j].set_title(f"{name_of(training)}, {kind} inputs", loc="left")
+    for side, set_limits in (("x", panels[0, 0].set_xlim), ("y", panels[0, 0].set_ylim)):
+        low, high = table[f"mean_{side}"].min(), table[f"mean_{side}"].max()
+        set_limits(low - 0.08 * (high - low), high + 0.08 * (high - low))
     unit = unit_of(rows_of(evidence, "i_tx_upper", rule))
     figure.supxlabel(f"I(X;T) ({unit})", fontsize=9)
     figure.supylabel(f"I(T;Y) ({unit})", fontsize=9)
@@ -65,9 +69,11 @@ def _draw_path(axes: Axes, path: Table, colour: str) -> None:
         linewidths=0.8,
         zorder=3,
     )
-    end = path.iloc[-1]
-    reach = [[np.nan_to_num(end[f"high_{side}"] - end[f"mean_{side}"])] for side in "xy"]
-    axes.errorbar(x[-1:], y[-1:], xerr=reach[0], yerr=reach[1], fmt="none", ecolor=colour, elinewidth=0.9, zorder=2)
+    for side, reach in (("x", "xerr"), ("y", "yerr")):
+        end = path.iloc[[-1]].filter(regex=f"_{side}$").rename(columns=lambda name: name[:-2])
+        low, high = style.spread_of(end)
+        ends: Any = {reach: np.nan_to_num(np.stack([end["mean"] - low, high - end["mean"]]))}
+        axes.errorbar(x[-1:], y[-1:], **ends, fmt="none", ecolor=colour, elinewidth=0.9, zorder=2)
     axes.scatter(
         x[-1:],
         y[-1:],
@@ -83,7 +89,7 @@ def _caption(evidence: Evidence, *, rule: str) -> str:
     rows = rows_of(evidence, "i_tx_upper", rule)
     return (
         f"Each layer's path through the information plane, {wording.where(evidence)}: the mean over seeds at each "
-        "measured epoch, points growing with the epoch, the large one the last, its crosses 95 % t-intervals. KDE "
+        "measured epoch, points growing with the epoch, the large one the last, its crosses the spread over seeds. KDE "
         f"upper bound of I(X;T), difference of upper bounds for I(T;Y); {wording.noise(rows)}. "
         f"{wording.samples(rows)}; {wording.epochs(rows)}. {wording.seeds(rows)} Layers from dark (first) to light "
         "(last)."

@@ -3,6 +3,7 @@
 It reads tables of means and intervals, and chooses no data.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -44,6 +45,9 @@ WIDTH = 9.0
 _FIXED = {"nt": "#0072B2", "at": "#D55E00", "trades": "#009E73", "mart": "#CC79A7", "gaussian": "#E69F00"}
 _SPARE = ("#56B4E9", "#000000", "#8C6D31", "#7B3294", "#999999")
 _MOST_MARKS = 40
+_FITTED, _SPREAD = "fitted", "spread"
+_REACH = 0.3
+"""How far, in spans of the lines, bands and whiskers may widen a panel."""
 _LINES = {"clean": "-", "adversarial": "--"}
 
 
@@ -67,8 +71,7 @@ def layer_colours(count: int) -> list[str]:
 
 def new_figure(height: float, *, width: float = WIDTH) -> Figure:
     """An empty figure that lays itself out."""
-    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06))
-    return figure
+    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06))
 
 
 def grid_of(figure: Figure, rows: int, columns: int, **options: Any) -> np.ndarray:
@@ -76,17 +79,33 @@ def grid_of(figure: Figure, rows: int, columns: int, **options: Any) -> np.ndarr
     return figure.subplots(rows, columns, squeeze=False, **options)
 
 
-def draw_curve(axes: Axes, x: Any, table: Table, *, colour: Any, line: Any = "-", label: str | None = None) -> Line2D:
+def spread_of(table: Table) -> tuple[np.ndarray, np.ndarray]:
+    """The ends of bands and whiskers: the 95 % t-interval, or for two seeds their range; NaN for one seed.
+
+    The t-interval of two seeds is 12.7 standard errors wide to each side: drawn, it hides everything else.
+    """
+    two = table["seeds"].to_numpy() == 2
+    low, high = (table[name].to_numpy(dtype=float) for name in ("low", "high"))
+    return np.where(two, table["least"], low), np.where(two, table["most"], high)
+
+
+def draw_line(axes: Axes, x: Any, y: Any, **look: Any) -> Line2D:
+    """A line that counts when `fit` chooses the limits of the panel."""
+    (line,) = axes.plot(np.asarray(x, dtype=float), np.asarray(y, dtype=float), gid=_FITTED, **look)
+    return line
+
+
+def draw_curve(axes: Axes, x: Any, table: Table, *, colour: Any, line: Any = "-") -> None:
     """Draws the mean of a table from `over_seeds` with its band; points saturated in any seed are hollow."""
     x, mean = np.asarray(x, dtype=float), table["mean"].to_numpy(dtype=float)
-    (curve,) = axes.plot(x, mean, color=colour, linestyle=line, label=label)
-    if table["low"].notna().any():
-        axes.fill_between(x, table["low"], table["high"], color=colour, alpha=0.14, linewidth=0)
+    draw_line(axes, x, mean, color=colour, linestyle=line)
+    low, high = spread_of(table)
+    if np.isfinite(low).any():
+        axes.fill_between(x, low, high, color=colour, alpha=0.14, linewidth=0, gid=_SPREAD)
     draw_marks(axes, x, mean, table["saturated"].to_numpy(dtype=bool), colour=colour)
-    return curve
 
 
-def draw_marks(axes: Axes, x: Any, y: Any, hollow: np.ndarray, *, colour: Any, size: float = 4) -> None:
+def draw_marks(axes: Axes, x: Any, y: Any, hollow: np.ndarray, *, colour: Any, size: float = 4.0) -> None:
     """Points: filled, or hollow where the estimate is saturated. Left out where they would run into one another."""
     if len(hollow) > _MOST_MARKS:
         return
@@ -98,24 +117,37 @@ def draw_marks(axes: Axes, x: Any, y: Any, hollow: np.ndarray, *, colour: Any, s
 
 
 def draw_whiskers(axes: Axes, x: Any, table: Table, *, colour: Any) -> None:
-    """The 95 % intervals of a table from `over_seeds` as whiskers; none where there is no interval."""
-    reach = np.nan_to_num((table["high"] - table["mean"]).to_numpy(dtype=float))
-    axes.errorbar(x, table["mean"], yerr=reach, fmt="none", ecolor=colour, elinewidth=1, capsize=2.5)
+    """The spread over seeds of a table from `over_seeds` as whiskers; none where there is one seed."""
+    mean = table["mean"].to_numpy(dtype=float)
+    low, high = spread_of(table)
+    reach = np.nan_to_num(np.stack([mean - low, high - mean]))
+    bars = axes.errorbar(x, mean, yerr=reach, fmt="none", ecolor=colour, elinewidth=1, capsize=2.5).lines[2]
+    for bar in bars:
+        bar.set_gid(_SPREAD)
 
 
-def fit_to_means(panels: Iterable[Axes], *, floor: float | None = None, ceiling: float | None = None) -> None:
-    """Sets y-limits by the lines, so that a band that is wide for want of seeds does not flatten the curves."""
+def fit(panels: Iterable[Axes], *, floor: float = -math.inf, ceiling: float = math.inf) -> None:
+    """Gives panels one range of y: all of their lines, and of bands and whiskers what does not flatten the lines."""
     panels = list(panels)
-    values = [np.asarray(line.get_ydata(), dtype=float) for axes in panels for line in axes.lines]
-    everything = np.concatenate([v[np.isfinite(v)] for v in values] or [np.zeros(1)])
-    if everything.size == 0:
+    lines = [np.asarray(line.get_ydata(), dtype=float) for a in panels for line in a.lines if line.get_gid() == _FITTED]
+    means = np.concatenate([np.empty(0), *lines])
+    means = means[np.isfinite(means)]
+    if not means.size:
         return
-    low, high = float(everything.min()), float(everything.max())
-    margin = 0.06 * (high - low) or 0.05 * max(abs(high), 1.0)
-    low = low - margin if floor is None else max(low - margin, floor)
-    high = high + margin if ceiling is None else min(high + margin, ceiling)
+    low, high = float(means.min()), float(means.max())
+    span = high - low or max(abs(high), 1.0) / 5
+    spread = [
+        np.asarray(path.vertices)[:, 1]
+        for axes in panels
+        for drawn in axes.collections
+        if drawn.get_gid() == _SPREAD
+        for path in drawn.get_paths()
+    ]
+    ends = np.concatenate([means, *spread])
+    ends = np.clip(ends[np.isfinite(ends)], low - _REACH * span, high + _REACH * span)
+    margin = 0.05 * span
     for axes in panels:
-        axes.set_ylim(low, high)
+        axes.set_ylim(max(float(ends.min()) - margin, floor), min(float(ends.max()) + margin, ceiling))
 
 
 def epoch_axis(axes: Axes, epochs: Any) -> None:
@@ -157,15 +189,21 @@ def condition_handles(trainings: Sequence[str], kinds: Sequence[str], *, hollow:
 
 
 def legend_above(figure: Figure, handles: Sequence[Any]) -> None:
-    """One legend for the whole figure, above it."""
-    figure.legend(handles=list(handles), loc="outside upper center", ncols=min(len(handles), 6), handlelength=2.6)
+    """One legend for the whole figure, above it, in rows of similar length."""
+    columns = math.ceil(len(handles) / math.ceil(len(handles) / 6)) if handles else 1
+    figure.legend(handles=list(handles), loc="outside upper center", ncols=columns, handlelength=2.6)
 
 
-def draw_ceiling(axes: Axes, height: float, label: str | None = None) -> None:
-    """A dotted line that no estimate can exceed, with its name."""
-    axes.axhline(height, color=GREY, linestyle=":", linewidth=1.0, zorder=1)
-    if label:
-        axes.annotate(
-            label, (1.0, height), xycoords=("axes fraction", "data"), xytext=(-2, -3), textcoords="offset points",
-            ha="right", va="top", fontsize=7.5, color=GREY,
-        )  # fmt: skip
+def draw_ceiling(axes: Axes, height: float) -> None:
+    """A dotted line that no estimate can exceed."""
+    axes.axhline(height, color=GREY, linestyle=":", linewidth=1.2, zorder=1, gid=_FITTED)
+
+
+def draw_zero(axes: Axes) -> None:
+    """The line of no difference."""
+    axes.axhline(0.0, color="#222222", linewidth=0.8, gid=_FITTED)
+
+
+def ceiling_handle(label: str) -> Line2D:
+    """The legend entry of the ceiling."""
+    return Line2D([], [], color=GREY, linestyle=":", linewidth=1.2, label=label)

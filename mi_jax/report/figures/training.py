@@ -16,6 +16,8 @@ from mi_jax.report.figures.registry import FigureSpec, register
 from mi_jax.report.intervals import Table, over_seeds, wilson
 from mi_jax.report.names import INPUTS, name_of
 
+_FLOORS = {"loss": -0.1, "accuracy": -2.0}
+_CEILINGS = {"loss": math.inf, "accuracy": 102.0}
 _UNITS = {"loss": "cross-entropy (nats)", "accuracy": "accuracy (%)"}
 
 
@@ -33,8 +35,8 @@ def accuracies(evidence: Evidence) -> Table:
     """Test accuracy at the end for each training and attack: mean, interval over seeds, the seeds' own values.
 
     Columns training, attack (`clean` first, then in order of appearance), mean, low, high, seeds, n, values. The ends
-    enclose both the t-interval over seeds and, as all seeds share the n test images, Wilson's interval over these: seeds
-    that agree, say at 100 %, do not make the accuracy known exactly.
+    enclose both the t-interval over seeds and, as all seeds share the n test images, Wilson's interval over these:
+    seeds that agree, say at 100 %, do not make the accuracy known exactly.
     """
     groups = []
     for name, group in test_accuracy(evidence).groupby("attack", sort=False):
@@ -64,7 +66,7 @@ def _draw_curves(evidence: Evidence) -> Figure:
             axes, here = panels[i, j], rows[(rows["quantity"] == quantity) & (rows["subset"] == subset)]
             table = over_seeds(here, ["training", "inputs", "note", "epoch"])
             if quantity == "accuracy":
-                table[["mean", "low", "high"]] *= 100
+                table[["mean", "low", "high", "least", "most"]] *= 100
             for (training, inputs, _), curve in table.groupby(["training", "inputs", "note"], sort=False):
                 colour, line = style.colour_of(training, evidence.trainings), style.line_of(inputs)
                 style.draw_curve(axes, curve["epoch"], curve, colour=colour, line=line)
@@ -73,7 +75,11 @@ def _draw_curves(evidence: Evidence) -> Figure:
             if i == len(quantities) - 1:
                 style.epoch_axis(axes, rows["epoch"])
         panels[i, 0].set_ylabel(_UNITS[quantity])
-        style.fit_to_means(panels[i], floor=0.0, ceiling=102 if quantity == "accuracy" else None)
+        style.fit(
+            panels[i],
+            floor=_FLOORS[quantity],
+            ceiling=_CEILINGS[quantity],
+        )
     style.legend_above(
         figure, style.condition_handles(evidence.trainings, [k for k in INPUTS if (rows["inputs"] == k).any()])
     )

@@ -14,8 +14,12 @@ def seeds(rows: Table) -> str:
     if most == 1:
         return "1 seed: no interval can be given."
     number = f"{most}" if least == most else f"{least} to {most}"
-    wide = " With 2 seeds t is 12.7 and the intervals are wide; they may leave the axis." if least == 2 else ""
-    return f"Mean and 95 % t-interval over {number} seeds.{wide}"
+    if most == 2:
+        return (
+            f"Mean over {number} seeds; bands and whiskers reach from one seed to the other (a 95 % t-interval of 2 "
+            "seeds is 12.7 standard errors to each side: the tables give it)."
+        )
+    return f"Mean and 95 % t-interval over {number} seeds; an interval much wider than the curves may leave the panel."
 
 
 def samples(rows: Table) -> str:
@@ -35,7 +39,7 @@ def noise(rows: Table) -> str:
     differs = at_the_end(rows).groupby(["seed", "layer"])["noise_variance"].nunique().max() > 1
     own = "each training's own" if differs else "shared by the trainings"
     when = "following the activations through training" if moves else "held through training"
-    return f"noise variance set by layer, {variances.min():.2g} to {variances.max():.2g}, {own}, {when}"
+    return f"noise variance set by layer, {variances.min():.3g} to {variances.max():.3g}, {own}, {when}"
 
 
 def last_epoch(evidence_rows: Table) -> str:

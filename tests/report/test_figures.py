@@ -1,0 +1,212 @@
+"""Figures: what is drawn equals the records' means and intervals, read back from the axes."""
+
+import math
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
+from PIL import Image
+
+from mi_jax.report import evidence as evidence_module
+from mi_jax.report import figures
+from mi_jax.report.figures import images, style
+from mi_jax.report.figures.information import ceiling_of
+from mi_jax.report.figures.training import accuracies
+from mi_jax.report.intervals import t_interval, wilson
+from mi_jax.storage import records
+from mi_jax.storage.records import Record
+
+OWN = {
+    *("training_curves", "robustness", "examples", "information_depth", "information_difference"),
+    *(f"information_epochs_{q}_upper_{rule}" for q in ("i_tx", "i_ty") for rule in ("fixed", "trace")),
+    *("information_epochs_i_tx_binning", "information_epochs_i_ty_binning"),
+    *("information_plane_fixed", "information_plane_trace"),
+}
+
+
+@pytest.fixture(scope="module")
+def evidence(run_dir):
+    return evidence_module.read(run_dir)
+
+
+def spec_of(name, evidence):
+    (found,) = (spec for spec in figures.available(evidence) if spec.name == name)
+    return found
+
+
+def drawn(name, evidence):
+    figure = spec_of(name, evidence).draw(evidence)
+    FigureCanvasAgg(figure).draw()
+    return figure
+
+
+def colour(training):
+    return to_hex(style.colour_of(training, ()))
+
+
+def curves(axes):
+    """The lines that join points, by colour and style."""
+    lines = [line for line in axes.lines if len(line.get_xdata()) > 1 and line.get_linestyle() != "None"]
+    return {(to_hex(line.get_color()), line.get_linestyle()): line for line in lines if line.get_marker() == "None"}
+
+
+def bands(axes):
+    """The lower and upper edge of every band by colour; x in steps of the epochs."""
+    found = {}
+    for band in axes.collections:
+        vertices = np.asarray(band.get_paths()[0].vertices)
+        found.setdefault(to_hex(band.get_facecolor()[0]), []).append(vertices)
+    return found
+
+
+def values_by_seed(evidence, **columns):
+    rows = evidence.select(**columns)
+    return rows.pivot_table(index="seed", columns="epoch", values="value").to_numpy()
+
+
+def test_a_finished_run_shows_every_figure_once_in_order(evidence):
+    found = [spec.name for spec in figures.available(evidence)]
+    assert set(found) >= OWN
+    assert len(found) == len(set(found))
+    assert found[0] == "training_curves"
+
+
+def test_every_figure_has_a_caption_and_an_alternative_text(evidence):
+    for spec in figures.available(evidence):
+        if spec.name in OWN - {"examples"}:
+            assert "3 seeds" in spec.caption(evidence), spec.name
+        assert len(spec.alt) > 20
+
+
+def test_information_curves_are_the_means_of_the_records_with_their_t_interval(evidence):
+    panels = drawn("information_epochs_i_tx_upper_fixed", evidence).axes
+    assert [axes.get_title(loc="left") for axes in panels] == ["conv0", "conv1", "logits"]
+    wanted = {"quantity": "i_tx_upper", "noise_rule": "fixed", "layer": "conv1", "inputs": "adversarial"}
+    by_seed = values_by_seed(evidence, training="at", **wanted)
+    line = curves(panels[1])[colour("at"), "--"]
+    np.testing.assert_allclose(line.get_xdata(), [0, 1, 2, 4, 8])
+    np.testing.assert_allclose(line.get_ydata(), by_seed.mean(axis=0))
+    expected = [t_interval(column) for column in by_seed.T]
+    edges = [v for v in bands(panels[1])[colour("at")] if np.isclose(v[:, 1].max(), max(e.high for e in expected))]
+    assert any(np.isclose(v[:, 1].min(), min(e.low for e in expected)) for v in edges)
+
+
+def test_saturated_points_are_hollow_and_the_ceiling_is_log_n(evidence):
+    axes = drawn("information_epochs_i_tx_upper_fixed", evidence).axes[0]
+    rows = evidence.select(quantity="i_tx_upper", noise_rule="fixed", layer="conv0")
+    flagged = rows.groupby(["training", "inputs", "epoch"])["saturated"].any().sum()
+    hollow = [line for line in axes.lines if line.get_marker() == "o" and line.get_markerfacecolor() == "white"]
+    assert sum(len(line.get_xdata()) for line in hollow) == flagged > 0
+    ceiling = [line for line in axes.lines if line.get_linestyle() == ":"]
+    assert [line.get_ydata()[0] for line in ceiling] == [pytest.approx(math.log2(1000))]
+
+
+def test_difference_is_paired_by_seed(evidence):
+    figure = drawn("information_difference", evidence)
+    rows = evidence.select(quantity="i_tx_upper", noise_rule="trace", inputs="clean", epoch=8.0)
+    table = rows.pivot_table(index="seed", columns=["layer", "training"], values="value")
+    expected = [(table[layer]["at"] - table[layer]["nt"]).mean() for layer in ("conv0", "conv1", "logits")]
+    line = curves(figure.axes[1])[colour("at"), "-"]
+    np.testing.assert_allclose(line.get_ydata(), expected)
+
+
+def test_plane_ends_where_the_records_end(evidence):
+    axes = drawn("information_plane_fixed", evidence).axes[1]
+    assert axes.get_title(loc="left") == "AT, clean inputs"
+    where = {
+        "training": "at",
+        "inputs": "clean",
+        "layer": "logits",
+        "noise_rule": "fixed",
+        "epoch": 8.0,
+        "subset": None,
+    }
+    end = [evidence.select(quantity=quantity, **where)["value"].mean() for quantity in ("i_tx_upper", "i_ty_upper")]
+    line = curves(axes)[style.layer_colours(3)[2], "-"]
+    np.testing.assert_allclose([line.get_xdata()[-1], line.get_ydata()[-1]], end)
+
+
+def test_training_curves_are_in_per_cent_with_their_band(evidence):
+    axes = drawn("training_curves", evidence).axes[3]
+    by_seed = values_by_seed(evidence, quantity="accuracy", training="at", inputs="clean", subset="test")
+    line = curves(axes)[colour("at"), "-"]
+    np.testing.assert_allclose(line.get_ydata(), 100 * by_seed.mean(axis=0))
+    tops = [v[:, 1].max() for v in bands(axes)[colour("at")]]
+    assert np.isclose(tops, 100 * max(t_interval(c).high for c in by_seed.T)).any()
+
+
+def test_two_seeds_are_drawn_with_their_range(make_run, tmp_path):
+    two = evidence_module.read(make_run(tmp_path / "two", seeds=2, layers=2, epochs=(0, 4), with_examples=False))
+    axes = drawn("information_epochs_i_tx_upper_trace", two).axes[1]
+    where = {"quantity": "i_tx_upper", "noise_rule": "trace", "layer": "logits", "inputs": "clean", "training": "nt"}
+    by_seed = values_by_seed(two, **where)
+    ranges = [(v[:, 1].min(), v[:, 1].max()) for v in bands(axes)[colour("nt")]]
+    assert any(np.allclose(ends, (by_seed.min(), by_seed.max())) for ends in ranges)
+    assert "reach from one seed to the other" in spec_of("information_depth", two).caption(two)
+
+
+def test_one_seed_has_no_band_and_says_so(make_run, tmp_path):
+    one = evidence_module.read(make_run(tmp_path / "one", seeds=1, layers=2, epochs=(0, 4), with_examples=False))
+    assert not drawn("training_curves", one).axes[0].collections
+    assert "1 seed: no interval can be given." in spec_of("training_curves", one).caption(one)
+
+
+def test_accuracy_intervals_enclose_seeds_and_images(tmp_path):
+    def row(training, seed, value, n):
+        where = {"training": training, "seed": seed, "epoch": 1, "inputs": "clean", "subset": "test"}
+        return Record(quantity="accuracy", value=value, n=n, **where)
+
+    records.append(
+        tmp_path, [row("nt", s, 1.0, 50) for s in (0, 1)] + [row("at", s, v, 50) for s, v in enumerate((0.2, 0.8))]
+    )
+    table = accuracies(evidence_module.read(tmp_path)).set_index("training")
+    assert table.loc["nt", ["low", "high"]].tolist() == pytest.approx(wilson(1.0, 50))
+    assert table.loc["at", ["low", "high"]].tolist() == [0.0, 1.0]
+
+
+def test_the_final_evaluation_stands_for_the_same_attack_followed_on_fewer_images(tmp_path):
+    where = {"quantity": "accuracy", "training": "nt", "seed": 0, "epoch": 1, "subset": "test"}
+    rows = [
+        Record(value=0.9, inputs="clean", n=10, **where),
+        Record(value=0.8, inputs="clean", n=100, note="final", **where),
+        Record(value=0.5, inputs="adversarial", n=10, note="pgd-7", **where),
+        Record(value=0.3, inputs="adversarial", n=100, note="final pgd-20", **where),
+    ]
+    records.append(tmp_path, rows)
+    table = accuracies(evidence_module.read(tmp_path))
+    assert dict(zip(table["attack"], table["mean"], strict=True)) == {"clean": 0.8, "pgd-7": 0.5, "pgd-20": 0.3}
+
+
+def test_label_entropy_is_the_ceiling_of_i_ty(evidence):
+    rows = evidence.select(quantity="i_ty_upper", noise_rule="fixed")
+    assert ceiling_of(evidence, rows, "i_ty") == (pytest.approx(math.log2(10)), "H(Y)")
+    assert ceiling_of(evidence, rows.assign(n=7), "i_ty") == (pytest.approx(math.log2(10)), "log₂ K")
+
+
+def test_colours_and_lines_of_conditions_are_fixed_and_distinct():
+    trainings = ("at", "nt", "trades", "mart", "gaussian", "mine", "yours", "noise")
+    colours = [style.colour_of(training, trainings) for training in trainings]
+    assert len(set(colours)) == len(colours)
+    assert style.colour_of("nt", ("nt",)) == colours[1]
+    assert (style.line_of("clean"), style.line_of("adversarial")) == ("-", "--")
+
+
+def test_perturbations_are_amplified_to_fill_the_grey_scale():
+    assert images.amplification(np.full((2, 2), 8 / 255)) == 15
+    assert images.amplification(np.full(3, -0.25)) == 2
+    assert images.amplification(np.zeros(3)) == 1
+    assert images.amplification(np.ones(3)) == 1
+
+
+def test_the_same_records_give_the_same_file(evidence, tmp_path):
+    spec = spec_of("robustness", evidence)
+    first = figures.save(spec, evidence, tmp_path).read_bytes()
+    assert figures.save(spec, evidence, tmp_path).read_bytes() == first
+    with Image.open(tmp_path / "robustness.png") as image:
+        assert image.size[0] == 1440
+
+
+def test_a_name_is_registered_once(evidence):
+    with pytest.raises(ValueError, match="registered already"):
+        figures.register(spec_of("robustness", evidence))

@@ -1,0 +1,191 @@
+"""The page: well formed, complete in itself, escaped, and rebuilt from records alone."""
+
+import base64
+import io
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from mi_jax import report
+from mi_jax.errors import InputError
+from mi_jax.report import examples, figures, read, summary, tables
+from mi_jax.report.claims import evaluate
+from mi_jax.storage import records
+from mi_jax.storage.records import Record
+
+VOID = {"meta", "img", "br"}
+REPORT = Path(__file__).parents[2] / "experiments" / "report.py"
+
+
+class Page(HTMLParser):
+    """Checks that tags nest and collects ids, links, sources and text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.ids, self.links, self.sources, self.alts, self.text = [], [], [], [], [], []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        self.ids += [found["id"]] if "id" in found else []
+        self.links += [found["href"]] if "href" in found else []
+        if tag == "img":
+            self.sources.append(found["src"])
+            self.alts.append(found["alt"])
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def built(run_dir):
+    path = report.build(run_dir)
+    return path, path.read_text(encoding="utf-8")
+
+
+def test_the_page_is_well_formed_and_its_links_lead_somewhere(built):
+    page = Page(built[1])
+    assert len(page.ids) == len(set(page.ids))
+    assert page.links
+    assert all(link.startswith("#") and link[1:] in page.ids for link in page.links)
+
+
+def test_the_page_needs_nothing_outside_itself(built):
+    page = Page(built[1])
+    assert not re.search(r"https?://|<script|<link|@import|url\(", built[1])
+    assert all(source.startswith("data:image/png;base64,") for source in page.sources)
+    assert all(page.alts)
+
+
+def test_every_figure_is_a_file_and_on_the_page(built, run_dir):
+    page = Page(built[1])
+    for spec in figures.available(read(run_dir)):
+        content = (run_dir / "figures" / f"{spec.name}.png").read_bytes()
+        assert f"data:image/png;base64,{base64.b64encode(content).decode()}" in page.sources
+        assert spec.name in page.ids
+
+
+def test_the_page_opens_with_claims_then_numbers_then_figures(built):
+    page = Page(built[1])
+    assert [i for i in page.ids if i in {"claims", "numbers", "figures", "record"}] == [
+        "claims",
+        "numbers",
+        "figures",
+        "record",
+    ]
+
+
+def test_what_users_write_is_escaped(built):
+    assert "<b>bold</b>" not in built[1]
+    assert "&lt;b&gt;bold&lt;/b&gt;" in built[1]
+
+
+def test_values_come_with_their_intervals(built, run_dir):
+    (claim,) = (claim for claim in evaluate(read(run_dir)) if claim.number == "2a")
+    found = claim.weakest("trace")
+    value = tables.number(found.value, "bits", signed=True)
+    assert f"{value} {tables.interval(found.low, found.high, 'bits')}" in built[1]
+
+
+def test_rebuilding_replaces_the_page_and_leaves_nothing_else(built, run_dir):
+    before = sorted(path.name for path in run_dir.iterdir())
+    assert report.build(run_dir).read_text(encoding="utf-8") == built[1]
+    assert sorted(path.name for path in run_dir.iterdir()) == before
+
+
+def test_failed_estimates_are_listed_unless_a_later_attempt_mended_them(tmp_path):
+    where = {"quantity": "i_tx", "training": "at", "seed": 0, "epoch": 1, "layer": "conv<1>", "estimator": "kde"}
+    failed = Record(value=None, ok=False, note="layer <is> constant", **where)
+    other = Record(value=None, ok=False, note="not mended", **{**where, "seed": 1})
+    records.append(tmp_path, [failed, other, Record(value=1.0, **where)])
+    text = report.build(tmp_path).read_text(encoding="utf-8")
+    assert "1 estimate failed" in text
+    assert "not mended" in text
+    assert "is&gt; constant" not in text
+
+
+def test_the_lowest_records_make_a_page(tmp_path):
+    records.append(tmp_path, [Record(quantity="loss", value=1.0)])
+    page = Page(report.build(tmp_path).read_text(encoding="utf-8"))
+    assert "No test accuracy was recorded." in "".join(page.text)
+    assert "No estimate failed." in "".join(page.text)
+
+
+def test_an_unfinished_run_says_so(tmp_path):
+    records.append(tmp_path, [Record(quantity="loss", value=1.0, training="nt", seed=0)])
+    (tmp_path / "provenance.json").write_text(json.dumps({"end": None}))
+    assert "has not finished" in report.build(tmp_path).read_text(encoding="utf-8")
+
+
+def test_a_third_training_gets_its_own_claims(make_run, tmp_path):
+    trainings = ("nt", "at", "trades")
+    three = make_run(tmp_path / "three", trainings=trainings, seeds=2, layers=2, epochs=(0, 4), with_examples=False)
+    text = report.build(three).read_text(encoding="utf-8")
+    assert "The same claims for TRADES" in text
+    assert "TRADES against NT" in text
+
+
+def test_the_terminal_shows_the_verdicts_of_the_page(run_dir):
+    console = Console(width=200, file=io.StringIO())
+    console.print(summary.table(run_dir))
+    shown = console.file.getvalue()
+    assert "Adversarial training is harder" in shown
+    assert "pgd-20" in shown
+
+
+def test_directories_without_records_are_named(tmp_path):
+    with pytest.raises(InputError, match="does not exist"):
+        report.build(tmp_path / "nowhere")
+    records.append(tmp_path, [])
+    with pytest.raises(InputError, match="no measured value yet"):
+        report.build(tmp_path)
+
+
+def test_broken_files_beside_the_records_are_named(tmp_path):
+    records.append(tmp_path, [Record(quantity="loss", value=1.0)])
+    (tmp_path / "examples.npz").write_bytes(b"PK broken")
+    with pytest.raises(InputError, match=r"examples\.npz is not a readable array file"):
+        report.build(tmp_path)
+    (tmp_path / "examples.npz").unlink()
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(InputError, match=r"config\.json is not readable JSON"):
+        report.build(tmp_path)
+
+
+def test_examples_that_do_not_fit_together_are_refused(tmp_path):
+    good = {"images": np.zeros((2, 4, 4, 3)), "labels": np.zeros(2, int), "class_names": ["a"], "attack": "pgd"}
+    twins = {"nt": np.zeros((2, 4, 4, 3))}
+    said = {"nt": np.zeros(2, int)}
+    parts = {"adversarial": twins, "predicted_clean": said, "predicted_adversarial": said}
+    with pytest.raises(InputError, match="expected \\[n h w c\\]"):
+        examples.save(tmp_path, **{**good, "images": np.zeros((2, 4, 4))}, **parts)
+    with pytest.raises(InputError, match="different trainings"):
+        examples.save(tmp_path, **good, **{**parts, "predicted_clean": {"at": said["nt"]}})
+    with pytest.raises(InputError, match="expected 2 integers"):
+        examples.save(tmp_path, **{**good, "labels": np.zeros(3, int)}, **parts)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_script_rebuilds_the_page_and_reports_bad_input_in_one_sentence(built, run_dir, tmp_path):
+    built[0].unlink()
+    done = subprocess.run([sys.executable, REPORT, run_dir], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(built[0])
+    assert built[0].exists()
+    refused = subprocess.run([sys.executable, REPORT, tmp_path / "x"], capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: the run directory")
+    assert refused.stderr.count("\n") == 1
