@@ -131,7 +131,8 @@ def _harder(evidence: Evidence, pair: tuple[str, str]) -> Claim:
         text=f"Adversarial training is harder: {second} networks have lower clean accuracy and a higher training loss.",
         method=f"{second} minus {first} at the last epoch that all have reached: accuracy on clean test images, and "
         f"cross-entropy on the training inputs of each ({second}: adversarial, {first}: clean); paired t-intervals "
-        f"over seeds. Differences within ±{SMALLEST['accuracy']:.0%} and ±{SMALLEST['nats']} nats count as none.",
+        f"over seeds. Differences within ±{100 * SMALLEST['accuracy']:.0f} point and ±{SMALLEST['nats']} nats count "
+        "as none.",
         findings=(
             _finding("Clean test accuracy", None, accuracy, "points", lower, _missing(accuracy, "clean test accuracy")),
             _finding("Training loss", None, loss, "nats", higher, _missing(loss, "training loss")),
@@ -170,9 +171,9 @@ def _prefers_shape(evidence: Evidence, pair: tuple[str, str]) -> Claim:
         text=f"{first} networks prefer texture, {second} networks shape.",
         method="Shape bias on images whose shape and texture belong to different classes: choices of the shape's "
         f"class over choices of either cue's class (Geirhos et al. 2019). The claim rests on {second} minus "
-        f"{first}, paired by seed, t-interval; within ±{SMALLEST['shape bias']:.0%} counts as none. Which side of ½ "
-        "one network is on depends on how strong the data set makes each cue, so that is shown as context and does "
-        "not decide.",
+        f"{first}, paired by seed, t-interval; within ±{100 * SMALLEST['shape bias']:.0f} points counts as none. "
+        "Which side of ½ one network is on depends on how strong the data set makes each cue, so that is shown as "
+        "context and does not decide.",
         findings=tuple(findings),
         figures=("shape_bias", "cue_conflict"),
     )

@@ -21,8 +21,8 @@ caption { text-align: left; padding: 0 0 8px; }
 th, td { text-align: left; vertical-align: top; padding: 9px 12px 9px 0; border-bottom: 1px solid var(--line); }
 thead th { font-size: .82rem; color: var(--soft); font-weight: 600; vertical-align: bottom; }
 tbody th { font-weight: 400; }
-.claims tbody th { width: 40%; }
-.claims tbody td:last-child { font-size: .88rem; width: 17%; }
+.claims tbody th { width: 34%; }
+.claims tbody td:last-child { font-size: .88rem; width: 19%; }
 .number { font-weight: 700; margin-right: 2px; }
 .headline tbody th { font-weight: 600; }
 .headline .value { font-weight: 600; white-space: nowrap; }

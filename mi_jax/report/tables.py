@@ -99,7 +99,8 @@ def _method(found: Sequence[Claim]) -> str:
     for claim in found:
         rows = "".join(
             f'<tr{"" if f.decides else " class=context"}><th scope="row">{escape(f.statistic)}</th>'
-            f'<td data-label="Ruler">{escape(f.ruler or DASH)}</td><td data-label="Value">{_value(f)}</td>'
+            f'<td data-label="Ruler">{escape(RULER_NAMES[f.ruler] if f.ruler else DASH)}</td>'
+            f'<td data-label="Value">{_value(f)}</td>'
             f'<td data-label="Seeds">{f.seeds}</td><td data-label="Verdict">{_own_verdict(f)}</td>'
             f'<td data-label="Remark">{escape(f.remark)}</td></tr>'
             for f in claim.findings

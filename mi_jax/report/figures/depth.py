@@ -46,7 +46,7 @@ def _draw_depth_panel(axes: Axes, evidence: Evidence, symbol: str, rule: str) ->
     for i, (training, inputs, part) in enumerate(parts):
         colour, line = style.colour_of(training, evidence.trainings), style.line_of(inputs)
         part = part.set_index("layer").reindex(layers)
-        x = np.arange(len(layers)) + 0.09 * (i - (len(parts) - 1) / 2)
+        x = style.dodged(len(layers), i, len(parts))
         style.draw_line(axes, x, part["mean"], color=colour, linestyle=line)
         style.draw_whiskers(axes, x, part, colour=colour)
         style.draw_marks(axes, x, part["mean"], part["saturated"].eq(True).to_numpy(dtype=bool), colour=colour)
@@ -70,7 +70,7 @@ def _caption_depth(evidence: Evidence) -> str:
     return (
         f"Information of each layer at {wording.last_epoch(rows)}, {wording.where(evidence)}. Lines: upper bound of "
         "I(X;T), difference of upper bounds for I(T;Y); whiskers: seeds. Shaded: the bracket on clean inputs, "
-        f"between the lower and the upper bound for I(X;T), the certified pair for I(T;Y). {noise}. "
+        f"between the lower and the upper bound for I(X;T), the certified pair for I(T;Y). Noise: {noise}; "
         f"{wording.samples(rows)}. {wording.seeds(rows)}"
     )
 
@@ -105,7 +105,7 @@ def _draw_difference(evidence: Evidence) -> Figure:
         parts = list(conditions(table, evidence.trainings))
         for i, (training, inputs, part) in enumerate(parts):
             part = part.set_index("layer").reindex(layers)
-            x = np.arange(len(layers)) + 0.16 * (i - (len(parts) - 1) / 2)
+            x = style.dodged(len(layers), i, len(parts))
             colour, line = style.colour_of(training, evidence.trainings), style.line_of(inputs)
             curve = style.draw_line(axes, x, part["mean"], color=colour, linestyle=line, linewidth=1.0)
             style.draw_whiskers(axes, x, part, colour=colour)
@@ -130,9 +130,9 @@ def _caption_difference(evidence: Evidence) -> str:
     noise = "; ".join(f"{RULER_NAMES[rule]}: {wording.noise(rows_of(evidence, 'i_tx_upper', rule))}" for rule in rules)
     return (
         f"Difference in the upper bound of I(X;T) to {name_of(pair_of(evidence)[0])} at {wording.last_epoch(rows)}, "
-        f"paired by seed; below 0 the network keeps less about the input. {noise}. A difference that is there under "
-        f"the fixed ruler only is one of scale. Hollow: saturated in one of the two. {wording.samples(rows)}. "
-        f"{wording.seeds(rows)}"
+        "paired by seed; below 0 the network keeps less about the input. A difference that vanishes under a ruler "
+        f"that follows each training's scale is one of scale. Noise: {noise}; {wording.samples(rows)}. Hollow: "
+        f"saturated in one of the two. {wording.seeds(rows)}"
     )
 
 

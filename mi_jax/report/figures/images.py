@@ -3,8 +3,9 @@
 It shows arrays that the run left beside its records; it makes no images.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mi_jax.report import examples
@@ -14,6 +15,9 @@ from mi_jax.report.figures.registry import FigureSpec, register
 from mi_jax.report.names import name_of
 
 _MOST = 8
+_WIDTH = 1.03
+"""Of one image, in inches."""
+_RIGHT, _WRONG = "#1B5E20", "#B00020"
 
 
 def amplification(deltas: np.ndarray) -> int:
@@ -30,36 +34,45 @@ def _draw(evidence: Evidence) -> Figure:
     found = examples.load(evidence)
     if found is None:
         raise ValueError("no examples beside the records")
-    count, factor = min(_MOST, len(found.images)), _factor(found)
-    rows = 1 + 2 * len(found.adversarial)
-    figure = style.new_figure(0.1 + 1.14 * rows, width=0.8 + 1.03 * count)
-    panels = style.grid_of(figure, rows, count)
-    name = found.class_names
-    for j in range(count):
-        _show(panels[0, j], found.images[j], name[found.labels[j]])
-        for i, (training, twins) in enumerate(found.adversarial.items()):
-            before, after = found.predicted_clean[training][j], found.predicted_adversarial[training][j]
-            wrong = after != found.labels[j]
-            text = name[after] if before == after else f"→ {name[after]}"
-            _show(panels[1 + 2 * i, j], twins[j], text, colour="#B00020" if wrong else "#1B5E20")
-            _show(panels[2 + 2 * i, j], 0.5 + factor * (twins[j] - found.images[j]), "")
-    labels = ["clean"]
-    for training in found.adversarial:
-        labels += [f"{name_of(training)}\nadversarial", f"{name_of(training)}\ndifference"]
-    for axes, label in zip(panels[:, 0], labels, strict=True):
-        axes.set_ylabel(label, rotation=0, ha="right", va="center")
+    count, factor, name = min(_MOST, len(found.images)), _factor(found), found.class_names
+    labels = found.labels[:count]
+    rows = [("clean", found.images, [(name[label], "#222222") for label in labels])]
+    for training, twins in found.adversarial.items():
+        before, after = found.predicted_clean[training][:count], found.predicted_adversarial[training][:count]
+        texts = [name[a] if a == b else f"→ {name[a]}" for a, b in zip(after, before, strict=True)]
+        said = [(text, _RIGHT if a == label else _WRONG) for text, a, label in zip(texts, after, labels, strict=True)]
+        rows.append((f"{name_of(training)}\nadversarial", twins, said))
+        rows.append((f"{name_of(training)}\ndifference", 0.5 + factor * (twins - found.images), []))
+    return _sheet([(label, images[:count], titles) for label, images, titles in rows])
+
+
+def _sheet(rows: Sequence[tuple[str, np.ndarray, Sequence[tuple[str, str]]]]) -> Figure:
+    """Rows of equally large images with a label at the left and, where given, a title and its colour above each.
+
+    One picture in one panel: forty panels take ten times as long to lay out.
+    """
+    count, height, width = rows[0][1].shape[:3]
+    side, above, below = round(0.12 * width), round(0.26 * height), round(0.06 * height)
+    tops, y = [], 0
+    for _, _, titles in rows:
+        y += above if titles else below
+        tops.append(y)
+        y += height
+    sheet = np.ones((y, count * (width + side) - side, 3), dtype=np.float32)
+    inches = _WIDTH * count
+    figure = style.new_figure(inches * y / sheet.shape[1] + 0.1, width=inches + 1.1)
+    axes = figure.subplots()
+    for top, (label, images, titles) in zip(tops, rows, strict=True):
+        for j, image in enumerate(images):
+            left = j * (width + side)
+            sheet[top : top + height, left : left + width] = np.clip(image, 0.0, 1.0)
+        for j, (text, colour) in enumerate(titles):
+            middle = j * (width + side) + width / 2 - 0.5
+            axes.text(middle, top - 0.04 * height, text, color=colour, fontsize=7.5, ha="center", va="bottom")
+        axes.text(-0.06 * width, top + height / 2, label, ha="right", va="center")
+    axes.imshow(sheet, interpolation="nearest")
+    axes.set_axis_off()
     return figure
-
-
-def _show(axes: Axes, image: np.ndarray, title: str, *, colour: str = "#222222") -> None:
-    shown = np.clip(image, 0.0, 1.0)
-    axes.imshow(shown[..., 0] if shown.shape[-1] == 1 else shown, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    axes.set_title(title, color=colour, fontsize=7.5, pad=2)
-    axes.grid(visible=False)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set_visible(False)
 
 
 def _caption(evidence: Evidence) -> str:

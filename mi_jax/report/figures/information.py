@@ -104,13 +104,13 @@ def _caption_epochs(evidence: Evidence, *, quantity: str, rule: str | None, esti
     rows = rows_of(evidence, quantity, rule, estimator=estimator)
     symbol = quantity[:4]
     what = "binning (0 or log N in wide layers)" if estimator == "binning" else _estimate_words(quantity)
-    noise = "" if rule is None else f"{wording.noise(rows)}; "
+    noise = "" if rule is None else f"{wording.noise(rows)}, "
     ceiling = ceiling_of(evidence, rows, symbol)
     dotted = f" Dotted: {ceiling[1]} = {ceiling[0]:.2f} bits." if ceiling else ""
     hollow = " Hollow: saturated (J > 0.95 log N), the estimate only counts samples." if rows["saturated"].any() else ""
     return (
         f"{INFORMATION[symbol]} of each layer through training, {wording.where(evidence)}: {what}. Solid on clean, "
-        f"dashed on adversarial inputs. {noise}{wording.samples(rows)}; {wording.epochs(rows)}. "
+        f"dashed on adversarial inputs. Measured with {noise}{wording.samples(rows)}, {wording.epochs(rows)}. "
         f"{wording.seeds(rows)}{dotted}{hollow}"
     )
 

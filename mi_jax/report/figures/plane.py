@@ -90,8 +90,8 @@ def _caption(evidence: Evidence, *, rule: str) -> str:
     return (
         f"Each layer's path through the information plane, {wording.where(evidence)}: the mean over seeds at each "
         "measured epoch, points growing with the epoch, the large one the last, its crosses the spread over seeds. KDE "
-        f"upper bound of I(X;T), difference of upper bounds for I(T;Y); {wording.noise(rows)}. "
-        f"{wording.samples(rows)}; {wording.epochs(rows)}. {wording.seeds(rows)} Layers from dark (first) to light "
+        f"upper bound of I(X;T), difference of upper bounds for I(T;Y), measured with {wording.noise(rows)}, "
+        f"{wording.samples(rows)}, {wording.epochs(rows)}. {wording.seeds(rows)} Layers from dark (first) to light "
         "(last)."
     )
 

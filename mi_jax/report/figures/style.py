@@ -116,10 +116,17 @@ def draw_marks(axes: Axes, x: Any, y: Any, hollow: np.ndarray, *, colour: Any, s
             axes.plot(x[chosen], y[chosen], markerfacecolor=face, markeredgecolor=colour, **style)
 
 
+def dodged(count: int, i: int, parts: int) -> np.ndarray:
+    """Positions of `count` layers for the i-th of several conditions, set apart so that whiskers do not overlap."""
+    return np.arange(count) + min(0.12, 0.5 / parts) * (i - (parts - 1) / 2)
+
+
 def draw_whiskers(axes: Axes, x: Any, table: Table, *, colour: Any) -> None:
     """The spread over seeds of a table from `over_seeds` as whiskers; none where there is one seed."""
     mean = table["mean"].to_numpy(dtype=float)
     low, high = spread_of(table)
+    if not np.isfinite(low).any():
+        return
     reach = np.nan_to_num(np.stack([mean - low, high - mean]))
     bars = axes.errorbar(x, mean, yerr=reach, fmt="none", ecolor=colour, elinewidth=1, capsize=2.5).lines[2]
     for bar in bars:
@@ -190,7 +197,7 @@ def condition_handles(trainings: Sequence[str], kinds: Sequence[str], *, hollow:
 
 def legend_above(figure: Figure, handles: Sequence[Any]) -> None:
     """One legend for the whole figure, above it, in rows of similar length."""
-    columns = math.ceil(len(handles) / math.ceil(len(handles) / 6)) if handles else 1
+    columns = math.ceil(len(handles) / math.ceil(len(handles) / 5)) if handles else 1
     figure.legend(handles=list(handles), loc="outside upper center", ncols=columns, handlelength=2.6)
 
 

@@ -93,7 +93,7 @@ def _caption_curves(evidence: Evidence) -> str:
     attack = f" Adversarial inputs: {attacks}." if attacks else ""
     return (
         f"Loss and accuracy through training, {wording.where(evidence)}; solid on clean, dashed on adversarial "
-        f"inputs.{attack} {wording.samples(test).capitalize()} in the test set. "
+        f"inputs.{attack} Test set: {wording.samples(test)}. "
         f"{wording.seeds(rows)}"
     )
 
