@@ -1,16 +1,19 @@
 """Binned information: activations rounded down to a grid, rows counted.
 
-Exact counting of distinct rows; saturates at log n in high dimension and is 0 when a layer fits in one bin.
+Exact counting of distinct rows, with corrections for small samples; saturates at log n in high dimension and is 0 when
+a layer fits in one bin.
 """
 
 import dataclasses
 from typing import Any
 
 import numpy as np
+from scipy.special import gammaln, polygamma, psi
 
 from mi_jax.errors import InputError
 from mi_jax.information._input import Activations, as_activations, as_labels, check_finite
 
+CORRECTIONS = ("none", "miller_madow", "nsb")
 _BLOCK = 256
 """Rows that are quantised at a time, so that the float64 copy stays small."""
 
@@ -32,30 +35,45 @@ def binning(
     t: Any,
     y: Any = None,
     *,
-    bin_size: float = 0.5,
+    bin_size: float | int | None = 0.5,
+    bins: int | None = None,
+    correction: str = "none",
     num_classes: int | None = None,
     layer: str = "t",
 ) -> Binning:
     """Return I(X;T) = H(q) and I(T;Y) = H(q) - sum_k p_k H(q | k) of q = floor(t / bin_size), in nats.
 
-    t: [n, ...] of any float dtype; y: int [n] or None. Raises InputError for what `kde` refuses and for a bin size that
-    is not positive. Source: Shwartz-Ziv & Tishby 2017; Saxe et al. 2018.
+    t: [n, ...] of any float dtype; y: int [n] or None. `bins` divides the layer's own range into that many equal parts
+    in place of the global `bin_size`. Every entropy is corrected: Miller & Madow 1955, (cells - 1) / 2n; or
+    NSB (Nemenman, Shafee & Bialek 2002) with as many cells as are occupied in the layer.
+    Raises InputError for what `kde` refuses, for a bin size or number that is not positive, and for an unknown
+    correction. Source: Shwartz-Ziv & Tishby 2017; Saxe et al. 2018.
 
     Examples:
       >>> import numpy as np
       >>> float(binning(np.array([[0.1], [0.2], [0.9], [0.8]]), np.array([0, 0, 1, 1])).i_ty / np.log(2))
       1.0
     """
-    if not (np.isfinite(bin_size) and bin_size > 0):
-        raise InputError(f"bin_size is {bin_size}: it must be positive and finite.")
+    if correction not in CORRECTIONS:
+        raise InputError(f"correction is {correction!r}: choose none, miller_madow or nsb.")
     x = as_activations(t, layer)
     check_finite(x, layer)
+    if bins is not None:
+        if bins < 1:
+            raise InputError(f"bins is {bins}: at least one is needed.")
+        spread = float(x.max()) - float(x.min())
+        bin_size = spread / bins if spread > 0 else 1.0
+    if bin_size is None or not (np.isfinite(bin_size) and bin_size > 0):
+        raise InputError(f"bin_size is {bin_size}: it must be positive and finite.")
     cells = _cells(x, bin_size)
-    i_tx = _entropy(cells)
+    occupied = int(cells.max()) + 1
+    i_tx = _entropy(cells, correction, occupied)
     i_ty = None
     if y is not None:
         labels, classes = as_labels(y, len(x), num_classes)
-        i_ty = i_tx - sum(np.mean(labels == k) * _entropy(cells[labels == k]) for k in range(classes))
+        i_ty = i_tx - sum(
+            np.mean(labels == k) * _entropy(cells[labels == k], correction, occupied) for k in range(classes)
+        )
     saturation = i_tx / np.log(len(x))
     return Binning(i_tx, i_ty, saturation, bool(saturation > 0.95), float(bin_size), len(x))
 
@@ -71,9 +89,44 @@ def _cells(x: Activations, bin_size: float) -> np.ndarray:
     return numbers
 
 
-def _entropy(cells: np.ndarray) -> float:
-    """Plug-in entropy of cell numbers in nats; 0 for none."""
+def _entropy(cells: np.ndarray, correction: str, alphabet: int) -> float:
+    """Entropy of cell numbers in nats; 0 for none."""
     if cells.size == 0:
         return 0.0
-    p = np.unique(cells, return_counts=True)[1] / cells.size
-    return float(-np.sum(p * np.log(p)) + 0.0)
+    counts = np.unique(cells, return_counts=True)[1]
+    if correction == "nsb":
+        return nsb_entropy(counts, alphabet)
+    p = counts / cells.size
+    plug_in = float(-np.sum(p * np.log(p)) + 0.0)
+    return plug_in + ((len(counts) - 1) / (2 * cells.size) if correction == "miller_madow" else 0.0)
+
+
+def nsb_entropy(counts: np.ndarray, alphabet: int) -> float:
+    """Posterior mean of the entropy in nats under the Nemenman-Shafee-Bialek prior over `alphabet` cells.
+
+    counts: positive occupation numbers; unoccupied cells need not be listed. The prior mixes symmetric Dirichlet priors
+    of concentration b so that the entropy expected a priori is uniform; the integral over log b is a sum over a grid,
+    first wide, then fine where the weight is. Source: Nemenman, Shafee & Bialek 2002, eqs. 5 to 12.
+    """
+    if alphabet == 1:
+        return 0.0
+    values, times = np.unique(counts, return_counts=True)
+    log_b = np.linspace(np.log(1e-8), np.log(1e8), 400)
+    weight, _ = _nsb_terms(values, times, alphabet, log_b)
+    kept = log_b[weight > weight.max() - 40]
+    step = log_b[1] - log_b[0]
+    weight, mean = _nsb_terms(values, times, alphabet, np.linspace(kept[0] - step, kept[-1] + step, 2000))
+    weight = np.exp(weight - weight.max())
+    return float(np.sum(weight * mean) / np.sum(weight))
+
+
+def _nsb_terms(
+    values: np.ndarray, times: np.ndarray, alphabet: int, log_b: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the log weight of each log b, and the posterior mean entropy given b, [grid]."""
+    k, n, b = alphabet, float(np.sum(values * times)), np.exp(log_b)
+    v, total = values[:, None] + b, n + k * b
+    evidence = gammaln(k * b) - gammaln(total) + times @ (gammaln(v) - gammaln(b))
+    slope = k * polygamma(1, k * b + 1) - polygamma(1, b + 1)  # of the entropy expected a priori
+    seen, unseen = times @ (v * psi(v + 1)), (k - times.sum()) * b * psi(b + 1)
+    return evidence + np.log(np.maximum(slope, 1e-300)) + log_b, psi(total + 1) - (seen + unseen) / total

@@ -4,7 +4,7 @@ A rule is a ruler: freeze the value it gave across epochs and across the models 
 """
 
 import math
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +14,10 @@ from scipy.spatial.distance import pdist
 from mi_jax.errors import InputError
 from mi_jax.information._input import Activations, as_activations, check_finite
 
-Rule = Literal["fixed", "layer", "trace", "median"]
+RULES = ("fixed", "layer", "trace", "median")
 
 
-def noise_variance(t: Any, *, rule: Rule = "fixed", value: float = 0.1, layer: str = "t") -> float:
+def noise_variance(t: Any, *, rule: str = "fixed", value: float = 0.1, layer: str = "t") -> float:
     """Return a noise variance for activations t [n, ...] by a rule.
 
     With v the mean over features of the variance over rows and D features: `fixed` is `value` whatever t; `layer` is v;
@@ -27,7 +27,7 @@ def noise_variance(t: Any, *, rule: Rule = "fixed", value: float = 0.1, layer: s
     Raises InputError for an unknown rule, a non-positive value, a constant layer under a data-dependent rule, and
     activations that `kde` would refuse.
     """
-    if rule not in ("fixed", "layer", "trace", "median"):
+    if rule not in RULES:
         raise InputError(f"rule is {rule!r}: choose fixed, layer, trace or median.")
     if rule == "fixed":
         if not (math.isfinite(value) and value > 0):

@@ -1,0 +1,145 @@
+"""What an information estimate is made of: distances, rank, distinguishable samples, and how much of a change is scale.
+
+Descriptions of the geometry of a layer; the estimates themselves are in `kde`.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from mi_jax.errors import InputError
+from mi_jax.information._input import Activations, as_activations, as_labels, as_variances, check_finite
+from mi_jax.information.kde import kde
+
+_SAMPLE = 1024
+"""Rows, evenly spaced, on which the spectrum and the nearest neighbours are taken."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Geometry:
+    """Geometry of a layer; distances are squared, in the layer's own units."""
+
+    variance: float
+    """Mean over features of the variance over rows."""
+    within: float | None
+    """Mean squared distance between two rows of one class, classes weighted by their pairs."""
+    between: float | None
+    """Mean squared distance between two rows of different classes."""
+    nearest: float
+    """Median over rows of the squared distance to the nearest other row."""
+    nearest_over_noise: float
+    """nearest / noise_variance: far above 2 ln n, the estimate only counts samples."""
+    effective_rank: float
+    """exp of the entropy of the normalised covariance spectrum (Roy & Vetterli 2007)."""
+    distinguishable_upper: float
+    """exp(J) at 2 s2: effective number of samples that the noise leaves apart."""
+    distinguishable_lower: float
+    """exp(J) at 8 s2."""
+    noise_variance: float
+    n: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ScaleSplit:
+    """A change of the upper bound on I(X;T) from one layer to another, in nats: total = scale + shape."""
+
+    total: float
+    scale: float
+    """What rescaling the first layer to the variance of the second does to the estimate."""
+    shape: float
+    """What is left: the change at equal variance."""
+    factor: float
+    """Ratio of the deviations, second over first."""
+
+
+def geometry(
+    t: Any, y: Any = None, *, noise_variance: float, num_classes: int | None = None, layer: str = "t"
+) -> Geometry:
+    """Describe the geometry of activations t [n, ...] with labels y, int [n] or None, under a noise variance.
+
+    Raises InputError for what `kde` refuses.
+    """
+    x = as_activations(t, layer)
+    variances, scalar = as_variances(noise_variance)
+    if not scalar:
+        raise InputError("noise_variance is an array: the geometry is described under one variance.")
+    check_finite(x, layer)
+    bounds = kde(x, noise_variance=float(variances[0]), layer=layer)
+    within = between = None
+    if y is not None:
+        labels, classes = as_labels(y, len(x), num_classes)
+        within, between = _class_distances(x, labels, classes)
+    rows = np.unique(np.linspace(0, len(x) - 1, min(len(x), _SAMPLE)).astype(int))
+    nearest, rank = _neighbours_and_rank(jnp.asarray(x[rows], jnp.float32))
+    return Geometry(
+        variance=_variance(x),
+        within=within,
+        between=between,
+        nearest=float(nearest),
+        nearest_over_noise=float(nearest) / float(variances[0]),
+        effective_rank=float(rank),
+        distinguishable_upper=math.exp(float(bounds.i_tx_upper)),
+        distinguishable_lower=math.exp(float(bounds.i_tx_lower)),
+        noise_variance=float(variances[0]),
+        n=len(x),
+    )
+
+
+def scale_split(first: Any, second: Any, *, noise_variance: float, layer: str = "t") -> ScaleSplit:
+    """Split the change of I(X;T) from `first` to `second` into scale and shape, in nats.
+
+    Both are activations [n, ...] of the same inputs, of two epochs or two models. J(aT, a2 s2) = J(T, s2) exactly, so
+    rescaling T by a is the same as dividing the noise variance by a2. Raises InputError for what `kde` refuses and for
+    a constant layer.
+    """
+    x, z = as_activations(first, layer), as_activations(second, layer)
+    check_finite(x, layer)
+    check_finite(z, layer)
+    own, other = _variance(x), _variance(z)
+    if not (own > 0 and other > 0):
+        raise InputError(f"{layer} is constant in one of the two: its scale cannot be compared.")
+    before = kde(x, noise_variance=[noise_variance, noise_variance * own / other], layer=layer).i_tx_upper
+    after = float(kde(z, noise_variance=noise_variance, layer=layer).i_tx_upper)
+    start, rescaled = (float(v) for v in np.asarray(before))
+    return ScaleSplit(after - start, rescaled - start, after - rescaled, math.sqrt(other / own))
+
+
+def _variance(x: Activations) -> float:
+    a = np.asarray(x, np.float64) - np.asarray(x[:1], np.float64)
+    return float(np.mean(a.var(axis=0)))
+
+
+def _class_distances(x: Activations, labels: np.ndarray, classes: int) -> tuple[float | None, float | None]:
+    """Mean squared distances from class sums alone: sum_ij |x_i - x_j|^2 = 2 n sum |x_i - m|^2 for every group."""
+    a = np.asarray(x, np.float64)
+    a = a - a.mean(axis=0)
+    counts = np.bincount(labels, minlength=classes)
+    inner = 0.0
+    for k in np.flatnonzero(counts):
+        rows = a[labels == k]
+        inner += 2 * counts[k] * float(np.sum((rows - rows.mean(axis=0)) ** 2))
+    everything = 2 * len(a) * float(np.sum(a * a))
+    same, pairs = float(np.sum(counts * (counts - 1.0))), float(len(a) * (len(a) - 1.0))
+    within = inner / same if same > 0 else None
+    return within, (everything - inner) / (pairs - same)
+
+
+@jax.jit
+def _neighbours_and_rank(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the median squared distance to the nearest row, and the effective rank of the covariance."""
+    a = x - x[:1]
+    a = a - a.mean(axis=0)
+    gram = jnp.dot(a, a.T, precision=lax.Precision.HIGHEST)
+    norms = jnp.diagonal(gram)
+    d = norms[:, None] + norms[None, :] - 2 * gram
+    nearest = jnp.argmin(jnp.where(jnp.eye(len(x), dtype=bool), jnp.inf, d), axis=1)
+    exact = jnp.sum((a - a[nearest]) ** 2, axis=1)
+    w = jnp.maximum(jnp.linalg.eigvalsh(gram), 0)
+    p = w / jnp.maximum(w.sum(), jnp.finfo(x.dtype).tiny)
+    rank = jnp.where(w.sum() > 0, jnp.exp(-jnp.sum(jnp.where(p > 0, p * jnp.log(p), 0))), 0)
+    return jnp.median(exact), rank
