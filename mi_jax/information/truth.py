@@ -1,0 +1,253 @@
+"""Tasks whose information is known in closed form, to judge estimators by. Values in nats.
+
+Only sampling; scoring an estimator on a task is left to whoever asks.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+
+import numpy as np
+from scipy.special import digamma, gammaln, logsumexp
+from scipy.stats import norm, qmc
+
+from mi_jax.errors import InputError
+from mi_jax.information.estimator import Target
+
+Sample = tuple[np.ndarray, np.ndarray | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A joint distribution with known information."""
+
+    name: str
+    target: Target
+    information: float
+    """True information of the population in nats; with noise where `noise_variance` is given."""
+    dimension: int
+    sample: Callable[[int, int], Sample]
+    """(n, seed) -> t [n, d] float32 and other: None for the input, int [n], or float32 [n, d']."""
+    noise_variance: float | None = None
+    """Noise to be added at the layer, for activations that are given without it."""
+
+    def observe(self, n: int, seed: int) -> Sample:
+        """Return the sample with its noise already added, for estimators that take T as it is."""
+        t, other = self.sample(n, seed)
+        if self.noise_variance is None:
+            return t, other
+        noise = np.random.default_rng([seed, 1]).standard_normal(t.shape) * math.sqrt(self.noise_variance)
+        return (t + noise).astype(np.float32), other
+
+
+def gaussian_channel(d: int, noise_variance: float) -> float:
+    """I(X; X + Z) of a standard normal X in d dimensions: d/2 ln(1 + 1/noise_variance)."""
+    return 0.5 * d * math.log1p(1 / noise_variance)
+
+
+def amplitude_channel(levels: np.ndarray, noise_variance: float) -> float:
+    """I(X; X + Z) of equally likely real levels: the mean log-likelihood ratio, by the trapezoidal rule over the noise.
+
+    The rule converges faster than any power of its step for so smooth an integrand.
+    """
+    s, a = math.sqrt(noise_variance), np.asarray(levels, float)
+    g = np.linspace(-12, 12, 6001)
+    density = np.exp(-g * g / 2) / math.sqrt(2 * math.pi) * (g[1] - g[0])
+    apart = (a[:, None] - a[None, :]) / s
+    exponent = -(apart[:, :, None] ** 2) / 2 - apart[:, :, None] * g
+    ratios = np.asarray(logsumexp(exponent, axis=1)).mean(axis=0)
+    return math.log(len(a)) - float(density @ ratios)
+
+
+def normal_information(covariance: np.ndarray, d: int) -> float:
+    """I between the first d and the remaining coordinates of a normal vector."""
+    parts = (covariance[:d, :d], covariance[d:, d:], covariance)
+    first, second, both = (np.linalg.slogdet(c)[1] for c in parts)
+    return float(0.5 * (first + second - both))
+
+
+def student_information(df: int, d: int, other: int) -> float:
+    """I between d and `other` coordinates of a multivariate Student t of identity scale (Czyz et al. 2023)."""
+
+    def entropy(k: int) -> float:
+        tail = (df + k) / 2
+        return (
+            gammaln(df / 2) - gammaln(tail) + k / 2 * math.log(df * math.pi) + tail * (digamma(tail) - digamma(df / 2))
+        )
+
+    return float(entropy(d) + entropy(other) - entropy(d + other))
+
+
+def additive_uniform(half_width: float) -> float:
+    """I(X; X + U) for X uniform on [0, 1] and U uniform on [-half_width, half_width]."""
+    e = half_width
+    return e - math.log(2 * e) if e <= 0.5 else 1 / (4 * e)
+
+
+def staircase(m: int) -> float:
+    """I(X; Y) for X uniform on 0..m-1 and Y uniform on [X, X + 2]: ln m - (m - 1)/m ln 2 (Gao et al. 2017)."""
+    return math.log(m) - (m - 1) / m * math.log(2)
+
+
+def _column(a: np.ndarray) -> np.ndarray:
+    return np.asarray(a, np.float32).reshape(len(a), -1)
+
+
+def channel_task(d: int, noise_variance: float) -> Task:
+    """Standard normal activations through Gaussian noise."""
+    return Task(
+        f"gaussian-channel-d{d}-v{noise_variance:g}",
+        "input",
+        gaussian_channel(d, noise_variance),
+        d,
+        lambda n, seed: (np.random.default_rng(seed).standard_normal((n, d)).astype(np.float32), None),
+        noise_variance,
+    )
+
+
+def atoms_task(levels: tuple[float, ...], noise_variance: float, *, dimension: int = 1, labelled: bool = False) -> Task:
+    """Equally likely amplitudes along a diagonal of `dimension` axes, in exact proportion; the label is their index."""
+
+    def sample(n: int, seed: int) -> Sample:
+        index = np.random.default_rng(seed).permutation(np.arange(n) % len(levels))
+        t = np.array(levels)[index][:, None] * np.full((1, dimension), 1 / math.sqrt(dimension))
+        return t.astype(np.float32), index if labelled else None
+
+    name = f"pam{len(levels)}-d{dimension}-v{noise_variance:g}" + ("-label" if labelled else "")
+    truth = amplitude_channel(np.array(levels), noise_variance)
+    return Task(name, "label" if labelled else "input", truth, dimension, sample, noise_variance)
+
+
+def label_task(d: int, separation: float = 1.0) -> Task:
+    """Two equally likely classes, unit normals 2 `separation` apart: I(T;Y) is that of the binary channel."""
+
+    def sample(n: int, seed: int) -> Sample:
+        r = np.random.default_rng(seed)
+        y = r.permutation(np.arange(n) % 2)
+        t = r.standard_normal((n, d))
+        t += separation / math.sqrt(d) * (2 * y[:, None] - 1)
+        return t.astype(np.float32), y
+
+    return Task(f"two-normals-d{d}", "label", amplitude_channel(np.array([-separation, separation]), 1.0), d, sample)
+
+
+def normal_task(d: int, other: int, rho: float) -> Task:
+    """Jointly normal, every pair of the d + other coordinates correlated by rho."""
+    covariance = np.full((d + other, d + other), rho) + (1 - rho) * np.eye(d + other)
+    root = np.linalg.cholesky(covariance)
+
+    def sample(n: int, seed: int) -> Sample:
+        z = np.random.default_rng(seed).standard_normal((n, d + other)) @ root.T
+        return _column(z[:, :d]), _column(z[:, d:])
+
+    return Task(f"normal-{d}x{other}-rho{rho:g}", "continuous", normal_information(covariance, d), d, sample)
+
+
+def student_task(df: int, d: int) -> Task:
+    """Heavy-tailed: a multivariate Student t split in two halves of d coordinates."""
+
+    def sample(n: int, seed: int) -> Sample:
+        r = np.random.default_rng(seed)
+        z = r.standard_normal((n, 2 * d)) / np.sqrt(r.chisquare(df, (n, 1)) / df)
+        return _column(z[:, :d]), _column(z[:, d:])
+
+    return Task(f"student-{d}x{d}-df{df}", "continuous", student_information(df, d, d), d, sample)
+
+
+def uniform_task(half_width: float) -> Task:
+    """A uniform variable plus uniform noise."""
+
+    def sample(n: int, seed: int) -> Sample:
+        r = np.random.default_rng(seed)
+        x = r.random(n)
+        return _column(x + half_width * (2 * r.random(n) - 1)), _column(x)
+
+    return Task(f"additive-uniform-{half_width:g}", "continuous", additive_uniform(half_width), 1, sample)
+
+
+def staircase_task(m: int) -> Task:
+    """A discrete step under a uniform of width two: labels against a continuous variable."""
+
+    def sample(n: int, seed: int) -> Sample:
+        r = np.random.default_rng(seed)
+        y = r.permutation(np.arange(n) % m)
+        return _column(y + 2 * r.random(n)), y
+
+    return Task(f"staircase-{m}", "label", staircase(m), 1, sample)
+
+
+def prescribed_task(information: float, *, classes: int = 10, width: int = 256) -> Task:
+    """Images of `classes` kinds through a fixed random convolution, with noise at the layer that fixes I(X;T).
+
+    All images of a kind are equal and the layer keeps them equally far apart, so T is a regular simplex of atoms in
+    noise; the noise that gives the information asked for, 0 < information < ln(classes), is found by bisection. The
+    information is the same for the kind as the label.
+    """
+    if not 0 < information < math.log(classes):
+        raise InputError(f"information is {information}: it must lie between 0 and ln({classes}) nats.")
+    low, high = -7.0, 14.0
+    for _ in range(30):
+        middle = (low + high) / 2
+        low, high = (middle, high) if simplex_channel(classes, math.exp(middle)) > information else (low, middle)
+    variance = math.exp(low)
+
+    def sample(n: int, seed: int) -> Sample:
+        r = np.random.default_rng(seed)
+        y = r.permutation(np.arange(n) % classes)
+        return _layer_of_kinds(classes, width)[y], y
+
+    return Task(f"prescribed-{information:g}", "label", simplex_channel(classes, variance), width, sample, variance)
+
+
+def simplex_channel(classes: int, noise_variance: float) -> float:
+    """I(X; X + Z) of `classes` equally likely unit vectors along the axes, by fixed quasi-random quadrature.
+
+    The difference of two log-likelihoods depends on the noise along the axes alone, a `classes`-dimensional normal.
+    """
+    g = _quasi_normal(classes)
+    s = math.sqrt(noise_variance)
+    exponent = (g - g[:, :1]) / s - 1 / noise_variance
+    exponent[:, 0] = 0
+    return math.log(classes) - float(np.asarray(logsumexp(exponent, axis=1)).mean())
+
+
+@functools.lru_cache
+def _quasi_normal(d: int) -> np.ndarray:
+    points = qmc.Sobol(d, scramble=False).random_base2(13)
+    return norm.ppf((points + 2.0**-15) / (1 + 2.0**-14))
+
+
+def _layer_of_kinds(classes: int, width: int) -> np.ndarray:
+    """Activations [classes, width] of one random image a kind: convolution, ReLU, and a dense layer.
+
+    The dense layer sends the features of the kinds to orthonormal vectors.
+    """
+    r = np.random.default_rng(7)
+    images, kernels = r.random((classes, 1, 8, 8)), r.standard_normal((1, 4, 8, 8))
+    convolved = np.fft.irfft2(np.fft.rfft2(images) * np.fft.rfft2(kernels), s=(8, 8))
+    features = np.maximum(convolved, 0).reshape(classes, -1)
+    q, triangle = np.linalg.qr(features.T)
+    frame = np.linalg.qr(r.standard_normal((width, classes)))[0].T
+    dense = q @ np.linalg.solve(triangle, np.eye(classes)).T @ frame
+    return (features @ dense).astype(np.float32)
+
+
+@functools.lru_cache
+def tasks() -> tuple[Task, ...]:
+    """Return the standard set."""
+    return (
+        *(channel_task(d, v) for d, v in ((1, 0.1), (2, 0.5), (8, 1.0), (32, 4.0))),
+        *(atoms_task((-1.0, 1.0), v) for v in (1.0, 0.25, 0.1)),
+        atoms_task((-3.0, -1.0, 1.0, 3.0), 1.0, dimension=64),
+        atoms_task(tuple(float(a) for a in range(-7, 8, 2)), 0.5, labelled=True),
+        *(prescribed_task(bits * math.log(2)) for bits in (0.5, 1.5, 2.5)),
+        *(label_task(d) for d in (1, 16, 128)),
+        staircase_task(5),
+        normal_task(1, 1, 0.75),
+        *(normal_task(d, d, 0.5) for d in (2, 5, 25, 50)),
+        student_task(1, 1),
+        student_task(2, 2),
+        student_task(3, 5),
+        *(uniform_task(e) for e in (0.1, 0.75)),
+    )
