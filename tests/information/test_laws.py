@@ -1,0 +1,119 @@
+"""Laws that the bounds obey exactly on any data, on random shapes. What is no law is in test_kde."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mi_jax.information import binning, kde
+
+EXACT = 1e-9
+"""Everything runs in float64, so that a law broken by rounding is not mistaken for a law broken."""
+ROWS = (6, 17, 40)
+FEATURES = (1, 5)
+CLASSES = 3
+laws = settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+
+
+@st.composite
+def layers(draw):
+    """Rows and labels of few shapes, so that few functions are compiled; repeats, clusters and far means included."""
+    n, d = draw(st.sampled_from(ROWS)), draw(st.sampled_from(FEATURES))
+    r = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    y = np.concatenate([np.arange(CLASSES), r.integers(0, CLASSES, n - CLASSES)])
+    x = r.standard_normal((n, d)) * 10.0 ** draw(st.integers(-2, 1))
+    x += draw(st.sampled_from((0, 3, 300))) * r.standard_normal((CLASSES, d))[y]
+    if draw(st.booleans()):
+        x[n // 2 :] = x[: n - n // 2]
+    return x, y
+
+
+variances = st.sampled_from((1e-3, 0.1, 1.0, 50.0))
+
+
+def bounds(x, y=None, variance=1.0):
+    return kde(x, y, noise_variance=variance, num_classes=None if y is None else CLASSES)
+
+
+@laws
+@given(layers(), variances)
+def test_bounds_are_ordered_and_within_their_ceilings(layer, variance):
+    x, y = layer
+    got, p = bounds(x, y, variance), np.bincount(y) / len(y)
+    assert 0 <= got.i_tx_lower <= got.i_tx_upper + EXACT
+    assert got.i_tx_upper <= np.log(len(x)) + EXACT
+    assert 0 <= got.i_ty_certified_lower <= got.i_ty_certified_upper + EXACT
+    assert got.i_ty_certified_upper <= -np.sum(p * np.log(p)) + EXACT
+    assert got.i_ty_certified_lower <= got.i_tx_upper + EXACT
+    for side in ("upper", "lower"):  # the usual differences obey the ceilings too
+        assert getattr(got, f"i_ty_{side}") <= getattr(got, f"i_tx_{side}") + EXACT
+        assert getattr(got, f"i_ty_{side}") <= -np.sum(p * np.log(p)) + EXACT
+
+
+@laws
+@given(layers(), variances)
+def test_lower_bound_is_the_upper_at_four_times_the_noise(layer, variance):
+    x, _ = layer
+    assert bounds(x, None, variance).i_tx_lower == pytest.approx(bounds(x, None, 4 * variance).i_tx_upper, abs=EXACT)
+
+
+@laws
+@given(layers(), variances, st.integers(0, 99))
+def test_order_rotation_shift_and_padding_change_nothing(layer, variance, seed):
+    x, y = layer
+    want, r = bounds(x, y, variance), np.random.default_rng(seed)
+    order = r.permutation(len(x))
+    rotation = np.linalg.qr(r.standard_normal((x.shape[1], x.shape[1])))[0]
+    padded = np.pad(x, ((0, 0), (0, 5)))
+    for other in (
+        bounds(x[order], y[order], variance),
+        bounds(x @ rotation + 2.5, y, variance),
+        bounds(padded, y, variance),
+    ):
+        for name in ("i_tx_upper", "i_tx_lower", "i_ty_upper", "i_ty_certified_lower"):
+            assert getattr(other, name) == pytest.approx(getattr(want, name), abs=1e-7)
+
+
+@laws
+@given(layers(), variances, st.sampled_from((0.01, 0.3, 20.0)))
+def test_scaling_layer_and_noise_together_changes_nothing(layer, variance, a):
+    x, y = layer
+    want, got = bounds(x, y, variance), bounds(a * x, y, a * a * variance)
+    assert got.i_tx_upper == pytest.approx(want.i_tx_upper, abs=1e-7)
+    assert got.i_ty_lower == pytest.approx(want.i_ty_lower, abs=1e-7)
+
+
+@laws
+@given(layers(), variances)
+def test_duplicating_the_data_changes_nothing(layer, variance):
+    x, y = layer
+    want, got = bounds(x, y, variance), bounds(np.repeat(x, 2, axis=0), np.repeat(y, 2), variance)
+    assert got.i_tx_upper == pytest.approx(want.i_tx_upper, abs=1e-7)
+    assert got.i_ty_upper == pytest.approx(want.i_ty_upper, abs=1e-7)
+
+
+@laws
+@given(layers(), variances)
+def test_contractions_cannot_raise_the_bounds(layer, variance):
+    x, _ = layer
+    for shorter in (np.maximum(x, 0), np.tanh(x), np.abs(x)):
+        assert bounds(shorter, None, variance).i_tx_upper <= bounds(x, None, variance).i_tx_upper + 1e-7
+        assert bounds(shorter, None, variance).i_tx_lower <= bounds(x, None, variance).i_tx_lower + 1e-7
+
+
+@laws
+@given(layers())
+def test_bounds_fall_as_the_noise_grows(layer):
+    x, _ = layer
+    many = kde(x, noise_variance=2.0 ** np.arange(-6, 6))
+    assert (np.diff(many.i_tx_upper) <= EXACT).all()
+    assert (np.diff(many.i_tx_lower) <= EXACT).all()
+
+
+@pytest.mark.parametrize("atoms", [1, 2, 5])
+def test_separated_atoms_count_themselves(atoms):
+    x = 1e3 * np.eye(5)[np.arange(40) % atoms]
+    got = bounds(x, None, 0.1)
+    assert got.i_tx_upper == pytest.approx(np.log(atoms), abs=1e-12)
+    assert got.i_tx_lower == pytest.approx(np.log(atoms), abs=1e-12)
+    assert binning(x).i_tx == pytest.approx(np.log(atoms), abs=1e-12)
