@@ -63,7 +63,7 @@ class Study:
 
 
 STUDIES: dict[str, Study] = {}
-"""Every study, by name, in the order in which a run does them."""
+"""Every study, by name."""
 
 
 def register(study: Study) -> Study:
