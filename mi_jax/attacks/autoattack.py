@@ -29,6 +29,8 @@ from mi_jax.typing import Key, LogitsFn
 SMALLEST_BUCKET = 16
 MARKS = (0, 2, 5, 10, 20, 35, 55, 80, 120, 180)
 """Iterations between which broken images are dropped; beyond them at every block."""
+WORTH_SHRINKING = 4
+"""A bucket shrinks only by at least this factor, since every new size is compiled once for each attack."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -283,12 +285,13 @@ def _drive(model: _Model, config: Attack, rows: Rows, image: np.ndarray, keys, k
                 found.setdefault(int(image[places[hit]]), adversarial[hit])
             live &= ~np.isin(image[places], list(found))
         tell(after / total)
-        if not live.any():
+        left = int(live.sum())
+        if left == 0:
             break
-        if _power_of_two(live.sum()) < len(places):
-            keep = np.resize(np.flatnonzero(live), _power_of_two(live.sum()))
+        if _power_of_two(left) * WORTH_SHRINKING <= len(places):
+            keep = np.resize(np.flatnonzero(live), _power_of_two(left))
             rows, state, places = _take(rows, keep), _take(state, keep), places[keep]
-            live = np.arange(len(keep)) < live.sum()
+            live = np.arange(len(keep)) < left
     return found
 
 
@@ -298,7 +301,7 @@ def _take(tree, places: np.ndarray):
 
 
 def _power_of_two(count: int) -> int:
-    return max(SMALLEST_BUCKET, 1 << (int(count) - 1).bit_length())
+    return max(SMALLEST_BUCKET, 1 << (count - 1).bit_length())
 
 
 def _rows_at_once(batch_size: int | None) -> int:

@@ -60,7 +60,7 @@ def folds(config: Any) -> int:
     return config.restarts * max(1, getattr(config, "targets", 0))
 
 
-def ranked_targets(logits: jax.Array, labels: Labels, count: int) -> Labels:
+def ranked_targets(logits: jax.Array, labels: Labels, count: int) -> jax.Array:
     """The `count` highest classes other than the label [b, count], best first."""
     own = jnp.arange(logits.shape[1]) == labels[:, None]
     return jax.lax.top_k(jnp.where(own, -jnp.inf, logits), count)[1]
