@@ -5,6 +5,7 @@ No models, data or training here; the loop for adversarial training is `perturb`
 
 from mi_jax.attacks.apgd import APGD, apgd
 from mi_jax.attacks.autoattack import AutoAttackResult, Progress, autoattack
+from mi_jax.attacks.diagnosis import CheckResult, Finding, check
 from mi_jax.attacks.fab import FAB, fab
 from mi_jax.attacks.pgd import PGD, ascend, fgsm, perturb, pgd
 from mi_jax.attacks.results import AttackResult
@@ -19,13 +20,16 @@ __all__ = [
     "AttackResult",
     "AutoAttackResult",
     "Budget",
+    "CheckResult",
     "EvaluationState",
+    "Finding",
     "Progress",
     "Square",
     "StageReport",
     "apgd",
     "ascend",
     "autoattack",
+    "check",
     "fab",
     "fgsm",
     "perturb",
