@@ -1,0 +1,121 @@
+"""FAB: projections against pyautoattack 0.2.0 and the definition, whole runs against pyautoattack."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pyautoattack.fab_projections import projection_l2, projection_linf
+from pyautoattack.fab_pt import FABAttack_PT
+from scipy.optimize import brentq
+
+from mi_jax.attacks import FAB, fab
+from mi_jax.attacks.projections import onto_hyperplane
+from mi_jax.errors import InputError
+
+COUNT = 40
+project = jax.jit(onto_hyperplane, static_argnames="norm")
+
+
+def problems(rows, size, seed=0):
+    random = np.random.default_rng(seed)
+    point = random.uniform(0, 1, (rows, size)).astype(np.float32)
+    normal = random.normal(size=(rows, size)).astype(np.float32)
+    # From planes through the point to planes that miss the box.
+    offset = (normal * point).sum(1) + random.normal(size=rows).astype(np.float32) * np.linspace(0, 12, rows)
+    return point, normal, offset.astype(np.float32)
+
+
+@pytest.mark.parametrize(("norm", "peer"), [("linf", projection_linf), ("l2", projection_l2)])
+def test_projection_equals_pyautoattack(norm, peer):
+    point, normal, offset = problems(64, 50)
+    ours = np.asarray(project(*map(jnp.asarray, (point, normal, offset)), norm=norm))
+    theirs = peer(*map(torch.tensor, (point, normal, offset))).numpy()
+    np.testing.assert_allclose(ours, theirs, atol=2e-5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**31), norm=st.sampled_from(["linf", "l2"]))
+def test_projection_is_the_least_move_that_reaches_the_plane(seed, norm):
+    point, normal, offset = problems(8, 20, seed)
+    normal[:, ::7] = 0
+    move = np.asarray(project(*map(jnp.asarray, (point, normal, offset)), norm=norm))
+    assert np.all((point + move >= -1e-6) & (point + move <= 1 + 1e-6))
+    assert np.all(move[:, ::7] == 0)
+    for x, w, b, d in zip(point, normal, offset, move, strict=True):
+        gap = float(w @ x - b)
+        speed = np.sign(gap) * (np.sign(w) if norm == "linf" else w)
+
+        def after(level, x=x, w=w, b=b, speed=speed):
+            return float(w @ np.clip(x - level * speed, 0, 1) - b)
+
+        farthest = after(1e9)
+        if gap * farthest > 0:
+            np.testing.assert_allclose(x + d, np.clip(x - 1e9 * speed, 0, 1), atol=1e-5)
+        else:
+            level = brentq(after, 0, 1e9, xtol=1e-10, maxiter=500) if gap else 0.0
+            np.testing.assert_allclose(d, np.clip(x - level * speed, 0, 1) - x, atol=1e-4)
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.1), ("l2", 0.8)])
+@pytest.mark.parametrize("targets", [0, 3])
+def test_minimal_perturbations_equal_pyautoattack(cnn, robust, norm, eps, targets):
+    x, y = robust.torch_batch(COUNT)
+    # An eps that every distance satisfies, so that both return the nearest adversarial image they found.
+    wide = {"linf": 1.0, "l2": 10.0}[norm]
+    peer = FABAttack_PT(
+        robust.twin, norm={"linf": "Linf", "l2": "L2"}[norm], n_iter=20, eps=wide, device="cpu", targeted=targets > 0
+    )
+    with torch.no_grad():
+        clean = robust.twin(x).argmax(1) == y
+        if targets:
+            distances = []
+            for rank in range(2, targets + 2):
+                peer.target_class = rank
+                distances.append(size(peer.attack_single_run(x, y, is_targeted=True) - x, norm))
+            theirs = torch.stack(distances).amin(0).numpy()
+        else:
+            theirs = size(peer.attack_single_run(x, y) - x, norm).numpy()
+    config = FAB(norm=norm, eps=wide, steps=20, targets=targets)
+    ours = fab(cnn, robust.variables, robust.images[:COUNT], robust.labels[:COUNT], jax.random.key(0), config=config)
+    keep = clean.numpy()
+    assert keep.sum() > 30
+    assert ours.success.all()
+    if targets:
+        # With several targets the result is the row of the highest margin; the nearest is what eps decides on.
+        near = fab(
+            cnn,
+            robust.variables,
+            robust.images[:COUNT],
+            robust.labels[:COUNT],
+            jax.random.key(0),
+            config=config,
+            eps=eps,
+        )
+        np.testing.assert_array_equal(np.asarray(near.success)[keep], theirs[keep] <= eps)
+    else:
+        close = np.abs(np.asarray(ours.perturbation_norm) - theirs)[keep] < 1e-4
+        assert close.mean() > 0.9
+
+
+def size(delta, norm):
+    flat = delta.flatten(1)
+    return flat.abs().amax(1) if norm == "linf" else flat.norm(dim=1)
+
+
+def test_found_images_lie_within_eps_and_others_are_clean(cnn, robust):
+    images, labels = robust.images[:COUNT], robust.labels[:COUNT]
+    config = FAB(eps=0.06, steps=10, targets=2, restarts=2)
+    result = fab(cnn, robust.variables, images, labels, jax.random.key(0), config=config)
+    norms = np.asarray(result.perturbation_norm)
+    assert norms.max() <= 0.06 + 1e-6
+    assert np.all(norms[~np.asarray(result.success)] == 0)
+    np.testing.assert_array_equal(result.success, jnp.argmax(cnn(robust.variables, result.images), axis=1) != labels)
+
+
+def test_bad_settings_are_named():
+    for expected, options in {"alpha_max": {"eta": 0.5}, "targets": {"targets": -1}, "eps must": {"eps": -1.0}}.items():
+        with pytest.raises(InputError, match=expected):
+            FAB(**options)
