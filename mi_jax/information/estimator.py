@@ -87,6 +87,11 @@ def target_of(other: Any) -> Target:
     return "label" if np.issubdtype(np.asarray(other).dtype, np.integer) else "continuous"
 
 
+def host_generator(key: jax.Array) -> np.random.Generator:
+    """Return a NumPy generator seeded by a JAX key, for estimators that work on the host."""
+    return np.random.default_rng(np.asarray(jax.random.bits(key, (4,))))
+
+
 def estimate(name: str, t: Any, other: Any = None, *, key: jax.Array, **options: Any) -> Estimate:
     """Estimate I(T; other) in nats by the estimator of that name.
 

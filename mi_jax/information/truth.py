@@ -9,8 +9,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from scipy.special import digamma, gammaln, logsumexp
-from scipy.stats import norm, qmc
+from scipy.special import digamma, gammaln, logsumexp, ndtri
 
 from mi_jax.errors import InputError
 from mi_jax.information.estimator import Target
@@ -144,6 +143,17 @@ def normal_task(d: int, other: int, rho: float) -> Task:
     return Task(f"normal-{d}x{other}-rho{rho:g}", "continuous", normal_information(covariance, d), d, sample)
 
 
+def paired_task(d: int, information: float) -> Task:
+    """Two standard normals of d coordinates, each correlated with its twin alone, `information` nats together."""
+    rho = math.sqrt(-math.expm1(-2 * information / d))
+
+    def sample(n: int, seed: int) -> Sample:
+        x, z = np.random.default_rng(seed).standard_normal((2, n, d))
+        return _column(x), _column(rho * x + math.sqrt(1 - rho * rho) * z)
+
+    return Task(f"pairs-{d}x{d}-{information:g}", "continuous", information, d, sample)
+
+
 def student_task(df: int, d: int) -> Task:
     """Heavy-tailed: a multivariate Student t split in two halves of d coordinates."""
 
@@ -214,8 +224,10 @@ def simplex_channel(classes: int, noise_variance: float) -> float:
 
 @functools.lru_cache
 def _quasi_normal(d: int) -> np.ndarray:
+    from scipy.stats import qmc  # slow to import
+
     points = qmc.Sobol(d, scramble=False).random_base2(13)
-    return norm.ppf((points + 2.0**-15) / (1 + 2.0**-14))
+    return ndtri((points + 2.0**-15) / (1 + 2.0**-14))
 
 
 def _layer_of_kinds(classes: int, width: int) -> np.ndarray:

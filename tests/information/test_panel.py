@@ -134,7 +134,7 @@ def test_variational_objectives_have_their_closed_values():
 @pytest.mark.parametrize("name", ["infonce", "nwj", "smile"])
 def test_trained_bounds_come_near_the_truth_in_low_dimension(name, key):
     task = truth.normal_task(1, 1, 0.75)
-    got = estimate(name, *task.sample(2000, 0), key=key, steps=250, hidden=16, batch=32)
+    got = estimate(name, *task.sample(2000, 0), key=key, steps=400, hidden=32, batch=32)
     assert got.value == pytest.approx(task.information, abs=0.15)
     if got.kind == "lower":
         assert got.value < task.information + 4 * got.stderr
@@ -143,8 +143,11 @@ def test_trained_bounds_come_near_the_truth_in_low_dimension(name, key):
 def test_every_estimator_keeps_the_protocol(classes, key):
     x, y = classes
     cheap = {name: {"steps": 2, "batch": 16} for name in ("infonce", "nwj", "smile")} | {"sliced": {"slices": 2}}
+    compiled = {"input": "infonce", "label": "nwj", "continuous": "smile"}  # one function, a program each
     for target, other in (("input", None), ("label", y), ("continuous", x[:, :2])):
         for name in estimators(target):
+            if name in compiled.values() and name != compiled[target]:
+                continue
             options = dict(cheap.get(name, {}))
             if target == "input" or name in ("kde_upper", "kde_lower", "monte_carlo"):
                 options["noise_variance"] = 1.0

@@ -4,12 +4,11 @@ The probe itself (`LinearProbe`) is a pair of arrays that may be attacked, diffe
 """
 
 import dataclasses
+import warnings
 from typing import Any
 
 import jax
 import numpy as np
-from sklearn.linear_model import LogisticRegression
-from sklearn.utils.extmath import randomized_svd
 
 from mi_jax.errors import InputError
 from mi_jax.information._input import as_activations, as_labels, check_finite
@@ -67,6 +66,8 @@ def fit_probe(
 
 def _principal(a: np.ndarray, components: int) -> tuple[np.ndarray, float]:
     """Return leading principal directions [d, r] of centred rows, and their root mean square coordinate."""
+    from sklearn.utils.extmath import randomized_svd  # slow to import, and the bounds do without
+
     n, d = a.shape
     if d <= min(n, components):
         basis = np.eye(d)
@@ -85,11 +86,18 @@ Regression = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 def _regression(z: np.ndarray, labels: np.ndarray, strength: float) -> Regression:
     """Return classes present, coefficients [present, r] and intercepts; a single class needs no regression."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
+
     present = np.unique(labels)
     if len(present) == 1 or z.shape[1] == 0:
         frequency = np.array([np.mean(labels == k) for k in present])
         return present, np.zeros((len(present), z.shape[1])), np.log(frequency)
-    model = LogisticRegression(C=strength, max_iter=200, tol=1e-3).fit(z, labels)
+    # Threads of BLAS would wait for one another in products so small. A fit that stops early still gives a bound.
+    with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = LogisticRegression(C=strength, max_iter=200, tol=1e-3).fit(z, labels)
     coefficients, intercept = model.coef_, model.intercept_
     if len(present) == 2:  # scikit-learn keeps one row for two classes
         coefficients, intercept = np.concatenate([-coefficients, coefficients]) / 2, np.array([-0.5, 0.5]) * intercept

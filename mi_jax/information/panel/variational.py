@@ -16,19 +16,18 @@ from jax import lax
 
 from mi_jax.errors import InputError
 from mi_jax.information._input import as_activations, as_labels, check_finite
-from mi_jax.information.estimator import Estimate, register, target_of
+from mi_jax.information.estimator import Estimate, host_generator, register, target_of
 
 Objective = Literal["infonce", "nwj", "smile"]
 
 
 class _Schedule(NamedTuple):
-    """Static shape of a training run."""
+    """What a compiled training run is made for."""
 
     objective: Objective
-    batch: int
     steps: int
-    hidden: int
     learning_rate: float
+    noisy: bool
 
 
 def objective_value(name: Objective, scores: jax.Array) -> jax.Array:
@@ -60,15 +59,13 @@ def _loss(name: Objective, scores: jax.Array) -> jax.Array:
 Critic = dict[str, jax.Array]
 
 
-def _init(key: jax.Array, left: int, right: int, hidden: int) -> Critic:
+def _init(rng: np.random.Generator, left: int, right: int, hidden: int) -> Critic:
+    """Draw He-normal weights on the host: a program for so few numbers takes longer to compile than to run."""
     shapes = {"left": (left, hidden), "right": (right, hidden), "middle": (hidden, hidden), "out": (hidden, 1)}
     fan_in = {"left": left + right, "right": left + right, "middle": hidden, "out": hidden}
-    keys = jax.random.split(key, len(shapes))
-    weights = {
-        name: jax.random.normal(k, shape) * math.sqrt(2 / fan_in[name])
-        for k, (name, shape) in zip(keys, shapes.items(), strict=True)
-    }
-    return weights | {"first_bias": jnp.zeros(hidden), "middle_bias": jnp.zeros(hidden)}
+    weights = {name: rng.standard_normal(shape) * math.sqrt(2 / fan_in[name]) for name, shape in shapes.items()}
+    weights |= {"first_bias": np.zeros(hidden), "middle_bias": np.zeros(hidden)}
+    return {name: jnp.asarray(w, jnp.float32) for name, w in weights.items()}
 
 
 def _scores(critic: Critic, x: jax.Array, z: jax.Array) -> jax.Array:
@@ -83,31 +80,39 @@ def _scores(critic: Critic, x: jax.Array, z: jax.Array) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnames="schedule")
 def _train_and_read(
-    key: jax.Array, x: jax.Array, z: jax.Array, deviation: jax.Array, *, schedule: _Schedule
-) -> jax.Array:
-    """Train on the first half of the rows and return the bound on batches of the second, [batches]."""
-    half, batch = len(x) // 2, schedule.batch
-    start, run, read = jax.random.split(key, 3)
-    critic = _init(start, x.shape[1], z.shape[1], schedule.hidden)
+    key: jax.Array, critic: Critic, x: jax.Array, z: jax.Array, rows: tuple[jax.Array, jax.Array],
+    deviation: jax.Array, *, schedule: _Schedule,
+) -> jax.Array:  # fmt: skip
+    """Train on the batches of rows in the first table [steps, batch]; return the bound on each batch of the second."""
     optimiser = optax.adam(optax.cosine_decay_schedule(schedule.learning_rate, schedule.steps))
 
     def batch_of(key: jax.Array, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
-        noise = deviation * jax.random.normal(key, (batch, z.shape[1]))
-        return x[rows], z[rows] + noise
+        if not schedule.noisy:
+            return x[rows], z[rows]
+        return x[rows], z[rows] + deviation * jax.random.normal(key, (len(rows), z.shape[1]))
 
-    def step(carry: Any, key: jax.Array) -> tuple[Any, None]:
+    def step(carry: Any, batch: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
         critic, state = carry
-        pick, noise = jax.random.split(key)
-        pair = batch_of(noise, jax.random.choice(pick, half, (batch,), replace=False))
+        pair = batch_of(*batch)
         gradient = jax.grad(lambda c: _loss(schedule.objective, _scores(c, *pair)))(critic)
         updates, state = optimiser.update(gradient, state)
         return (optax.apply_updates(critic, updates), state), None
 
-    (critic, _), _ = lax.scan(step, (critic, optimiser.init(critic)), jax.random.split(run, schedule.steps))
-    count = (len(x) - half) // batch
-    rows = half + jax.random.permutation(read, len(x) - half)[: count * batch].reshape(count, batch)
-    pairs = (jax.random.split(read, count), rows)
-    return lax.map(lambda p: objective_value(schedule.objective, _scores(critic, *batch_of(*p))), pairs)
+    seen, held_out = rows
+    keys = jax.random.split(key, len(seen) + len(held_out))
+    (critic, _), _ = lax.scan(step, (critic, optimiser.init(critic)), (keys[: len(seen)], seen))
+    return lax.map(
+        lambda b: objective_value(schedule.objective, _scores(critic, *batch_of(*b))), (keys[len(seen) :], held_out)
+    )
+
+
+def _batches(rng: np.random.Generator, n: int, batch: int, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Shuffle n rows; return batches [steps, batch] of the first half, epoch by epoch, and all of the second half."""
+    order = rng.permutation(n).astype(np.int32)
+    seen, held_out = order[: n // 2], order[n // 2 :]
+    count = len(seen) // batch
+    epochs = [rng.permutation(seen)[: count * batch].reshape(count, batch) for _ in range(-(-steps // count))]
+    return np.concatenate(epochs)[:steps], held_out[: len(held_out) // batch * batch].reshape(-1, batch)
 
 
 def variational(
@@ -146,15 +151,12 @@ def variational(
         z = as_activations(other, "other")
         check_finite(z, "other")
         right, _ = _standard(np.asarray(z, np.float32))
-    schedule = _Schedule(objective, batch, steps, hidden, learning_rate)
-    shuffle, train = jax.random.split(key)
-    order = jax.random.permutation(shuffle, n)
-    values = np.asarray(
-        _train_and_read(
-            train, jnp.asarray(left)[order], jnp.asarray(right)[order], jnp.float32(deviation), schedule=schedule
-        ),
-        np.float64,
-    )
+    schedule = _Schedule(objective, steps, learning_rate, noisy=target == "input")
+    rng = host_generator(key)
+    critic = _init(rng, left.shape[1], right.shape[1], hidden)
+    batches = _batches(rng, n, batch, steps)
+    values = _train_and_read(key, critic, left, right, batches, np.float32(deviation), schedule=schedule)
+    values = np.asarray(values, np.float64)
     stderr = float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
     settings = {"batch": batch, "steps": steps, "hidden": hidden, "noise_variance": noise_variance}
     kind = "value" if objective == "smile" else "lower"
