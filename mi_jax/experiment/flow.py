@@ -1,0 +1,161 @@
+"""One run from configuration to report, resumable at any moment; the only writer of a run directory.
+
+A run is a list of units (train these seeds, judge that network, write the report). The records of a unit that a kill
+left unfinished are cut off at the byte where the newest checkpoint, or the last finished unit, stood.
+"""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+from mi_jax import config as configs
+from mi_jax import data, models, parallel, provenance, report, studies
+from mi_jax.errors import InputError
+from mi_jax.experiment import finished
+from mi_jax.experiment.setup import Setup, unit_of
+from mi_jax.experiment.train import Training
+from mi_jax.progress import Reporter, Status
+from mi_jax.run_config import RunConfig
+from mi_jax.storage import records
+from mi_jax.storage.run_dir import RunDir, disk_errors_explained, open_run, read_json, write_json
+from mi_jax.training import Interrupted, held_out_rows
+
+
+def run(
+    config: RunConfig,
+    *,
+    run_dir: Path,
+    data_dir: str | None = None,
+    overwrite: bool = False,
+    command: str = "",
+    reporter: Reporter,
+    stop_asked: Callable[[], bool] = lambda: False,
+) -> Path:
+    """Trains, measures, judges and reports; goes on where an earlier call on the same directory stopped.
+
+    Args:
+        config: what to do.
+        run_dir: where everything is written.
+        data_dir: where TFDS data sets are.
+        overwrite: start anew in a directory that holds a run.
+        command: the command line, for the provenance.
+        reporter: told how things stand.
+        stop_asked: asked between compiled chunks and between units.
+
+    Returns:
+        The path of the report.
+
+    Raises:
+        InputError: whatever a user can mend, before anything is written where that can be known before.
+        Interrupted: when `stop_asked` said so; everything done so far is saved.
+    """
+    network, dataset = _prepare(config, data_dir)
+    with disk_errors_explained(run_dir):
+        directory = open_run(run_dir, configs.to_dict(config), overwrite=overwrite)
+        try:
+            if directory.is_complete("report"):
+                reporter.say(f"{run_dir} holds this very run, finished; --overwrite runs it again.")
+                return run_dir / "report.html"
+            _note_start(directory, command=command, data_dir=data_dir)
+            _to_the_end(Setup(config, network, dataset, directory, reporter, stop_asked))
+            return run_dir / "report.html"
+        finally:
+            directory.close()
+
+
+def study(name: str, *, run_dir: Path, data_dir: str | None = None, samples: int = 500, reporter: Reporter) -> Path:
+    """Runs one study on the final network of every training and seed of a finished run, and rebuilds its report.
+
+    A study that was run before is run again; its old records are superseded by the new ones.
+
+    Args:
+        name: of the study.
+        run_dir: of the run.
+        data_dir: where TFDS data sets are.
+        samples: test images the study looks at.
+        reporter: told how things stand.
+
+    Returns:
+        The path of the report.
+
+    Raises:
+        InputError: when there is no such study, it does not apply to the data set, or the run is not finished.
+    """
+    chosen = studies.find(name)
+    config = configs.from_dict(RunConfig, read_json(run_dir / "config.json"), where=str(run_dir / "config.json"))
+    network, dataset = _prepare(config, data_dir)
+    refusal = chosen.refusal(dataset)
+    if refusal:
+        raise InputError(f"The study {name} does not apply to {dataset.name}: {refusal}.")
+    with disk_errors_explained(run_dir):
+        directory = open_run(run_dir, configs.to_dict(config), overwrite=False)
+        try:
+            if not directory.is_complete("report"):
+                raise InputError(f"{run_dir} is not finished; give the command that started it once more, then this.")
+            records.truncate(run_dir, directory.records_bytes)
+            finished.study(Setup(config, network, dataset, directory, reporter), chosen, samples)
+            directory.complete(f"study/{name}")
+            return report.build(run_dir)
+        finally:
+            directory.close()
+
+
+def _prepare(config: RunConfig, data_dir: str | None) -> tuple[models.Network, data.Dataset]:
+    models.create(config.arch, num_classes=2, input_shape=(96, 96, 3), width=config.width)
+    parallel.make_mesh(config.mesh)
+    dataset = data.load(config.dataset, data_dir=data_dir, limit=config.limit)
+    held_out_rows(dataset.train.labels, config.held_out)  # refuses a share that leaves nothing
+    network = models.create(
+        config.arch,
+        num_classes=dataset.num_classes,
+        input_shape=dataset.input_shape,
+        width=config.width,
+        dtype=config.dtype,
+    )
+    return network, dataset
+
+
+def _note_start(directory: RunDir, *, command: str, data_dir: str | None) -> None:
+    path = directory.path / "provenance.json"
+    if path.exists():
+        old = read_json(path)
+        write_json(path, {**old, "resumed": [*old["resumed"], provenance.now()]})
+    else:
+        write_json(path, provenance.collect(command=command, data_dir=data_dir))
+
+
+def _to_the_end(setup: Setup) -> None:
+    """Does every unit that is not done yet."""
+    setup.reporter.start_from(0.0)
+    try:
+        for training in setup.config.trainings:
+            for seeds in setup.groups():
+                _unit(setup, unit_of(training, seeds), functools.partial(_train, setup, training, seeds))
+                setup.work_done += setup.work_of(training) * len(seeds)
+        setup.rehearsals.wait_for("attack")
+        for training in setup.config.trainings:
+            for seed in range(setup.config.seeds):
+                _unit(setup, f"judge/{training}/{seed}", functools.partial(finished.judge, setup, training, seed))
+        _unit(setup, "examples", functools.partial(finished.show, setup))
+        _unit(setup, "report", functools.partial(_report, setup))
+    finally:
+        setup.rehearsals.close()
+
+
+def _unit(setup: Setup, name: str, work: Callable[[], None]) -> None:
+    if setup.stop_asked():
+        raise Interrupted
+    if not setup.directory.is_complete(name):
+        work()
+        setup.directory.complete(name)
+
+
+def _train(setup: Setup, training: str, seeds: tuple[int, ...]) -> None:
+    Training(setup, training, seeds).run()
+
+
+def _report(setup: Setup) -> None:
+    setup.reporter.update(Status("figures and report", setup.done()))
+    path = setup.directory.path / "provenance.json"
+    write_json(path, {**read_json(path), "end": provenance.now()})
+    report.build(setup.directory.path, every_figure=setup.config.preset == "paper")

@@ -1,0 +1,31 @@
+"""Compiling ahead: what a run will need later is compiled in the background while it computes. Changes no result."""
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+
+
+class Rehearsals:
+    """Named calls made once in one background thread, in their order, for the programs they compile.
+
+    Args:
+        calls: name to call; what they return is thrown away.
+    """
+
+    def __init__(self, calls: Mapping[str, Callable[[], object]]):
+        self._calls = dict(calls)
+        self._futures: dict[str, Future] = {}
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="compile")
+
+    def begin(self) -> None:
+        """Starts the calls; does nothing the second time."""
+        self._futures |= {name: self._pool.submit(call) for name, call in self._calls.items()}
+        self._calls = {}
+
+    def wait_for(self, name: str) -> None:
+        """Returns once the call of that name is done, at once if there is none, and raises what it raised."""
+        if name in self._futures:
+            self._futures.pop(name).result()
+
+    def close(self) -> None:
+        """Drops the calls that have not begun."""
+        self._pool.shutdown(wait=False, cancel_futures=True)

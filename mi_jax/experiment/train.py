@@ -1,0 +1,187 @@
+"""The unit that trains: from the newest intact checkpoint to the end, measuring and saving on the way."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from mi_jax import config as configs
+from mi_jax import parallel
+from mi_jax.errors import InputError
+from mi_jax.experiment import early_stopping
+from mi_jax.experiment.saved_state import restored, to_save
+from mi_jax.experiment.setup import Setup
+from mi_jax.storage import records
+from mi_jax.storage.records import Record
+from mi_jax.studies.information_plane import information_plane
+from mi_jax.studies.robustness import adversarial_twins, describe, performance
+from mi_jax.training import OBJECTIVES, Diverged, Moment, Watch, fit
+
+_SAVE_SECONDS = 30.0
+
+
+class Training:
+    """One objective on some seeds, resumable after any kill."""
+
+    def __init__(self, setup: Setup, training: str, seeds: tuple[int, ...]):
+        self.setup = setup
+        self.trainer = setup.trainer(training, seeds)
+        self.stores = {seed: setup.store(training, seed) for seed in seeds}
+        held_out = setup.held_out
+        self.watch = Watch(self.trainer, held_out.images, held_out.labels, setup.config.attack) if held_out else None
+
+    def run(self) -> None:
+        """Trains to the end, from the newest checkpoint that is intact for every seed."""
+        setup = self.setup
+        state = parallel.replicated(setup.mesh, self.trainer.init(setup.images))
+        setup.rehearsals.begin()
+        try:
+            saved = self._restore(state)
+            if saved is None:
+                records.truncate(setup.directory.path, setup.directory.records_bytes)
+                self._probe(state, 0)
+                self._save(state, 0)
+                saved = 0, state
+            setup.rehearsals.wait_for(self.trainer.objective)
+            self._fit(*saved)
+            if self.watch:
+                self._conclude(self.watch)
+        finally:
+            for store in self.stores.values():
+                store.close()
+
+    def _fit(self, first_step: int, state: Any) -> None:
+        setup, watch, last_save = self.setup, self.watch, time.monotonic()
+
+        def after_chunk(state: Any, moment: Moment) -> None:
+            nonlocal last_save
+            setup.tell(self.trainer, moment)
+            probe_due, improved = False, []
+            if moment.ends_epoch:
+                probe_due = round(moment.epoch) in setup.probe_epochs
+                self._record_epoch(moment)
+                self._probe(state, moment.step, information=probe_due)
+                if watch:
+                    improved = self._look(watch, state, moment)
+            ends = watch is not None and watch.collapsed()
+            if probe_due or improved or ends or setup.stop_asked() or time.monotonic() - last_save > _SAVE_SECONDS:
+                self._save(state, moment.step)
+                last_save = time.monotonic()
+            if watch:
+                self._name_best(watch, improved)
+
+        try:
+            fit(
+                self.trainer,
+                state,
+                setup.images,
+                setup.labels,
+                first_step=first_step,
+                after_chunk=after_chunk,
+                stop_asked=setup.stop_asked,
+                enough=watch.collapsed if watch else lambda: False,
+            )
+        except Diverged as error:
+            raise InputError(
+                f"Training {self.trainer.objective} diverged: {error}; lower --optimizer.learning-rate."
+            ) from None
+
+    # Saving
+
+    def _restore(self, like: Any) -> tuple[int, Any] | None:
+        """The newest step that is intact for every seed, with its state; the records are cut back to it."""
+        setup, watch = self.setup, self.watch
+        newest = [store.restore() for store in self.stores.values()]
+        if any(saved is None for saved in newest):
+            return None
+        step = min(saved.step for saved in newest if saved)
+        states = []
+        for (seed, member), store in zip(self.trainer.members(like), self.stores.values(), strict=True):
+            saved = store.restore(step)
+            assert saved is not None
+            for reason in next(s for s in newest if s and s.step >= step).passed_over:
+                setup.reporter.say(f"seed {seed}: {reason}; going on from update {step}.")
+            store.discard_after(step)
+            states.append(restored(member, saved.state))
+            records.truncate(setup.directory.path, saved.metadata["records_bytes"])
+            if watch:
+                watch.resume(seed, saved.metadata["held_out"], store.steps())
+        if watch:
+            self._keep_best(watch, self.trainer.seeds)
+            self._name_best(watch, self.trainer.seeds)
+        return step, parallel.replicated(setup.mesh, self.trainer.join(states))
+
+    def _save(self, state: Any, step: int) -> None:
+        metadata = {
+            "records_bytes": records.size(self.setup.directory.path),
+            "epoch": step / self.trainer.steps_per_epoch,
+            "network": configs.to_dict(self.setup.network),
+        }
+        for seed, member in self.trainer.members(state):
+            history = {"held_out": self.watch.to_json(seed)} if self.watch else {}
+            self.stores[seed].save(step, to_save(member), {**metadata, **history})
+        if self.setup.stop_asked():
+            for store in self.stores.values():
+                store.wait()
+
+    # Early stopping
+
+    def _look(self, watch: Watch, state: Any, moment: Moment) -> list[int]:
+        """Measures and records held-out accuracy at the end of an epoch; the seeds that were never better."""
+        watch.measure(state, moment)
+        for seed in self.trainer.seeds:
+            rows = early_stopping.rows_of_epoch(watch, seed)
+            self.setup.append(self.trainer, moment.step, rows, seed=seed)
+        self._keep_best(watch, watch.improved())
+        return watch.improved()
+
+    def _keep_best(self, watch: Watch, seeds: Sequence[int]) -> None:
+        """Sees to it that the best steps of these seeds outlive the saves to come."""
+        for seed in seeds:
+            self.stores[seed].close()
+            self.stores[seed] = self.setup.store(self.trainer.objective, seed, keep=watch.kept(seed))
+
+    def _name_best(self, watch: Watch, seeds: Sequence[int]) -> None:
+        for seed in seeds:
+            directory = self.setup.directory.checkpoints(self.trainer.objective, seed)
+            early_stopping.name_best(directory, self.stores[seed], watch, seed)
+
+    def _conclude(self, watch: Watch) -> None:
+        """Records which epoch was best, and why a training ended early if it did."""
+        for seed in self.trainer.seeds:
+            rows = early_stopping.rows_at_the_end(watch, self.trainer, seed)
+            for row in rows[1:]:
+                self.setup.reporter.say(f"{self.trainer.objective} seed {seed}: {row.note}.")
+            self.setup.append(self.trainer, watch.histories[seed][-1].step, rows, seed=seed)
+
+    # Measuring
+
+    def _probe(self, state: Any, step: int, *, information: bool = True) -> None:
+        """Records accuracy on the fixed sample, and if wanted its twins and what every layer tells of both."""
+        setup, network = self.setup, self.setup.network
+        images, labels = setup.sample
+        for seed, member in self.trainer.members(state):
+            variables = self.trainer.evaluated(member)
+            rows = performance(network, variables, images, labels, inputs="clean")
+            if information:
+                attack, probe = setup.config.attack, setup.config.probe
+                twins = adversarial_twins(network, variables, images, labels, attack=attack)
+                under_attack = performance(
+                    network, variables, twins, labels, inputs="adversarial", note=describe(attack)
+                )
+                setup.robust_accuracy = under_attack[-1].value
+                rows += under_attack
+                rulers = setup.rulers(seed)
+                rows += information_plane(network, variables, images, twins, labels, rulers=rulers, config=probe)
+            setup.append(self.trainer, step, rows, seed=seed)
+
+    def _record_epoch(self, moment: Moment) -> None:
+        """Loss and accuracy on the images trained on."""
+        trainer = self.trainer
+        inputs = OBJECTIVES[trainer.objective].inputs
+        n = trainer.steps_per_epoch * trainer.batch_size
+        common = {"inputs": inputs, "subset": "train", "n": n, "note": "mean over the epoch's updates"}
+        rows = []
+        for seed, loss, accuracy in zip(trainer.seeds, moment.loss, moment.accuracy, strict=True):
+            rows.append(Record(quantity="loss", value=loss, unit="nats", seed=seed, **common))
+            rows.append(Record(quantity="accuracy", value=accuracy, unit="1", seed=seed, **common))
+        self.setup.append(trainer, moment.step, rows)
