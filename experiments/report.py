@@ -9,14 +9,15 @@ from mi_jax import report
 from mi_jax.errors import InputError
 
 
-def main(run_dir: tyro.conf.Positional[Path]) -> None:
+def main(run_dir: tyro.conf.Positional[Path], *, every_figure: bool = False) -> None:
     """Rebuild figures/*.png and report.html of a run directory from its records.
 
     Args:
-        run_dir: the run directory, for example runs/shapetex-vgg11.
+        run_dir: the run directory, for example runs/shapetex-vgg.
+        every_figure: draw the minor figures too: further rulers, and binning.
     """
     try:
-        print(report.build(run_dir))
+        print(report.build(run_dir, every_figure=every_figure))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 LEVEL = 0.95
 Table = Any
@@ -50,7 +50,7 @@ def wilson(rate: float, n: int) -> tuple[float, float]:
     >>> round(low, 4), round(high, 4)
     (0.4038, 0.5962)
     """
-    z = stats.norm.ppf(0.5 + LEVEL / 2)
+    z = special.ndtri(0.5 + LEVEL / 2)
     centre = (rate + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
     return max(0.0, float(centre - half)), min(1.0, float(centre + half))
@@ -85,4 +85,4 @@ def over_seeds(rows: Table, by: Sequence[str]) -> Table:
 
 def _t_factor(count: int) -> float:
     """Half-width of the interval in standard deviations; NaN for fewer than two values."""
-    return float(stats.t.ppf(0.5 + LEVEL / 2, count - 1) / math.sqrt(count)) if count > 1 else math.nan
+    return float(special.stdtrit(count - 1, 0.5 + LEVEL / 2) / math.sqrt(count)) if count > 1 else math.nan

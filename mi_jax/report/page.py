@@ -17,16 +17,18 @@ from mi_jax.report.page_style import CSS
 _NAME = "report.html"
 
 
-def build(run_dir: str | os.PathLike[str]) -> Path:
+def build(run_dir: str | os.PathLike[str], *, every_figure: bool = False) -> Path:
     """Makes `figures/*.png` and the self-contained `report.html` of a run from its records; returns the page's path.
 
-    The same records give the same figures, also while the run still goes on. Raises InputError if the directory or its
-    records are missing, empty or corrupt.
+    Minor figures, folded away at the end of the page, are drawn only if `every_figure` is asked for. The same records
+    give the same figures, also while the run still goes on. Raises InputError if the directory or its records are
+    missing, empty or corrupt.
     """
     evidence = read(run_dir)
     directory = evidence.run_dir / "figures"
     directory.mkdir(exist_ok=True)
-    drawn = [(spec, figures.save(spec, evidence, directory)) for spec in figures.available(evidence)]
+    wanted = [spec for spec in figures.available(evidence) if every_figure or not spec.minor(evidence)]
+    drawn = [(spec, figures.save(spec, evidence, directory)) for spec in wanted]
     path = evidence.run_dir / _NAME
     temporary = path.with_suffix(".tmp")
     temporary.write_text(_page(evidence, drawn), encoding="utf-8")
@@ -39,12 +41,14 @@ def _page(evidence: Evidence, drawn: list[tuple[FigureSpec, Path]]) -> str:
     shown = {spec.name: spec.title for spec, _ in drawn}
     main = [_figure(spec, path, evidence) for spec, path in drawn if not spec.minor(evidence)]
     minor = [_figure(spec, path, evidence) for spec, path in drawn if spec.minor(evidence)]
+    left_out = len(figures.available(evidence)) - len(drawn)
     parts = [
         f"<header><h1>{escape(title)}</h1><p>{escape(provenance.summary(evidence))}</p></header>",
         _claims(evidence, shown),
         f'<section id="numbers"><h2>Accuracy</h2>{tables.headline(evidence)}</section>',
         f'<section id="figures"><h2>Figures</h2>{"".join(main)}</section>' if main else "",
         _folded(f"More figures ({len(minor)})", "".join(minor)) if minor else "",
+        _left_out(left_out) if left_out else "",
         '<section id="record"><h2>How this was made</h2>',
         tables.failures(evidence),
         provenance.folded(evidence),
@@ -79,6 +83,11 @@ def _figure(spec: FigureSpec, path: Path, evidence: Evidence) -> str:
         f'<div class="scroll"><img alt="{escape(spec.alt)}" src="data:image/png;base64,{data}"></div>'
         f"<figcaption>{escape(spec.caption(evidence))}</figcaption></figure>"
     )
+
+
+def _left_out(count: int) -> str:
+    command = "python experiments/report.py RUN_DIR --every-figure"
+    return f'<p class="small">{count} more figures, of further rulers and binning: <code>{command}</code></p>'
 
 
 def _folded(title: str, content: str) -> str:

@@ -7,7 +7,6 @@ import math
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from mi_jax.report.intervals import Table
 
@@ -61,7 +60,7 @@ def between_seeds(rows: Table) -> float:
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
     """Spearman's rank correlation; 0 where one of the two is constant (it shares no trend with anything)."""
-    ranks = stats.rankdata(a), stats.rankdata(b)
+    ranks = [pd.Series(values).rank().to_numpy() for values in (a, b)]
     if any(np.ptp(rank) == 0 for rank in ranks):
         return 0.0
     return float(np.corrcoef(*ranks)[0, 1])

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -53,7 +54,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def built(run_dir):
-    path = report.build(run_dir)
+    path = report.build(run_dir, every_figure=True)
     return path, path.read_text(encoding="utf-8")
 
 
@@ -69,6 +70,19 @@ def test_the_page_needs_nothing_outside_itself(built):
     assert not re.search(r"https?://|<script|<link|@import|url\(", built[1])
     assert all(source.startswith("data:image/png;base64,") for source in page.sources)
     assert all(page.alts)
+
+
+def test_minor_figures_are_drawn_only_when_asked_for(built, run_dir, tmp_path):
+    evidence = read(run_dir)
+    minor = {spec.name for spec in figures.available(evidence) if spec.minor(evidence)}
+    brief = tmp_path / "brief"
+    shutil.copytree(run_dir, brief, ignore=shutil.ignore_patterns("figures", "report.html"))
+    page = Page(report.build(brief).read_text(encoding="utf-8"))
+    assert minor
+    assert not minor & set(page.ids)
+    assert not minor & {path.stem for path in (brief / "figures").iterdir()}
+    assert f"{len(minor)} more figures" in " ".join(page.text)
+    assert minor <= set(Page(built[1]).ids)
 
 
 def test_every_figure_is_a_file_and_on_the_page(built, run_dir):
