@@ -156,7 +156,7 @@ def preset(name: Preset, *, dataset: str, arch: str) -> RunConfig:
             evaluation=Evaluation(samples=10_000, step_size=step),
         )  # fmt: skip
     return RunConfig(
-        arch=arch, dataset=dataset, preset=name, seeds=2, epochs=8, batch_size=64,
+        arch=arch, dataset=dataset, preset=name, seeds=2, epochs=6, batch_size=64,
         width=1.0 if arch in _SMALL else 0.125,
         limit=3000,
         optimizer=Optimizer(name="adam", learning_rate=4e-3, weight_decay=1e-4, schedule="triangle"),

@@ -72,7 +72,7 @@ class ShapeTex:
         InputError: where a value is out of its range.
     """
 
-    shape_amplitude: float = 20 / 255
+    shape_amplitude: float = 24 / 255
     texture_amplitude: float = 8 / 255
     colour_amplitude: float = 0.0
     noise: float = 2 / 255
