@@ -1,0 +1,179 @@
+"""PGD and adversarial training of VGG-11 beside torchattacks and the usual torch loop, in one process, in turn.
+
+Prints seconds, ratios and the share of the machine's matrix-product rate. Needs the extra `bench`.
+"""
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+import torchattacks
+from torch_vgg import channels_last, vgg11  # pyright: ignore[reportMissingImports]
+
+from mi_jax import data, models
+from mi_jax.attacks import PGD, pgd
+from mi_jax.models.cost import matmul_flops
+from mi_jax.training import Adversary, Optimizer, Trainer
+
+EPS, STEP = 8 / 255, 2 / 255
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    """Median seconds of one piece of work here and in torch, on the same images from the same weights."""
+
+    work: str
+    ours: float
+    theirs: float
+    target: float
+    flops: float
+    """Of convolutions and matrix products, counted."""
+    agreement: str
+    """What shows that both sides did the same."""
+
+    @property
+    def ratio(self) -> float:
+        """How many times as fast as torch."""
+        return self.theirs / self.ours
+
+
+def main(*, repeats: int = 5, quick: bool = False) -> list[Timing]:
+    """Runs every piece `repeats` times in turn with torch, after one call of each for compilation and warm-up.
+
+    `quick` takes batches of 8 and one repeat, to see that everything runs.
+    """
+    repeats = 1 if quick else repeats
+    sizes = ((1.0, 8), (0.25, 8)) if quick else ((1.0, 32), (0.25, 128))
+    timings = [attack(width, batch, repeats) for width, batch in sizes]
+    timings += [epoch(width, batch, 2 if quick else 8, repeats) for width, batch in sizes]
+    rate = matmul_rate()
+    print(
+        f"{jax.default_backend()}, jax {jax.__version__}, torch {torch.__version__}, {torch.get_num_threads()} threads"
+    )
+    print(f"a square matrix product of 2048 runs at {rate / 1e9:.0f} GFLOP/s here")
+    print(f"{'':<44}{'ours s':>8}{'torch s':>9}{'ratio':>7}{'target':>8}{'of rate':>9}")
+    for t in timings:
+        share = t.flops / t.ours / rate
+        print(f"{t.work:<44}{t.ours:>8.3f}{t.theirs:>9.3f}{t.ratio:>7.2f}{t.target:>8}{share:>9.0%}  {t.agreement}")
+    return timings
+
+
+def attack(width: float, batch: int, repeats: int) -> Timing:
+    """PGD-10 with a random start on one batch, against torchattacks."""
+    network, variables = calibrated(width, batch)
+    x, y = images(batch)
+    twin = vgg11(variables, width=width).requires_grad_(False)
+    torch_x, torch_y = channels_last(x), torch.tensor(y).long()
+    config, key = PGD(eps=EPS, steps=10, step_size=STEP), jax.random.key(0)
+    peer = torchattacks.PGD(twin, eps=EPS, alpha=STEP, steps=10)
+
+    def ours() -> Any:
+        return pgd(network.logits, variables, x, y, key, config=config)
+
+    seconds, peers, result, found = in_turn(ours, lambda: peer(torch_x, torch_y), repeats)
+    with torch.no_grad():
+        theirs = torch.nn.functional.cross_entropy(twin(found), torch_y).item()
+    agreement = f"loss under attack {float(jnp.mean(result.loss)):.3f} and {theirs:.3f}"
+    flops = 21 * batch * forward_flops(network)  # 10 gradients of the input, each twice a forward, and one forward
+    return Timing(f"PGD-10, VGG-11 width {width:g}, batch {batch}", seconds, peers, 1.2, flops, agreement)
+
+
+def epoch(width: float, batch: int, updates: int, repeats: int) -> Timing:
+    """Adversarial training (PGD-7, SGD with momentum) for some updates, against the usual loop with torchattacks."""
+    network, variables = calibrated(width, batch)
+    x, y = images(batch * updates)
+    config = PGD(eps=EPS, steps=7, step_size=STEP)
+    optimizer = Optimizer(learning_rate=0.01, schedule="constant", weight_decay=5e-4)
+    trainer = Trainer(
+        network=network, objective="at", adversary=Adversary(attack=config), optimizer=optimizer,
+        augmentation=data.Augmentation(), epochs=1, batch_size=batch, examples=len(y), seeds=(0,),
+    )  # fmt: skip
+    pixels, labels = jnp.asarray(np.round(x * 255).astype(np.uint8)), jnp.asarray(y)
+    start = trainer.init(pixels)
+
+    def ours() -> Any:
+        state = jax.tree.map(jnp.copy, {**start, "variables": variables})
+        return trainer.advance(state, pixels, labels, 0, updates)["totals"]["loss"] / updates
+
+    seconds, peers, loss, peer_loss = in_turn(ours, lambda: torch_epoch(variables, width, x, y, batch, config), repeats)
+    agreement = f"mean loss {float(loss):.3f} and {peer_loss:.3f}"
+    flops = 17 * len(y) * forward_flops(network)
+    work = f"AT (PGD-7), VGG-11 width {width:g}, {updates} updates of {batch}"
+    return Timing(work, seconds, peers, 1.5, flops, agreement)
+
+
+def torch_epoch(variables: Any, width: float, x: np.ndarray, y: np.ndarray, batch: int, config: PGD) -> float:
+    """The usual loop: attack in evaluation mode, update in training mode. The mean loss."""
+    twin = vgg11(variables, width=width)
+    peer = torchattacks.PGD(twin, eps=config.eps, alpha=config.step_size, steps=config.steps)
+    sgd = torch.optim.SGD(twin.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+    total, starts = 0.0, range(0, len(y), batch)
+    for first in starts:
+        images, labels = channels_last(x[first : first + batch]), torch.tensor(y[first : first + batch]).long()
+        twin.eval()
+        adversarial = peer(images, labels)
+        twin.train()
+        sgd.zero_grad()
+        loss = torch.nn.functional.cross_entropy(twin(adversarial), labels)
+        loss.backward()
+        sgd.step()
+        total += loss.item()
+    return total / len(starts)
+
+
+def calibrated(width: float, batch: int) -> tuple[models.Network, dict[str, Any]]:
+    """VGG-11 with the running statistics of a batch of ShapeTex."""
+    network = models.create("vgg11", num_classes=10, input_shape=(32, 32, 3), width=width)
+    variables = network.init(jax.random.key(0))
+    x, _ = images(max(batch, 64))
+    for _ in range(20):
+        variables = {**variables, "batch_stats": _statistics(network, variables, x)}
+    return network, variables
+
+
+def _statistics(network: models.Network, variables: Any, x: np.ndarray) -> Any:
+    return jax.jit(network.apply_train)(variables, x, jax.random.key(0))[2]
+
+
+def images(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """ShapeTex training images `[n 32 32 3]` in [0, 1] with labels."""
+    split = data.load("shapetex", limit=max(count, 100)).train
+    return split.images[:count] / np.float32(255), split.labels[:count]
+
+
+def forward_flops(network: models.Network) -> int:
+    """Operations of one image's forward pass as its definition has them, whatever algorithm computes it."""
+    plain = dataclasses.replace(network, convolution="lax")
+    variables = jax.eval_shape(plain.init, jax.random.key(0))
+    return matmul_flops(plain.logits, variables, jax.ShapeDtypeStruct((1, *network.input_shape), jnp.float32))
+
+
+def matmul_rate(side: int = 2048, repeats: int = 5) -> float:
+    """Operations a second of a square float32 matrix product, the best of some."""
+    a = jax.random.normal(jax.random.key(0), (side, side))
+    product = jax.jit(lambda a: a @ a)
+    product(a).block_until_ready()
+    seconds = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        product(a).block_until_ready()
+        seconds.append(time.perf_counter() - began)
+    return 2 * side**3 / min(seconds)
+
+
+def in_turn(ours: Callable[[], Any], theirs: Callable[[], Any], repeats: int) -> tuple[float, float, Any, Any]:
+    """Median seconds of both, run alternately, and the last result of each."""
+    mine, others = jax.block_until_ready(ours()), theirs()
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(repeats):
+        for call, seconds in ((lambda: jax.block_until_ready(ours()), times[0]), (theirs, times[1])):
+            began = time.perf_counter()
+            call()
+            seconds.append(time.perf_counter() - began)
+    return statistics.median(times[0]), statistics.median(times[1]), mine, others
