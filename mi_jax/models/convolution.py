@@ -101,19 +101,12 @@ def _as_dense_layer(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
     """A matrix from every input position to every output position: on the smallest maps most slices are padding."""
     b, h, w, c = x.shape
     o = kernel.shape[-1]
-    positions = [(i, j) for i in range(h) for j in range(w)]
-    zero = jnp.zeros((c, o), kernel.dtype)
-
-    def element(i: int, j: int) -> jax.Array:
-        return kernel[i, j] if 0 <= i < kernel.shape[0] and 0 <= j < kernel.shape[1] else zero
-
-    matrix = jnp.concatenate(
-        [
-            jnp.concatenate([element(i - p + padding, j - q + padding) for p, q in positions], axis=1)
-            for i, j in positions
-        ],
-        axis=0,
-    )
+    tall, wide = max(h - 1 - padding, 0), max(w - 1 - padding, 0)
+    turned = jnp.pad(kernel[::-1, ::-1], ((tall, tall), (wide, wide), (0, 0), (0, 0)))
+    # An input at row i reaches the output at row p by the kernel's element i - p + padding, counted from its end here.
+    top, left = padding + tall, padding + wide
+    reached = jnp.stack([turned[top - i : top - i + h, left - j : left - j + w] for i in range(h) for j in range(w)])
+    matrix = reached.transpose(0, 3, 1, 2, 4).reshape(h * w * c, h * w * o)
     return (x.reshape(b, h * w * c) @ matrix).reshape(b, h, w, o)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax import core
+from jax.extend import core
 
 
 def matmul_flops(function: Callable, *args: Any) -> int:

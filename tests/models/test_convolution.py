@@ -1,0 +1,100 @@
+"""Every way of computing a convolution agrees with XLA's, values and gradients; so does pooling."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from mi_jax.models import convolution
+
+CASES = [
+    # height, width, channels, kernel, stride, padding
+    *((8, 8, 8, 3, 1, 1), (7, 9, 8, 3, 1, 1), (6, 4, 9, 3, 1, 0), (5, 7, 8, 3, 1, 2)),  # Winograd, even and odd
+    *((8, 8, 3, 3, 1, 1), (9, 7, 8, 3, 2, 1), (8, 8, 8, 3, 2, 1), (1, 5, 8, 3, 2, 1)),  # patches, stride 2
+    *((8, 8, 5, 1, 1, 0), (9, 7, 5, 1, 2, 0), (11, 8, 3, 5, 1, 0), (8, 6, 3, 5, 2, 2)),  # kernels of 1 and 5
+    *((2, 2, 8, 3, 1, 1), (1, 1, 8, 3, 1, 1), (1, 3, 8, 3, 1, 1), (4, 1, 4, 5, 1, 2)),  # as a dense layer
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: "x".join(map(str, case)))
+def test_convolution_and_its_gradients_agree_with_xla(case, key):
+    height, width, channels, size, stride, padding = case
+    x = jax.random.normal(key, (2, height, width, channels))
+    kernel = jax.random.normal(jax.random.fold_in(key, 1), (size, size, channels, 6)) / (size * channels**0.5)
+
+    @jax.jit
+    def compare(x, kernel):
+        def run(method):
+            y, pull = jax.vjp(
+                lambda x, k: convolution.conv2d(x, k, stride=stride, padding=padding, method=method), x, kernel
+            )
+            return y, *pull(jnp.cos(y))
+
+        return run("lax"), run("patches"), run("products")
+
+    reference, *others = compare(x, kernel)
+    rows, columns = ((side + 2 * padding - size) // stride + 1 for side in (height, width))
+    assert reference[0].shape == (2, rows, columns, 6)
+    for other in others:
+        for expected, actual in zip(reference, other, strict=True):
+            np.testing.assert_allclose(actual, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_cpu_never_gets_xlas_convolution_and_an_accelerator_gets_nothing_else(monkeypatch):
+    x, kernel = jnp.ones((2, 8, 8, 8)), jnp.ones((3, 3, 8, 8))
+
+    def trace() -> str:
+        return str(jax.make_jaxpr(lambda x: convolution.conv2d(x, kernel, padding=1))(x))
+
+    assert "conv_general_dilated" not in trace()
+    monkeypatch.setattr(convolution, "backend", lambda: "gpu")
+    assert "conv_general_dilated" in trace()
+    assert "dot_general" not in trace()
+
+
+def test_backend_follows_the_default_device_set_by_the_user():
+    assert convolution.backend() == jax.default_backend()
+    with jax.default_device(jax.devices("cpu")[0]):
+        assert convolution.backend() == "cpu"
+    with jax.default_device("cpu"):
+        assert convolution.backend() == "cpu"
+
+
+def test_winograd_needs_two_thirds_of_the_products():
+    x, kernel = jnp.ones((1, 8, 8, 8)), jnp.ones((3, 3, 8, 8))
+
+    def products(method: convolution.Method) -> int:
+        trace = str(jax.make_jaxpr(lambda x: convolution.conv2d(x, kernel, padding=1, method=method))(x))
+        outputs = re.findall(r"f32\[([\d,]+)\] = dot_general", trace)
+        inner = 72 if method == "patches" else 24
+        return sum(int(np.prod([int(n) for n in shape.split(",")])) * inner for shape in outputs)
+
+    assert products("patches") == 8 * 8 * 8 * 72
+    assert products("products") * 3 == products("patches") * 2
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 8, 3), (2, 7, 5, 3), (2, 2, 3, 1)])
+def test_max_pool_and_its_gradient_agree_with_reduce_window(shape, key):
+    x = jax.random.normal(key, shape)
+
+    def reference(x):
+        return lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+
+    np.testing.assert_array_equal(convolution.max_pool(x), reference(x))
+    ours, theirs = (jax.grad(lambda x, f=f: jnp.sin(f(x)).sum())(x) for f in (convolution.max_pool, reference))
+    np.testing.assert_array_equal(ours, theirs)
+    assert convolution.max_pool(x).shape[1:3] == convolution.pooled_shape(*shape[1:3])
+
+
+def test_max_pool_leaves_a_side_of_one():
+    x = jnp.arange(6.0).reshape(1, 1, 6, 1)
+    np.testing.assert_array_equal(convolution.max_pool(x)[0, 0, :, 0], [1, 3, 5])
+    assert convolution.max_pool(jnp.ones((1, 1, 1, 2))).shape == (1, 1, 1, 2)
+
+
+def test_mean_pool_sums_bfloat16_in_float32():
+    x = jnp.full((1, 32, 32, 1), 1.0, jnp.bfloat16).at[0, 0, 0, 0].set(3.0)
+    np.testing.assert_allclose(convolution.mean_pool(x), [[1 + 2 / 1024]], rtol=1e-6)
