@@ -116,7 +116,8 @@ def tiles(clean: Images, draw: StartDraw, eps: Scalar) -> Images:
     each = turned[..., None] * draw.signs[:, :, None, None, :].astype(clean.dtype)
     grid = each.reshape(rows, down, across, side, side, channels).transpose(0, 1, 3, 2, 4, 5)
     grid = grid.reshape(rows, down * side, across * side, channels)
-    # The offset is that of the official code on square images: the slack of five tiles, half on each side.
+    # As in the official code on square images, except on tiny ones where a sixth tile fits: there the official
+    # grid runs over the edge, and here it stays centred.
     top, left = ((total - side * count) // 2 for total, count in ((height, down), (width, across)))
     pads = ((0, 0), (top, height - down * side - top), (left, width - across * side - left), (0, 0))
     return jnp.clip(clean + eps * unit(jnp.pad(grid, pads), "l2"), 0, 1)
