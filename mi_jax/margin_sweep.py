@@ -33,6 +33,8 @@ from mi_jax.typing import Variables
 __all__ = ["Cell", "Sweep", "draw", "measure_cell", "run"]
 
 _FIGURE = "margin_sweep"
+_EARLY_EPOCHS, _GROWTH = 2, 1.25
+"""Epochs of the normal training with more moments than their ends, and the ratio of their successive steps."""
 
 
 def run(
@@ -113,17 +115,18 @@ def measure_cell(
         keep = _Snapshots(trainer, sets["redundant"], wanted=name == "nt")
 
         def after(state: Any, moment: Moment, keep=keep, name=name, i=i) -> None:
-            keep(state, moment)
+            if moment.ends_epoch:
+                keep(state, moment.epoch)
             tell(name, (i + moment.epoch / sweep.epochs * 0.7) / count, moment, sweep.epochs)
 
-        state = trainer.init(images)
+        state, step = trainer.init(images), 0
         if name == "nt":
-            keep.note(state, 0.0)
             for seed, member in trainer.members(state):
                 found = measure(sweep, network, member["variables"], sets, seed, ())
                 yield from _named(found, cell, sweep, "untrained", seed, 0)
+            state, step = _begin(trainer, state, images, labels, keep)
         try:
-            state = fit(trainer, state, images, labels, after_chunk=after, stop_asked=stop_asked)
+            state = fit(trainer, state, images, labels, first_step=step, after_chunk=after, stop_asked=stop_asked)
         except Diverged as error:
             where = {"inputs": "clean", "subset": "conflict", "note": str(error)}
             failed = [Record(quantity="shape_bias", value=None, ok=False, **where)]
@@ -144,27 +147,37 @@ def measure_cell(
 
 
 class _Snapshots:
-    """The variables of normally trained networks on their way, by clean accuracy: epoch, accuracy, variables."""
+    """The variables of normally trained networks on their way: epoch, clean accuracy, variables of each seed."""
 
     def __init__(self, trainer: Trainer, split: Split, *, wanted: bool):
         self.history: dict[int, list[tuple[float, float, Variables]]] = {}
-        self._trainer, self._wanted, self._next = trainer, wanted, 0.0
+        self._trainer, self._wanted = trainer, wanted
         self._images, self._labels = pixels(split), split.labels
 
-    def __call__(self, state: Any, moment: Moment) -> None:
-        # Accuracy rises fast at first, so the early moments lie closer together.
-        if self._wanted and moment.epoch >= self._next:
-            self.note(state, moment.epoch)
-            self._next = 1.3 * moment.epoch
-
-    def note(self, state: Any, epoch: float) -> None:
-        for seed, member in self._trainer.members(state):
+    def __call__(self, state: Any, epoch: float) -> None:
+        for seed, member in self._trainer.members(state) if self._wanted else ():
             variables = jax.device_get(member["variables"])
             accuracy = evaluate(self._trainer.network, variables, self._images, self._labels)[1]
             self.history.setdefault(seed, []).append((epoch, accuracy, variables))
 
 
-def _named(found: list[Record], cell: Cell, sweep: Sweep, training: str, seed: int, epoch: float) -> list[Record]:
+def _begin(trainer: Trainer, state: Any, images: Any, labels: Any, keep: _Snapshots) -> tuple[Any, int]:
+    """Trains the first epochs in steps that grow, and gives the state and how many updates it has seen.
+
+    Accuracy rises fast there, so the ends of epochs are too few moments to match; the pauses of `fit` are more, but
+    where they lie depends on the clock.
+    """
+    keep(state, 0.0)
+    step, per_epoch = 0, trainer.steps_per_epoch
+    while step < min(_EARLY_EPOCHS, trainer.epochs - 1) * per_epoch:
+        last = min(max(step + 1, int(_GROWTH * step)), (step // per_epoch + 1) * per_epoch)
+        state = trainer.advance(state, images, labels, step, last)
+        keep(state, last / per_epoch)
+        step = last
+    return state, step
+
+
+def _named(found: list[Record], cell: Cell, sweep: Sweep, training: str, seed: int, epoch: int | float) -> list[Record]:
     where = {"run": cell.name, "arch": sweep.arch, "dataset": "shapetex"}
     return [replace(row, training=training, seed=seed, epoch=float(epoch), **where) for row in found]
 
