@@ -5,6 +5,7 @@ Descriptions of the geometry of a layer; the estimates themselves are in `kde`.
 
 import dataclasses
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -109,22 +110,29 @@ def scale_split(first: Any, second: Any, *, noise_variance: float, layer: str = 
     return ScaleSplit(after - start, rescaled - start, after - rescaled, math.sqrt(other / own))
 
 
+def _columns(x: Activations) -> Iterator[np.ndarray]:
+    """Yield blocks of features in float64, less their mean: sums of squares add over features."""
+    host = np.asarray(x)
+    for begin in range(0, host.shape[1], 1024):
+        a = host[:, begin : begin + 1024].astype(np.float64)
+        a -= a[:1].copy()  # a constant gives exact zeros
+        yield a - a.mean(axis=0)
+
+
 def _variance(x: Activations) -> float:
-    a = np.asarray(x, np.float64) - np.asarray(x[:1], np.float64)
-    return float(np.mean(a.var(axis=0)))
+    return sum(float(np.sum(a * a)) for a in _columns(x)) / x.size
 
 
 def _class_distances(x: Activations, labels: np.ndarray, classes: int) -> tuple[float | None, float | None]:
     """Mean squared distances from class sums alone: sum_ij |x_i - x_j|^2 = 2 n sum |x_i - m|^2 for every group."""
-    a = np.asarray(x, np.float64)
-    a = a - a.mean(axis=0)
     counts = np.bincount(labels, minlength=classes)
-    inner = 0.0
-    for k in np.flatnonzero(counts):
-        rows = a[labels == k]
-        inner += 2 * counts[k] * float(np.sum((rows - rows.mean(axis=0)) ** 2))
-    everything = 2 * len(a) * float(np.sum(a * a))
-    same, pairs = float(np.sum(counts * (counts - 1.0))), float(len(a) * (len(a) - 1.0))
+    inner = everything = 0.0
+    for a in _columns(x):
+        everything += 2 * len(a) * float(np.sum(a * a))
+        for k in np.flatnonzero(counts):
+            rows = a[labels == k]
+            inner += 2 * counts[k] * float(np.sum((rows - rows.mean(axis=0)) ** 2))
+    same, pairs = float(np.sum(counts * (counts - 1.0))), float(len(x) * (len(x) - 1.0))
     within = inner / same if same > 0 else None
     return within, (everything - inner) / (pairs - same)
 

@@ -12,6 +12,7 @@ import numpy as np
 from scipy.spatial.distance import pdist
 
 from mi_jax.errors import InputError
+from mi_jax.information import _tiles
 from mi_jax.information._input import Activations, as_activations, check_finite
 
 RULES = ("fixed", "layer", "trace", "median")
@@ -39,7 +40,7 @@ def noise_variance(t: Any, *, rule: str = "fixed", value: float = 0.1, layer: st
     if rule == "median":
         scale = _median_distance(x) / (2 * math.log(n))
     else:
-        v = float(_mean_variance(x))
+        v = _mean_variance(x)
         scale = v if rule == "layer" else width * v / math.log(n)
     if not scale > 0:
         raise InputError(f"{layer} is constant, or mostly so: rule {rule!r} gives no positive variance; use 'fixed'.")
@@ -57,11 +58,18 @@ def noise_grid(centre: float, *, levels: int = 16) -> np.ndarray:
     return centre * 2.0 ** (np.arange(levels) - levels // 2)
 
 
+def _mean_variance(x: Activations) -> float:
+    """Mean over features of the variance over rows, in chunks of features so that a wide layer stays where it is."""
+    n, width = x.shape
+    chunks = _tiles.chunks(x, _tiles.chunk_width(width), jnp.float32)
+    return sum(float(_squares(chunk)) for chunk in chunks) / (n * width)
+
+
 @jax.jit
-def _mean_variance(x: jax.Array) -> jax.Array:
-    """Mean over features of the variance over rows; rows are taken from the first one, so a constant gives 0."""
+def _squares(x: jax.Array) -> jax.Array:
+    """Sum of squares about the mean row; rows are taken from the first one, so a constant gives 0."""
     a = x - x[:1]
-    return jnp.mean((a - a.mean(axis=0)) ** 2)
+    return jnp.sum((a - a.mean(axis=0)) ** 2)
 
 
 def _median_distance(x: Activations) -> float:

@@ -57,6 +57,7 @@ def test_far_apart_class_means_do_not_cost_accuracy(precision):
     assert got.precision == precision
     assert abs(got.i_tx_upper - want.i_tx_upper) < (1e-5 if precision != "bfloat16" else 1e-4) * BIT
     assert abs(got.i_ty_upper - want.i_ty_upper) < 1e-5 * BIT
+    assert abs(got.i_tx_upper - want.i_tx_upper) <= got.error  # the indicator promises no less
 
 
 def test_clusters_that_labels_do_not_name_fall_back_to_float64():
