@@ -118,17 +118,23 @@ def atoms_task(levels: tuple[float, ...], noise_variance: float, *, dimension: i
     return Task(name, "label" if labelled else "input", truth, dimension, sample, noise_variance)
 
 
-def label_task(d: int, separation: float = 1.0) -> Task:
-    """Two equally likely classes, unit normals 2 `separation` apart: I(T;Y) is that of the binary channel."""
+def label_task(d: int, separation: float = 1.0, *, layer_noise: float = 0.5) -> Task:
+    """Two equally likely classes, unit normals 2 `separation` apart: I(T;Y) is that of the binary channel.
+
+    Of the unit variance, `layer_noise` enters at the layer and the rest is spread of the activations.
+    """
+    if not 0 < layer_noise < 1:
+        raise InputError(f"layer_noise is {layer_noise}: it must lie between 0 and 1.")
 
     def sample(n: int, seed: int) -> Sample:
         r = np.random.default_rng(seed)
         y = r.permutation(np.arange(n) % 2)
-        t = r.standard_normal((n, d))
+        t = math.sqrt(1 - layer_noise) * r.standard_normal((n, d))
         t += separation / math.sqrt(d) * (2 * y[:, None] - 1)
         return t.astype(np.float32), y
 
-    return Task(f"two-normals-d{d}", "label", amplitude_channel(np.array([-separation, separation]), 1.0), d, sample)
+    known = amplitude_channel(np.array([-separation, separation]), 1.0)
+    return Task(f"two-normals-d{d}", "label", known, d, sample, layer_noise)
 
 
 def normal_task(d: int, other: int, rho: float) -> Task:

@@ -95,7 +95,7 @@ def test_sliced_information_is_below_the_whole(classes, key):
 
 def test_probe_reaches_the_truth_where_a_linear_read_out_is_optimal(key):
     task = truth.label_task(16)
-    t, y = task.sample(4000, 0)
+    t, y = task.observe(4000, 0)
     got = probe(t, y, key=key)
     assert abs(got.value - task.information) < 4 * got.stderr
     assert got.details["accuracy"] > 0.8

@@ -33,12 +33,11 @@ def _kernel(x: np.ndarray, width: float | WidthRule) -> tuple[np.ndarray, float]
     return np.exp(squareform(pdist(x, "sqeuclidean")) / (-2 * s * s)), s
 
 
-def _entropy(kernel: np.ndarray, alpha: float) -> float:
-    """S_alpha of a positive matrix divided by its trace, nats."""
-    a = kernel / np.trace(kernel)
+def _entropy(blocks: list[np.ndarray], alpha: float) -> float:
+    """S_alpha of a positive block-diagonal matrix divided by its trace, nats."""
     if alpha == 2:
-        return float(-np.log(np.sum(a * a)))
-    w = np.clip(eigvalsh(a), 0, None)
+        return float(2 * np.log(sum(np.trace(b) for b in blocks)) - np.log(sum(np.sum(b * b) for b in blocks)))
+    w = np.clip(np.concatenate([eigvalsh(b) for b in blocks]), 0, None)
     w = w[w > 0] / w.sum()
     return float(np.log(np.sum(w**alpha)) / (1 - alpha))
 
@@ -68,11 +67,15 @@ def renyi(
     left, s = _kernel(np.asarray(x, np.float64), width)
     if target_of(other) == "label":
         labels, _ = as_labels(other, len(x), num_classes)
-        right = (labels[:, None] == labels[None, :]).astype(np.float64)
+        counts = np.bincount(labels)
+        right = [np.array([[float(c)]]) for c in counts]  # the one eigenvalue of each block of ones
+        joint = [left[np.ix_(labels == k, labels == k)] for k in np.flatnonzero(counts)]
     else:
         z = as_activations(other, "other")
         check_finite(z, "other")
-        right, _ = _kernel(np.asarray(z, np.float64), other_width)
-    value = _entropy(left, alpha) + _entropy(right, alpha) - _entropy(left * right, alpha)
-    details = {"entropy": _entropy(left, alpha), "width": s}
+        right = [_kernel(np.asarray(z, np.float64), other_width)[0]]
+        joint = [left * right[0]]
+    entropy = _entropy([left], alpha)
+    value = entropy + _entropy(right, alpha) - _entropy(joint, alpha)
+    details = {"entropy": entropy, "width": s}
     return Estimate("renyi", value, None, "heuristic", len(x), {"alpha": alpha, "width": width}, details)
