@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from mi_jax.attacks import PGD
+from mi_jax import attacks
+from mi_jax.attacks import PGD, Budget
 from mi_jax.errors import InputError
 from mi_jax.studies.information_plane import Probe
 from mi_jax.training import OBJECTIVES, Adversary, Optimizer
@@ -13,23 +14,43 @@ Preset = Literal["quick", "paper"]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The attack that judges the finished networks: PGD with random starts, in norm and radius of the training attack.
+    """What judges the finished networks, in norm and radius of the training attack: PGD, AutoAttack, self-checks.
 
     Attributes:
-        samples: test images; all if there are fewer.
+        samples: test images under PGD; all if there are fewer.
         steps: gradient steps.
         step_size: length of a step, pixel units of [0, 1].
         restarts: random starts; an image counts as robust if none of them changes its class.
+        autoattack: `standard` or `plus` of AutoAttack, some of its attacks (such as apgd-t,square), or `none`.
+        autoattack_samples: test images under AutoAttack.
+        budget: its steps and queries; anything below the defaults is reported as reduced.
+        checks: test images on which signs of misleading attacks are looked for; 0 for none.
     """
 
     samples: int = 1000
     steps: int = 20
     step_size: float = 2 / 255
     restarts: int = 1
+    autoattack: str = "none"
+    autoattack_samples: int = 1000
+    budget: Budget = Budget()
+    checks: int = 0
 
     def __post_init__(self):
-        if self.samples < 2:
-            raise InputError(f"evaluation.samples is {self.samples}; expected at least 2 images.")
+        for name in ("samples", "autoattack_samples"):
+            if getattr(self, name) < 2:
+                raise InputError(
+                    f"evaluation.{name.replace('_', '-')} is {getattr(self, name)}; expected at least 2 images."
+                )
+        if self.checks < 0:
+            raise InputError(f"evaluation.checks is {self.checks}; expected a number of images, or 0 for none.")
+        known = ("none", "standard", "plus", *attacks.NAMES)
+        names = self.autoattack.split(",")
+        if any(name not in known for name in names) or (len(names) > 1 and set(names) & set(known[:3])):
+            raise InputError(
+                f"evaluation.autoattack is {self.autoattack!r}; expected none, standard, plus, or some of "
+                f"{', '.join(attacks.NAMES)}, by commas without blanks."
+            )
 
 
 @dataclass(frozen=True)
@@ -153,7 +174,9 @@ def preset(name: Preset, *, dataset: str, arch: str) -> RunConfig:
             optimizer=Optimizer(weight_decay=0.0 if dataset == "mnist" else 5e-4),
             attack=PGD(eps=eps, steps=7, step_size=step),
             probe=Probe(samples=5000),
-            evaluation=Evaluation(samples=10_000, step_size=step),
+            evaluation=Evaluation(
+                samples=10_000, step_size=step, autoattack="standard", autoattack_samples=10_000, checks=100
+            ),
         )  # fmt: skip
     return RunConfig(
         arch=arch, dataset=dataset, preset=name, seeds=2, epochs=6, batch_size=64,

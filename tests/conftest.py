@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from mi_jax import experiment
-from mi_jax.attacks import PGD
+from mi_jax.attacks import PGD, Budget
 from mi_jax.progress import Reporter
 from mi_jax.run_config import Evaluation, RunConfig
 from mi_jax.studies.information_plane import Probe
@@ -19,13 +19,19 @@ SMALL = RunConfig(
     dataset="digits",
     seeds=2,
     epochs=3,
-    width=0.05,
+    width=1.0,
     batch_size=50,
     limit=300,
     optimizer=Optimizer(name="adam", learning_rate=3e-3),
     attack=PGD(eps=0.1, steps=2, step_size=0.05),
     probe=Probe(samples=60, epochs="1"),
-    evaluation=Evaluation(samples=60, steps=3),
+    evaluation=Evaluation(
+        samples=60,
+        steps=3,
+        autoattack="apgd-ce,square",
+        autoattack_samples=60,
+        budget=Budget(apgd_steps=4, square_queries=20),
+    ),
 )
 
 
@@ -41,7 +47,7 @@ def small_config() -> RunConfig:
 
 @pytest.fixture
 def quiet() -> Reporter:
-    return Reporter(Console(file=io.StringIO()))
+    return Reporter(Console(file=io.StringIO(), width=500))
 
 
 @pytest.fixture(scope="session")

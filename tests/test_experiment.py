@@ -17,17 +17,20 @@ import pytest
 import mi_jax as mj
 from mi_jax import config as configs
 from mi_jax import experiment
+from mi_jax.batches import BATCH_SIZE
 from mi_jax.errors import InputError
 from mi_jax.run_config import RunConfig
+from mi_jax.studies.sample import fixed_sample
 from mi_jax.training import Interrupted
 
 ROOT = Path(__file__).parents[1]
 FLAGS = [
-    "--arch=mlp", "--dataset=digits", "--seeds=2", "--epochs=3", "--width=0.05", "--batch-size=50", "--limit=300",
+    "--arch=mlp", "--dataset=digits", "--seeds=2", "--epochs=3", "--width=1", "--batch-size=50", "--limit=300",
     "--optimizer.name=adam", "--optimizer.schedule=multistep", "--optimizer.learning-rate=3e-3",
     "--optimizer.weight-decay=5e-4", "--attack.eps=0.1", "--attack.steps=2", "--attack.step-size=0.05",
     "--probe.samples=60", "--probe.epochs=1", "--evaluation.samples=60", "--evaluation.steps=3",
-    f"--evaluation.step-size={2 / 255}",
+    f"--evaluation.step-size={2 / 255}", "--evaluation.autoattack=apgd-ce,square", "--evaluation.autoattack-samples=60",
+    "--evaluation.budget.apgd-steps=4", "--evaluation.budget.square-queries=20",
 ]  # fmt: skip
 
 
@@ -109,6 +112,29 @@ def test_a_recorded_number_can_be_recomputed_from_the_checkpoint(finished_run):
         assert row.value[name] == pytest.approx(float(getattr(estimate, name)) / math.log(2), abs=1e-4), name
 
 
+def test_networks_are_judged_by_autoattack_and_by_images_made_on_each_other(finished_run):
+    df = mj.records.load(finished_run)
+    reduced = df[df.note.fillna("").str.startswith("final reduced-autoattack linf eps=25.5/255 (apgd-ce 4 steps")]
+    assert len(reduced) == 4  # trainings x seeds
+    clean = df[(df.quantity == "accuracy") & (df.note == "final")].set_index(["training", "seed"]).value
+    assert (reduced.set_index(["training", "seed"]).value <= clean + 1e-9).all()
+    transfer = df[df.quantity == "transfer_accuracy"]
+    assert set(zip(transfer.training, transfer.subset, strict=True)) == {("nt", "source=at"), ("at", "source=nt")}
+
+    state = mj.checkpoints.restore(finished_run, training="nt", seed=1)
+    dataset = mj.data.load("digits", limit=state.config.limit)
+    images, labels = fixed_sample(dataset.test.images, dataset.test.labels, 60)
+    key = jax.random.split(jax.random.fold_in(jax.random.key(1), 1), 1)[0]
+    filled = np.minimum(np.arange(BATCH_SIZE), 59)
+    made = mj.attacks.pgd(
+        state.network.logits, state.variables, images[filled], labels[filled], key, config=state.config.final_attack
+    )
+    other = mj.checkpoints.restore(finished_run, training="at", seed=1)
+    predicted = np.argmax(other.network.apply(other.variables, made.images[:60])[0], axis=1)
+    row = transfer[(transfer.training == "at") & (transfer.seed == 1)].value.item()
+    assert row == pytest.approx(np.mean(predicted == np.asarray(labels)), abs=1e-6)
+
+
 def test_a_killed_run_goes_on_to_the_same_bits(finished_run, tmp_path):
     """SIGKILL in the middle of adversarial training; then the same command."""
     run_dir = tmp_path / "killed"
@@ -136,7 +162,7 @@ def test_an_interrupted_run_saves_within_the_epoch_and_goes_on_to_the_same_bits(
     def stop_asked() -> bool:
         inside = (run_dir / "checkpoints" / "at" / "0").is_dir()
         asked["chunks"] += inside
-        return asked["chunks"] >= 3
+        return asked["chunks"] >= 2
 
     with pytest.raises(Interrupted):
         experiment.run(small_config, run_dir=run_dir, reporter=quiet, stop_asked=stop_asked)

@@ -11,11 +11,12 @@ from mi_jax.attacks.pgd import PGD, ascend, fgsm, perturb, pgd
 from mi_jax.attacks.results import AttackResult
 from mi_jax.attacks.square import Square, square
 from mi_jax.attacks.state import EvaluationState, StageReport
-from mi_jax.attacks.suite import Budget
+from mi_jax.attacks.suite import NAMES, Budget
 
 __all__ = [
     "APGD",
     "FAB",
+    "NAMES",
     "PGD",
     "AttackResult",
     "AutoAttackResult",

@@ -38,9 +38,16 @@ Attack = PGD | APGD | FAB | Square
 class Budget:
     """How hard each attack of AutoAttack tries; the defaults are those of Croce and Hein (2020).
 
-    restarts: of the untargeted attacks, by default 1, and 5 in `plus`. targets: at most classes - 1 are used.
     Smaller numbers make a quick but weaker attack: say so wherever its robust accuracy is shown.
     Raises `InputError` for counts below one.
+
+    Attributes:
+        apgd_steps: gradient steps of APGD.
+        fab_steps: iterations of FAB.
+        square_queries: queries of Square.
+        targets: target classes of the targeted attacks; at most all other classes are used.
+        restarts: of the untargeted attacks; None for 1, and 5 in `plus`.
+        eot_draws: of the noise of a random model, averaged for each gradient in `rand`.
     """
 
     apgd_steps: int = 100

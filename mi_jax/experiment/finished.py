@@ -1,31 +1,87 @@
 """The units after training: judging, showing and studying the finished networks."""
 
+import time
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mi_jax import studies
+from mi_jax.attacks import EvaluationState, Progress
 from mi_jax.experiment.setup import Setup
 from mi_jax.progress import Status
 from mi_jax.report import examples
 from mi_jax.storage import records
+from mi_jax.storage.records import Record
 from mi_jax.storage.run_dir import write_arrays
-from mi_jax.studies.robustness import adversarial_twins, describe, robustness
+from mi_jax.studies.autoattack import self_checks, under_autoattack
+from mi_jax.studies.robustness import adversarial_twins, describe, robustness, transfer
 from mi_jax.studies.sample import fixed_sample
-from mi_jax.training import predictions
+from mi_jax.training import Interrupted, predictions
+from mi_jax.typing import Key, Variables
 
 _EXAMPLES = 8
+_SAVE_SECONDS = 60.0
 
 
-def judge(setup: Setup, training: str, seed: int) -> None:
-    """Records the accuracy of a finished network under the strong attack."""
+def judge(setup: Setup, seed: int) -> None:
+    """Records how every finished network of a seed stands under strong attacks, made on it and on the others."""
     records.truncate(setup.directory.path, setup.directory.records_bytes)
-    setup.reporter.update(Status(f"{training} seed {seed}: strong attack", setup.done()))
-    trainer, variables, step = setup.finished(training, seed)
-    images, labels = fixed_sample(setup.dataset.test.images, setup.dataset.test.labels, setup.config.evaluation.samples)
+    test, judged = setup.dataset.test, setup.config.evaluation
+    images, labels = fixed_sample(test.images, test.labels, judged.samples)
     key = jax.random.fold_in(jax.random.key(seed), 1)
-    rows = robustness(setup.network, variables, images, labels, key, attack=setup.config.final_attack)
-    setup.append(trainer, step, rows, seed=seed)
+    finished = {training: setup.finished(training, seed) for training in setup.config.trainings}
+    adversarial = {}
+    for training, (trainer, variables, step) in finished.items():
+        setup.reporter.update(Status(f"{training} seed {seed}: strong attack", setup.done()))
+        rows, adversarial[training] = robustness(
+            setup.network, variables, images, labels, key, attack=setup.config.final_attack
+        )
+        rows += _autoattack(setup, training, seed, variables, key)
+        setup.append(trainer, step, rows, seed=seed)
+    for target, (trainer, variables, step) in finished.items():
+        rows = [
+            transfer(setup.network, variables, made, labels, source=source)
+            for source, made in adversarial.items()
+            if source != target
+        ]
+        setup.append(trainer, step, rows, seed=seed)
+    for training in finished:
+        _state_file(setup, training, seed).unlink(missing_ok=True)
+
+
+def _autoattack(setup: Setup, training: str, seed: int, variables: Variables, key: Key) -> list[Record]:
+    """Rows of AutoAttack, which goes on where a kill left it, and of the self-checks, where they are asked for."""
+    judged, attack, test = setup.config.evaluation, setup.config.attack, setup.dataset.test
+    name, rows, path, last_save = f"{training} seed {seed}", [], _state_file(setup, training, seed), time.monotonic()
+    if judged.autoattack != "none":
+        images, labels = fixed_sample(test.images, test.labels, judged.autoattack_samples)
+
+        def tell(progress: Progress) -> None:
+            nonlocal last_save
+            done = f"{progress.stage} {progress.fraction:.0%}, {progress.robust_accuracy:.1%} left"
+            setup.reporter.update(Status(f"{name}: AutoAttack {done}", setup.done()))
+            if time.monotonic() - last_save > _SAVE_SECONDS or setup.stop_asked():
+                progress.state.save(path)
+                last_save = time.monotonic()
+            if setup.stop_asked():
+                raise Interrupted
+
+        rows += under_autoattack(
+            setup.network, variables, images, labels, key,
+            norm=attack.norm, eps=attack.eps, version=judged.autoattack, budget=judged.budget, progress=tell,
+            state=EvaluationState.load(path) if path.exists() else None,
+        )  # fmt: skip
+    if judged.checks:
+        setup.reporter.update(Status(f"{name}: self-checks", setup.done()))
+        images, labels = fixed_sample(test.images, test.labels, judged.checks)
+        rows += self_checks(setup.network, variables, images, labels, key, norm=attack.norm, eps=attack.eps)
+    return rows
+
+
+def _state_file(setup: Setup, training: str, seed: int) -> Path:
+    return setup.directory.path / f"autoattack-{training}-{seed}.npz"
 
 
 def study(setup: Setup, chosen: studies.Study, samples: int) -> None:

@@ -133,9 +133,8 @@ def _to_the_end(setup: Setup) -> None:
                 _unit(setup, unit_of(training, seeds), functools.partial(_train, setup, training, seeds))
                 setup.work_done += setup.work_of(training) * len(seeds)
         setup.rehearsals.wait_for("attack")
-        for training in setup.config.trainings:
-            for seed in range(setup.config.seeds):
-                _unit(setup, f"judge/{training}/{seed}", functools.partial(finished.judge, setup, training, seed))
+        for seed in range(setup.config.seeds):
+            _unit(setup, f"judge/{seed}", functools.partial(finished.judge, setup, seed))
         _unit(setup, "examples", functools.partial(finished.show, setup))
         _unit(setup, "report", functools.partial(_report, setup))
     finally:

@@ -109,7 +109,7 @@ class Setup:
             variables = self.trainer(self.config.trainings[0], (0,)).init(self.images)["variables"]
             images, labels = (part[:1] for part in self.sample)
             key, strong = jax.random.key(0), self.config.final_attack
-            return robustness(self.network, variables, images, labels, key, attack=strong)
+            return robustness(self.network, variables, images, labels, key, attack=strong)[0]
 
         updates = {training: functools.partial(update, trainer) for training, trainer in trainers.items()}
         return {**updates, "attack": attack}

@@ -63,7 +63,7 @@ class Training:
                 if watch:
                     improved = self._look(watch, state, moment)
             ends = watch is not None and watch.collapsed()
-            if probe_due or improved or ends or setup.stop_asked() or time.monotonic() - last_save > _SAVE_SECONDS:
+            if probe_due or improved or ends or moment.stopping or time.monotonic() - last_save > _SAVE_SECONDS:
                 self._save(state, moment.step)
                 last_save = time.monotonic()
             if watch:
@@ -119,9 +119,6 @@ class Training:
         for seed, member in self.trainer.members(state):
             history = {"held_out": self.watch.to_json(seed)} if self.watch else {}
             self.stores[seed].save(step, to_save(member), {**metadata, **history})
-        if self.setup.stop_asked():
-            for store in self.stores.values():
-                store.wait()
 
     # Early stopping
 

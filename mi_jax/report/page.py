@@ -45,7 +45,8 @@ def _page(evidence: Evidence, drawn: list[tuple[FigureSpec, Path]]) -> str:
     parts = [
         f"<header><h1>{escape(title)}</h1><p>{escape(provenance.summary(evidence))}</p></header>",
         _claims(evidence, shown),
-        f'<section id="numbers"><h2>Accuracy</h2>{tables.headline(evidence)}</section>',
+        f'<section id="numbers"><h2>Accuracy</h2>{tables.headline(evidence)}{tables.self_checks(evidence)}'
+        f"{tables.transfers(evidence)}</section>",
         f'<section id="figures"><h2>Figures</h2>{"".join(main)}</section>' if main else "",
         _folded(f"More figures ({len(minor)})", "".join(minor)) if minor else "",
         _left_out(left_out) if left_out else "",

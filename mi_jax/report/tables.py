@@ -13,7 +13,7 @@ from mi_jax.report.claims import evaluate
 from mi_jax.report.evidence import Evidence, rulers
 from mi_jax.report.figures import wording
 from mi_jax.report.figures.training import accuracies
-from mi_jax.report.intervals import Table
+from mi_jax.report.intervals import Table, over_seeds
 from mi_jax.report.names import DASH, MINUS, RULER_NAMES, name_of
 from mi_jax.report.paired import shares_noise
 from mi_jax.report.verdicts import Claim, Finding
@@ -170,6 +170,47 @@ def _images(n: object) -> str:
 def _accuracy(row: Table) -> str:
     ends = interval(row["low"], row["high"], "share")
     return f'<span class="value">{number(row["mean"], "share")}</span> <span class="ends">{ends}</span>'
+
+
+def transfers(evidence: Evidence) -> str:
+    """Accuracy of every training on adversarial images made on the others; nothing where that was not measured."""
+    rows = evidence.select(quantity="transfer_accuracy")
+    if rows.empty:
+        return ""
+    table = over_seeds(rows.assign(source=rows["subset"].str.removeprefix("source=")), ["training", "source"])
+    known = table.set_index(["training", "source"])
+    heads = "".join(f"<th>made on {escape(name_of(source))}</th>" for source in evidence.trainings)
+    body = ""
+    for target in evidence.trainings:
+        cells = ""
+        for source in evidence.trainings:
+            found = (target, source) in known.index
+            value = _accuracy(known.loc[(target, source)]) if found else DASH
+            cells += f'<td data-label="made on {escape(name_of(source))}">{value}</td>'
+        body += f'<tr><th scope="row">{escape(name_of(target))}</th>{cells}</tr>'
+    made = "the strong PGD attack of the final evaluation, on networks of the same seed"
+    return (
+        f"<table><caption>Transfer: accuracy of each training (rows) on adversarial images made by {made}; "
+        "brackets are 95 % t-intervals over seeds.</caption>"
+        f"<thead><tr><th>Training</th>{heads}</tr></thead><tbody>{body}</tbody></table>"
+    )
+
+
+def self_checks(evidence: Evidence) -> str:
+    """What the self-checks of the attacks say of each training: whether robust accuracies can be believed."""
+    counts, signs = evidence.select(quantity="attack_checks"), evidence.select(quantity="attack_sign")
+    if counts.empty:
+        command = "<code>python experiments/study.py autoattack RUN_DIR</code>"
+        return f'<p class="small">The attacks were not checked for signs of masked gradients: {command}</p>'
+    items = []
+    for training in evidence.trainings:
+        mine = counts[counts["training"] == training]
+        if mine.empty:
+            continue
+        notes = [note for note in dict.fromkeys(signs[signs["training"] == training]["note"].dropna()) if note]
+        passed = f"{int((mine['value'] == 0).sum())} of {len(mine)} seeds passed"
+        items.append(f"<li><b>{escape(name_of(training))}</b>: {passed}. {escape(' '.join(notes))}</li>")
+    return f"<p>Signs that the attacks mislead, such as masked gradients:</p><ul>{''.join(items)}</ul>"
 
 
 def failures(evidence: Evidence) -> str:

@@ -63,7 +63,7 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
     ranks = [pd.Series(values).rank().to_numpy() for values in (a, b)]
     if any(np.ptp(rank) == 0 for rank in ranks):
         return 0.0
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
 def _curves(rows: Table) -> Table:

@@ -1,7 +1,7 @@
 """Loss and accuracy on clean images, on adversarial twins and under a strong attack. Trains nothing."""
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +17,8 @@ from mi_jax.typing import Images, Key, Labels, Variables
 
 def robustness(
     network: Network, variables: Variables, images: Images, labels: Labels, key: Key, *, attack: PGD
-) -> list[Record]:
-    """Accuracy on the images and under the attack, as records of the final network.
+) -> tuple[list[Record], Images]:
+    """Accuracy on the images and under the attack, as records of the final network, and the adversarial images.
 
     Args:
         network: what is attacked.
@@ -29,30 +29,53 @@ def robustness(
         attack: an image counts as robust if no restart changes its class.
     """
     _, accuracy = evaluate(network, variables, images, labels)
-    wrong = misclassified_under(network, variables, images, labels, key, attack=attack)
-    return [
-        _accuracy(accuracy, len(labels), inputs="clean", note="final"),
-        _accuracy(1 - float(np.mean(wrong)), len(labels), inputs="adversarial", note=f"final {describe(attack)}"),
+    result = _attacked(network, variables, images, labels, key, attack=attack)
+    robust = 1 - float(np.mean(result.success))
+    note = f"final {describe(attack)}"
+    rows = [
+        accuracy_row(accuracy, len(labels), inputs="clean", note="final"),
+        accuracy_row(robust, len(labels), inputs="adversarial", note=note),
     ]
+    return rows, result.images
 
 
 def misclassified_under(
-    network: Network,
-    variables: Variables,
-    images: Images,
-    labels: Labels,
-    key: Key,
-    *,
-    attack: PGD,
+    network: Network, variables: Variables, images: Images, labels: Labels, key: Key, *, attack: PGD
 ) -> np.ndarray:
     """Whether the attack leaves each image misclassified, bool `[n]`; clean errors count."""
+    return np.asarray(_attacked(network, variables, images, labels, key, attack=attack).success)
+
+
+def transfer(network: Network, variables: Variables, images: Images, labels: Labels, *, source: str) -> Record:
+    """Accuracy on adversarial images that were made on the network of another training, as a record.
+
+    Args:
+        network: what is evaluated.
+        variables: its variables.
+        images: adversarial images of the source, `[n h w c]`.
+        labels: int `[n]`.
+        source: the training on whose network they were made.
+    """
+    _, accuracy = evaluate(network, variables, images, labels)
+    row = accuracy_row(accuracy, len(labels), inputs="adversarial", note=f"made on {source}")
+    return dataclasses.replace(row, quantity="transfer_accuracy", subset=f"source={source}")
+
+
+def _attacked(network, variables, images, labels, key, *, attack: PGD) -> Any:
+    """Images and success of the attack, in batches; every batch has random starts of its own."""
     starts = jnp.arange(0, len(labels), BATCH_SIZE)
     keys = iter(jax.random.split(key, len(starts)))
 
-    def success(x, y):
-        return pgd(network.logits, variables, x, y, next(keys), config=attack).success
+    def batch(x, y):
+        result = pgd(network.logits, variables, x, y, next(keys), config=attack)
+        return _Attacked(result.images, result.success)
 
-    return np.asarray(map_batches(success, images, labels))
+    return map_batches(batch, images, labels)
+
+
+class _Attacked(NamedTuple):
+    images: Images
+    success: Any
 
 
 def performance(
@@ -69,7 +92,7 @@ def performance(
         note: how they were made.
     """
     loss, accuracy = evaluate(network, variables, images, labels)
-    record = _accuracy(accuracy, len(labels), inputs=inputs, note=note)
+    record = accuracy_row(accuracy, len(labels), inputs=inputs, note=note)
     return [dataclasses.replace(record, quantity="loss", value=loss, stderr=None, unit="nats"), record]
 
 
@@ -91,11 +114,15 @@ def describe(attack: PGD) -> str:
         'pgd-20x5 linf eps=8/255'
     """
     restarts = f"x{attack.restarts}" if attack.restarts > 1 else ""
-    pixels = attack.eps * 255
-    eps = f"{pixels:.4g}/255" if attack.norm == "linf" else f"{attack.eps:.4g}"
-    return f"pgd-{attack.steps}{restarts} {attack.norm} eps={eps}"
+    return f"pgd-{attack.steps}{restarts} {attack.norm} eps={radius(attack.norm, attack.eps)}"
 
 
-def _accuracy(value: float, n: int, **columns: Any) -> Record:
+def radius(norm: str, eps: float) -> str:
+    """A radius in words: in 255ths of the pixel range under linf."""
+    return f"{eps * 255:.4g}/255" if norm == "linf" else f"{eps:.4g}"
+
+
+def accuracy_row(value: float, n: int, **columns: Any) -> Record:
+    """A test accuracy with its binomial standard error."""
     error = float(np.sqrt(value * (1 - value) / n))
     return Record(quantity="accuracy", value=value, stderr=error, unit="1", n=n, subset="test", **columns)

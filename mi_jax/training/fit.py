@@ -31,6 +31,7 @@ class Moment:
         ends_epoch: whether an epoch has just been completed.
         loss, accuracy: means over the epoch so far, on the images trained on, one a seed.
         seconds: time the chunk took; images: how many it trained on, all seeds together.
+    stopping: whether training stops after this chunk because it was asked to.
     """
 
     step: int
@@ -40,6 +41,7 @@ class Moment:
     accuracy: np.ndarray
     seconds: float
     images: int
+    stopping: bool = False
 
 
 def fit(
@@ -62,7 +64,7 @@ def fit(
         labels: int32 `[n]`.
         first_step: updates already done.
         after_chunk: called between compiled chunks and at the end of every epoch; may read the state, not keep it.
-        stop_asked: asked after every chunk.
+        stop_asked: asked after every chunk, before `after_chunk` is told.
         enough: asked before every chunk; ends the training as if its last epoch were done.
 
     Returns:
@@ -78,12 +80,13 @@ def fit(
         began = time.perf_counter()
         state = jax.block_until_ready(trainer.advance(state, images, labels, step, last))
         seconds = time.perf_counter() - began
-        moment = _moment(trainer, state, last, seconds, last - step)
+        stopping = stop_asked()
+        moment = _moment(trainer, state, last, seconds, last - step, stopping)
         if not np.all(np.isfinite(moment.loss)):
             seed = trainer.seeds[int(np.argmin(np.isfinite(moment.loss)))]
             raise Diverged(f"the loss of seed {seed} is {moment.loss} in epoch {moment.epoch:.1f}")
         after_chunk(state, moment)
-        if stop_asked():
+        if stopping:
             raise Interrupted
         # The first chunk holds the compilation, so its time says nothing about the length of the next.
         chunk = 4 if step == first_step else max(1, round((last - step) * _CHUNK_SECONDS / seconds))
@@ -91,7 +94,7 @@ def fit(
     return state
 
 
-def _moment(trainer: Trainer, state: State, step: int, seconds: float, updates: int) -> Moment:
+def _moment(trainer: Trainer, state: State, step: int, seconds: float, updates: int, stopping: bool) -> Moment:
     totals = jax.tree.map(np.atleast_1d, jax.device_get(state["totals"]))
     return Moment(
         step=step,
@@ -101,4 +104,5 @@ def _moment(trainer: Trainer, state: State, step: int, seconds: float, updates: 
         accuracy=totals["correct"] / (totals["updates"] * trainer.batch_size),
         seconds=seconds,
         images=updates * trainer.batch_size * len(trainer.seeds),
+        stopping=stopping,
     )

@@ -38,7 +38,7 @@ def test_a_wish_to_stop_is_met_after_the_chunk_and_the_rest_gives_the_same_bits(
         kept.append((jax.device_get(state), moment.step))
 
     with pytest.raises(Interrupted):
-        fit(trainer, trainer.init(arrays[0]), *arrays, after_chunk=keep, stop_asked=lambda: len(kept) == 2)
+        fit(trainer, trainer.init(arrays[0]), *arrays, after_chunk=keep, stop_asked=lambda: len(kept) == 1)
     state, step = kept[-1]
     assert 0 < step < trainer.total_steps
     rest = fit(trainer, jax.tree.map(jnp.asarray, state), *arrays, first_step=step, after_chunk=lambda *_: None)
