@@ -52,6 +52,8 @@ def _ordered(names: Any) -> list[str]:
 def _signed(value: float) -> str:
     if abs(value) < 0.005:
         return "0.00"
+    if abs(value) >= 99.5:
+        return f"{value:+.0e}".replace("-", MINUS).replace("e+0", "e").replace("e+", "e")
     return (f"{value:+.1f}" if abs(value) >= 9.95 else f"{value:+.2f}").replace("-", MINUS)
 
 
