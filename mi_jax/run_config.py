@@ -184,5 +184,5 @@ def preset(name: Preset, *, dataset: str, arch: str) -> RunConfig:
         limit=3000,
         optimizer=Optimizer(name="adam", learning_rate=4e-3, weight_decay=1e-4, schedule="triangle"),
         attack=PGD(eps=eps, steps=3, step_size=eps / 2),
-        evaluation=Evaluation(samples=500, step_size=step),
+        evaluation=Evaluation(samples=250, step_size=step),
     )  # fmt: skip
