@@ -98,7 +98,7 @@ def duration(seconds: float) -> str:
     """A length of time for people.
 
     Examples:
-        >>> duration(42.4), duration(187), duration(7260)
+        >>> duration(42.4), duration(187.0), duration(7260.0)
         ('42 s', '3 min 07 s', '2 h 01 min')
     """
     whole = round(seconds)

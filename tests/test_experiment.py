@@ -132,7 +132,7 @@ def test_networks_are_judged_by_autoattack_and_by_images_made_on_each_other(fini
     other = mj.checkpoints.restore(finished_run, training="at", seed=1)
     predicted = np.argmax(other.network.apply(other.variables, made.images[:60])[0], axis=1)
     row = transfer[(transfer.training == "at") & (transfer.seed == 1)].value.item()
-    assert row == pytest.approx(np.mean(predicted == np.asarray(labels)), abs=1e-6)
+    assert row == pytest.approx(float(np.mean(predicted == np.asarray(labels))), abs=1e-6)
 
 
 def test_a_killed_run_goes_on_to_the_same_bits(finished_run, tmp_path):

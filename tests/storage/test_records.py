@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 
 import jax.numpy as jnp
 import numpy as np
