@@ -30,11 +30,13 @@ from mi_jax.studies.cue_margins import Cell, Norm, Sweep, cell_sets, measure, pi
 from mi_jax.training import Adversary, Diverged, Moment, Optimizer, Trainer, evaluate, fit
 from mi_jax.typing import Variables
 
-__all__ = ["Cell", "Sweep", "draw", "measure_cell", "run"]
+__all__ = ["Cell", "Sweep", "draw", "measure_cell", "network_of", "run"]
 
 _FIGURE = "margin_sweep"
-_EARLY_EPOCHS, _GROWTH = 2, 1.25
-"""Epochs of the normal training with more moments than their ends, and the ratio of their successive steps."""
+_GROWTH = 1.25
+"""Ratio of successive moments in the clean epochs."""
+_GREY, _SPREAD = 0.5, 0.1
+"""Every image is grey plus cues of at most a few tenths, which the networks meet in units of a tenth."""
 
 
 def run(
@@ -60,7 +62,7 @@ def run(
         InputError: for a directory of another sweep or of something else, and whatever the disk refuses.
         Interrupted: when `stop_asked` said so; finished cells stay.
     """
-    network = models.create(sweep.arch, num_classes=len(SHAPES), input_shape=(32, 32, 3), width=sweep.width)
+    network = network_of(sweep)
     with disk_errors_explained(run_dir):
         directory = open_run(run_dir, configs.to_dict(sweep), overwrite=overwrite)
         try:
@@ -84,6 +86,13 @@ def run(
             directory.close()
 
 
+def network_of(sweep: Sweep) -> Network:
+    """The network that is trained in every cell."""
+    return models.create(
+        sweep.arch, num_classes=len(SHAPES), input_shape=(32, 32, 3), width=sweep.width, mean=_GREY, std=_SPREAD
+    )
+
+
 def draw(run_dir: Path) -> Path:
     """Draws the summary figure from the records and returns its path."""
     evidence = read(run_dir)
@@ -105,10 +114,13 @@ def measure_cell(
 
     Trainings are `nt`, `noise`, `at-linf`, `at-l2`; controls `untrained`, and for each norm `matched-linf`, ...: the
     normally trained network at the moment when its clean accuracy was nearest to the adversarially trained one's.
+    All trainings of a seed share its first `clean_epochs`.
     """
     train, sets = cell_sets(sweep, cell)
     images, labels = jnp.asarray(train.images), jnp.asarray(train.labels)
     history: dict[int, list[tuple[float, float, Variables]]] = {}
+    begun: dict[tuple[int, ...], Any] = {}
+    first = sweep.clean_epochs * (sweep.n_train // sweep.batch_size)
     count = len(sweep.trainings) * len(_populations(sweep))
     for i, ((name, objective, norm), seeds) in enumerate(itertools.product(sweep.trainings, _populations(sweep))):
         trainer = _trainer(sweep, network, objective, norm, seeds)
@@ -119,14 +131,15 @@ def measure_cell(
                 keep(state, moment.epoch)
             tell(name, (i + moment.epoch / sweep.epochs * 0.7) / count, moment, sweep.epochs)
 
-        state, step = trainer.init(images), 0
         if name == "nt":
+            state = trainer.init(images)
             for seed, member in trainer.members(state):
                 found = measure(sweep, network, member["variables"], sets, seed, ())
                 yield from _named(found, cell, sweep, "untrained", seed, 0)
-            state, step = _begin(trainer, state, images, labels, keep)
+            begun[seeds] = _begin(trainer, state, images, labels, first, keep)
+        state = jax.tree.map(jnp.copy, begun[seeds])  # training gives the memory of its state away
         try:
-            state = fit(trainer, state, images, labels, first_step=step, after_chunk=after, stop_asked=stop_asked)
+            state = fit(trainer, state, images, labels, first_step=first, after_chunk=after, stop_asked=stop_asked)
         except Diverged as error:
             where = {"inputs": "clean", "subset": "conflict", "note": str(error)}
             failed = [Record(quantity="shape_bias", value=None, ok=False, **where)]
@@ -161,20 +174,20 @@ class _Snapshots:
             self.history.setdefault(seed, []).append((epoch, accuracy, variables))
 
 
-def _begin(trainer: Trainer, state: Any, images: Any, labels: Any, keep: _Snapshots) -> tuple[Any, int]:
-    """Trains the first epochs in steps that grow, and gives the state and how many updates it has seen.
+def _begin(trainer: Trainer, state: Any, images: Any, labels: Any, first: int, keep: _Snapshots) -> Any:
+    """The state after the first updates, trained in strides that grow.
 
     Accuracy rises fast there, so the ends of epochs are too few moments to match; the pauses of `fit` are more, but
     where they lie depends on the clock.
     """
     keep(state, 0.0)
     step, per_epoch = 0, trainer.steps_per_epoch
-    while step < min(_EARLY_EPOCHS, trainer.epochs - 1) * per_epoch:
+    while step < first:
         last = min(max(step + 1, int(_GROWTH * step)), (step // per_epoch + 1) * per_epoch)
         state = trainer.advance(state, images, labels, step, last)
         keep(state, last / per_epoch)
         step = last
-    return state, step
+    return state
 
 
 def _named(found: list[Record], cell: Cell, sweep: Sweep, training: str, seed: int, epoch: int | float) -> list[Record]:

@@ -12,8 +12,7 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
-from mi_jax import margin_sweep, models
-from mi_jax.data.shapetex import SHAPES
+from mi_jax import margin_sweep
 from mi_jax.errors import InputError
 from mi_jax.margin_sweep import Cell, Sweep
 from mi_jax.progress import Reporter
@@ -34,6 +33,7 @@ TINY = Sweep(
     width=0.125,
     n_train=200,
     epochs=2,
+    clean_epochs=1,
     batch_size=50,
     steps=1,
     samples=100,
@@ -49,7 +49,8 @@ def rows_of(run_dir: Path) -> list[dict]:
 def swept(tmp_path_factory):
     """A sweep that was stopped after its first cell and went on, and what it wrote before it went on."""
     run_dir = tmp_path_factory.mktemp("sweep") / "stopped"
-    console = Console(file=io.StringIO(), width=200)
+    said = io.StringIO()
+    console = Console(file=said, width=200)
     with pytest.raises(Interrupted):
         margin_sweep.run(
             TINY, run_dir=run_dir, reporter=Reporter(console), stop_asked=(run_dir / "records.jsonl").exists
@@ -59,7 +60,7 @@ def swept(tmp_path_factory):
     with (run_dir / "records.jsonl").open("a") as file:
         file.write('{"run": "rho_shape=2,rho_texture=2,fine", "training": "nt", "quanti')
     margin_sweep.run(TINY, run_dir=run_dir, reporter=Reporter(console))
-    return run_dir, first, console.file.getvalue()
+    return run_dir, first, said.getvalue()
 
 
 def test_a_stopped_sweep_keeps_its_finished_cell_and_does_only_the_others(swept):
@@ -75,7 +76,7 @@ def test_a_stopped_sweep_keeps_its_finished_cell_and_does_only_the_others(swept)
 
 def test_a_cell_gives_the_same_records_wherever_and_whenever_it_is_done(swept):
     run_dir, _, _ = swept
-    network = models.create(TINY.arch, num_classes=10, input_shape=(32, 32, 3), width=TINY.width)
+    network = margin_sweep.network_of(TINY)
     alone = list(margin_sweep.measure_cell(TINY, Cell(2.0, 2.0, "fine"), network))
     last = [row for row in rows_of(run_dir) if row["run"] == "rho_shape=2,rho_texture=2,fine"]
     keys = ("training", "seed", "epoch", "quantity", "inputs", "subset", "value", "stderr")
@@ -125,12 +126,12 @@ def test_a_finished_sweep_does_nothing_again_and_another_is_refused(swept, quiet
     before = (run_dir / "records.jsonl").read_bytes()
     margin_sweep.run(TINY, run_dir=run_dir, reporter=quiet)
     assert (run_dir / "records.jsonl").read_bytes() == before
-    with pytest.raises(InputError, match="another configuration .*seeds was 2, now 4"):
+    with pytest.raises(InputError, match=r"another configuration .*seeds was 2, now 4"):
         margin_sweep.run(replace(TINY, seeds=4), run_dir=run_dir, reporter=quiet)
 
 
 def test_all_trainings_of_a_seed_start_from_the_same_weights():
-    network = models.create("cnn", num_classes=len(SHAPES), input_shape=(32, 32, 3), width=0.125)
+    network = margin_sweep.network_of(TINY)
     images = jnp.zeros((4, 32, 32, 3), jnp.uint8)
     starts = [
         margin_sweep._trainer(TINY, network, objective, norm, (1,)).init(images)["variables"]
@@ -160,6 +161,7 @@ def test_cells_differ_in_amplitude_alone_and_swapping_exchanges_the_cues():
         ({"rho_shape": (0.0,)}, "positive"),
         ({"rho_shape": (16.0,)}, "0.5"),
         ({"seeds": 0}, "seeds"),
+        ({"clean_epochs": 10}, "0 to 9"),
         ({"samples": 50}, "100"),
         ({"eps": 0.0}, "eps"),
     ],

@@ -41,13 +41,15 @@ class Sweep:
             a texture of margin 1: eps times the square root of the number of pixel values.
         noise_training: also train on Gaussian noise of standard deviation eps, which has no adversary.
         seeds: how many; all trainings of a seed start from the same weights.
-        coarse: where textures as coarse as the shapes are swept, too: on the `diagonal` of equal margins, in `all`
-            cells, or in `none`.
+        coarse: where textures as coarse as the shapes are swept, too: in `none` of the cells, on the `diagonal` of
+            equal margins, or in `all`.
         eps: reach of the Linf attacker, pixel units of [0, 1].
         arch: network.
         width: multiplier of its layers' width.
         n_train: training images a cell.
         epochs: passes over them.
+        clean_epochs: how many of these every training of a seed begins with, on clean images and together: a network
+            that knows nothing yet answers a strong attacker with a constant, and never learns more.
         batch_size: images an update.
         learning_rate: of Adam, at its highest.
         steps: of the attack in training.
@@ -65,18 +67,19 @@ class Sweep:
     norms: tuple[Norm, ...] = ("linf", "l2")
     noise_training: bool = True
     seeds: int = 3
-    coarse: Literal["diagonal", "all", "none"] = "diagonal"
+    coarse: Literal["none", "diagonal", "all"] = "none"
     eps: float = 8 / 255
     arch: str = "cnn"
     width: float = 0.5
     n_train: int = 2000
     epochs: int = 10
+    clean_epochs: int = 2
     batch_size: int = 64
     learning_rate: float = 3e-3
     steps: int = 3
     samples: int = 300
     evaluation: Literal["pgd", "autoattack"] = "pgd"
-    restarts: int = 2
+    restarts: int = 1
     population: Literal["auto", "vmap", "loop"] = "auto"
 
     def __post_init__(self):
@@ -97,6 +100,10 @@ class Sweep:
         for name in ("seeds", "n_train", "epochs", "batch_size", "steps", "restarts"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name.replace('_', '-')} is {getattr(self, name)}; expected at least 1.")
+        if not 0 <= self.clean_epochs < self.epochs:
+            raise InputError(
+                f"clean-epochs is {self.clean_epochs}; expected 0 to {self.epochs - 1}, fewer than there are epochs."
+            )
         if self.samples < 100:
             raise InputError(
                 f"samples is {self.samples}; the factorial set has 100 kinds of images, give at least 100."
