@@ -8,7 +8,10 @@ from typing import Annotated
 import tyro
 
 from mi_jax import command_line, experiment, parallel
+from mi_jax.interruption import StopSignals
 from mi_jax.progress import Reporter
+from mi_jax.studies import Moments
+from mi_jax.training import Interrupted
 
 
 @dataclass(frozen=True)
@@ -20,12 +23,14 @@ class StudyCommand:
         run_dir: a directory made by `experiments/run.py`.
         data_dir: where TFDS data sets are; TFDS's own default without it.
         samples: test images the study looks at.
+        epochs: the finished networks (last) or those of every epoch that the run measured; the study's habit without.
     """
 
     study: Annotated[str, tyro.conf.Positional]
     run_dir: Annotated[Path, tyro.conf.Positional]
     data_dir: str | None = None
     samples: int = 500
+    epochs: Moments | None = None
 
 
 def main() -> None:
@@ -33,14 +38,20 @@ def main() -> None:
     with command_line.leaving_cleanly():
         command = command_line.parse(StudyCommand, sys.argv[1:])
         parallel.keep_compiled_programs()
-        with Reporter() as reporter:
-            page = experiment.study(
-                command.study,
-                run_dir=command.run_dir,
-                data_dir=command.data_dir,
-                samples=command.samples,
-                reporter=reporter,
-            )
+        with StopSignals() as stop, Reporter() as reporter:
+            try:
+                page = experiment.study(
+                    command.study,
+                    run_dir=command.run_dir,
+                    data_dir=command.data_dir,
+                    samples=command.samples,
+                    moments=command.epochs,
+                    reporter=reporter,
+                    stop_asked=stop,
+                )
+            except Interrupted:
+                reporter.say(f"Stopped before the study was done; {command.run_dir} is as it was.")
+                sys.exit(stop.exit_status)
             reporter.say(f"Report: {page}")
 
 

@@ -70,6 +70,9 @@ class RunConfig:
         dtype: of computation; parameters, statistics, images and logits stay float32.
         mesh: devices that share each batch: `auto`, `none`, or `data=N`.
         population: train the seeds side by side (`vmap`) or in turn (`loop`); `auto` fits backend and network.
+        studies: to run on the finished networks, separated by commas (see `mi_jax.studies.STUDIES`); `all` that apply
+            to the data set, or none if empty.
+        study_samples: test images each of them looks at.
         optimizer, attack, probe, evaluation: see their classes. The attack is the inner one of adversarial training
             and makes the twins on which information is measured.
         attack_batch_norm: mode of batch normalisation in the training attack.
@@ -108,6 +111,8 @@ class RunConfig:
     awp: float = 0.0
     average: float = 0.0
     held_out: float = 0.0
+    studies: str = ""
+    study_samples: int = 500
     probe: Probe = Probe()
     evaluation: Evaluation = Evaluation()
 
@@ -117,7 +122,7 @@ class RunConfig:
             raise InputError(f"training is {self.training!r}; expected some of {', '.join(OBJECTIVES)}, by commas.")
         if len(set(self.trainings)) != len(self.trainings):
             raise InputError(f"training is {self.training!r}; name each objective once.")
-        for name in ("seeds", "epochs", "batch_size"):
+        for name in ("seeds", "epochs", "batch_size", "study_samples"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name.replace('_', '-')} is {getattr(self, name)}; expected at least 1.")
         if self.attack.steps == 0 and any(OBJECTIVES[name].adversarial for name in self.trainings):
@@ -173,6 +178,8 @@ def preset(name: Preset, *, dataset: str, arch: str) -> RunConfig:
             arch=arch, dataset=dataset, preset=name, seeds=3, epochs=200,
             optimizer=Optimizer(weight_decay=0.0 if dataset == "mnist" else 5e-4),
             attack=PGD(eps=eps, steps=7, step_size=step),
+            studies="all",
+            study_samples=1000,
             probe=Probe(samples=5000),
             evaluation=Evaluation(
                 samples=10_000, step_size=step, autoattack="standard", autoattack_samples=10_000, checks=100

@@ -1,6 +1,8 @@
 """The units after training: judging, showing and studying the finished networks."""
 
+import functools
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -84,26 +86,51 @@ def _state_file(setup: Setup, training: str, seed: int) -> Path:
     return setup.directory.path / f"autoattack-{training}-{seed}.npz"
 
 
-def study(setup: Setup, chosen: studies.Study, samples: int) -> None:
-    """Runs a study on the final network of every training and seed."""
+def study(setup: Setup, chosen: studies.Study, samples: int, moments: studies.Moments | None = None) -> None:
+    """Runs a study on every training and seed, at the moments it prefers unless others are given."""
+    records.truncate(setup.directory.path, setup.directory.records_bytes)
     arrays: dict[str, np.ndarray] = {}
     for training in setup.config.trainings:
         for seed in range(setup.config.seeds):
-            setup.reporter.update(Status(f"{chosen.name}: {training} seed {seed}", setup.done()))
-            trainer, variables, step = setup.finished(training, seed)
-            subject = studies.Subject(
-                network=setup.network,
-                variables=variables,
-                dataset=setup.dataset,
-                attack=setup.config.attack,
-                samples=samples,
-                key=jax.random.fold_in(jax.random.key(seed), 2),
-            )
-            found = chosen.run(subject)
-            setup.append(trainer, step, found.records, seed=seed)
-            arrays |= {f"{name}.{training}.{seed}": value for name, value in found.arrays.items()}
+            trainer, last = setup.trainer(training, (seed,)), setup.finished_step(training, seed)
+            measured = (moments or chosen.moments) == "measured"
+            for step in setup.measured_steps(training, seed) if measured else [last]:
+                where = f"{training} seed {seed}" + (f" epoch {step / trainer.steps_per_epoch:g}" if measured else "")
+                setup.reporter.update(Status(f"{chosen.name}: {where}", setup.done()))
+                if setup.stop_asked():
+                    raise Interrupted
+                found = chosen.run(_subject(setup, training, seed, step, samples))
+                setup.append(trainer, step, found.records, seed=seed)
+                if step == last:
+                    arrays |= {f"{name}.{training}.{seed}": value for name, value in found.arrays.items()}
     if arrays:
         write_arrays(setup.directory.path / f"{chosen.name}.npz", arrays)
+
+
+def _subject(setup: Setup, training: str, seed: int, step: int, samples: int) -> studies.Subject:
+    return studies.Subject(
+        network=setup.network,
+        variables=setup.variables_at(training, seed, step),
+        dataset=setup.dataset,
+        attack=setup.config.attack,
+        samples=samples,
+        key=jax.random.fold_in(jax.random.key(seed), 2),
+        probe=setup.config.probe,
+        baseline=_baseline(setup, training, seed, step),
+        untrained=functools.partial(setup.variables_at, training, seed, 0),
+    )
+
+
+def _baseline(setup: Setup, training: str, seed: int, step: int) -> Callable[[], Variables | None]:
+    """Loads the first training's network of the same epoch; a finished network is compared with a finished one."""
+    first = setup.config.trainings[0]
+    if training == first:
+        return lambda: None
+    finished = step == setup.finished_step(training, seed)
+    same = setup.finished_step(first, seed) if finished else step
+    if same not in setup.measured_steps(first, seed):
+        return lambda: None
+    return functools.partial(setup.variables_at, first, seed, same)
 
 
 def show(setup: Setup) -> None:

@@ -16,7 +16,6 @@ from mi_jax.experiment.setup import Setup, unit_of
 from mi_jax.experiment.train import Training
 from mi_jax.progress import Reporter, Status
 from mi_jax.run_config import RunConfig
-from mi_jax.storage import records
 from mi_jax.storage.run_dir import RunDir, disk_errors_explained, open_run, read_json, write_json
 from mi_jax.training import Interrupted, held_out_rows
 
@@ -63,8 +62,17 @@ def run(
             directory.close()
 
 
-def study(name: str, *, run_dir: Path, data_dir: str | None = None, samples: int = 500, reporter: Reporter) -> Path:
-    """Runs one study on the final network of every training and seed of a finished run, and rebuilds its report.
+def study(
+    name: str,
+    *,
+    run_dir: Path,
+    data_dir: str | None = None,
+    samples: int = 500,
+    moments: studies.Moments | None = None,
+    reporter: Reporter,
+    stop_asked: Callable[[], bool] = lambda: False,
+) -> Path:
+    """Runs one study on the networks of every training and seed of a finished run, and rebuilds its report.
 
     A study that was run before is run again; its old records are superseded by the new ones.
 
@@ -73,27 +81,28 @@ def study(name: str, *, run_dir: Path, data_dir: str | None = None, samples: int
         run_dir: of the run.
         data_dir: where TFDS data sets are.
         samples: test images the study looks at.
+        moments: whether it looks at finished networks or those of all measured epochs; None for its own habit.
         reporter: told how things stand.
+        stop_asked: asked before every network.
 
     Returns:
         The path of the report.
 
     Raises:
         InputError: when there is no such study, it does not apply to the data set, or the run is not finished.
+        Interrupted: when `stop_asked` said so; the study then counts as not done.
     """
-    chosen = studies.find(name)
+    studies.find(name)
     config = configs.from_dict(RunConfig, read_json(run_dir / "config.json"), where=str(run_dir / "config.json"))
     network, dataset = _prepare(config, data_dir)
-    refusal = chosen.refusal(dataset)
-    if refusal:
-        raise InputError(f"The study {name} does not apply to {dataset.name}: {refusal}.")
+    (chosen,) = studies.find_for(dataset, name)
     with disk_errors_explained(run_dir):
         directory = open_run(run_dir, configs.to_dict(config), overwrite=False)
         try:
             if not directory.is_complete("report"):
                 raise InputError(f"{run_dir} is not finished; give the command that started it once more, then this.")
-            records.truncate(run_dir, directory.records_bytes)
-            finished.study(Setup(config, network, dataset, directory, reporter), chosen, samples)
+            setup = Setup(config, network, dataset, directory, reporter, stop_asked)
+            finished.study(setup, chosen, samples, moments)
             directory.complete(f"study/{name}")
             return report.build(run_dir)
         finally:
@@ -105,6 +114,7 @@ def _prepare(config: RunConfig, data_dir: str | None) -> tuple[models.Network, d
     parallel.make_mesh(config.mesh)
     dataset = data.load(config.dataset, data_dir=data_dir, limit=config.limit)
     held_out_rows(dataset.train.labels, config.held_out)  # refuses a share that leaves nothing
+    studies.find_for(dataset, config.studies)  # refuses what there is not
     network = models.create(
         config.arch,
         num_classes=dataset.num_classes,
@@ -136,6 +146,12 @@ def _to_the_end(setup: Setup) -> None:
         for seed in range(setup.config.seeds):
             _unit(setup, f"judge/{seed}", functools.partial(finished.judge, setup, seed))
         _unit(setup, "examples", functools.partial(finished.show, setup))
+        for chosen in studies.find_for(setup.dataset, setup.config.studies):
+            _unit(
+                setup,
+                f"study/{chosen.name}",
+                functools.partial(finished.study, setup, chosen, setup.config.study_samples),
+            )
         _unit(setup, "report", functools.partial(_report, setup))
     finally:
         setup.rehearsals.close()

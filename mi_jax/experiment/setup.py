@@ -122,15 +122,31 @@ class Setup:
 
     def finished(self, training: str, seed: int) -> tuple[Trainer, Variables, int]:
         """The network that stands for a training, and its step: the best one if images were held out, else the last."""
-        store = self.store(training, seed)
-        trainer = self.trainer(training, (seed,))
-        step = trainer.total_steps
+        trainer, step = self.trainer(training, (seed,)), self.finished_step(training, seed)
+        return trainer, self.variables_at(training, seed, step), step
+
+    def finished_step(self, training: str, seed: int) -> int:
+        """The step of the network that stands for a training."""
         if self.held_out:
-            step = early_stopping.best_step(self.directory.checkpoints(training, seed))
+            return early_stopping.best_step(self.directory.checkpoints(training, seed))
+        return self.trainer(training, (seed,)).total_steps
+
+    def measured_steps(self, training: str, seed: int) -> list[int]:
+        """The steps at which information was measured and the finished one, oldest first; a stopped one has fewer."""
+        per_epoch = self.trainer(training, (seed,)).steps_per_epoch
+        wanted = {epoch * per_epoch for epoch in self.probe_epochs} | {self.finished_step(training, seed)}
+        store = self.store(training, seed)
+        steps = [step for step in store.steps() if step in wanted]
+        store.close()
+        return steps
+
+    def variables_at(self, training: str, seed: int, step: int) -> Variables:
+        """The variables that a training had at a saved step."""
+        store = self.store(training, seed)
         saved = store.restore(step)
         store.close()
         assert saved is not None
-        return trainer, jax.device_put(whole(saved.state["variables"])), step
+        return jax.device_put(whole(saved.state["variables"]))
 
     def append(self, trainer: Trainer, step: int, rows: list[Record], *, seed: int | None = None) -> None:
         """Appends rows to the records, with the columns that name the run and the moment."""

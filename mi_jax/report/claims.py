@@ -209,15 +209,16 @@ def _geometry(evidence: Evidence, pair: tuple[str, str]) -> Claim:
         text="The estimators outline the geometry of a layer's output (spread, clustering) rather than information "
         "alone.",
         method=f"How much of the {second} minus {first} difference in I(X;T) is a difference in the scale of "
-        "activations. With D the difference of the upper bounds under the fixed noise, and R the difference once "
+        "activations. With D the difference of the upper bounds under a noise that both share (the fixed one, or "
+        "that of the trace ruler where the fixed one saturates every layer), and R the difference once "
         f"{second} activations are rescaled to {first}'s variance, the share is Σ|D{MINUS}R| / (Σ|D{MINUS}R| + "
         "Σ|R|), sums over the layers unsaturated in both; per seed, then a t-interval. Supported above one half. "
         "If no rescaled estimates were recorded, a proxy stands in: D and R are then relative differences, "
         f"2(b{MINUS}a)/(a+b), D under a ruler that both trainings share (the fixed one, or the trace ruler where that "
         "saturates everywhere), R under one that follows each training's own scale. It is a proxy because the second "
-        "ruler also changes how large the noise is.",
+        "ruler also changes how large the noise is. The study geometry records the rescaled estimates.",
         findings=tuple(findings),
-        figures=("information_difference",),
+        figures=("information_difference", "scale_split", "geometry"),
     )
 
 

@@ -70,6 +70,10 @@ class Evidence:
                 rows = rows[rows[name].isin(wanted if isinstance(wanted, tuple) else [wanted])]
         return rows
 
+    def select_at_the_end(self, *, quantity: str | tuple[str, ...], **columns: Any) -> Table:
+        """The rows of `select` at the end of training (see `at_the_end`): what a study says of finished networks."""
+        return at_the_end(self.select(quantity=quantity, **columns))
+
     def arrays(self, name: str) -> dict[str, np.ndarray] | None:
         """The arrays in `<name>.npz` of the run directory, or None if there is no such file.
 

@@ -14,15 +14,18 @@ from mi_jax.report.paired import by_layer, shares_noise
 def scale_share(evidence: Evidence, pair: tuple[str, str]) -> tuple[Interval, str]:
     """The share over seeds with its 95 % interval, and a remark: how it was formed, or why it was not.
 
-    By rescaling where rows `i_tx_upper_rescaled` (the second training's activations rescaled to the first's variance,
-    under the fixed noise) are recorded; else by comparing a ruler that both trainings share with one that follows each.
+    By rescaling where the study `geometry` has recorded `i_tx_upper_rescaled`, the second training's activations
+    rescaled to the first's variance: under the fixed noise, or the trace ruler where that saturates every layer; else
+    by comparing a ruler that both trainings share with one that follows each.
     """
     rows = {rule: _rows(evidence, "i_tx_upper", rule) for rule in ("fixed", "trace", "scale_free")}
-    rescaled = _rows(evidence, "i_tx_upper_rescaled", "fixed")
-    if not rescaled.empty:
-        fixed = rows["fixed"]
-        without = pd.concat([fixed[fixed["training"] == pair[0]], rescaled[rescaled["training"] == pair[1]]])
-        return _share(evidence, pair, fixed, without, "by rescaling", relative=False)
+    for rule in ("fixed", "trace"):
+        rescaled, whole = _rows(evidence, "i_tx_upper_rescaled", rule), rows[rule]
+        if not rescaled.empty:
+            without = pd.concat([whole[whole["training"] == pair[0]], rescaled[rescaled["training"] == pair[1]]])
+            found = _share(evidence, pair, whole, without, f"by rescaling, {RULER_NAMES[rule]}", relative=False)
+            if found[0].count:
+                return found
     own = [rule for rule in ("scale_free", "trace") if not rows[rule].empty and not shares_noise(rows[rule], pair)]
     if not own:
         return t_interval([]), "needs rescaled estimates, or a ruler that follows the scale of each training"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -10,7 +11,11 @@ from mi_jax.data import Dataset
 from mi_jax.errors import InputError
 from mi_jax.models import Network
 from mi_jax.storage.records import Record
+from mi_jax.studies.information_plane import Probe
 from mi_jax.typing import Key, Variables
+
+Moments = Literal["last", "measured"]
+"""Which networks of a training are studied: the finished one, or that of every epoch at which a run measured."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +29,10 @@ class Subject:
         attack: the attack of the run, which makes adversarial twins.
         samples: how many test images a study should look at.
         key: the same for every training of a seed, so that compared networks meet the same random draws.
+        probe: what the run measured: on how many images, and under which fixed noise variance.
+        baseline: loads the variables of the run's first training, of the same seed and epoch; None for that training
+            itself, and where there is nothing to compare with.
+        untrained: loads the variables that all trainings of the seed started from, or None.
     """
 
     network: Network
@@ -32,13 +41,16 @@ class Subject:
     attack: PGD
     samples: int
     key: Key
+    probe: Probe = Probe()
+    baseline: Callable[[], Variables | None] = lambda: None
+    untrained: Callable[[], Variables | None] = lambda: None
 
 
 @dataclass(frozen=True, eq=False)
 class Findings:
     """What a study found: records without the columns that name run and moment, and arrays for its figure.
 
-    The arrays are kept as `<study>.npz` in the run directory under `<name>.<training>.<seed>`.
+    The arrays of finished networks are kept as `<study>.npz` in the run directory, `<name>.<training>.<seed>`.
     """
 
     records: list[Record]
@@ -54,12 +66,14 @@ class Study:
         title: what it asks, in words.
         run: from a subject to findings; changes nothing and needs no other study.
         refusal: why it does not apply to a data set, or None where it does.
+        moments: which networks it looks at unless told otherwise.
     """
 
     name: str
     title: str
     run: Callable[[Subject], Findings]
     refusal: Callable[[Dataset], str | None] = lambda dataset: None
+    moments: Moments = "last"
 
 
 STUDIES: dict[str, Study] = {}
@@ -83,3 +97,19 @@ def find(name: str) -> Study:
     if name not in STUDIES:
         raise InputError(f"There is no study {name!r}; choose from {', '.join(STUDIES)}.")
     return STUDIES[name]
+
+
+def find_for(dataset: Dataset, names: str) -> tuple[Study, ...]:
+    """The studies of these names, separated by commas; `all` is each that applies to a data set, but AutoAttack.
+
+    Raises:
+        InputError: when there is no such study, or it does not apply.
+    """
+    if names == "all":
+        return tuple(s for s in STUDIES.values() if s.name != "autoattack" and not s.refusal(dataset))
+    chosen = tuple(find(name.strip()) for name in names.split(",") if name.strip())
+    for study in chosen:
+        refusal = study.refusal(dataset)
+        if refusal:
+            raise InputError(f"The study {study.name} does not apply to {dataset.name}: {refusal}.")
+    return chosen

@@ -215,7 +215,7 @@ def test_scale_share_by_rescaling(tmp_path):
     # D = -2; R = -0.5, -1: the shares are 1.5 / 2 and 1 / 2.
     assert share.value == pytest.approx((0.75 + 0.5) / 2)
     assert (share.low, share.high) == (0.0, 1.0)
-    assert share.remark == "by rescaling; 1 of 1 layers"
+    assert share.remark == "by rescaling, fixed ruler; 1 of 1 layers"
 
 
 @pytest.mark.parametrize(("trace_at", "verdict"), [(1.999, "supported"), (1.2, "not supported")])

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from mi_jax.report.evidence import Evidence, at_the_end
+from mi_jax.report.evidence import Evidence
 from mi_jax.report.figures import style, wording
 from mi_jax.report.figures.registry import FigureSpec, register
 from mi_jax.report.intervals import Table, over_seeds
@@ -25,7 +25,7 @@ _HALF = 0.5
 def _draw_answers(evidence: Evidence) -> Figure:
     figure = style.new_figure(5.6)
     panels = style.grid_of(figure, 2, 2)
-    bias = evidence.select(quantity="shape_bias", subset="conflict", inputs=INPUTS)
+    bias = evidence.select_at_the_end(quantity="shape_bias", subset="conflict", inputs=INPUTS)
     trainings = [t for t in evidence.trainings if (bias["training"] == t).any()]
     _draw_bias(panels[0, 0], evidence, bias, trainings)
     _draw_alone(panels[0, 1], evidence, trainings)
@@ -53,7 +53,9 @@ def _point(axes: Axes, x: float, table: Table, values: Any, *, colour: str, holl
 
 
 def _draw_bias(axes: Axes, evidence: Evidence, bias: Table, trainings: list[str]) -> None:
-    coverage = over_seeds(evidence.select(quantity="cue_coverage", subset="conflict"), ["training", "inputs"])
+    coverage = over_seeds(
+        evidence.select_at_the_end(quantity="cue_coverage", subset="conflict"), ["training", "inputs"]
+    )
     for i, training in enumerate(trainings):
         for j, inputs in enumerate(INPUTS):
             rows = bias[(bias["training"] == training) & (bias["inputs"] == inputs)]
@@ -76,7 +78,7 @@ def _draw_bias(axes: Axes, evidence: Evidence, bias: Table, trainings: list[str]
 
 def _draw_alone(axes: Axes, evidence: Evidence, trainings: list[str]) -> None:
     for k, subset in enumerate(_ALONE):
-        rows = evidence.select(quantity="accuracy", subset=subset, inputs=INPUTS)
+        rows = evidence.select_at_the_end(quantity="accuracy", subset=subset, inputs=INPUTS)
         for i, training in enumerate(trainings):
             for j, inputs in enumerate(INPUTS):
                 here = rows[(rows["training"] == training) & (rows["inputs"] == inputs)]
@@ -97,7 +99,7 @@ def _draw_alone(axes: Axes, evidence: Evidence, trainings: list[str]) -> None:
 
 
 def _draw_classes(axes: Axes, evidence: Evidence, trainings: list[str]) -> None:
-    rows = evidence.select(quantity="shape_bias", inputs="clean")
+    rows = evidence.select_at_the_end(quantity="shape_bias", inputs="clean")
     rows = rows[rows["subset"].fillna("").str.startswith("conflict,shape=")]
     names = dict(zip(rows["subset"], rows["note"], strict=True))
     subsets = sorted(names, key=lambda subset: int(subset.partition("=")[2]))
@@ -115,8 +117,8 @@ def _draw_classes(axes: Axes, evidence: Evidence, trainings: list[str]) -> None:
 
 
 def _draw_oracle(axes: Axes, evidence: Evidence, trainings: list[str]) -> None:
-    rates = evidence.select(quantity="delta_oracle")
-    baselines = evidence.select(quantity="delta_oracle_baseline")
+    rates = evidence.select_at_the_end(quantity="delta_oracle")
+    baselines = evidence.select_at_the_end(quantity="delta_oracle_baseline")
     shown = [t for t in trainings if (rates["training"] == t).any()]
     for i, training in enumerate(shown):
         colour = style.colour_of(training, evidence.trainings)
@@ -142,8 +144,8 @@ def _categories(axes: Axes, names: list[str]) -> None:
 
 
 def _caption_answers(evidence: Evidence) -> str:
-    rows = evidence.select(quantity="shape_bias", subset="conflict", inputs="clean")
-    n = evidence.select(quantity="cue_coverage", subset="conflict")["n"]
+    rows = evidence.select_at_the_end(quantity="shape_bias", subset="conflict", inputs="clean")
+    n = evidence.select_at_the_end(quantity="cue_coverage", subset="conflict")["n"]
     return (
         f"What the answers follow at {wording.last_epoch(rows)}, {wording.where(evidence)}. Shape bias: of the answers "
         "on conflict images that name the class of the shape or of the texture, the share that name the shape's "
@@ -171,7 +173,9 @@ def _draw_layers(evidence: Evidence) -> Figure:
     _draw_preference(panels[0, 2], evidence, layers)
     _draw_information(panels[1, 2], evidence, "i_t_label", "probe", layers)
     panels[1, 2].set_title("I(T; Y), linear probe", loc="left")
-    trainings = [t for t in evidence.trainings if (evidence.select(quantity="i_t_shape")["training"] == t).any()]
+    trainings = [
+        t for t in evidence.trainings if (evidence.select_at_the_end(quantity="i_t_shape")["training"] == t).any()
+    ]
     handles = style.condition_handles(trainings, INPUTS)
     handles.append(Line2D([], [], color=style.GREY, linestyle="-.", linewidth=1, label="shuffled labels"))
     handles.append(Line2D([], [], color=style.GREY, marker="v", linestyle="none", label="probe under attack"))
@@ -180,20 +184,20 @@ def _draw_layers(evidence: Evidence) -> Figure:
 
 
 def _layers(evidence: Evidence) -> list[str]:
-    rows = evidence.select(quantity="i_t_shape", estimator="probe")
+    rows = evidence.select_at_the_end(quantity="i_t_shape", estimator="probe")
     return list(dict.fromkeys(rows["layer"].dropna()))
 
 
 def _draw_information(axes: Axes, evidence: Evidence, quantity: str, estimator: str, layers: list[str]) -> None:
-    rows = evidence.select(quantity=quantity, estimator=estimator, inputs=INPUTS)
-    control = evidence.select(quantity="i_t_shuffled", estimator=estimator, inputs="clean")
+    rows = evidence.select_at_the_end(quantity=quantity, estimator=estimator, inputs=INPUTS)
+    control = evidence.select_at_the_end(quantity="i_t_shuffled", estimator=estimator, inputs="clean")
     for training in evidence.trainings:
         colour = style.colour_of(training, evidence.trainings)
         for inputs in INPUTS:
             _draw_by_layer(axes, rows[rows["inputs"] == inputs], training, layers, colour, style.line_of(inputs))
         if quantity != "i_t_label":
             _draw_by_layer(axes, control, training, layers, colour, "-.", width=0.8)
-    ceiling = evidence.select(quantity=f"h_{quantity.removeprefix('i_t_')}", estimator="exact")["value"]
+    ceiling = evidence.select_at_the_end(quantity=f"h_{quantity.removeprefix('i_t_')}", estimator="exact")["value"]
     if len(ceiling):
         style.draw_ceiling(axes, float(ceiling.iloc[0]))
     axes.set_ylim(-0.15, math.log2(10) + 0.2)
@@ -206,7 +210,7 @@ def _draw_by_layer(
     rows = rows[rows["training"] == training]
     if rows.empty:
         return
-    table = over_seeds(at_the_end(rows), ["layer"]).set_index("layer").reindex(layers)
+    table = over_seeds(rows, ["layer"]).set_index("layer").reindex(layers)
     x = np.arange(len(layers))
     axes.plot(x, table["mean"], color=colour, linestyle=line, linewidth=width)
     if width > 1:
@@ -214,7 +218,7 @@ def _draw_by_layer(
 
 
 def _draw_robust(axes: Axes, evidence: Evidence, cue: str, layers: list[str]) -> None:
-    rows = evidence.select(quantity=f"i_t_{cue}_robust")
+    rows = evidence.select_at_the_end(quantity=f"i_t_{cue}_robust")
     for training in evidence.trainings:
         here = rows[rows["training"] == training]
         if here.empty:
@@ -228,7 +232,7 @@ def _draw_robust(axes: Axes, evidence: Evidence, cue: str, layers: list[str]) ->
 
 
 def _draw_preference(axes: Axes, evidence: Evidence, layers: list[str]) -> None:
-    rows = evidence.select(quantity="cue_preference", estimator="probe", inputs="clean")
+    rows = evidence.select_at_the_end(quantity="cue_preference", estimator="probe", inputs="clean")
     for training in evidence.trainings:
         _draw_by_layer(axes, rows, training, layers, style.colour_of(training, evidence.trainings), "-")
     axes.axhline(0, color="#222222", linewidth=0.8)
@@ -239,8 +243,8 @@ def _draw_preference(axes: Axes, evidence: Evidence, layers: list[str]) -> None:
 
 
 def _caption_layers(evidence: Evidence) -> str:
-    rows = evidence.select(quantity="i_t_shape", estimator="probe", inputs="clean")
-    mixture = evidence.select(quantity="i_t_shape", estimator="monte_carlo", inputs="clean")
+    rows = evidence.select_at_the_end(quantity="i_t_shape", estimator="probe", inputs="clean")
+    mixture = evidence.select_at_the_end(quantity="i_t_shape", estimator="monte_carlo", inputs="clean")
     return (
         f"What each layer tells of shape and texture at {wording.last_epoch(rows)}, {wording.where(evidence)}, on "
         "images that combine both cues independently, and of the class on images where they agree. Dotted: the exact "

@@ -37,7 +37,7 @@ def rows_of(
     evidence: Evidence, quantity: str, names: tuple[str, ...] = tuple(TITLES), rule: str | None = None
 ) -> Table:
     """Rows of a quantity under the named distortions, from the last time the study was made."""
-    return evidence.select(quantity=quantity, subset=names, noise_rule=rule, inputs=INPUTS)
+    return evidence.select_at_the_end(quantity=quantity, subset=names, noise_rule=rule, inputs=INPUTS)
 
 
 def levels_of(rows: Table, name: str) -> list[float]:

@@ -69,7 +69,7 @@ def _draw_map(axes: Axes, values: np.ndarray, *, logarithmic: bool) -> AxesImage
 
 
 def _draw_curves(axes: Axes, evidence: Evidence, quantity: str, label: str) -> None:
-    table = over_seeds(evidence.select(quantity=quantity), ["training", "level"])
+    table = over_seeds(evidence.select_at_the_end(quantity=quantity), ["training", "level"])
     handles = []
     for training in evidence.trainings:
         part = table[table["training"] == training].sort_values("level")
@@ -78,7 +78,7 @@ def _draw_curves(axes: Axes, evidence: Evidence, quantity: str, label: str) -> N
             style.draw_curve(axes, part["level"], part, colour=colour)
             handles.append(Line2D([], [], color=colour, label=name_of(training)))
     if quantity == "wave_error":
-        for training, rows in evidence.select(quantity="error", inputs="wave").groupby("training"):
+        for training, rows in evidence.select_at_the_end(quantity="error", inputs="wave").groupby("training"):
             colour = style.colour_of(str(training), evidence.trainings)
             axes.axhline(rows["value"].mean(), color=colour, linestyle=":", linewidth=1)
         axes.set_ylim(-0.02, 1.02)
@@ -88,7 +88,10 @@ def _draw_curves(axes: Axes, evidence: Evidence, quantity: str, label: str) -> N
 
 
 def _caption(evidence: Evidence) -> str:
-    waves, power = evidence.select(quantity="wave_error"), evidence.select(quantity="perturbation_power")
+    waves, power = (
+        evidence.select_at_the_end(quantity="wave_error"),
+        evidence.select_at_the_end(quantity="perturbation_power"),
+    )
     return (
         f"Above: share of images misclassified when one wave is added ({waves['note'].iloc[0]}; frequency 0 in the "
         f"middle; Yin et al. 2019), {wording.samples(waves)}. Below it: mean power of adversarial perturbations "

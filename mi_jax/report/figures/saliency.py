@@ -101,11 +101,11 @@ def _draw_scores(evidence: Evidence) -> Figure:
     columns = min(4, len(scores))
     figure = style.new_figure(0.4 + 2.5 * math.ceil(len(scores) / columns))
     panels = style.grid_of(figure, math.ceil(len(scores) / columns), columns, sharex=True)
-    rows = evidence.select(quantity=tuple(scores))
+    rows = evidence.select_at_the_end(quantity=tuple(scores))
     trainings = [t for t in evidence.trainings if (rows["training"] == t).any()]
     methods = [m for m in METHOD_NAMES if (rows["estimator"] == m).any()]
     for axes, score in zip(panels.flat, scores, strict=False):
-        table = over_seeds(evidence.select(quantity=score), ["training", "estimator"])
+        table = over_seeds(evidence.select_at_the_end(quantity=score), ["training", "estimator"])
         for i, training in enumerate(trainings):
             part = table[table["training"] == training].set_index("estimator")
             colour = style.colour_of(training, evidence.trainings)
@@ -131,8 +131,8 @@ def _draw_scores(evidence: Evidence) -> Figure:
 
 
 def _caption_scores(evidence: Evidence) -> str:
-    rows = evidence.select(quantity=tuple(_scores(evidence)))
-    error = evidence.select(quantity="completeness_error")
+    rows = evidence.select_at_the_end(quantity=tuple(_scores(evidence)))
+    error = evidence.select_at_the_end(quantity="completeness_error")
     completeness = (
         f" Integrated gradients miss completeness by {100 * error['value'].max():.2g} % (of all images, the "
         "largest of all networks)."
