@@ -50,6 +50,7 @@ def _same_trend(evidence: Evidence, pair: tuple[str, str]) -> Claim:
     ]
     return Claim(
         number="1",
+        name="same trend through training",
         text="Mutual information follows almost the same trend through training, for normally and adversarially "
         "trained networks and for clean and adversarial inputs.",
         method="Spearman's rank correlation, over the measured epochs, of the two curves of one layer and one "
@@ -104,6 +105,7 @@ def _less_information(evidence: Evidence, pair: tuple[str, str]) -> Claim:
     first, second = map(name_of, pair)
     return Claim(
         number="2a",
+        name=f"{second} extracts less of the input",
         text=f"{second} networks extract less information about the input than {first} networks.",
         method=f"{second} minus {first} of I(X;T) on the same clean test images, each seed's mean over the layers "
         "that are saturated in neither training, at the last epoch that all have reached; mean over seeds with a "
@@ -128,6 +130,7 @@ def _harder(evidence: Evidence, pair: tuple[str, str]) -> Claim:
     higher = judge_difference(loss, sign=+1, smallest=SMALLEST["nats"])
     return Claim(
         number="2b",
+        name=f"{second} is harder to train",
         text=f"Adversarial training is harder: {second} networks have lower clean accuracy and a higher training loss.",
         method=f"{second} minus {first} at the last epoch that all have reached: accuracy on clean test images, and "
         f"cross-entropy on the training inputs of each ({second}: adversarial, {first}: clean); paired t-intervals "
@@ -168,6 +171,7 @@ def _prefers_shape(evidence: Evidence, pair: tuple[str, str]) -> Claim:
         )
     return Claim(
         number="3",
+        name=f"{second} prefers shape, {first} texture",
         text=f"{first} networks prefer texture, {second} networks shape.",
         method="Shape bias on images whose shape and texture belong to different classes: choices of the shape's "
         f"class over choices of either cue's class (Geirhos et al. 2019). The claim rests on {second} minus "
@@ -206,6 +210,7 @@ def _geometry(evidence: Evidence, pair: tuple[str, str]) -> Claim:
     first, second = map(name_of, pair)
     return Claim(
         number="4",
+        name="estimates show scale, not information",
         text="The estimators outline the geometry of a layer's output (spread, clustering) rather than information "
         "alone.",
         method=f"How much of the {second} minus {first} difference in I(X;T) is a difference in the scale of "

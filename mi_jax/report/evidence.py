@@ -21,18 +21,13 @@ from mi_jax.report.names import INPUTS, RULERS
 from mi_jax.storage import records
 
 _FINAL = "final"
-_MEASUREMENT = [
-    *("run", "training", "seed", "step", "epoch", "inputs", "layer", "estimator", "quantity"),
-    *("noise_rule", "noise_variance", "subset", "level"),
-]
 
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
     """The records of one run and what stands beside them. Figures and claims take this and nothing else.
 
-    `records` holds the estimates that succeeded, `failed` those that did not; a measurement written twice counts once,
-    as last written. `trainings` and `layers` are in order of first appearance.
+    `records` holds the estimates that succeeded, `failed` those that did not. `trainings` and `layers` are in order of first appearance.
     """
 
     run_dir: Path
@@ -96,13 +91,12 @@ def read(run_dir: str | os.PathLike[str]) -> Evidence:
     """
     directory = Path(run_dir)
     table: Table = records.load(directory)
-    table = table.drop_duplicates([*_MEASUREMENT, "note"], keep="last")
     if not table["ok"].any():
         raise InputError(f"the records of {directory} hold no measured value yet; let the run go on and try again")
     # A failure that a later attempt mended is no longer one; notes differ between the two rows.
-    measured = pd.MultiIndex.from_frame(table.loc[table["ok"], _MEASUREMENT])
+    measured = pd.MultiIndex.from_frame(table.loc[table["ok"], records.MEASUREMENT])
     failed = table[~table["ok"]]
-    failed = failed[~pd.MultiIndex.from_frame(failed[_MEASUREMENT]).isin(measured)]
+    failed = failed[~pd.MultiIndex.from_frame(failed[records.MEASUREMENT]).isin(measured)]
     return Evidence(
         run_dir=directory,
         records=table[table["ok"]].reset_index(drop=True),

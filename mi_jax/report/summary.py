@@ -13,7 +13,8 @@ from mi_jax.report import claims
 from mi_jax.report.evidence import Evidence, pair_of, read, rulers
 from mi_jax.report.figures.training import accuracies
 from mi_jax.report.names import DASH, RULER_NAMES, name_of
-from mi_jax.report.tables import interval, number
+from mi_jax.report.tables import interval, number, value_of
+from mi_jax.report.verdicts import Claim
 
 
 def table(run_dir: str | os.PathLike[str]) -> Group:
@@ -47,11 +48,22 @@ def _cell(rows: Any, attack: str) -> str:
 
 
 def _claims(evidence: Evidence) -> Table:
+    """A row a claim; under each ruler the verdict and the statistic that settles it."""
     baseline, treated = pair_of(evidence)
     shown = Table(title=f"Claims of the study, {name_of(treated)} against {name_of(baseline)}", title_justify="left")
     judged_by = rulers(evidence)
-    for column in ("claim", *(RULER_NAMES[ruler] for ruler in judged_by)):
+    for column in ("", "claim", *(RULER_NAMES[ruler] for ruler in judged_by)):
         shown.add_column(column)
     for claim in claims.evaluate(evidence, baseline=baseline, treated=treated):
-        shown.add_row(claim.text, *(claim.verdict(ruler) for ruler in judged_by))
+        cells = [_verdict(claim, ruler) for ruler in judged_by]
+        if all(finding.ruler is None for finding in claim.findings if finding.decides):
+            cells[1:] = [DASH] * (len(cells) - 1)
+        shown.add_row(claim.number, claim.name, *cells, end_section=True)
     return shown
+
+
+def _verdict(claim: Claim, ruler: str) -> str:
+    finding, verdict = claim.weakest(ruler), claim.verdict(ruler)
+    if finding is None:
+        return verdict
+    return f"{verdict}\n{value_of(finding) if finding.value is not None else finding.remark}"

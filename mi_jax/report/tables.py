@@ -84,10 +84,11 @@ def _verdict(claim: Claim, ruler: str | None) -> str:
         return badge
     if finding.value is None:
         return f'{badge}<span class="why">{escape(finding.remark)}</span>'
-    return f'{badge}<span class="value">{_value(finding)}</span><span class="why">{escape(finding.statistic)}</span>'
+    return f'{badge}<span class="value">{value_of(finding)}</span><span class="why">{escape(finding.statistic)}</span>'
 
 
-def _value(finding: Finding) -> str:
+def value_of(finding: Finding) -> str:
+    """The value of a statistic with its interval."""
     signed = finding.unit in ("bits", "nats", "points")
     symbol = "\N{GREEK SMALL LETTER RHO} = " if finding.unit == "correlation" else ""
     ends = interval(finding.low, finding.high, finding.unit)
@@ -100,7 +101,7 @@ def _method(found: Sequence[Claim]) -> str:
         rows = "".join(
             f'<tr{"" if f.decides else " class=context"}><th scope="row">{escape(f.statistic)}</th>'
             f'<td data-label="Ruler">{escape(RULER_NAMES[f.ruler] if f.ruler else DASH)}</td>'
-            f'<td data-label="Value">{_value(f)}</td>'
+            f'<td data-label="Value">{value_of(f)}</td>'
             f'<td data-label="Seeds">{f.seeds}</td><td data-label="Verdict">{_own_verdict(f)}</td>'
             f'<td data-label="Remark">{escape(f.remark)}</td></tr>'
             for f in claim.findings

@@ -35,9 +35,13 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """One claim of the study, how it is tested, and the findings; `figures` names the figures that show it."""
+    """One claim of the study, how it is tested, and the findings; `figures` names the figures that show it.
+
+    `name` says in a few words what `text` says in full.
+    """
 
     number: str
+    name: str
     text: str
     method: str
     findings: tuple[Finding, ...]

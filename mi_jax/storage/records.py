@@ -107,6 +107,11 @@ class Record:
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(Record))
 """The columns of every record, in the order in which they are stored."""
+MEASUREMENT = [
+    *("run", "training", "seed", "step", "epoch", "inputs", "layer", "estimator", "quantity"),
+    *("noise_rule", "noise_variance", "subset", "level"),
+]
+"""The columns that say what was measured and where; with `note`, two equal rows are one measurement made twice."""
 
 
 def in_bits(quantity: str, nats: Scalar | None, *, stderr: Scalar | None = None, **columns: Any) -> Record:
@@ -164,16 +169,18 @@ def load(run_dir: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> 
 
     Columns are those of `Record`: texts as `str` or None, `seed`, `step`, `n` as nullable integers, `saturated` as a
     nullable boolean, `ok` as bool, the rest as float64 with NaN where absent. A last line that is being written, or
-    that a kill cut off, is left out.
+    that a kill cut off, is left out. A measurement that was made again, as by a study run twice, counts as last made.
 
     Raises InputError if a directory or its records are missing, or if a line is corrupt (its number is named).
     """
     directories = [run_dir] if isinstance(run_dir, str | os.PathLike) else list(run_dir)
     if not directories:
         raise InputError("no run directory was given; name at least one")
-    rows = [row for directory in directories for _, row in _read(directory)]
-    table = {name: [row.get(name) for row in rows] for name in COLUMNS}
-    return pd.DataFrame({name: _typed(name, values) for name, values in table.items()})
+    found = [(place, row) for place, directory in enumerate(directories) for _, row in _read(directory)]
+    columns = {name: _typed(name, [row.get(name) for _, row in found]) for name in COLUMNS}
+    table = pd.DataFrame({**columns, "directory": [place for place, _ in found]})
+    latest = table.drop_duplicates([*MEASUREMENT, "note", "directory"], keep="last", ignore_index=True)
+    return latest.drop(columns="directory")
 
 
 def size(run_dir: str | os.PathLike[str]) -> int:

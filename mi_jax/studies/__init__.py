@@ -2,6 +2,7 @@
 
 from mi_jax.studies import (
     autoattack,
+    cue_answers,
     cue_conflict,
     distortion_curves,
     fourier,
@@ -19,6 +20,7 @@ __all__ = [
     "Study",
     "Subject",
     "autoattack",
+    "cue_answers",
     "cue_conflict",
     "distortion_curves",
     "find",

@@ -13,30 +13,20 @@ import numpy as np
 
 from mi_jax.attacks import PGD, pgd
 from mi_jax.batches import map_batches
-from mi_jax.data import Dataset, ShapeTex, Split, shapetex, to_float
-from mi_jax.data.shapetex import SHAPES
+from mi_jax.data import ShapeTex, Split
 from mi_jax.information import LinearProbe
 from mi_jax.storage.records import Record, in_bits
-from mi_jax.studies import cue_choices, cue_delta, cue_information
+from mi_jax.studies import cue_answers, cue_information
+from mi_jax.studies.cue_answers import CLASSES, answers_of, images_of, twins_of
 from mi_jax.studies.cue_information import CUES
 from mi_jax.studies.cue_probe import mean_and_error, probed, rescaled_gains
 from mi_jax.studies.information_plane import activations
 from mi_jax.studies.registry import Findings, Study, Subject, register
-from mi_jax.studies.robustness import adversarial_twins, describe
-from mi_jax.training import predictions
+from mi_jax.studies.robustness import describe
 from mi_jax.typing import Images, Key
 
-_CLASSES = len(SHAPES)
-_PAIRS, _CONFLICTS = _CLASSES**2, _CLASSES * (_CLASSES - 1)
 _PROBE_ATTACK_STEPS = 10
 _PROBE_NOTE = "probe fitted on clean activations, its logits rescaled"
-
-
-def refusal(dataset: Dataset) -> str | None:
-    """Why the study does not apply to a data set, or None where it does."""
-    if dataset.name == "shapetex":
-        return None
-    return "it needs images whose shape and texture are known apart, which ShapeTex alone has"
 
 
 def cue_conflict(subject: Subject) -> Findings:
@@ -54,65 +44,11 @@ def cue_conflict(subject: Subject) -> Findings:
     Arrays: `answers` and `answers_adversarial` on the conflict images, int `[n]`, with `shape` and `texture`.
     """
     config = ShapeTex()
-    held = int(np.clip(subject.samples // _PAIRS * _PAIRS, _PAIRS, config.n_test // 2))
+    held = cue_answers.held_out_images(subject, config)
     fitted = min(2 * held, config.n_test - held)
-    sets = diagnostic_sets(config, held + fitted)
-    shown = {name: split.take(slice(None, _length(name, held))) for name, split in sets.items()}
-    behaviour, arrays = choices(subject, shown)
-    oracle = delta(subject, shown["redundant"])
-    return Findings(behaviour + oracle + layers(subject, sets, fitted), arrays)
-
-
-@functools.lru_cache(maxsize=2)
-def diagnostic_sets(config: ShapeTex, limit: int) -> Mapping[str, Split]:
-    """The test sets of ShapeTex, drawn once for all networks; callers leave them as they are."""
-    return shapetex.test_sets(dataclasses.replace(config, n_test=max(limit, _PAIRS)), limit=limit)
-
-
-def _length(name: str, held: int) -> int:
-    return max(held // _CONFLICTS, 1) * _CONFLICTS if name == "conflict" else held
-
-
-def choices(subject: Subject, sets: Mapping[str, Split]) -> tuple[list[Record], dict[str, np.ndarray]]:
-    """What the network answers where the cues disagree and where one is missing, on clean images and on their twins.
-
-    Args:
-        subject: the network.
-        sets: `conflict`, `texture_suppressed` and `shape_suppressed`.
-    """
-    conflict = sets["conflict"]
-    images = _images(conflict)
-    answers = _answers(subject, images)
-    twins = _twins(subject, images, answers)
-    names = {"shape": SHAPES, "texture": ShapeTex().texture_names}
-    records, arrays = [], {cue: conflict.factors[cue] for cue in CUES}
-    for inputs, found in (("clean", answers), ("adversarial", _answers(subject, twins))):
-        records += cue_choices.bias_records(found, conflict.factors, class_names=names, inputs=inputs)
-        arrays["answers" if inputs == "clean" else f"answers_{inputs}"] = found
-    alone = {name: sets[f"{name}_suppressed"] for name in CUES}
-    labels = alone["texture"].labels
-    clean = {name: _images(split) for name, split in alone.items()}
-    attacked = {name: _twins(subject, shown, labels) for name, shown in clean.items()}
-    for inputs, shown, note in (("clean", clean, None), ("adversarial", attacked, describe(subject.attack))):
-        found = {name: _answers(subject, x) for name, x in shown.items()}
-        records += cue_choices.suppression_records(found["texture"], found["shape"], labels, inputs=inputs, note=note)
-    return records, arrays
-
-
-def delta(subject: Subject, redundant: Split) -> list[Record]:
-    """The delta oracle on redundant images."""
-    images = _images(redundant)
-    twins = _twins(subject, images, redundant.labels)
-    match = cue_delta.matches(np.asarray(twins - images), _spectra(ShapeTex()))
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(subject.key)).tolist())
-    found = cue_delta.delta_oracle(match, redundant.labels, _answers(subject, twins), rng)
-    return cue_delta.oracle_records(found, inputs="adversarial", note=describe(subject.attack))
-
-
-@functools.lru_cache(maxsize=2)
-def _spectra(config: ShapeTex) -> np.ndarray:
-    scene = shapetex.scene(config, "factorial", limit=5 * _PAIRS)
-    return cue_delta.texture_spectra(scene.texture, scene.factors["texture"], _CLASSES)
+    sets = cue_answers.diagnostic_sets(config, held + fitted)
+    found = cue_answers.behaviour(subject, sets, held)
+    return Findings([*found.records, *layers(subject, sets, fitted)], found.arrays)
 
 
 def layers(subject: Subject, sets: Mapping[str, Split], fitted: int) -> list[Record]:
@@ -124,7 +60,7 @@ def layers(subject: Subject, sets: Mapping[str, Split], fitted: int) -> list[Rec
         fitted: how many of their first images the probes are fitted on; the others are held out.
     """
     factorial, redundant = sets["factorial"], sets["redundant"]
-    images = _images(factorial)
+    images = images_of(factorial)
     shuffle_key, noise_key, attack_key = jax.random.split(subject.key, 3)
     rows = np.asarray(jax.random.permutation(shuffle_key, len(factorial)))
     factors = {name: np.asarray(values) for name, values in factorial.factors.items()}
@@ -132,9 +68,9 @@ def layers(subject: Subject, sets: Mapping[str, Split], fitted: int) -> list[Rec
     first, last = {n: v[:fitted] for n, v in factors.items()}, {n: v[fitted:] for n, v in factors.items()}
     clean = activations(subject.network, subject.variables, images)
     held = images[fitted:]
-    twins = _twins(subject, held, _answers(subject, held))
+    twins = twins_of(subject, held, answers_of(subject, held))
     attacked = activations(subject.network, subject.variables, twins)
-    labelled = activations(subject.network, subject.variables, _images(redundant))
+    labelled = activations(subject.network, subject.variables, images_of(redundant))
 
     real = {name: values for name, values in last.items() if name != "shuffled"}
     records = cue_information.ceilings(real, subset="factorial", inputs="clean")
@@ -143,7 +79,7 @@ def layers(subject: Subject, sets: Mapping[str, Split], fitted: int) -> list[Rec
         where = {"layer": layer, "subset": "factorial"}
         t, a = cue_information.as_array(clean[layer]), cue_information.as_array(attacked[layer])
         found = cue_information.probe_layer(
-            t[:fitted], first, t[fitted:], last, num_classes=_CLASSES, inputs="clean", **where
+            t[:fitted], first, t[fitted:], last, num_classes=CLASSES, inputs="clean", **where
         )
         records += found.records
         cues = {name: probe for name, probe in found.probes.items() if name in CUES}
@@ -159,7 +95,7 @@ def layers(subject: Subject, sets: Mapping[str, Split], fitted: int) -> list[Rec
         y = cue_information.as_array(labelled[layer])
         records += cue_information.probe_layer(
             y[:fitted], {"label": label["label"][:fitted]}, y[fitted:], {"label": label["label"][fitted:]},
-            num_classes=_CLASSES, inputs="clean", layer=layer, subset="redundant",
+            num_classes=CLASSES, inputs="clean", layer=layer, subset="redundant",
         ).records  # fmt: skip
         if layer == subject.network.layers[-1]:
             records += robust(subject, layer, cues, held, last, attack_key)
@@ -174,7 +110,7 @@ def _mixture(t, twins, factors, key, where) -> list[Record]:
             Record(quantity=f"i_t_{name}", value=None, ok=False, estimator="monte_carlo", note=reason, **where)
             for name in CUES
         ]
-    options = {"noise_variance": variance, "noise_rule": "scale_free", "num_classes": _CLASSES, "key": key}
+    options = {"noise_variance": variance, "noise_rule": "scale_free", "num_classes": CLASSES, "key": key}
     records = []
     # Shuffled labels show what the estimate owes to there being few images a class.
     for inputs, rows, names in (("clean", t, (*CUES, "shuffled")), ("adversarial", twins, CUES)):
@@ -225,24 +161,11 @@ def _attacked_logits(function, variables, key, attack: PGD, x, y) -> jax.Array:
     return pgd(function, variables, x, y, key, config=attack).logits
 
 
-def _images(split: Split) -> jax.Array:
-    return to_float(jnp.asarray(split.images))
-
-
-def _answers(subject: Subject, images: Images) -> np.ndarray:
-    return np.argmax(np.asarray(predictions(subject.network, subject.variables, images)), axis=1)
-
-
-def _twins(subject: Subject, images: Images, labels: np.ndarray) -> jax.Array:
-    classes = jnp.asarray(labels, jnp.int32)
-    return adversarial_twins(subject.network, subject.variables, images, classes, attack=subject.attack)
-
-
 STUDY = register(
     Study(
         name="cue_conflict",
         title="Shape or texture: what the answers follow, what the layers keep, what an attacker leaves",
         run=cue_conflict,
-        refusal=refusal,
+        refusal=cue_answers.refusal,
     )
 )

@@ -67,6 +67,7 @@ class Study:
         run: from a subject to findings; changes nothing and needs no other study.
         refusal: why it does not apply to a data set, or None where it does.
         moments: which networks it looks at unless told otherwise.
+        part_of: the study that finds all this, too; None for most.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Study:
     run: Callable[[Subject], Findings]
     refusal: Callable[[Dataset], str | None] = lambda dataset: None
     moments: Moments = "last"
+    part_of: str | None = None
 
 
 STUDIES: dict[str, Study] = {}
@@ -100,13 +102,16 @@ def find(name: str) -> Study:
 
 
 def find_for(dataset: Dataset, names: str) -> tuple[Study, ...]:
-    """The studies of these names, separated by commas; `all` is each that applies to a data set, but AutoAttack.
+    """The studies of these names, separated by commas; `all` is each that applies to a data set.
+
+    AutoAttack is not among `all`, as a run judges by it in its own right, nor is what is part of another study.
 
     Raises:
         InputError: when there is no such study, or it does not apply.
     """
     if names == "all":
-        return tuple(s for s in STUDIES.values() if s.name != "autoattack" and not s.refusal(dataset))
+        whole = (s for s in STUDIES.values() if s.name != "autoattack" and s.part_of is None)
+        return tuple(s for s in whole if not s.refusal(dataset))
     chosen = tuple(find(name.strip()) for name in names.split(",") if name.strip())
     for study in chosen:
         refusal = study.refusal(dataset)

@@ -238,9 +238,7 @@ def test_amplitudes_can_be_mapped_over_one_scene(every_pair):
 def test_uint8_images_are_the_float_images_rounded():
     scene = shapetex.scene(SMALL, "test")
     split = shapetex.split(scene, SMALL)
-    exact = shapetex.compose(
-        scene, shape_amplitude=SMALL.shape_amplitude, texture_amplitude=SMALL.texture_amplitude
-    )
+    exact = shapetex.compose(scene, shape_amplitude=SMALL.shape_amplitude, texture_amplitude=SMALL.texture_amplitude)
     assert split.images.dtype == np.uint8
     assert np.abs(split.images / 255 - np.asarray(exact)).max() <= 0.5 / 255 + 1e-6
 
@@ -274,7 +272,9 @@ def test_suppressed_sets_are_the_redundant_images_without_one_cue(sets):
     redundant = sets["redundant"].images.astype(int)
     texture = np.asarray(shapetex.scene(SMALL, "redundant").texture)[..., None]
     shape = np.asarray(shapetex.scene(SMALL, "redundant").shape)[..., None]
-    assert np.abs(redundant - sets["texture_suppressed"].images - 255 * SMALL.texture_amplitude * texture).max() <= 1.001
+    assert (
+        np.abs(redundant - sets["texture_suppressed"].images - 255 * SMALL.texture_amplitude * texture).max() <= 1.001
+    )
     assert np.abs(redundant - sets["shape_suppressed"].images - 255 * SMALL.shape_amplitude * shape).max() <= 1.001
     for name in ("shape_suppressed", "texture_suppressed"):
         assert np.array_equal(sets[name].labels, sets["redundant"].labels)

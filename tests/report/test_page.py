@@ -16,7 +16,7 @@ from rich.console import Console
 
 from mi_jax import report
 from mi_jax.errors import InputError
-from mi_jax.report import examples, figures, read, summary, tables
+from mi_jax.report import claims, examples, figures, read, summary, tables
 from mi_jax.report.claims import evaluate
 from mi_jax.storage import records
 from mi_jax.storage.records import Record
@@ -149,11 +149,16 @@ def test_a_third_training_gets_its_own_claims(tmp_path):
 
 
 def test_the_terminal_shows_the_verdicts_of_the_page(run_dir):
-    console = Console(width=200, file=io.StringIO())
-    console.print(summary.table(run_dir))
-    shown = console.file.getvalue()
-    assert "Adversarial training is harder" in shown
+    screen = io.StringIO()
+    Console(width=200, file=screen).print(summary.table(run_dir))
+    shown = screen.getvalue()
     assert "pgd-20" in shown
+    for claim in claims.evaluate(read(run_dir)):
+        line = next(row for row in shown.splitlines() if claim.name in row)
+        found = [claim.verdict(ruler) for ruler in ("fixed", "trace")]
+        assert [word in line for word in found] == [True, True]
+        weakest = claim.weakest("fixed")
+        assert tables.value_of(weakest) in shown if weakest.value is not None else weakest.remark in shown
 
 
 def test_directories_without_records_are_named(tmp_path):

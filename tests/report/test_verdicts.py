@@ -48,7 +48,7 @@ def claim(*verdicts, context=()):
         )
         for i, verdict in enumerate([*verdicts, *context])
     ]  # fmt: skip
-    return Claim(number="1", text="t", method="m", findings=tuple(findings), figures=())
+    return Claim(number="1", name="n", text="t", method="m", findings=tuple(findings), figures=())
 
 
 @pytest.mark.parametrize(

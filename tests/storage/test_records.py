@@ -128,7 +128,7 @@ def test_a_line_cut_by_a_kill_is_ignored_by_load_and_dropped_by_the_next_append(
     whole = path.read_bytes()
     path.write_bytes(whole[:-30])
     assert records.load(tmp_path).value.tolist() == [0.25]
-    records.append(tmp_path, [accuracy(0.75)])
+    records.append(tmp_path, [accuracy(0.75, epoch=2)])
     assert records.load(tmp_path).value.tolist() == [0.25, 0.75]
     assert path.read_bytes().startswith(whole[: whole.index(b"\n") + 1])
 
@@ -228,3 +228,15 @@ def test_records_that_lost_rows_are_not_taken_for_whole(tmp_path):
     records.append(tmp_path, [accuracy(0.25)])
     with pytest.raises(InputError, match="were written; restore it or start anew"):
         records.truncate(tmp_path, records.size(tmp_path) + 1)
+
+
+def test_a_measurement_made_twice_counts_once_as_last_made(tmp_path):
+    row = {"quantity": "shape_bias", "training": "at", "seed": 0, "epoch": 6, "subset": "conflict"}
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    records.append(
+        tmp_path / "a", [Record(value=0.5, **row), Record(value=0.75, **row), Record(value=1, note="n", **row)]
+    )
+    records.append(tmp_path / "b", [Record(value=0.25, **row)])
+    assert records.load(tmp_path / "a").value.tolist() == [0.75, 1.0]
+    assert records.load([tmp_path / "a", tmp_path / "b"]).value.tolist() == [0.75, 1.0, 0.25]

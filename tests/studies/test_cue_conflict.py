@@ -13,7 +13,7 @@ from mi_jax import data, models
 from mi_jax.attacks import PGD
 from mi_jax.data import ShapeTex, shapetex, to_float
 from mi_jax.models import Network
-from mi_jax.studies import STUDIES, cue_conflict
+from mi_jax.studies import STUDIES, cue_answers, cue_conflict, find_for
 from mi_jax.studies.cue_probe import fit_probes
 from mi_jax.studies.registry import Subject
 
@@ -86,7 +86,7 @@ def reader(cue, scenes):
 
 @pytest.mark.parametrize(("cue", "bias"), [("shape", 1.0), ("texture", 0.0)])
 def test_a_network_that_reads_one_cue_has_the_bias_of_that_cue(sets, scenes, cue, bias):
-    records, arrays = cue_conflict.choices(reader(cue, scenes), sets)
+    records, arrays = cue_answers.choices(reader(cue, scenes), sets)
     found = {(r.quantity, r.inputs, r.subset): r.value for r in records}
     assert found["shape_bias", "clean", "conflict"] == bias
     assert found["cue_coverage", "clean", "conflict"] == 1.0
@@ -94,7 +94,7 @@ def test_a_network_that_reads_one_cue_has_the_bias_of_that_cue(sets, scenes, cue
 
 
 def test_taking_away_the_cue_that_a_network_reads_takes_its_accuracy(sets, scenes):
-    records, _ = cue_conflict.choices(reader("shape", scenes), sets)
+    records, _ = cue_answers.choices(reader("shape", scenes), sets)
     found = {(r.quantity, r.inputs, r.subset): r.value for r in records}
     assert found["accuracy", "clean", "texture_suppressed"] == 1.0
     assert found["accuracy", "clean", "shape_suppressed"] < 0.3
@@ -122,7 +122,7 @@ def studied():
     network = models.create("cnn", num_classes=10, input_shape=(32, 32, 3), width=0.25)
     subject = subject_of(network, network.init(jax.random.key(0)))
     before = jax.tree.map(np.array, subject.variables)
-    sets = {name: split.images.copy() for name, split in cue_conflict.diagnostic_sets(ShapeTex(), 300).items()}
+    sets = {name: split.images.copy() for name, split in cue_answers.diagnostic_sets(ShapeTex(), 300).items()}
     findings = cue_conflict.cue_conflict(dataclasses.replace(subject, samples=100))
     return subject, before, sets, findings
 
@@ -130,7 +130,7 @@ def studied():
 def test_the_study_changes_neither_network_nor_images(studied):
     subject, before, sets, _ = studied
     jax.tree.map(np.testing.assert_array_equal, subject.variables, before)
-    for name, split in cue_conflict.diagnostic_sets(ShapeTex(), 300).items():
+    for name, split in cue_answers.diagnostic_sets(ShapeTex(), 300).items():
         np.testing.assert_array_equal(split.images, sets[name])
 
 
@@ -172,7 +172,19 @@ def test_the_row_that_the_claim_reads_is_there_once(studied):
     assert len(rows) == 1
 
 
-def test_only_shapetex_is_accepted():
-    study = STUDIES.get("cue_conflict") or cue_conflict.STUDY
+def test_the_answers_alone_are_the_same_records_as_in_the_whole_study(studied):
+    subject, _, _, findings = studied
+    alone = cue_answers.cue_answers(dataclasses.replace(subject, samples=100))
+    assert alone.records == findings.records[: len(alone.records)]
+    assert {r.quantity for r in alone.records} >= {"shape_bias", "suppression_gap", "delta_oracle"}
+    assert all(r.layer is None for r in alone.records)
+    names = [study.name for study in find_for(subject.dataset, "all")]
+    assert "cue_conflict" in names
+    assert "cue_answers" not in names
+
+
+@pytest.mark.parametrize("name", ["cue_answers", "cue_conflict"])
+def test_only_shapetex_is_accepted(name):
+    study = STUDIES[name]
     assert study.refusal(data.load("shapetex", limit=20)) is None
     assert "ShapeTex" in (study.refusal(data.load("digits", limit=20)) or "")

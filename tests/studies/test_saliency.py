@@ -171,7 +171,9 @@ def test_on_natural_images_there_are_scores_but_none_of_shape_or_texture(finding
     }  # fmt: skip
     assert rows["completeness_error", "integrated_gradients"].value < 0.01
     assert all(record.n == 12 for record in findings.records if record.estimator != "grad_cam")
-    assert all(6 < record.n <= 12 for record in findings.records if record.estimator == "grad_cam")  # 0 where all is cut
+    assert all(
+        6 < record.n <= 12 for record in findings.records if record.estimator == "grad_cam"
+    )  # 0 where all is cut
     assert findings.arrays["size"].shape == (5, 5, 8, 8)
 
 
