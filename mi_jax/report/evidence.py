@@ -27,7 +27,8 @@ _FINAL = "final"
 class Evidence:
     """The records of one run and what stands beside them. Figures and claims take this and nothing else.
 
-    `records` holds the estimates that succeeded, `failed` those that did not. `trainings` and `layers` are in order of first appearance.
+    `records` holds the estimates that succeeded, `failed` those that did not. `trainings` and `layers` are in order of
+    first appearance.
     """
 
     run_dir: Path

@@ -134,12 +134,17 @@ def information_plane(
         Records without the columns that name the run and the moment.
     """
     clean = activations(network, variables, images)
-    if "scale_free" in config.rules:
-        own = {layer: _variance(tap, "trace", config) for layer, tap in clean.items()}
-        rulers = {**rulers, "scale_free": own}
+    rulers = with_scale_free(rulers, clean, config=config)
     records = _layers(clean, labels, "clean", rulers, network.num_classes, config)
     adversarial = activations(network, variables, twins)
     return records + _layers(adversarial, labels, "adversarial", rulers, network.num_classes, config)
+
+
+def with_scale_free(rulers: Rulers, clean: Mapping[str, jax.Array], *, config: Probe) -> Rulers:
+    """The frozen rulers and, where the configuration names it, the one that follows these clean activations."""
+    if "scale_free" not in config.rules:
+        return rulers
+    return {**rulers, "scale_free": {layer: _variance(tap, "trace", config) for layer, tap in clean.items()}}
 
 
 @functools.partial(jax.jit, static_argnums=0)
