@@ -145,7 +145,7 @@ register(
     FigureSpec(
         name="information_values",
         title="Unbiased values inside their brackets",
-        alt="Monte Carlo values of I(X;T) and I(T;Y) against layer for each training in their brackets, a row a noise rule.",
+        alt="Monte Carlo values of I(X;T) and I(T;Y) by layer, each inside its bracket, a row a noise rule.",
         caption=_caption_values,
         needs=lambda evidence: bool(_rules(evidence)),
         draw=_draw_values,
