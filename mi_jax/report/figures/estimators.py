@@ -6,6 +6,7 @@ It reads the records of the study `estimators`, and the bounds and binning of th
 import math
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -43,8 +44,9 @@ def _draw_values(evidence: Evidence) -> Figure:
             _draw_rule(panels[i, j], evidence, symbol, rule)
             panels[i, j].set_title(f"{INFORMATION[symbol]}, {RULER_NAMES[rule]}", loc="left")
         panels[i, 0].set_ylabel("bits")
-    rows = _values(evidence, "i_tx", rules[0])
-    handles = style.condition_handles([t for t in evidence.trainings if (rows["training"] == t).any()], _inputs(rows))
+    rows = pd.concat([_values(evidence, symbol, rule) for rule in rules for symbol in INFORMATION])
+    trainings = [training for training in evidence.trainings if (rows["training"] == training).any()]
+    handles = style.condition_handles(trainings, _inputs(rows), hollow=bool(rows["saturated"].eq(True).any()))
     style.legend_above(figure, handles)
     return figure
 

@@ -1,0 +1,98 @@
+"""Values of a small real network: inside their brackets, and those of the estimators called by hand."""
+
+import dataclasses
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from mi_jax import data, information, models
+from mi_jax.attacks import PGD
+from mi_jax.report import evidence, figures
+from mi_jax.storage import records
+from mi_jax.studies.estimators import PANEL, estimators
+from mi_jax.studies.information_plane import Probe, activations, frozen_rulers, information_plane
+from mi_jax.studies.registry import Subject
+from mi_jax.studies.robustness import adversarial_twins
+from mi_jax.studies.sample import fixed_sample
+
+PROBE = Probe(samples=90, noise="fixed,trace,scale_free", noise_variance=0.5)
+SHOWN = 70
+
+
+@pytest.fixture(scope="module")
+def subject():
+    network = models.create("cnn", num_classes=10, input_shape=(8, 8, 1), width=0.25)
+    start, end = (network.init(jax.random.key(seed)) for seed in (0, 1))
+    attack = PGD(eps=0.1, steps=1, step_size=0.1)
+    return Subject(
+        network, end, data.load("digits", limit=120), attack, SHOWN, jax.random.key(2),
+        probe=PROBE, untrained=lambda: start,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def found(subject):
+    return estimators(subject).records
+
+
+@pytest.fixture(scope="module")
+def sample(subject):
+    return fixed_sample(subject.dataset.test.images, subject.dataset.test.labels, PROBE.samples)
+
+
+def test_every_value_lies_in_the_bracket_that_the_run_measures(subject, sample, found):
+    images, labels = sample
+    twins = adversarial_twins(subject.network, subject.variables, images, labels, attack=subject.attack)
+    rulers = frozen_rulers(subject.network, subject.untrained(), images, config=PROBE)
+    bounds = {
+        (r.layer, r.inputs, r.noise_rule, r.quantity): r
+        for r in information_plane(
+            subject.network, subject.variables, images, twins, labels, rulers=rulers, config=PROBE
+        )
+        if r.subset is None
+    }
+    checked = 0
+    for row in found:
+        if row.estimator != "monte_carlo" or row.quantity not in ("i_tx", "i_ty"):
+            continue
+        low, high = ("lower", "upper") if row.quantity == "i_tx" else ("certified_lower", "certified_upper")
+        ends = [bounds[row.layer, row.inputs, row.noise_rule, f"{row.quantity}_{end}"] for end in (low, high)]
+        assert row.noise_variance == ends[0].noise_variance
+        slack = 4 * row.stderr + 1e-6
+        assert ends[0].value - slack <= row.value <= ends[1].value + slack
+        checked += 1
+    assert checked == 2 * 2 * 3 * len(subject.network.layers)
+
+
+def test_the_panel_is_the_estimators_called_by_hand(subject, sample, found):
+    images, labels = sample
+    layer = subject.network.layers[1]
+    tap = np.asarray(activations(subject.network, subject.variables, images)[layer])[:SHOWN]
+    for name in PANEL:
+        (row,) = [r for r in found if (r.estimator, r.layer, r.inputs) == (name, layer, "clean")]
+        key = jax.random.fold_in(subject.key, 1)
+        by_hand = information.estimate(name, tap, np.asarray(labels)[:SHOWN], key=key, num_classes=10)
+        assert row.value == pytest.approx(by_hand.value / math.log(2), abs=1e-6)
+        assert row.n == SHOWN
+
+
+def test_sampling_errors_are_there_beside_the_errors_of_the_draws(found):
+    errors = {(r.layer, r.inputs, r.noise_rule): r for r in found if r.quantity == "i_tx_sampling_error"}
+    values = {(r.layer, r.inputs, r.noise_rule): r for r in found if r.quantity == "i_tx"}
+    assert errors.keys() == values.keys()
+    assert all(row.value > 0 for row in errors.values())
+
+
+def test_the_figures_are_drawn(found, tmp_path):
+    for training in ("nt", "at"):
+        for seed in (0, 1):
+            columns = {"training": training, "seed": seed, "epoch": 1.0, "step": 1, "arch": "cnn", "dataset": "digits"}
+            records.append(tmp_path, [dataclasses.replace(r, **columns) for r in found])
+    read = evidence.read(tmp_path)
+    specs = {spec.name: spec for spec in figures.available(read)}
+    for name in ("information_values", "estimator_panel"):
+        assert figures.save(specs[name], read, tmp_path).stat().st_size > 10_000
+        assert "2 seeds" in specs[name].caption(read)
+    assert "not Shannon" in specs["estimator_panel"].caption(read)
