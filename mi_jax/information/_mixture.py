@@ -21,10 +21,13 @@ from mi_jax.information._tiles import Precision, Rows
 
 @functools.partial(jax.jit, static_argnames="precision")
 def _draw(
-    key: jax.Array, a: jax.Array, centres: jax.Array, *, precision: Precision
+    key: jax.Array, a: jax.Array, centres: jax.Array, source: jax.Array, *, precision: Precision
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return noise g [rows, width] for a feature chunk, g_i . a_i, and g_i . m_l [rows, classes]."""
-    g = jax.random.normal(key, a.shape, centres.dtype)
+    """Return noise g [rows, width] for a feature chunk, g_i . a_i, and g_i . m_l [rows, classes].
+
+    `source` says which row of the layer stands where: its noise is the same whatever labels it is sorted by.
+    """
+    g = jax.random.normal(key, a.shape, centres.dtype)[source]
     return g.astype(a.dtype), jnp.sum(g * a, axis=1), _tiles.dot(g, centres, "float32")
 
 
@@ -33,12 +36,13 @@ def _sum_step(tile: int, blocks: int, mesh: Mesh | None) -> Callable[..., jax.Ar
     """Return the compiled step that adds sums [tiles, levels, sign, total | own, tile, blocks]."""
 
     def add(sums: jax.Array, products: jax.Array, ahead: jax.Array, behind: jax.Array, terms: tuple[jax.Array, ...],
-            noise: tuple[jax.Array, jax.Array], pairs: jax.Array, deviation: jax.Array) -> jax.Array:  # fmt: skip
+            noise: tuple[jax.Array, jax.Array], block: jax.Array, pairs: jax.Array,
+            deviation: jax.Array) -> jax.Array:  # fmt: skip
         norms, w, labels = terms
         self_product, along = noise
         part = functools.partial(lax.dynamic_slice_in_dim, slice_size=tile)
         by_tile = labels.reshape(-1, tile)
-        block = jax.nn.one_hot(jnp.arange(len(labels)) % blocks, blocks, dtype=norms.dtype)
+        member = jax.nn.one_hot(block, blocks, dtype=norms.dtype)
 
         def one_side(i: jax.Array, j: jax.Array, d: jax.Array, cross: jax.Array) -> jax.Array:
             """Sums for the rows of tile i over the rows of tile j: [levels, sign, total | own, tile, blocks]."""
@@ -49,7 +53,7 @@ def _sum_step(tile: int, blocks: int, mesh: Mesh | None) -> Callable[..., jax.Ar
                 v = jnp.sum(v * hot_i, axis=1, keepdims=True) - v
                 h = h + jnp.where(by_tile[i][:, None] == by_tile[j][None, :], 0, _tiles.dot(v, hot_j, "float32"))
             h = jnp.where(jnp.eye(tile, dtype=bool) & (i == j), 0, h)
-            members = part(block, j * tile)
+            members = part(member, j * tile)
 
             def level(s: jax.Array, d: jax.Array) -> jax.Array:
                 near = -d / (2 * s * s)
@@ -74,32 +78,34 @@ def _sum_step(tile: int, blocks: int, mesh: Mesh | None) -> Callable[..., jax.Ar
 
         return lax.fori_loop(0, pairs.shape[0], one, sums)
 
-    return _tiles.spread(add, mesh, (False, True, True, True, False, False, True, False), total=True)
+    return _tiles.spread(add, mesh, (False, True, True, True, False, False, False, True, False), total=True)
 
 
 def mixture_sums(
     t: Rows,
     y: np.ndarray,
+    block: np.ndarray,
     deviation: Rows,
     key: jax.Array,
     *,
     num_classes: int,
-    blocks: int,
     precision: Precision = "float32",
     tile: int | None = None,
     mesh: Mesh | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Return sums [levels, sign, total | own, n, blocks] for one antithetic pair of noises per row, and max |a_i|^2.
 
-    t float [n, d], y int [n] on the host; rows keep the order of `_tiles.sort_rows`, in which row j belongs to block
-    j mod blocks. `deviation` [levels] is the standard deviation of the noise. Pure in t, deviation and key.
+    t float [n, d]; y int [n] and block int [n] in 0..blocks-1 on the host. `deviation` [levels] is the standard
+    deviation of the noise. Pure in t, deviation and key.
     """
     n, d = t.shape
     dtype = jnp.float64 if precision == "float64" else jnp.float32
     tile, width = tile or _tiles.tile_height(n), _tiles.chunk_width(d)
     tiles = -(-n // tile)
     rows = tile * tiles
-    layout = _tiles.sort_rows(np.asarray(y), num_classes)
+    layout, blocks = _tiles.sort_rows(np.asarray(y), num_classes), int(block.max()) + 1
+    source = np.append(layout.order, np.arange(n, rows, dtype=np.int32))
+    sorted_block = np.pad(block[layout.order], (0, rows - n))
     gram, add = _tiles.gram_step(tile, precision, mesh), _sum_step(tile, blocks, mesh)
     deviation = jnp.asarray(deviation, dtype)
     sums, terms = jnp.zeros((tiles, len(deviation), 2, 2, tile, blocks), dtype), None
@@ -108,13 +114,14 @@ def mixture_sums(
         terms = noise = None
         for c, x in enumerate(_tiles.chunks(t, width, dtype)):
             a, centres, part = _tiles.centre(x, layout, rows=rows, precision=precision)
-            g, *projected = _draw(jax.random.fold_in(key, c), a, centres, precision=precision)
+            g, *projected = _draw(jax.random.fold_in(key, c), a, centres, source, precision=precision)
             products = gram(products, a, a, pairs)
             ahead, behind = gram(ahead, g, a, pairs), gram(behind, g, a, pairs[:, ::-1])
             terms = part if terms is None else jax.tree.map(jnp.add, terms, part)
             noise = tuple(projected) if noise is None else jax.tree.map(jnp.add, noise, tuple(projected))
         assert terms is not None
         padded = _tiles.cross_terms(terms, layout, rows=rows)
-        sums = sums + add(jnp.zeros_like(sums), products, ahead, behind, padded, noise, pairs, deviation)
+        sums = sums + add(jnp.zeros_like(sums), products, ahead, behind, padded, noise, sorted_block, pairs, deviation)
     assert terms is not None
-    return jnp.moveaxis(sums, 0, 3).reshape(*sums.shape[1:4], rows, blocks)[..., :n, :], terms.norms.max()
+    sums = jnp.moveaxis(sums, 0, 3).reshape(*sums.shape[1:4], rows, blocks)
+    return sums[..., np.argsort(layout.order), :], terms.norms.max()

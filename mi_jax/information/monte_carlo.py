@@ -60,8 +60,8 @@ def monte_carlo(
 ) -> MonteCarlo:
     """Estimate I(X;T) and I(T;Y) of T = t + N(0, noise_variance I) by sampling the noise, in nats.
 
-    Every row gets `draws` noise vectors in antithetic pairs; the same draws serve all noise levels and both quantities.
-    y may be the class or any other factor of the input.
+    Every row gets `draws` noise vectors in antithetic pairs; the same draws serve all noise levels and both quantities,
+    and a row's draws do not depend on its label. y may be the class or any other factor of the input.
 
     Args:
       t: activations [n, ...] of any float dtype and framework.
@@ -70,7 +70,7 @@ def monte_carlo(
       key: JAX random key of the noise.
       num_classes: number of classes; by default the largest label plus one.
       draws: noise vectors a row, an even number; four or more give a standard error that is free of the spread of rows.
-      blocks: of the jackknife.
+      blocks: of the jackknife, at most n: rows are dealt to them at random, whatever their labels.
       precision: of the arithmetic, as in `kde`.
       mesh: devices that share the pairs; by default those over which t is spread.
       layer: name for messages.
@@ -88,13 +88,14 @@ def monte_carlo(
     if blocks < 2:
         raise InputError(f"blocks is {blocks}: the jackknife needs at least two.")
     blocks = min(blocks, n)
+    block = np.random.default_rng(0).permutation(n) % blocks  # independent of labels and of the order of the rows
     labels, classes = (np.zeros(n, np.int32), 1) if y is None else as_labels(y, n, num_classes)
     precision = precision or ("float64" if x.dtype == np.float64 else "float32")
-    options = {"num_classes": classes, "blocks": blocks, "mesh": mesh or _tiles.mesh_of(x)}
-    sums, error = _sums(x, labels, variances, key, draws // 2, precision, options)
+    options = {"num_classes": classes, "mesh": mesh or _tiles.mesh_of(x)}
+    sums, error = _sums(x, labels, block, variances, key, draws // 2, precision, options)
     if precision != "float64" and not error <= _TOLERANCE:
-        sums, error = _sums(x, labels, variances, key, draws // 2, "float64", options)
-    fields = _estimates(sums, np.sort(labels), labelled=y is not None)
+        sums, error = _sums(x, labels, block, variances, key, draws // 2, "float64", options)
+    fields = _estimates(sums, labels, block, labelled=y is not None)
     fields["noise_variance"] = variances
     if scalar:
         fields: dict[str, Any] = {name: None if v is None else v[0].item() for name, v in fields.items()}
@@ -104,6 +105,7 @@ def monte_carlo(
 def _sums(
     x: Any,
     labels: np.ndarray,
+    block: np.ndarray,
     variances: np.ndarray,
     key: jax.Array,
     pairs: int,
@@ -114,7 +116,7 @@ def _sums(
     with jax.enable_x64(precision == "float64"):
         rotated = _rotate(x, pairs, precision)
         taken = [
-            mixture_sums(rotated, labels, np.sqrt(variances), k, precision=precision, **options)
+            mixture_sums(rotated, labels, block, np.sqrt(variances), k, precision=precision, **options)
             for k in jax.random.split(key, pairs)
         ]
         sums = np.stack([np.asarray(pair, np.float64) for pair, _ in taken])
@@ -136,16 +138,15 @@ def _rotate(x: Any, products: int, precision: _tiles.Precision) -> Any:
     return jax.numpy.linalg.qr((wide - wide[:1]).T, mode="r").T
 
 
-def _estimates(sums: np.ndarray, labels: np.ndarray, *, labelled: bool) -> dict[str, Any]:
+def _estimates(sums: np.ndarray, labels: np.ndarray, block: np.ndarray, *, labelled: bool) -> dict[str, Any]:
     """Turn sums [pair, s, sign, total | own, n, blocks] into values, standard errors and jackknife errors [s]."""
     n, blocks = sums.shape[-2:]
-    member = np.arange(n) % blocks
     counts = np.bincount(labels)
     whole = sums.sum(axis=-1)
     within = np.log(whole / np.stack([np.full(n, n), counts[labels]])).mean(axis=2)  # [pair, s, total | own, n]
     deleted = np.empty((blocks, *within.shape[1:3]))
     for b in range(blocks):
-        keep = member != b
+        keep = block != b
         size = np.stack([np.full(n, keep.sum()), np.bincount(labels[keep], minlength=len(counts))[labels]])
         rest = (whole - sums[..., b])[..., keep]
         deleted[b] = np.log(rest / size[:, keep]).mean(axis=(0, 2, 4))

@@ -76,6 +76,32 @@ def test_jackknife_matches_the_spread_over_fresh_samples():
     assert (np.mean(noise, axis=0) < np.mean(claimed, axis=0)).all()
 
 
+def test_jackknife_counts_the_chance_shares_of_unequal_classes(key):
+    """A rare class of distinct rows beside one point: I(T;Y) is the empirical H(Y), I(X;T) is p ln n - q ln q."""
+    n, p = 120, 0.1
+    claimed = []
+    for seed in range(8):
+        y = (np.random.default_rng(seed).random(n) < p).astype(int)
+        x = np.where(y == 1, 1e3 * (1 + np.arange(n)), 0)[:, None].astype(np.float32)
+        got = monte_carlo(x, y, noise_variance=1.0, key=key, draws=2)
+        share = y.mean()
+        entropy = -share * np.log(share) - (1 - share) * np.log(1 - share)
+        assert got.i_ty == pytest.approx(entropy, abs=1e-5)
+        claimed.append((got.i_tx_sampling_error, got.i_ty_sampling_error))
+    slope = np.array([1 + np.log(1 - p) + np.log(n), np.log((1 - p) / p)])
+    known = slope * np.sqrt(p * (1 - p) / n)
+    np.testing.assert_allclose(np.sqrt(np.mean(np.square(claimed), axis=0)), known, rtol=0.2)
+
+
+def test_labels_change_nothing_about_the_input(key):
+    r = np.random.default_rng(4)
+    y = (r.random(120) < 0.2).astype(int)
+    x = (r.standard_normal((120, 2)) * (1 + 3 * y[:, None]) + 5 * y[:, None]).astype(np.float32)
+    plain, labelled = monte_carlo(x, noise_variance=0.5, key=key), monte_carlo(x, y, noise_variance=0.5, key=key)
+    for name in ("i_tx", "i_tx_stderr", "i_tx_sampling_error"):
+        assert getattr(labelled, name) == pytest.approx(getattr(plain, name), rel=1e-4), name
+
+
 def test_constant_layer_gives_zero(key):
     got = monte_carlo(np.full((30, 4), 2.5, np.float32), np.arange(30) % 3, noise_variance=0.1, key=key)
     assert got.i_tx == 0
