@@ -1,5 +1,6 @@
 """Figures: what is drawn equals the records' means and intervals, read back from the axes."""
 
+import itertools
 import math
 
 import numpy as np
@@ -210,3 +211,25 @@ def test_the_same_records_give_the_same_file(evidence, tmp_path):
 def test_a_name_is_registered_once(evidence):
     with pytest.raises(ValueError, match="registered already"):
         figures.register(spec_of("robustness", evidence))
+
+
+def test_cue_information_through_training_is_drawn_where_it_was_measured_at_several_epochs(tmp_path):
+    rows = [
+        Record(
+            quantity=f"i_t_{cue}", value=level + 0.1 * epoch + 0.01 * seed, unit="bits", training=training, seed=seed,
+            epoch=epoch, step=10 * epoch, layer="logits", inputs="clean", estimator="probe", arch="cnn",
+            dataset="shapetex", n=100, subset="factorial",
+        )
+        for training, seed, epoch, (cue, level) in itertools.product(
+            ("nt", "at"), (0, 1), (0, 2, 4), (("shape", 1.0), ("texture", 0.5))
+        )
+    ]  # fmt: skip
+    records.append(tmp_path, rows)
+    found = evidence_module.read(tmp_path)
+    joined = [line for line in drawn("cue_epochs", found).axes[0].lines if line.get_linestyle() != "None"]
+    lines = [line for line in joined if np.array_equal(line.get_xdata(), [0.0, 2.0, 4.0])]
+    drawn_means = {(to_hex(line.get_color()), round(float(line.get_ydata()[-1]), 3)) for line in lines}
+    assert drawn_means == {(colour(t), mean) for t in ("nt", "at") for mean in (1.405, 0.905)}
+    (tmp_path / "once").mkdir()
+    records.append(tmp_path / "once", [row for row in rows if row.epoch == 4])
+    assert "cue_epochs" not in [spec.name for spec in figures.available(evidence_module.read(tmp_path / "once"))]
