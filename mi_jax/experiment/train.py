@@ -1,7 +1,8 @@
 """The unit that trains: from the newest intact checkpoint to the end, measuring and saving on the way."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from mi_jax import config as configs
@@ -11,10 +12,11 @@ from mi_jax.experiment import early_stopping
 from mi_jax.experiment.saved_state import restored, to_save
 from mi_jax.experiment.setup import Setup
 from mi_jax.storage import records
+from mi_jax.storage.checkpoints import Checkpoints
 from mi_jax.storage.records import Record
 from mi_jax.studies.information_plane import information_plane
 from mi_jax.studies.robustness import adversarial_twins, describe, performance
-from mi_jax.training import OBJECTIVES, Diverged, Moment, Watch, fit
+from mi_jax.training import OBJECTIVES, Diverged, Interrupted, Moment, Watch, fit
 
 _SAVE_SECONDS = 30.0
 
@@ -34,7 +36,7 @@ class Training:
         setup = self.setup
         state = parallel.replicated(setup.mesh, self.trainer.init(setup.images))
         setup.rehearsals.begin()
-        try:
+        with self._closing_stores():
             saved = self._restore(state)
             if saved is None:
                 records.truncate(setup.directory.path, setup.directory.records_bytes)
@@ -45,9 +47,21 @@ class Training:
             self._fit(*saved)
             if self.watch:
                 self._conclude(self.watch)
-        finally:
-            for store in self.stores.values():
-                store.close()
+
+    @contextmanager
+    def _closing_stores(self) -> Iterator[None]:
+        """Closes every store; what fails in that is raised, unless something else is on its way."""
+        try:
+            yield
+        except Interrupted:
+            for failure in _close(self.stores.values()):
+                self.setup.reporter.say(f"The newest state could not be saved ({failure}); the one before it is.")
+            raise
+        except BaseException:
+            _close(self.stores.values())
+            raise
+        for failure in _close(self.stores.values()):
+            raise failure
 
     def _fit(self, first_step: int, state: Any) -> None:
         setup, watch, last_save = self.setup, self.watch, time.monotonic()
@@ -182,3 +196,14 @@ class Training:
             rows.append(Record(quantity="loss", value=loss, unit="nats", seed=seed, **common))
             rows.append(Record(quantity="accuracy", value=accuracy, unit="1", seed=seed, **common))
         self.setup.append(trainer, moment.step, rows)
+
+
+def _close(stores: Iterable[Checkpoints]) -> list[OSError]:
+    """Closes all of the stores, and returns what failed."""
+    failures = []
+    for store in stores:
+        try:
+            store.close()
+        except OSError as error:
+            failures.append(error)
+    return failures

@@ -7,7 +7,10 @@ a step whose digest does not match is passed over for the one before it.
 import dataclasses
 import hashlib
 import logging
-from collections.abc import Iterable
+import os
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from orbax.checkpoint import checkpoint_managers
 from mi_jax.errors import InputError
 
 State = dict[str, Any]
+_OS_ERROR = re.compile(r"os_error_code='(\d+)'")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +55,7 @@ class Checkpoints:
     """
 
     def __init__(self, directory: Path, *, keep: Iterable[int] = ()):
-        logging.getLogger("absl").setLevel(logging.ERROR)
+        logging.getLogger("absl").setLevel(logging.CRITICAL)  # what orbax logs as an error it also raises
         policies = [checkpoint_managers.LatestN(2), checkpoint_managers.CustomSteps(sorted(keep))]
         self._directory = directory.resolve()
         self._options = ocp.CheckpointManagerOptions(
@@ -64,13 +68,18 @@ class Checkpoints:
         return sorted(self._manager().all_steps()) if self._directory.is_dir() else []
 
     def save(self, step: int, state: State, metadata: dict[str, Any]) -> None:
-        """Starts to write a step (string-keyed nested dict of arrays); it counts only once it is whole on disk."""
+        """Starts to write a step (string-keyed nested dict of arrays); it counts only once it is whole on disk.
+
+        Raises:
+            OSError: what the file system said to this save or to the one before it.
+        """
         host = jax.tree.map(np.asarray, jax.device_get(state))
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(host),
             metadata=ocp.args.JsonSave({**metadata, "sha256": digest(host)}),
         )
-        self._manager().save(step, args=items, force=True)
+        with _os_errors(self._directory):
+            self._manager().save(step, args=items, force=True)
 
     def restore(self, step: int | None = None) -> Saved | None:
         """The newest intact step, or the one asked for; None where nothing was ever saved.
@@ -101,13 +110,18 @@ class Checkpoints:
     def wait(self) -> None:
         """Returns when every started save is on disk; raises what went wrong in the background."""
         if self._opened is not None:
-            self._opened.wait_until_finished()
+            with _os_errors(self._directory):
+                self._opened.wait_until_finished()
 
     def close(self) -> None:
-        """Waits for the saves under way and lets go of the directory."""
+        """Waits for the saves under way and lets go of the directory; raises what went wrong in the background."""
         if self._opened is not None:
-            self._opened.close()
-            self._opened = None
+            opened, self._opened = self._opened, None
+            with _os_errors(self._directory):
+                try:
+                    opened.wait_until_finished()
+                finally:
+                    opened.close()
 
     def _manager(self) -> ocp.CheckpointManager:
         if self._opened is None:
@@ -125,3 +139,16 @@ class Checkpoints:
         if metadata.pop("sha256", None) != digest(state):
             return f"{place} does not match its SHA-256"
         return Saved(step, state, metadata)
+
+
+@contextmanager
+def _os_errors(directory: Path) -> Iterator[None]:
+    """Raises as `OSError` what orbax's own writer says in a `ValueError` of the file system, such as a full disk."""
+    try:
+        yield
+    except ValueError as error:
+        told = _OS_ERROR.search(str(error))
+        if told is None:
+            raise
+        code = int(told[1])
+        raise OSError(code, os.strerror(code), str(directory)) from error

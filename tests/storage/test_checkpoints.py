@@ -1,10 +1,13 @@
 """Checkpoints: what comes back is what was saved, or the step before it, never silently wrong values."""
 
+import errno
 import json
+import resource
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from mi_jax.errors import InputError
@@ -120,3 +123,38 @@ def test_nothing_saved_is_none_and_an_absent_step_is_named(tmp_path):
 )
 def test_the_digest_sees_values_paths_types_and_shapes(other):
     assert digest(other) != digest({"a": np.ones(3, np.float32)})
+
+
+def test_what_the_file_system_says_in_the_background_is_an_os_error(tmp_path):
+    """A file that may not grow fails where a full disk does: in the thread that writes the arrays."""
+    noise = {"a": np.random.default_rng(0).normal(size=10_000)}
+    store, limits = Checkpoints(tmp_path / "c"), resource.getrlimit(resource.RLIMIT_FSIZE)
+    store.save(1, noise, {})
+    store.wait()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        store.save(2, noise, {})
+        with pytest.raises(OSError, match="File too large") as caught:
+            store.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(tmp_path / "c"))
+    store.close()
+    assert Checkpoints(tmp_path / "c").steps() == [1]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("method", ["save", "wait", "close"])
+def test_a_full_disk_is_an_os_error_of_its_number(tmp_path, monkeypatch, method, code):
+    def fail(self, *args, **options):
+        raise ValueError(f"RESOURCE_EXHAUSTED: Failed writing: no room [os_error_code='{code}']")
+
+    store = Checkpoints(tmp_path / "c")
+    store.save(1, state_of(1), {})
+    store.wait()
+    with monkeypatch.context() as patch:
+        patch.setattr(ocp.CheckpointManager, "save" if method == "save" else "wait_until_finished", fail)
+        with pytest.raises(OSError, match=str(tmp_path)) as caught:
+            store.save(2, state_of(2), {}) if method == "save" else getattr(store, method)()
+    assert caught.value.errno == code
+    store.close()
