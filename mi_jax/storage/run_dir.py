@@ -43,19 +43,30 @@ def disk_errors_explained(path: Path) -> Iterator[None]:
 def write_json(path: Path, value: Any) -> None:
     """Replaces a JSON file as a whole: a reader, or a kill, sees the old one or the new one."""
     part = path.with_name(path.name + ".part")
-    with open(part, "w", encoding="utf-8") as file:
-        json.dump(value, file, indent=2)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    with _unlinked_on_failure(part):
+        with open(part, "w", encoding="utf-8") as file:
+            json.dump(value, file, indent=2)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Replaces an `.npz` file as a whole."""
     part = path.with_name(f"{path.stem}.part.npz")
-    np.savez_compressed(part, allow_pickle=False, **arrays)
-    os.replace(part, path)
+    with _unlinked_on_failure(part):
+        np.savez_compressed(part, allow_pickle=False, **arrays)
+        os.replace(part, path)
+
+
+@contextmanager
+def _unlinked_on_failure(part: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def read_json(path: Path) -> Any:
@@ -122,7 +133,8 @@ def open_run(path: Path, config: dict[str, Any], *, overwrite: bool) -> RunDir:
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file; --run-dir must be a directory, new or of an earlier run.")
     with disk_errors_explained(path):
-        found = path.is_dir() and any(entry.name != ".lock" for entry in path.iterdir())
+        # A kill in the first write leaves the lock and a part of config.json: not yet a run, but nothing else either.
+        found = path.is_dir() and any(e.name != ".lock" and e.suffix != ".part" for e in path.iterdir())
         is_run = (path / "config.json").exists()
         if found and not is_run:
             raise InputError(f"{path} holds other files than a run's; name a new directory with --run-dir.")

@@ -90,3 +90,13 @@ def test_a_json_file_is_replaced_as_a_whole(tmp_path):
     with pytest.raises(TypeError):
         write_json(tmp_path / "a.json", {"x": object()})
     assert read_json(tmp_path / "a.json") == {"x": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_kill_in_the_first_write_does_not_bar_the_directory(tmp_path, overwrite):
+    (tmp_path / ".lock").touch()
+    (tmp_path / "config.json.part").write_text('{"arch"')
+    open_run(tmp_path, CONFIG, overwrite=overwrite).close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "config.json"]
+    assert read_json(tmp_path / "config.json") == CONFIG
