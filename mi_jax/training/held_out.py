@@ -68,10 +68,13 @@ def set_apart(split: data.Split, share: float) -> tuple[data.Split, data.Split |
 def held_out_attack(attack: PGD) -> PGD:
     """The attack that judges an epoch: PGD in norm and radius of the training attack, with at least ten steps.
 
-    A weaker one would not see that fast adversarial training has collapsed. It returns the last point of one start.
+    The steps go at least 2.5 radii in all. A weaker attack would not see that fast adversarial training has collapsed.
+    It returns the last point of one start.
     """
+    steps = max(attack.steps, _LEAST_STEPS)
+    step_size = max(attack.step_size, 2.5 * attack.eps / steps)
     return dataclasses.replace(
-        attack, steps=max(attack.steps, _LEAST_STEPS), random_start=True, restarts=1, loss="ce", keep="last"
+        attack, steps=steps, step_size=step_size, random_start=True, restarts=1, loss="ce", keep="last"
     )
 
 

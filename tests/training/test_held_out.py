@@ -86,7 +86,8 @@ def test_a_collapse_is_a_large_fall_while_training_goes_on_rising():
 def test_the_attack_on_held_out_images_is_strong_enough_to_see_a_collapse():
     attack = held_out_attack(PGD(norm="l2", eps=0.5, steps=1, step_size=0.1, random_start=False, keep="best"))
     assert (attack.norm, attack.eps, attack.steps, attack.random_start, attack.keep) == ("l2", 0.5, 10, True, "last")
-    assert held_out_attack(PGD(steps=40)).steps == 40
+    assert attack.step_size == pytest.approx(2.5 * 0.5 / 10), "ten steps of 0.1 would hardly leave the start"
+    assert (held_out_attack(PGD(steps=40)).steps, held_out_attack(PGD(steps=40)).step_size) == (40, 2 / 255)
 
 
 def test_a_watch_measures_every_seed_and_remembers_across_a_stop(trainer, digits, arrays):
