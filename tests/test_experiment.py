@@ -29,7 +29,7 @@ FLAGS = [
     "--optimizer.name=adam", "--optimizer.schedule=multistep", "--optimizer.learning-rate=3e-3",
     "--optimizer.weight-decay=5e-4", "--attack.eps=0.1", "--attack.steps=2", "--attack.step-size=0.05",
     "--probe.samples=60", "--probe.epochs=1", "--evaluation.samples=60", "--evaluation.steps=3",
-    f"--evaluation.step-size={2 / 255}", "--evaluation.autoattack=apgd-ce,square", "--evaluation.autoattack-samples=60",
+    "--evaluation.autoattack=apgd-ce,square", "--evaluation.autoattack-samples=60",
     "--evaluation.budget.apgd-steps=4", "--evaluation.budget.square-queries=20",
 ]  # fmt: skip
 
@@ -225,6 +225,21 @@ def test_the_run_directory_says_where_its_numbers_come_from(finished_run, small_
     assert provenance["command"] == "test"
     read = configs.from_dict(RunConfig, json.loads((finished_run / "config.json").read_text()))
     assert read == small_config
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"batch_size": 301}, "batch-size is 301; it must be at most 300, the images to train on"),
+        ({"batch_size": 250, "held_out": 0.2}, "batch-size is 250; it must be at most 240"),
+    ],
+)
+def test_what_cannot_be_done_with_the_data_is_refused_before_anything_is_written(
+    small_config, tmp_path, quiet, changes, words
+):
+    with pytest.raises(InputError, match=words):
+        experiment.run(dataclasses.replace(small_config, **changes), run_dir=tmp_path / "run", reporter=quiet)
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_a_notebook_asks_for_wrongly_is_named(finished_run, tmp_path):

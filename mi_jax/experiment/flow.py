@@ -113,7 +113,9 @@ def _prepare(config: RunConfig, data_dir: str | None) -> tuple[models.Network, d
     models.create(config.arch, num_classes=2, input_shape=(96, 96, 3), width=config.width)
     parallel.make_mesh(config.mesh)
     dataset = data.load(config.dataset, data_dir=data_dir, limit=config.limit)
-    held_out_rows(dataset.train.labels, config.held_out)  # refuses a share that leaves nothing
+    left = len(dataset.train) - len(held_out_rows(dataset.train.labels, config.held_out))
+    if config.batch_size > left:
+        raise InputError(f"batch-size is {config.batch_size}; it must be at most {left}, the images to train on.")
     studies.find_for(dataset, config.studies)  # refuses what there is not
     network = models.create(
         config.arch,
