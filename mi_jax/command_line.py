@@ -1,6 +1,7 @@
 """What the programs in `experiments/` share: reading flags into configurations and leaving with a clear sentence."""
 
 import argparse
+import dataclasses
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -45,16 +46,27 @@ class RunCommand:
 
 
 def parse_run(arguments: Sequence[str]) -> RunCommand:
-    """The command that `experiments/run.py` was given; `--preset`, `--dataset` and `--arch` choose the defaults."""
+    """The command that `experiments/run.py` was given; `--preset`, `--dataset`, `--arch`, `--training` choose defaults.
+
+    Where the threat model is given and the step of the training attack is not, the step follows the radius.
+    """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset", default="quick")
     first.add_argument("--dataset", default="shapetex")
     first.add_argument("--arch", default="vgg")
+    first.add_argument("--training", default="nt,at")
     chosen, _ = first.parse_known_args(arguments)
     if chosen.preset not in ("quick", "paper"):
         raise InputError(f"preset is {chosen.preset!r}; choose quick or paper.")
-    default = RunCommand(config=preset(chosen.preset, dataset=chosen.dataset, arch=chosen.arch))
-    return parse(RunCommand, arguments, default=default)
+    config = preset(chosen.preset, dataset=chosen.dataset, arch=chosen.arch, training=chosen.training)
+    command = parse(RunCommand, arguments, default=RunCommand(config=config))
+    given = {flag.replace("_", "-") for flag in _separated(arguments) if flag.startswith("--")}
+    if "--attack.step-size" in given or not given & {"--attack.norm", "--attack.eps", "--attack.steps"}:
+        return command
+    attack, usual = command.config.attack, config.attack
+    step = attack.eps * max(usual.step_size / usual.eps, 1 / max(attack.steps, 1))
+    attack = dataclasses.replace(attack, step_size=step or usual.step_size)
+    return dataclasses.replace(command, config=dataclasses.replace(command.config, attack=attack))
 
 
 def parse(command: type[C], arguments: Sequence[str], *, default: C | None = None) -> C:

@@ -19,7 +19,8 @@ class Evaluation:
     Attributes:
         samples: test images under PGD; all if there are fewer.
         steps: gradient steps.
-        step_size: length of a step, pixel units of [0, 1].
+        step_size: length of a step, pixel units of [0, 1]; None for a quarter of the radius, or as much more as lets
+            few steps go 2.5 radii in all.
         restarts: random starts; an image counts as robust if none of them changes its class.
         autoattack: `standard` or `plus` of AutoAttack, some of its attacks (such as apgd-t,square), or `none`.
         autoattack_samples: test images under AutoAttack.
@@ -29,7 +30,7 @@ class Evaluation:
 
     samples: int = 1000
     steps: int = 20
-    step_size: float = 2 / 255
+    step_size: float | None = None
     restarts: int = 1
     autoattack: str = "none"
     autoattack_samples: int = 1000
@@ -42,8 +43,13 @@ class Evaluation:
                 raise InputError(
                     f"evaluation.{name.replace('_', '-')} is {getattr(self, name)}; expected at least 2 images."
                 )
-        if self.checks < 0:
-            raise InputError(f"evaluation.checks is {self.checks}; expected a number of images, or 0 for none.")
+        for name in ("steps", "restarts"):
+            if getattr(self, name) < 1:
+                raise InputError(f"evaluation.{name} is {getattr(self, name)}; expected at least 1.")
+        if self.step_size is not None and not self.step_size > 0:
+            raise InputError(f"evaluation.step-size is {self.step_size}; it must be positive.")
+        if self.checks < 0 or self.checks == 1:
+            raise InputError(f"evaluation.checks is {self.checks}; expected at least 2 images, or 0 for none.")
         known = ("none", "standard", "plus", *attacks.NAMES)
         names = self.autoattack.split(",")
         if any(name not in known for name in names) or (len(names) > 1 and set(names) & set(known[:3])):
@@ -132,6 +138,13 @@ class RunConfig:
             if not 0 <= value < 1:
                 raise InputError(f"{flag} is {value}; it must be 0 for none, or below 1, such as {usual}.")
         _ = self.adversary  # refuses what is out of range
+        judge = self.final_attack
+        reach = judge.steps * judge.step_size
+        if reach < judge.eps * (1 - 1e-6):
+            raise InputError(
+                f"evaluation.step-size is {judge.step_size:.4g}: {judge.steps} steps of it go {reach:.4g} and never "
+                f"reach the radius {judge.eps:.4g} of attack.eps; leave it out, or take a longer one."
+            )
 
     @property
     def trainings(self) -> tuple[str, ...]:
@@ -149,11 +162,9 @@ class RunConfig:
     @property
     def final_attack(self) -> PGD:
         """The attack that judges the finished networks."""
-        e = self.evaluation
-        return PGD(
-            norm=self.attack.norm, eps=self.attack.eps, steps=e.steps, step_size=e.step_size, restarts=e.restarts,
-            keep="best",
-        )  # fmt: skip
+        e, eps = self.evaluation, self.attack.eps
+        step_size = (max(eps / 4, 2.5 * eps / e.steps) or 1.0) if e.step_size is None else e.step_size
+        return PGD(norm=self.attack.norm, eps=eps, steps=e.steps, step_size=step_size, restarts=e.restarts, keep="best")
 
 
 _EPS_AND_STEP = {
@@ -163,35 +174,38 @@ _EPS_AND_STEP = {
     "stl10": (4 / 255, 2 / 255),
 }
 _SMALL = ("mlp", "lenet", "cnn", "wrn-10-1")
+_HELD_OUT = 0.02
 
 
-def preset(name: Preset, *, dataset: str, arch: str) -> RunConfig:
+def preset(name: Preset, *, dataset: str, arch: str, training: str = "nt,at") -> RunConfig:
     """The configuration from which the flags of a command depart.
 
     `paper` is the set-up of Zhang et al. (2022): 200 epochs of SGD 0.1 with momentum 0.9 and multi-step decay, PGD-7,
-    5,000 measured images; on three seeds where they had one. `quick` is the same experiment cut to minutes on two
+    5,000 measured images; on three seeds where they had one, and with images held out to tell the best epoch from the
+    last. `quick` is the same experiment cut to minutes on two
     processor cores: 3,000 training images, fewer epochs, Adam, narrow networks, PGD-3, 1,000 measured images; on
-    ShapeTex it also asks which cue the answers follow.
+    ShapeTex it also asks which cue the answers follow, and it holds images out for fast adversarial training alone,
+    which is to be stopped when it collapses. The name of the data set may carry a version (`mnist:3.0.1`).
     """
-    eps, step = _EPS_AND_STEP.get(dataset, (8 / 255, 2 / 255))
+    bare = dataset.split(":")[0]
+    eps, step = _EPS_AND_STEP.get(bare, (8 / 255, 2 / 255))
     if name == "paper":
         return RunConfig(
-            arch=arch, dataset=dataset, preset=name, seeds=3, epochs=200,
-            optimizer=Optimizer(weight_decay=0.0 if dataset == "mnist" else 5e-4),
+            arch=arch, dataset=dataset, preset=name, training=training, seeds=3, epochs=200, held_out=_HELD_OUT,
+            optimizer=Optimizer(weight_decay=0.0 if bare == "mnist" else 5e-4),
             attack=PGD(eps=eps, steps=7, step_size=step),
             studies="all",
             study_samples=1000,
             probe=Probe(samples=5000),
-            evaluation=Evaluation(
-                samples=10_000, step_size=step, autoattack="standard", autoattack_samples=10_000, checks=100
-            ),
+            evaluation=Evaluation(samples=10_000, autoattack="standard", autoattack_samples=10_000, checks=100),
         )  # fmt: skip
     return RunConfig(
-        arch=arch, dataset=dataset, preset=name, seeds=3, epochs=6, batch_size=64,
+        arch=arch, dataset=dataset, preset=name, training=training, seeds=3, epochs=6, batch_size=64,
         width=1.0 if arch in _SMALL else 0.125,
         limit=3000,
+        held_out=_HELD_OUT if "fast" in training.replace(",", " ").split() else 0.0,
         optimizer=Optimizer(name="adam", learning_rate=4e-3, weight_decay=1e-4, schedule="triangle"),
         attack=PGD(eps=eps, steps=3, step_size=eps / 2),
         studies="cue_answers" if dataset == "shapetex" else "",
-        evaluation=Evaluation(samples=250, step_size=step),
+        evaluation=Evaluation(samples=250),
     )  # fmt: skip

@@ -1,5 +1,6 @@
 """Command lines: documented flags reach the configuration, mistakes cost one sentence and status 2."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,35 @@ def test_the_paper_preset_is_the_set_up_of_the_study():
     assert (rate.name, rate.learning_rate, rate.momentum, rate.schedule) == ("sgd", 0.1, 0.9, "multistep")
 
 
+def test_the_steps_of_both_attacks_follow_a_radius_that_is_given():
+    l2 = command_line.parse_run(["--attack.norm=l2", "--attack.eps=0.5"]).config
+    assert l2.attack.step_size == pytest.approx(0.25), "half the radius, as in the preset"
+    assert (l2.final_attack.norm, l2.final_attack.steps, l2.final_attack.step_size) == ("l2", 20, 0.125)
+    assert command_line.parse_run([]).config.final_attack.step_size == pytest.approx(2 / 255)
+    one_step = command_line.parse_run(["--attack.eps=4/255", "--attack.steps=1"]).config
+    assert one_step.attack.step_size == pytest.approx(4 / 255), "one step of half the radius would not reach it"
+    assert command_line.parse_run(["--attack.eps=0.5", "--attack.step_size=0.1"]).config.attack.step_size == 0.1
+    few = command_line.parse_run(["--evaluation.steps=5", "--attack.eps=0.1"]).config
+    assert few.final_attack.step_size == pytest.approx(0.05)
+
+
+def test_a_version_behind_the_name_of_the_data_set_changes_no_default():
+    for preset in ("quick", "paper"):
+        plain, versioned = (
+            command_line.parse_run([f"--preset={preset}", f"--dataset={name}"]).config
+            for name in ("mnist", "mnist:3.0.1")
+        )
+        assert dataclasses.replace(versioned, dataset="mnist") == plain
+        assert versioned.attack.eps == 45 / 255
+
+
+def test_images_are_held_out_where_the_best_epoch_is_to_be_told_from_the_last():
+    assert command_line.parse_run(["--preset=paper"]).config.held_out == 0.02
+    assert command_line.parse_run(["--training=nt,fast"]).config.held_out == 0.02
+    assert command_line.parse_run(["--training=nt,at"]).config.held_out == 0.0
+    assert command_line.parse_run(["--training=fast", "--held-out=0"]).config.held_out == 0.0
+
+
 @pytest.mark.parametrize(
     "flags", [["--attack.eps=16/255"], ["--attack.eps", "16/255"], ["--attack.eps", str(16 / 255)]]
 )
@@ -78,6 +108,11 @@ def run(*flags: str) -> subprocess.CompletedProcess:
         (["--probe.samples=1"], "at least 2 images"),
         (["--probe.noise=white"], "expected rules of fixed, layer, trace, median, scale_free"),
         (["--optimizer.learning-rate=-1"], "must be positive"),
+        (["--evaluation.steps=0"], "evaluation.steps is 0; expected at least 1"),
+        (["--evaluation.step-size=0"], "evaluation.step-size is 0.0; it must be positive"),
+        (["--evaluation.restarts=0"], "evaluation.restarts is 0; expected at least 1"),
+        (["--evaluation.checks=1"], "evaluation.checks is 1; expected at least 2 images, or 0 for none"),
+        (["--attack.eps=0.5", "--attack.norm=l2", "--evaluation.step-size=0.02"], "20 steps of it go 0.4 and never"),
     ],
 )
 def test_a_value_out_of_range_is_named_when_the_command_is_read(flags, words, capsys):
