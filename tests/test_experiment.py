@@ -1,9 +1,12 @@
 """A run from configuration to report: everything is measured, killing it loses nothing, bad input costs nothing."""
 
 import dataclasses
+import errno
+import io
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,14 +15,19 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pandas as pd
 import pytest
+from rich.console import Console
 
 import mi_jax as mj
 from mi_jax import config as configs
 from mi_jax import experiment
 from mi_jax.batches import BATCH_SIZE
 from mi_jax.errors import InputError
-from mi_jax.run_config import RunConfig
+from mi_jax.progress import Reporter
+from mi_jax.run_config import Evaluation, RunConfig
+from mi_jax.storage.checkpoints import Checkpoints
+from mi_jax.studies.information_plane import Probe
 from mi_jax.studies.sample import fixed_sample
 from mi_jax.training import Interrupted
 
@@ -202,6 +210,81 @@ def test_a_damaged_newest_checkpoint_costs_only_its_steps(finished_run, tmp_path
     experiment.run(small_config, run_dir=run_dir, reporter=quiet)
     assert "cannot be read" in quiet.console.file.getvalue()
     assert_same_run(finished_run, run_dir)
+
+
+@pytest.fixture(scope="module")
+def tiny_config(small_config):
+    """Two trainings and seeds, side by side, that take next to no time."""
+    return dataclasses.replace(
+        small_config, training="nt,noise", population="vmap", epochs=2, limit=100, batch_size=25,
+        probe=Probe(samples=20, epochs="0", noise="fixed"), evaluation=Evaluation(samples=20, steps=1),
+    )  # fmt: skip
+
+
+def measured(run_dir: Path):
+    """The table of a run's records, in an order that does not depend on that of its units."""
+    table = mj.records.load(run_dir).assign(run=None)
+    return table.sort_values(list(table.columns), ignore_index=True)
+
+
+def run_without_figures(config, run_dir: Path, reporter: Reporter, **options) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment.flow.report, "build", lambda run_dir, **_: run_dir / "report.html")
+        experiment.run(config, run_dir=run_dir, reporter=reporter, **options)
+
+
+@pytest.fixture(scope="module")
+def tiny_run(tiny_config, tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("tiny") / "run"
+    run_without_figures(tiny_config, run_dir, Reporter(Console(file=io.StringIO())))
+    return run_dir
+
+
+def interrupted_in_the_second_training(config, run_dir: Path, reporter: Reporter) -> None:
+    noise = run_dir / "checkpoints" / "noise" / "1"
+    with pytest.raises(Interrupted):
+        experiment.run(config, run_dir=run_dir, reporter=reporter, stop_asked=noise.is_dir)
+
+
+def test_seeds_side_by_side_go_on_where_one_has_lost_its_steps(tiny_run, tiny_config, tmp_path, quiet):
+    interrupted_in_the_second_training(tiny_config, tmp_path / "run", quiet)
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "noise" / "1")
+    run_without_figures(tiny_config, tmp_path / "run", quiet)
+    pd.testing.assert_frame_equal(measured(tmp_path / "run"), measured(tiny_run))
+
+
+def test_a_damaged_network_of_a_finished_training_is_trained_again_and_costs_nothing_else(
+    tiny_run, tiny_config, tmp_path, quiet
+):
+    run_dir = tmp_path / "run"
+    interrupted_in_the_second_training(tiny_config, run_dir, quiet)
+    final = run_dir / "checkpoints" / "nt" / "1" / "8"
+    shutil.rmtree(final / "state")
+    run_without_figures(tiny_config, run_dir, quiet)
+    said = quiet.console.file.getvalue()
+    assert f"{final} cannot be read" in said
+    assert "nt seed 0,1 is trained again from there" in said
+    pd.testing.assert_frame_equal(measured(run_dir), measured(tiny_run))
+
+
+def test_a_stop_that_was_asked_for_stays_one_on_a_full_disk_and_every_store_is_closed(
+    tiny_config, tmp_path, quiet, monkeypatch
+):
+    closed, close = [], Checkpoints.close
+
+    def fail(store):
+        close(store)
+        closed.append(store)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path))
+
+    def stop_asked() -> bool:
+        monkeypatch.setattr(Checkpoints, "close", fail)
+        return (tmp_path / "run" / "checkpoints" / "nt" / "1").is_dir()
+
+    with pytest.raises(Interrupted):
+        experiment.run(tiny_config, run_dir=tmp_path / "run", reporter=quiet, stop_asked=stop_asked)
+    assert len(closed) == 2
+    assert "The newest state could not be saved ([Errno 28]" in quiet.console.file.getvalue()
 
 
 def test_a_finished_run_is_left_alone(finished_run, small_config, quiet):

@@ -12,7 +12,7 @@ from mi_jax import config as configs
 from mi_jax import data, models, parallel, provenance, report, studies
 from mi_jax.errors import InputError
 from mi_jax.experiment import finished
-from mi_jax.experiment.setup import Setup, unit_of
+from mi_jax.experiment.setup import Setup, spell, unit_of
 from mi_jax.experiment.train import Training
 from mi_jax.progress import Reporter, Status
 from mi_jax.run_config import RunConfig
@@ -142,6 +142,7 @@ def _to_the_end(setup: Setup) -> None:
     try:
         for training in setup.config.trainings:
             for seeds in setup.groups():
+                _reopen_if_damaged(setup, training, seeds)
                 _unit(setup, unit_of(training, seeds), functools.partial(_train, setup, training, seeds))
                 setup.work_done += setup.work_of(training) * len(seeds)
         setup.rehearsals.wait_for("attack")
@@ -165,6 +166,16 @@ def _unit(setup: Setup, name: str, work: Callable[[], None]) -> None:
     if not setup.directory.is_complete(name):
         work()
         setup.directory.complete(name)
+
+
+def _reopen_if_damaged(setup: Setup, training: str, seeds: tuple[int, ...]) -> None:
+    """Has a finished training done again from an intact step where its network is damaged on disk."""
+    unit = unit_of(training, seeds)
+    if setup.directory.is_complete(unit) and any(lost := [setup.damage(training, seed) for seed in seeds]):
+        setup.reporter.say(
+            f"{'; '.join(filter(None, lost))}: {training} seed {spell(seeds)} is trained again from there."
+        )
+        setup.directory.reopen(unit)
 
 
 def _train(setup: Setup, training: str, seeds: tuple[int, ...]) -> None:

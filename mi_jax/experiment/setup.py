@@ -131,6 +131,18 @@ class Setup:
             return early_stopping.best_step(self.directory.checkpoints(training, seed))
         return self.trainer(training, (seed,)).total_steps
 
+    def damage(self, training: str, seed: int) -> str | None:
+        """Why the network that stands for a finished training is lost, or None; a lost one is deleted, with all after.
+
+        The training then goes on from an intact step before it, to the same network.
+        """
+        store, step = self.store(training, seed), self.finished_step(training, seed)
+        found = store.read(step)
+        if isinstance(found, str):
+            store.discard_after(step - 1)
+        store.close()
+        return found if isinstance(found, str) else None
+
     def measured_steps(self, training: str, seed: int) -> list[int]:
         """The steps at which information was measured and the finished one, oldest first; a stopped one has fewer."""
         per_epoch = self.trainer(training, (seed,)).steps_per_epoch

@@ -12,7 +12,7 @@ from mi_jax.experiment import early_stopping
 from mi_jax.experiment.saved_state import restored, to_save
 from mi_jax.experiment.setup import Setup
 from mi_jax.storage import records
-from mi_jax.storage.checkpoints import Checkpoints
+from mi_jax.storage.checkpoints import Checkpoints, restore_together
 from mi_jax.storage.records import Record
 from mi_jax.studies.information_plane import information_plane
 from mi_jax.studies.robustness import adversarial_twins, describe, performance
@@ -102,23 +102,26 @@ class Training:
     # Saving
 
     def _restore(self, like: Any) -> tuple[int, Any] | None:
-        """The newest step that is intact for every seed, with its state; the records are cut back to it."""
-        setup, watch = self.setup, self.watch
-        newest = [store.restore() for store in self.stores.values()]
-        if any(saved is None for saved in newest):
+        """The newest step that is intact for every seed, with its state; the records are cut back to it.
+
+        None where there is no such step: nothing is left of the others then.
+        """
+        setup, watch, stores = self.setup, self.watch, list(self.stores.values())
+        found, damaged = restore_together(stores)
+        step = found[0].step if found else None
+        for reason in damaged:
+            setup.reporter.say(f"{reason}; {'starting anew' if step is None else f'going on from update {step}'}.")
+        for store in stores:
+            store.discard_after(-1 if step is None else step)
+        if step is None:
             return None
-        step = min(saved.step for saved in newest if saved)
         states = []
-        for (seed, member), store in zip(self.trainer.members(like), self.stores.values(), strict=True):
-            saved = store.restore(step)
-            assert saved is not None
-            for reason in next(s for s in newest if s and s.step >= step).passed_over:
-                setup.reporter.say(f"seed {seed}: {reason}; going on from update {step}.")
-            store.discard_after(step)
+        for (seed, member), store, saved in zip(self.trainer.members(like), stores, found, strict=True):
             states.append(restored(member, saved.state))
-            records.truncate(setup.directory.path, saved.metadata["records_bytes"])
             if watch:
                 watch.resume(seed, saved.metadata["held_out"], store.steps())
+        # Rows of a training that is done again lie before those of later units: they stay, and the new ones count.
+        records.truncate(setup.directory.path, max(found[0].metadata["records_bytes"], setup.directory.records_bytes))
         if watch:
             self._keep_best(watch, self.trainer.seeds)
             self._name_best(watch, self.trainer.seeds)

@@ -9,7 +9,7 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -94,13 +94,35 @@ class Checkpoints:
             steps = [step]
         damaged: list[str] = []
         for candidate in reversed(steps):
-            saved = self._read(candidate)
+            saved = self.read(candidate)
             if isinstance(saved, Saved):
                 return dataclasses.replace(saved, passed_over=tuple(damaged))
             damaged.append(saved)
         if damaged:
             raise InputError(f"No intact checkpoint: {'; '.join(damaged)}. Start the run anew with --overwrite.")
         return None
+
+    def read(self, step: int) -> Saved | str:
+        """One step as it was saved, or in words why it is not intact: files that are missing, cut off or changed.
+
+        Raises:
+            OSError: when the file system failed, which says nothing of the step.
+        """
+        place = self._directory / str(step)
+        items = ocp.args.Composite(state=ocp.args.StandardRestore(), metadata=ocp.args.JsonRestore())
+        try:
+            with _os_errors(self._directory):
+                read = self._manager().restore(step, args=items)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            return f"{place} cannot be read ({type(error).__name__})"
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # orbax raises many kinds for a file that is cut off: each means "not intact"
+            return f"{place} cannot be read ({type(error).__name__})"
+        state, metadata = read["state"], dict(read["metadata"])
+        if metadata.pop("sha256", None) != digest(state):
+            return f"{place} does not match its SHA-256"
+        return Saved(step, state, metadata)
 
     def discard_after(self, step: int) -> None:
         """Deletes the steps newer than `step`, so that a run that goes on from it can save them again."""
@@ -128,17 +150,19 @@ class Checkpoints:
             self._opened = ocp.CheckpointManager(self._directory, options=self._options)
         return self._opened
 
-    def _read(self, step: int) -> Saved | str:
-        place = self._directory / str(step)
-        items = ocp.args.Composite(state=ocp.args.StandardRestore(), metadata=ocp.args.JsonRestore())
-        try:
-            read = self._manager().restore(step, args=items)
-        except Exception as error:  # orbax raises many kinds for a truncated or missing file: each means "not intact"
-            return f"{place} cannot be read ({type(error).__name__})"
-        state, metadata = read["state"], dict(read["metadata"])
-        if metadata.pop("sha256", None) != digest(state):
-            return f"{place} does not match its SHA-256"
-        return Saved(step, state, metadata)
+
+def restore_together(stores: Sequence[Checkpoints]) -> tuple[list[Saved], list[str]]:
+    """The newest step that is intact in every store, one `Saved` for each, and why newer steps are not.
+
+    The first list is empty where there is no such step. Steps that one store lacks are passed over without a word.
+    """
+    damaged: list[str] = []
+    for step in sorted(set.intersection(*(set(store.steps()) for store in stores)), reverse=True):
+        read = [store.read(step) for store in stores]
+        if len(found := [saved for saved in read if isinstance(saved, Saved)]) == len(stores):
+            return found, damaged
+        damaged += [reason for reason in read if isinstance(reason, str)]
+    return [], damaged
 
 
 @contextmanager

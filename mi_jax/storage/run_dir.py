@@ -29,6 +29,8 @@ def disk_errors_explained(path: Path) -> Iterator[None]:
         reasons = {
             errno.ENOSPC: "the disk is full: free some space and start the same command again, it goes on",
             errno.EDQUOT: "the quota is used up: free some space and start the same command again, it goes on",
+            errno.EIO: "the disk failed: start the same command again, it goes on",
+            errno.ESTALE: "the file server lost it: start the same command again, it goes on",
             errno.EROFS: "the file system is read-only: choose another --run-dir",
             errno.EACCES: "permission is denied: choose another --run-dir",
             errno.EPERM: "permission is denied: choose another --run-dir",
@@ -37,7 +39,7 @@ def disk_errors_explained(path: Path) -> Iterator[None]:
         }
         if error.errno not in reasons:
             raise
-        raise InputError(f"Cannot write {error.filename or path}: {reasons[error.errno]}.") from error
+        raise InputError(f"Cannot read or write {error.filename or path}: {reasons[error.errno]}.") from error
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -107,8 +109,16 @@ class RunDir:
 
     def complete(self, unit: str) -> None:
         """Marks a unit of work, and the records written up to now, as done; survives a kill."""
-        records = self.path / "records.jsonl"
         self._completed.append(unit)
+        self._write_progress()
+
+    def reopen(self, unit: str) -> None:
+        """Marks a unit of work as not done after all; all rows stay, and count until they are measured again."""
+        self._completed.remove(unit)
+        self._write_progress()
+
+    def _write_progress(self) -> None:
+        records = self.path / "records.jsonl"
         self.records_bytes = records.stat().st_size if records.exists() else 0
         progress = {"completed": self._completed, "records_bytes": self.records_bytes}
         write_json(self.path / "progress.json", progress)

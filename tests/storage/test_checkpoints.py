@@ -11,7 +11,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from mi_jax.errors import InputError
-from mi_jax.storage.checkpoints import Checkpoints, digest
+from mi_jax.storage.checkpoints import Checkpoints, digest, restore_together
 
 
 def state_of(value: float) -> dict:
@@ -84,6 +84,32 @@ def test_a_truncated_step_is_passed_over(tmp_path):
     saved = Checkpoints(tmp_path / "c").restore()
     assert saved is not None
     assert saved.step == 2
+
+
+def test_a_failing_disk_says_nothing_of_a_step(tmp_path, monkeypatch):
+    fill(tmp_path / "c", steps=(1,))
+
+    def fail(self, *args, **options):
+        raise ValueError("Error reading local file: Input/output error [os_error_code='5']")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ocp.CheckpointManager, "restore", fail)
+        with pytest.raises(OSError, match="Input/output error"):
+            Checkpoints(tmp_path / "c").restore()
+    assert Checkpoints(tmp_path / "c").restore().step == 1
+
+
+def test_the_newest_step_intact_in_every_store_is_found_and_each_store_names_its_damage(tmp_path):
+    fill(tmp_path / "a", steps=(1, 2, 3, 4), keep=(1, 2))
+    fill(tmp_path / "b", steps=(1, 2, 3), keep=(1,))
+    flip_a_bit(tmp_path / "a" / "2")
+    flip_a_bit(tmp_path / "b" / "3")
+    found, damaged = restore_together([Checkpoints(tmp_path / name) for name in "ab"])
+    assert [saved.step for saved in found] == [1, 1]
+    assert [str(tmp_path / place) in reason for place, reason in zip(("b/3", "a/2"), damaged, strict=True)] == [
+        True
+    ] * 2
+    assert restore_together([Checkpoints(tmp_path / name) for name in "ac"]) == ([], [])
 
 
 def test_a_half_written_step_does_not_count(tmp_path):

@@ -25,6 +25,20 @@ def test_a_new_directory_holds_its_config_and_remembers_what_is_complete(tmp_pat
     again.close()
 
 
+def test_a_unit_that_is_reopened_is_done_no_more_and_keeps_the_rows_of_those_after_it(tmp_path):
+    run = open_run(tmp_path, CONFIG, overwrite=False)
+    run.complete("train/nt/0")
+    run.complete("train/at/0")
+    (tmp_path / "records.jsonl").write_text("{}\n")
+    run.reopen("train/nt/0")
+    run.close()
+    again = open_run(tmp_path, CONFIG, overwrite=False)
+    assert not again.is_complete("train/nt/0")
+    assert again.is_complete("train/at/0")
+    assert again.records_bytes == 3
+    again.close()
+
+
 def test_another_config_is_refused_and_the_difference_named(tmp_path):
     open_run(tmp_path, CONFIG, overwrite=False).close()
     with pytest.raises(InputError, match=r"attack\.eps was 0\.1, now 0\.2"):
@@ -72,7 +86,12 @@ def test_two_processes_cannot_write_one_run(tmp_path):
 
 @pytest.mark.parametrize(
     ("code", "words"),
-    [(errno.ENOSPC, "disk is full"), (errno.EROFS, "read-only"), (errno.EACCES, "permission is denied")],
+    [
+        (errno.ENOSPC, "disk is full"),
+        (errno.EIO, "the disk failed"),
+        (errno.EROFS, "read-only"),
+        (errno.EACCES, "permission is denied"),
+    ],
 )
 def test_what_the_file_system_says_becomes_a_sentence(tmp_path, code, words):
     with pytest.raises(InputError, match=words), disk_errors_explained(tmp_path):
