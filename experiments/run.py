@@ -28,7 +28,8 @@ def main() -> None:
                     stop_asked=stop,
                 )
             except Interrupted:
-                reporter.say(f"Stopped; {command.directory} is saved. The same command goes on from here.")
+                same = "The same command without --overwrite" if command.overwrite else "The same command"
+                reporter.say(f"Stopped; {command.directory} is saved. {same} goes on from here.")
                 sys.exit(stop.exit_status)
             reporter.show(summary.table(command.directory))
             reporter.say(f"Report: {page}")

@@ -180,15 +180,21 @@ def test_an_interrupted_run_saves_within_the_epoch_and_goes_on_to_the_same_bits(
     assert_same_run(finished_run, run_dir)
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
-def test_a_signal_ends_the_run_with_its_status_and_a_saved_state(tmp_path, number, status):
+@pytest.mark.parametrize(
+    ("number", "status", "flags", "same"),
+    [
+        (signal.SIGINT, 130, [], "The same command"),
+        (signal.SIGTERM, 75, ["--overwrite"], "The same command without --overwrite"),
+    ],
+)
+def test_a_signal_ends_the_run_with_its_status_and_a_saved_state(tmp_path, number, status, flags, same):
     run_dir = tmp_path / "run"
-    process = start(run_dir, "--epochs=400")
+    process = start(run_dir, "--epochs=400", *flags)
     wait_for(lambda: (run_dir / "checkpoints" / "nt" / "0").is_dir(), process)
     process.send_signal(number)
     out, err = process.communicate(timeout=120)
     assert process.returncode == status, err[-2000:]
-    assert "The same command goes on from here" in out
+    assert f"{same} goes on from here" in out
     assert "Traceback" not in err
     assert mj.checkpoints.restore(run_dir, training="nt", seed=0).step > 0
 
@@ -240,31 +246,76 @@ def tiny_run(tiny_config, tmp_path_factory):
     return run_dir
 
 
-def interrupted_in_the_second_training(config, run_dir: Path, reporter: Reporter) -> None:
+@pytest.fixture(scope="module")
+def interrupted_run(tiny_config, tmp_path_factory):
+    """The same, stopped by a batch job in its second training."""
+    run_dir = tmp_path_factory.mktemp("tiny") / "run"
     noise = run_dir / "checkpoints" / "noise" / "1"
+    reporter = Reporter(Console(file=io.StringIO()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_JOB_ID", "17")
+        with pytest.raises(Interrupted):
+            experiment.run(tiny_config, run_dir=run_dir, reporter=reporter, stop_asked=noise.is_dir)
+    return run_dir
+
+
+@pytest.fixture
+def interrupted(interrupted_run, tmp_path):
+    return Path(shutil.copytree(interrupted_run, tmp_path / "run"))
+
+
+def test_seeds_side_by_side_go_on_where_one_has_lost_its_steps(tiny_run, tiny_config, interrupted, quiet):
+    shutil.rmtree(interrupted / "checkpoints" / "noise" / "1")
+    run_without_figures(tiny_config, interrupted, quiet)
+    pd.testing.assert_frame_equal(measured(interrupted), measured(tiny_run))
+
+
+def test_a_batch_job_that_is_started_again_keeps_what_it_did_in_spite_of_overwrite(
+    tiny_config, interrupted, quiet, monkeypatch
+):
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    records = interrupted / "records.jsonl"
+    before = records.read_bytes()
+
+    def start_again(restarts: str) -> None:
+        monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
+        with pytest.raises(Interrupted):
+            experiment.run(tiny_config, run_dir=interrupted, reporter=quiet, overwrite=True, stop_asked=lambda: True)
+
+    start_again("1")
+    assert records.read_bytes() == before
+    start_again("0")
+    assert not records.exists()
+
+
+def test_the_time_left_is_reckoned_from_what_an_earlier_command_did(tiny_config, interrupted, quiet, monkeypatch):
+    began: list[float] = []
+    monkeypatch.setattr(quiet, "start_from", began.append)
     with pytest.raises(Interrupted):
-        experiment.run(config, run_dir=run_dir, reporter=reporter, stop_asked=noise.is_dir)
+        experiment.run(tiny_config, run_dir=interrupted, reporter=quiet, stop_asked=lambda: True)
+    step = mj.checkpoints.steps(interrupted, training="noise", seed=0)[-1]
+    assert 0 < step < 8
+    assert began == [pytest.approx(0.97 * (1 + step / 8) / 2)]
 
 
-def test_seeds_side_by_side_go_on_where_one_has_lost_its_steps(tiny_run, tiny_config, tmp_path, quiet):
-    interrupted_in_the_second_training(tiny_config, tmp_path / "run", quiet)
-    shutil.rmtree(tmp_path / "run" / "checkpoints" / "noise" / "1")
-    run_without_figures(tiny_config, tmp_path / "run", quiet)
-    pd.testing.assert_frame_equal(measured(tmp_path / "run"), measured(tiny_run))
+def test_a_study_that_was_stopped_leaves_the_records_as_they_were(tiny_run, quiet):
+    before, asked = (tiny_run / "records.jsonl").read_bytes(), iter([False, False, True])
+    with pytest.raises(Interrupted):
+        experiment.study("geometry", run_dir=tiny_run, samples=20, reporter=quiet, stop_asked=lambda: next(asked))
+    assert next(asked, None) is None, "two networks were studied before the stop"
+    assert (tiny_run / "records.jsonl").read_bytes() == before
 
 
 def test_a_damaged_network_of_a_finished_training_is_trained_again_and_costs_nothing_else(
-    tiny_run, tiny_config, tmp_path, quiet
+    tiny_run, tiny_config, interrupted, quiet
 ):
-    run_dir = tmp_path / "run"
-    interrupted_in_the_second_training(tiny_config, run_dir, quiet)
-    final = run_dir / "checkpoints" / "nt" / "1" / "8"
+    final = interrupted / "checkpoints" / "nt" / "1" / "8"
     shutil.rmtree(final / "state")
-    run_without_figures(tiny_config, run_dir, quiet)
+    run_without_figures(tiny_config, interrupted, quiet)
     said = quiet.console.file.getvalue()
     assert f"{final} cannot be read" in said
     assert "nt seed 0,1 is trained again from there" in said
-    pd.testing.assert_frame_equal(measured(run_dir), measured(tiny_run))
+    pd.testing.assert_frame_equal(measured(interrupted), measured(tiny_run))
 
 
 def test_a_stop_that_was_asked_for_stays_one_on_a_full_disk_and_every_store_is_closed(

@@ -5,6 +5,7 @@ left unfinished are cut off at the byte where the newest checkpoint, or the last
 """
 
 import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from mi_jax.experiment.setup import Setup, spell, unit_of
 from mi_jax.experiment.train import Training
 from mi_jax.progress import Reporter, Status
 from mi_jax.run_config import RunConfig
+from mi_jax.storage import records
 from mi_jax.storage.run_dir import RunDir, disk_errors_explained, open_run, read_json, write_json
 from mi_jax.training import Interrupted, held_out_rows
 
@@ -36,7 +38,8 @@ def run(
         config: what to do.
         run_dir: where everything is written.
         data_dir: where TFDS data sets are.
-        overwrite: start anew in a directory that holds a run.
+        overwrite: start anew in a directory that holds a run, unless this very batch job began it: SLURM starts a
+            preempted job again with the same command.
         command: the command line, for the provenance.
         reporter: told how things stand.
         stop_asked: asked between compiled chunks and between units.
@@ -50,6 +53,7 @@ def run(
     """
     network, dataset = _prepare(config, data_dir)
     with disk_errors_explained(run_dir):
+        overwrite = overwrite and not _begun_by_this_job(run_dir)
         directory = open_run(run_dir, configs.to_dict(config), overwrite=overwrite)
         try:
             if directory.is_complete("report"):
@@ -101,8 +105,12 @@ def study(
         try:
             if not directory.is_complete("report"):
                 raise InputError(f"{run_dir} is not finished; give the command that started it once more, then this.")
-            setup = Setup(config, network, dataset, directory, reporter, stop_asked)
-            finished.study(setup, chosen, samples, moments)
+            try:
+                setup = Setup(config, network, dataset, directory, reporter, stop_asked)
+                finished.study(setup, chosen, samples, moments)
+            except BaseException:
+                records.truncate(run_dir, directory.records_bytes)
+                raise
             directory.complete(f"study/{name}")
             return report.build(run_dir)
         finally:
@@ -133,12 +141,24 @@ def _note_start(directory: RunDir, *, command: str, data_dir: str | None) -> Non
         old = read_json(path)
         write_json(path, {**old, "resumed": [*old["resumed"], provenance.now()]})
     else:
-        write_json(path, provenance.collect(command=command, data_dir=data_dir))
+        write_json(path, {**provenance.collect(command=command, data_dir=data_dir), "slurm_job": _slurm_job()})
+
+
+def _slurm_job() -> str | None:
+    return os.environ.get("SLURM_JOB_ID")
+
+
+def _begun_by_this_job(run_dir: Path) -> bool:
+    """Whether SLURM has started this job again and the run in the directory is the job's own."""
+    path = run_dir / "provenance.json"
+    if os.environ.get("SLURM_RESTART_COUNT", "0") == "0" or _slurm_job() is None or not path.exists():
+        return False
+    return read_json(path).get("slurm_job") == _slurm_job()
 
 
 def _to_the_end(setup: Setup) -> None:
     """Does every unit that is not done yet."""
-    setup.reporter.start_from(0.0)
+    setup.reporter.start_from(setup.done_before())
     try:
         for training in setup.config.trainings:
             for seeds in setup.groups():

@@ -199,6 +199,22 @@ class Setup:
         """Share of the run's work that is done, for the units that do not count theirs."""
         return self.work_done / self._work * 0.97
 
+    def done_before(self) -> float:
+        """Share of the run's work that earlier commands did: finished trainings, and the saved steps of the others."""
+        work = 0.0
+        for training in self.config.trainings:
+            for seeds in self.groups():
+                complete = self.directory.is_complete(unit_of(training, seeds))
+                share = 1.0 if complete else min(self._share_saved(training, seed) for seed in seeds)
+                work += share * self.work_of(training) * len(seeds)
+        return work / self._work * 0.97
+
+    def _share_saved(self, training: str, seed: int) -> float:
+        store = self.store(training, seed)
+        newest = max(store.steps(), default=0)
+        store.close()
+        return newest / self.trainer(training, (seed,)).total_steps
+
     def work_of(self, training: str) -> float:
         """Forward passes of one training of one seed: updates and probes."""
         c, steps = self.config, self.config.attack.steps
