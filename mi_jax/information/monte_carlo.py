@@ -32,7 +32,10 @@ class MonteCarlo:
     i_tx_stderr: Value
     """Standard error of i_tx as the information of the mixture on the given rows: the noise draws alone."""
     i_tx_sampling_error: Value
-    """Standard error when the rows, too, are a sample: delete-block jackknife; noise draws included."""
+    """Standard error when the rows, too, are a sample: delete-block jackknife; noise draws included.
+
+    It has `blocks` - 1 degrees of freedom: an interval takes the quantile of Student's t with as many.
+    """
     i_ty: Value | None
     i_ty_stderr: Value | None
     i_ty_sampling_error: Value | None
@@ -43,6 +46,7 @@ class MonteCarlo:
     noise_variance: Value
     n: int
     draws: int
+    blocks: int
 
 
 def monte_carlo(
@@ -52,7 +56,7 @@ def monte_carlo(
     noise_variance: Any,
     key: jax.Array,
     num_classes: int | None = None,
-    draws: int = 4,
+    draws: int | None = None,
     blocks: int = 20,
     precision: _tiles.Precision | None = None,
     mesh: Mesh | None = None,
@@ -70,6 +74,7 @@ def monte_carlo(
       key: JAX random key of the noise.
       num_classes: number of classes; by default the largest label plus one.
       draws: noise vectors a row, an even number; four or more give a standard error that is free of the spread of rows.
+        None: as `default_draws` says.
       blocks: of the jackknife, at most n: rows are dealt to them at random, whatever their labels.
       precision: of the arithmetic, as in `kde`.
       mesh: devices that share the pairs; by default those over which t is spread.
@@ -83,6 +88,7 @@ def monte_carlo(
     check_finite(x, layer)
     variances, scalar = as_variances(noise_variance)
     n = len(x)
+    draws = default_draws(n) if draws is None else draws
     if draws < 2 or draws % 2:
         raise InputError(f"draws is {draws}: noise comes in antithetic pairs, so an even number is needed.")
     if blocks < 2:
@@ -99,7 +105,15 @@ def monte_carlo(
     fields["noise_variance"] = variances
     if scalar:
         fields: dict[str, Any] = {name: None if v is None else v[0].item() for name, v in fields.items()}
-    return MonteCarlo(**fields, n=n, draws=draws)
+    return MonteCarlo(**fields, n=n, draws=draws, blocks=blocks)
+
+
+def default_draws(n: int) -> int:
+    """Return the fewest noise vectors a row, even and at least four, that make 1,024 or more from n rows.
+
+    With fewer the standard error of the mean is itself so uncertain that intervals of 1.96 of them hold too seldom.
+    """
+    return max(4, 2 * math.ceil(512 / n))
 
 
 def _sums(

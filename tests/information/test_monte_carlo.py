@@ -13,6 +13,7 @@ import pytest
 
 from mi_jax.errors import InputError
 from mi_jax.information import kde, monte_carlo
+from mi_jax.information.monte_carlo import default_draws
 
 GOLDEN = json.loads(Path(__file__).with_name("golden.json").read_text())
 _spec = importlib.util.spec_from_file_location("make_golden", Path(__file__).with_name("make_golden.py"))
@@ -91,6 +92,13 @@ def test_jackknife_counts_the_chance_shares_of_unequal_classes(key):
     slope = np.array([1 + np.log(1 - p) + np.log(n), np.log((1 - p) / p)])
     known = slope * np.sqrt(p * (1 - p) / n)
     np.testing.assert_allclose(np.sqrt(np.mean(np.square(claimed), axis=0)), known, rtol=0.2)
+
+
+def test_few_rows_get_more_draws(key):
+    assert [default_draws(n) for n in (2, 32, 33, 100, 256, 5000)] == [512, 32, 32, 12, 4, 4]
+    x = np.random.default_rng(3).standard_normal((120, 2)).astype(np.float32)
+    assert monte_carlo(x, noise_variance=0.5, key=key).draws == 10
+    assert monte_carlo(x, noise_variance=0.5, key=key, draws=2).draws == 2
 
 
 def test_labels_change_nothing_about_the_input(key):

@@ -36,5 +36,6 @@ def _value(t: Any, other: Any = None, *, key: jax.Array, noise_variance: float, 
     quantity = "i_tx" if other is None else "i_ty"
     value, stderr, sampling = (float(getattr(result, quantity + part)) for part in ("", "_stderr", "_sampling_error"))
     details = {"saturation": float(result.saturation), "sampling_error": sampling}
-    settings = {"noise_variance": noise_variance, "draws": result.draws} | options
+    details["degrees_of_freedom"] = float(result.blocks - 1)
+    settings = options | {"noise_variance": noise_variance, "draws": result.draws}
     return Estimate("monte_carlo", value, stderr, "value", result.n, settings, details)
