@@ -38,7 +38,7 @@ _NAMES = {
     "binning_miller_madow": "binning, Miller-Madow",
     "binning_nsb": "binning, NSB",
 }
-_CLAIMS = {"noise": "same rows, ± 1.96 standard errors", "rows": "fresh rows, ± 1.96 jackknife errors"}
+_CLAIMS = {"noise": "same rows, ± 1.96 standard errors", "rows": "fresh rows, ± 2.09 jackknife errors"}
 _BIAS = matplotlib.colormaps["PuOr"]
 _TICKS = (-10.0, -1.0, -0.1, 0.0, 0.1, 1.0, 10.0)
 _COVERAGE = matplotlib.colormaps["RdYlGn"]
@@ -149,9 +149,12 @@ def draw_tasks(scores: Table) -> Figure:
 
 
 def draw_coverage(coverage: Table) -> Figure:
-    """Coverage of Monte-Carlo 95 % intervals, per cent: columns noise within width, rows samples and classes."""
+    """Coverage of Monte-Carlo 95 % intervals, per cent: columns noise within width, rows samples and classes.
+
+    The last rows of a size are classes that differ in probability and spread.
+    """
     widths, noise = sorted(coverage["dimension"].unique()), sorted(coverage["noise"].unique())
-    rows = sorted(set(zip(coverage["n"], coverage["classes"], strict=True)))
+    rows = sorted(set(zip(coverage["n"], coverage["mix"], coverage["classes"], strict=True)))
     across = [(d, v) for d in widths for v in noise]
     figure = style.new_figure(1.9 + 0.5 * len(rows), width=style.WIDTH)
     panels = style.grid_of(figure, 2, 2, sharex=True, sharey=True)
@@ -161,12 +164,16 @@ def draw_coverage(coverage: Table) -> Figure:
             axes = panels[i, j]
             part = coverage[(coverage["quantity"] == quantity) & (coverage["claim"] == claim)]
             for cell in part.itertuples():
-                x, y = across.index((cell.dimension, cell.noise)), rows.index((cell.n, cell.classes))
+                x, y = across.index((cell.dimension, cell.noise)), rows.index((cell.n, cell.mix, cell.classes))
                 share = cell.covered / cell.repeats
                 rgba = _COVERAGE(norm(share))
                 axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=rgba, edgecolor="white", linewidth=0.6))
                 axes.text(x, y, f"{100 * share:.0f}", ha="center", va="center", fontsize=7, color=_ink(rgba))
-            _frame(axes, [f"{v:g}" for _, v in across], [f"{n}, {k}" for n, k in rows])
+            _frame(
+                axes,
+                [f"{v:g}" for _, v in across],
+                [f"{n}, {k}" + (" unequal" if mix == "unequal" else "") for n, mix, k in rows],
+            )
             axes.set_title(f"{TARGETS['input' if i == 0 else 'label']}, {words}\n{_pooled(part)}", loc="left")
             for edge in range(len(noise), len(across), len(noise)):
                 axes.axvline(edge - 0.5, color="white", linewidth=3)
@@ -183,9 +190,14 @@ def draw_coverage(coverage: Table) -> Figure:
 
 
 def _pooled(part: Table) -> str:
-    covered, repeats = int(part["covered"].sum()), int(part["repeats"].sum())
-    low, high = wilson(covered / repeats, repeats)
-    return f"held by {covered / repeats:.1%} of {repeats:,} ({low:.1%} to {high:.1%})"
+    """Share of the intervals that held, with its own 95 % interval.
+
+    The noise levels of a repeat share rows and draws, so only repeats count as trials.
+    """
+    share = part["covered"].sum() / part["repeats"].sum()
+    trials = int(part["repeats"].sum()) // part["noise"].nunique()
+    low, high = wilson(share, trials)
+    return f"held by {share:.1%} in {trials:,} repeats ({low:.1%} to {high:.1%})"
 
 
 def _frame(axes: Axes, across: list[str], down: list[str]) -> None:

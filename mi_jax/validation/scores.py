@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 import pandas as pd
+from scipy.special import stdtrit
 
 from mi_jax import information
 from mi_jax.data import shapetex
@@ -190,15 +191,17 @@ def _error(found: Estimate) -> float | None:
 def held(found: Estimate, information: float) -> bool | None:
     """Whether the 95 % interval of a value holds the information, or a bound is on its side of it; else None.
 
-    Bounds with a standard error are judged at their one-sided 95 % limit.
+    Bounds with a standard error are judged at their one-sided 95 % limit. Quantiles are those of Student's t with the
+    degrees of freedom that the estimator names, and of the normal distribution where it names none.
     """
-    error = _error(found)
+    error, degrees = _error(found), found.details.get("degrees_of_freedom", math.inf)
+    one_sided, two_sided = (float(stdtrit(degrees, p)) for p in (0.95, 0.975))
     if found.kind == "lower":
-        return found.value - 1.645 * (error or 0.0) <= information + 1e-9
+        return found.value - one_sided * (error or 0.0) <= information + 1e-9
     if found.kind == "upper":
-        return found.value + 1.645 * (error or 0.0) >= information - 1e-9
+        return found.value + one_sided * (error or 0.0) >= information - 1e-9
     if found.kind == "value" and error is not None:
-        return abs(found.value - information) <= 1.96 * error + 1e-9
+        return abs(found.value - information) <= two_sided * error + 1e-9
     return None
 
 

@@ -49,7 +49,7 @@ def run(validation: Validation, *, folder: Path, tell: Tell = lambda *_: None) -
     """Measure what a directory lacks of a validation, draw its figures, and return the summary of the scores.
 
     Writes scores.csv, coverage.csv and summary.csv as it goes, and the figures at the end. Raises InputError when the
-    directory cannot be written.
+    directory cannot be written, or holds tables of other columns.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -107,4 +107,7 @@ def _read(path: Path) -> Any:
 def _done(path: Path, keys: tuple[str, ...]) -> set[tuple[Any, ...]]:
     if not path.exists():
         return set()
-    return set(pd.read_csv(path)[list(keys)].itertuples(index=False, name=None))
+    table = pd.read_csv(path)
+    if missing := [key for key in keys if key not in table]:
+        raise InputError(f"{path} has no column {missing[0]!r}: another version wrote it; choose a new directory.")
+    return set(table[list(keys)].itertuples(index=False, name=None))

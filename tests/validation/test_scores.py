@@ -64,6 +64,9 @@ def test_intervals_and_bounds_are_judged_by_their_kind():
     assert verdict("value", 1.15, 0.1) is True
     assert verdict("value", 1.25, 0.1) is False
     assert verdict("value", 1.25, 0.1, sampling_error=0.2) is True
+    assert verdict("value", 1.205, 0.1) is False
+    assert verdict("value", 1.205, 0.1, degrees_of_freedom=19.0) is True  # Student's t: 2.09 in place of 1.96
+    assert verdict("value", 1.215, 0.1, degrees_of_freedom=19.0) is False
     assert verdict("value", 1.0, None) is None
     assert verdict("lower", 1.1, 0.1) is True
     assert verdict("lower", 1.2, 0.1) is False
