@@ -10,7 +10,7 @@ from pathlib import Path
 import tyro
 
 import mi_jax as mj
-from mi_jax.errors import InputError
+from mi_jax import command_line
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,10 @@ class Arguments:
 
 
 def main() -> int:
-    """Prepare the data set and say what is in it; 0 where it can be used, 2 where something is wrong."""
-    arguments = tyro.cli(Arguments)
-    try:
+    """Prepares the data set and says what is in it; 0 where it can be used."""
+    with command_line.leaving_cleanly():
+        arguments = tyro.cli(Arguments)
         dataset = mj.data.prepare(arguments.dataset, data_dir=arguments.data_dir)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
     height, width, channels = dataset.input_shape
     print(
         f"{dataset.name}: {len(dataset.train)} training and {len(dataset.test)} test images of "

@@ -1,12 +1,11 @@
 """Rebuilds the figures and the report page of a run from its records alone: `python experiments/report.py RUN_DIR`."""
 
-import sys
 from pathlib import Path
 
 import tyro
 
-from mi_jax import report
-from mi_jax.errors import InputError
+from mi_jax import command_line, report
+from mi_jax.storage.run_dir import disk_errors_explained
 
 
 def main(run_dir: tyro.conf.Positional[Path], *, every_figure: bool = False) -> None:
@@ -16,11 +15,8 @@ def main(run_dir: tyro.conf.Positional[Path], *, every_figure: bool = False) -> 
         run_dir: the run directory, for example runs/shapetex-vgg.
         every_figure: draw the minor figures too: further rulers, and binning.
     """
-    try:
+    with command_line.leaving_cleanly(), disk_errors_explained(run_dir):
         print(report.build(run_dir, every_figure=every_figure))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,16 @@
 """Command lines: documented flags reach the configuration, mistakes cost one sentence and status 2."""
 
 import dataclasses
+import errno
+import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from mi_jax import command_line
+from mi_jax import command_line, data, parallel, report
 from mi_jax.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -141,6 +144,54 @@ def test_a_mistake_on_the_command_line_is_one_sentence_and_status_2(flags, words
     assert words in answer.stderr
     assert "Traceback" not in answer.stderr
     assert not (tmp_path / "run").exists()
+
+
+def status_of(script: str, *arguments: str, monkeypatch) -> object:
+    """The status that a script of `experiments/` leaves with, run in this process."""
+    path = str(ROOT / "experiments" / script)
+    monkeypatch.setattr(sys, "argv", [path, *arguments])
+    monkeypatch.setattr(parallel, "keep_compiled_programs", lambda: None)
+    with pytest.raises(SystemExit) as left:
+        runpy.run_path(path, run_name="__main__")
+    return left.value.code
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "words"),
+    [
+        ("study.py", ["geometry", "{file}"], "{file} is not a run directory"),
+        ("study.py", ["geometry", "{long}"], "cannot be read (File name too long)"),
+        ("run.py", ["--arch=mlp", "--dataset=digits", "--run-dir={long}"], "the name is too long"),
+        ("report.py", ["{long}"], "the name is too long"),
+        ("report.py", ["{file}"], "is not a directory"),
+    ],
+)
+def test_a_path_that_is_no_run_directory_is_one_sentence(script, arguments, words, tmp_path, monkeypatch, capsys):
+    places = {"file": tmp_path / "file", "long": tmp_path / ("x" * 300)}
+    places["file"].touch()
+    given = [argument.format(**places) for argument in arguments]
+    assert status_of(script, *given, monkeypatch=monkeypatch) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert words.format(**places) in told
+
+
+def test_a_full_disk_under_a_report_is_one_sentence(tmp_path, monkeypatch, capsys):
+    def fail(run_dir, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(run_dir / "report.tmp"))
+
+    monkeypatch.setattr(report, "build", fail)
+    assert status_of("report.py", str(tmp_path), monkeypatch=monkeypatch) == 2
+    assert capsys.readouterr().err.startswith(f"error: Cannot read or write {tmp_path}/report.tmp: the disk is full")
+
+
+def test_ctrl_c_while_data_are_prepared_is_its_status(monkeypatch, capsys):
+    def stop(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(data, "prepare", stop)
+    assert status_of("prepare_data.py", "--dataset=mnist", monkeypatch=monkeypatch) == 130
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 def test_help_explains_every_option():

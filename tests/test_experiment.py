@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import fcntl
 import io
 import json
 import math
@@ -345,6 +346,17 @@ def test_a_finished_run_is_left_alone(finished_run, small_config, quiet):
     assert {path: path.stat().st_mtime_ns for path in finished_run.rglob("*") if path.name != ".lock"} == before
 
 
+def test_a_file_system_that_cannot_lock_is_said_and_used(finished_run, small_config, quiet, monkeypatch):
+    def refuse(descriptor, operation):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    experiment.run(small_config, run_dir=finished_run, reporter=quiet)
+    first, last = quiet.console.file.getvalue().splitlines()
+    assert first == f"The file system of {finished_run} cannot lock; see to it that no other process writes there."
+    assert "holds this very run, finished" in last
+
+
 def test_another_config_is_refused_and_nothing_is_lost(finished_run, small_config, quiet):
     before = (finished_run / "records.jsonl").read_bytes()
     with pytest.raises(InputError, match="epochs was 3, now 4"):
@@ -381,5 +393,7 @@ def test_what_a_notebook_asks_for_wrongly_is_named(finished_run, tmp_path):
         mj.checkpoints.restore(finished_run, training="trades")
     with pytest.raises(InputError, match="has no seed 2; it has 0 to 1"):
         mj.checkpoints.restore(finished_run, training="nt", seed=2)
-    with pytest.raises(InputError, match="is not a run directory"):
-        mj.checkpoints.restore(tmp_path, training="nt")
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file"):
+        with pytest.raises(InputError, match="is not a run directory"):
+            mj.checkpoints.restore(path, training="nt")

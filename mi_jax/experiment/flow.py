@@ -56,6 +56,8 @@ def run(
         overwrite = overwrite and not _begun_by_this_job(run_dir)
         directory = open_run(run_dir, configs.to_dict(config), overwrite=overwrite)
         try:
+            if not directory.is_locked:
+                reporter.say(f"The file system of {run_dir} cannot lock; see to it that no other process writes there.")
             if directory.is_complete("report"):
                 reporter.say(f"{run_dir} holds this very run, finished; --overwrite runs it again.")
                 return run_dir / "report.html"

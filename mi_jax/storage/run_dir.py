@@ -18,6 +18,7 @@ import numpy as np
 from mi_jax.errors import InputError
 
 _OWN_FILES = ("config.json", "provenance.json", "progress.json", "records.jsonl")
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 @contextmanager
@@ -31,11 +32,12 @@ def disk_errors_explained(path: Path) -> Iterator[None]:
             errno.EDQUOT: "the quota is used up: free some space and start the same command again, it goes on",
             errno.EIO: "the disk failed: start the same command again, it goes on",
             errno.ESTALE: "the file server lost it: start the same command again, it goes on",
-            errno.EROFS: "the file system is read-only: choose another --run-dir",
-            errno.EACCES: "permission is denied: choose another --run-dir",
-            errno.EPERM: "permission is denied: choose another --run-dir",
-            errno.ENOTDIR: "a part of the path is a file: choose another --run-dir",
-            errno.EEXIST: "it is a file, not a directory: choose another --run-dir",
+            errno.EROFS: "the file system is read-only: choose another directory",
+            errno.EACCES: "permission is denied: choose another directory",
+            errno.EPERM: "permission is denied: choose another directory",
+            errno.ENAMETOOLONG: "the name is too long: choose another directory",
+            errno.ENOTDIR: "a part of the path is a file: choose another directory",
+            errno.EEXIST: "it is a file, not a directory: choose another directory",
         }
         if error.errno not in reasons:
             raise
@@ -75,12 +77,14 @@ def read_json(path: Path) -> Any:
     """The value of a JSON file.
 
     Raises:
-        InputError: when the file is missing or is not JSON.
+        InputError: when the file is missing, cannot be read or is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{path} is missing: {path.parent} is not a run directory.") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}).") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is damaged ({error}); start the run anew with --overwrite.") from None
 
@@ -88,11 +92,13 @@ def read_json(path: Path) -> Any:
 class RunDir:
     """A run directory opened for writing by one process, from `open_run`; `close` lets the next one in.
 
-    `records_bytes` is the length of the records when the newest unit of work was completed.
+    `records_bytes` is the length of the records when the newest unit of work was completed. `is_locked` is false where
+    the file system cannot lock, so that nothing keeps another process out.
     """
 
-    def __init__(self, path: Path, lock: int):
+    def __init__(self, path: Path, lock: int, *, is_locked: bool):
         self.path = path
+        self.is_locked = is_locked
         self._lock = lock
         progress = path / "progress.json"
         found = read_json(progress) if progress.exists() else {"completed": [], "records_bytes": 0}
@@ -140,16 +146,16 @@ def open_run(path: Path, config: dict[str, Any], *, overwrite: bool) -> RunDir:
         InputError: when the path is a file, holds other things than a run, belongs to another config, is being
             written by another process, or cannot be written.
     """
-    if path.exists() and not path.is_dir():
-        raise InputError(f"{path} is a file; --run-dir must be a directory, new or of an earlier run.")
     with disk_errors_explained(path):
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{path} is a file; --run-dir must be a directory, new or of an earlier run.")
         # A kill in the first write leaves the lock and a part of config.json: not yet a run, but nothing else either.
         found = path.is_dir() and any(e.name != ".lock" and e.suffix != ".part" for e in path.iterdir())
         is_run = (path / "config.json").exists()
         if found and not is_run:
             raise InputError(f"{path} holds other files than a run's; name a new directory with --run-dir.")
         path.mkdir(parents=True, exist_ok=True)
-        lock = _lock(path)
+        lock, is_locked = _lock(path)
         try:
             if is_run and overwrite:
                 _clear(path)
@@ -157,20 +163,25 @@ def open_run(path: Path, config: dict[str, Any], *, overwrite: bool) -> RunDir:
                 _require_same(read_json(path / "config.json"), config, path)
             else:
                 write_json(path / "config.json", config)
-            return RunDir(path, lock)
+            return RunDir(path, lock, is_locked=is_locked)
         except BaseException:
             os.close(lock)
             raise
 
 
-def _lock(path: Path) -> int:
+def _lock(path: Path) -> tuple[int, bool]:
+    """The open lock file, and whether it is locked: some network file systems cannot."""
     lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            return lock, False
         os.close(lock)
+        if not isinstance(error, BlockingIOError):
+            raise
         raise InputError(f"Another process is writing {path}; wait for it, or choose another --run-dir.") from None
-    return lock
+    return lock, True
 
 
 def _clear(path: Path) -> None:

@@ -1,6 +1,7 @@
 """Run directories: no run is overwritten, mixed with another or half-written."""
 
 import errno
+import fcntl
 import os
 
 import pytest
@@ -82,6 +83,22 @@ def test_two_processes_cannot_write_one_run(tmp_path):
         open_run(tmp_path, CONFIG, overwrite=False)
     run.close()
     open_run(tmp_path, CONFIG, overwrite=False).close()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_that_cannot_lock_is_told_apart_from_a_lock_that_is_taken(tmp_path, monkeypatch, code):
+    def refuse(descriptor, operation):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    run = open_run(tmp_path, CONFIG, overwrite=False)
+    assert not run.is_locked
+    assert read_json(tmp_path / "config.json") == CONFIG
+    run.close()
+    monkeypatch.undo()
+    run = open_run(tmp_path, CONFIG, overwrite=False)
+    assert run.is_locked
+    run.close()
 
 
 @pytest.mark.parametrize(
