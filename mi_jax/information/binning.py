@@ -43,11 +43,12 @@ def binning(
 ) -> Binning:
     """Return I(X;T) = H(q) and I(T;Y) = H(q) - sum_k p_k H(q | k) of q = floor(t / bin_size), in nats.
 
-    t: [n, ...] of any float dtype; y: int [n] or None. `bins` divides the layer's own range into that many equal parts
-    in place of the global `bin_size`. Every entropy is corrected: Miller & Madow 1955, (cells - 1) / 2n; or
-    NSB (Nemenman, Shafee & Bialek 2002) with as many cells as are occupied in the layer.
-    Raises InputError for what `kde` refuses, for a bin size or number that is not positive, and for an unknown
-    correction. Source: Shwartz-Ziv & Tishby 2017; Saxe et al. 2018.
+    t: [n, ...] of any float dtype; y: int [n] or None. `bins` divides the layer's own range, from its smallest to its
+    largest value, into that many equal parts in place of the global `bin_size`. Every entropy is corrected: Miller &
+    Madow 1955, (cells - 1) / 2n; or NSB (Nemenman, Shafee & Bialek 2002) with as many cells as are occupied in the
+    layer. Raises InputError for what `kde` refuses, for a bin size or number that is not positive, for a bin size so
+    small that t / bin_size overflows, and for an unknown correction.
+    Source: Shwartz-Ziv & Tishby 2017; Saxe et al. 2018.
 
     Examples:
       >>> import numpy as np
@@ -58,14 +59,18 @@ def binning(
         raise InputError(f"correction is {correction!r}: choose none, miller_madow or nsb.")
     x = as_activations(t, layer)
     check_finite(x, layer)
+    origin, last = 0.0, np.inf
     if bins is not None:
         if bins < 1:
             raise InputError(f"bins is {bins}: at least one is needed.")
-        spread = float(x.max()) - float(x.min())
+        origin, last = float(x.min()), bins - 1.0
+        spread = float(x.max()) - origin
         bin_size = spread / bins if spread > 0 else 1.0
     if bin_size is None or not (np.isfinite(bin_size) and bin_size > 0):
         raise InputError(f"bin_size is {bin_size}: it must be positive and finite.")
-    cells = _cells(x, bin_size)
+    if not np.isfinite(max(abs(float(x.max())), abs(float(x.min()))) / bin_size):
+        raise InputError(f"bin_size is {bin_size}: the values of {layer} are too large to be counted in such steps.")
+    cells = _cells(x, origin, bin_size, last)
     occupied = int(cells.max()) + 1
     i_tx = _entropy(cells, correction, occupied)
     i_ty = None
@@ -78,12 +83,16 @@ def binning(
     return Binning(i_tx, i_ty, saturation, bool(saturation > 0.95), float(bin_size), len(x))
 
 
-def _cells(x: Activations, bin_size: float) -> np.ndarray:
-    """Number the distinct quantised rows: int [n], equal where all bins agree."""
+def _cells(x: Activations, origin: float, bin_size: float | int, last: float) -> np.ndarray:
+    """Number the distinct rows of bins, counted from `origin` and at most `last`: int [n], equal where all bins agree.
+
+    Bins stay in float64, which holds every floor exactly; int64 would wrap around beyond 9e18.
+    """
     seen: dict[bytes, int] = {}
     numbers = np.empty(len(x), np.int64)
     for begin in range(0, len(x), _BLOCK):
-        block = np.floor(np.asarray(x[begin : begin + _BLOCK], np.float64) / bin_size).astype(np.int64)
+        block = np.floor((np.asarray(x[begin : begin + _BLOCK], np.float64) - origin) / bin_size)
+        block = np.minimum(block, last) + 0.0  # -0.0 has bytes of its own
         for row, q in enumerate(block, begin):
             numbers[row] = seen.setdefault(q.tobytes(), len(seen))
     return numbers

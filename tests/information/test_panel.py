@@ -55,14 +55,46 @@ def test_corrections_bring_the_binned_entropy_nearer_to_the_truth():
 def test_nsb_entropy_knows_its_alphabet_and_its_limits():
     assert nsb_entropy(np.array([5000, 5000]), 2) == pytest.approx(np.log(2), abs=1e-3)
     assert nsb_entropy(np.array([7]), 1) == 0
-    few = np.ones(12, int)
-    assert nsb_entropy(few, 1000) > np.log(12)
-    assert nsb_entropy(few, 1000) < np.log(1000)
+
+
+@pytest.mark.parametrize(
+    ("counts", "alphabet", "want"),
+    [([5, 2, 1], 3, 0.932685338), ([1] * 12, 1000, 5.728198423), ([7, 3, 1, 1], 10, 1.330326253)],
+)
+def test_nsb_entropy_has_its_reference_values(counts, alphabet, want):
+    assert nsb_entropy(np.array(counts), alphabet) == pytest.approx(want, abs=1e-7)
+
+
+def test_miller_madow_adds_half_a_count_for_every_cell_but_one():
+    x = np.repeat(np.arange(4.0), [5, 3, 2, 1])[:, None]
+    y = np.array([0] * 5 + [1] * 6)
+    plain, corrected = binning(x, y, bin_size=1.0), binning(x, y, bin_size=1.0, correction="miller_madow")
+    assert corrected.i_tx - plain.i_tx == pytest.approx(3 / 22, abs=1e-12)
+    assert corrected.i_ty - plain.i_ty == pytest.approx(3 / 22 - 6 / 11 * 2 / 12, abs=1e-12)
 
 
 def test_bins_by_layer_do_not_depend_on_scale():
     x = np.random.default_rng(1).standard_normal((100, 2))
     assert binning(x, bins=5).i_tx == binning(64 * x, bins=5).i_tx < np.log(100)
+
+
+def test_bins_divide_the_range_of_the_layer():
+    x = np.random.default_rng(1).standard_normal((100, 1))
+    assert binning(x, bins=1).i_tx == 0
+    low, high = x.min(), x.max()
+    for bins in (2, 5, 8):
+        counts = np.histogram(x, bins=bins, range=(low, high))[0]
+        p = counts[counts > 0] / 100
+        assert binning(x, bins=bins).i_tx == pytest.approx(-np.sum(p * np.log(p)), abs=1e-12)
+    grid = np.arange(64.0)[:, None] % 16
+    assert binning(grid + 0.75, bins=5).i_tx == binning(grid, bins=5).i_tx <= np.log(5)
+
+
+def test_values_beyond_the_range_of_integers_are_counted_apart():
+    assert binning(np.arange(10)[:, None] * 1e20).i_tx == pytest.approx(np.log(10), abs=1e-12)
+    assert binning(np.array([[-0.0], [0.0]])).i_tx == 0
+    with pytest.raises(InputError, match="too large"):
+        binning(np.array([[1e300], [0.0]]), bin_size=1e-20)
 
 
 @pytest.mark.parametrize("alpha", [1.01, 2.0])
