@@ -15,38 +15,57 @@ from mi_jax.information._input import as_activations, as_labels, check_finite
 from mi_jax.information.estimator import Estimate, host_generator, register, target_of
 
 
+_TIE = 1e-12
+"""Distances below this share of the largest coordinate are ties: projections round equal rows apart."""
+
+
 def _inside(x: np.ndarray, radius: np.ndarray) -> np.ndarray:
-    """Count rows strictly nearer than radius in the maximum norm, the row itself included."""
-    tree = KDTree(x)
-    return tree.query_ball_point(x, np.nextafter(radius, 0), p=np.inf, return_length=True)
+    """Count rows at most radius away in the maximum norm, the row itself included."""
+    return KDTree(x).query_ball_point(x, radius, p=np.inf, return_length=True)
+
+
+def _neighbours(x: np.ndarray, k: int, tie: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return for each row the radius within which to count, and what stands for k there.
+
+    That is just short of the k-th neighbour, and k; where the k-th neighbour is no more than `tie` away, `tie` and the
+    number of rows that near, the row itself included (Gao et al. 2017, algorithm 1).
+    """
+    distance = KDTree(x).query(x, k=k + 1, p=np.inf)[0][:, -1]
+    tied = distance <= tie
+    radius, near = np.where(tied, tie, np.nextafter(distance, 0)), np.full(len(x), k)
+    if tied.any():
+        near[tied] = _inside(x, radius)[tied]
+    return radius, near
 
 
 def _kraskov(x: np.ndarray, y: np.ndarray, k: int) -> float:
     """Kraskov, Stoegbauer & Grassberger 2004, eq. 8."""
     joint = np.concatenate([x, y], axis=1)
-    radius = KDTree(joint).query(joint, k=k + 1, p=np.inf)[0][:, -1]
-    counts = [np.maximum(_inside(v, radius), 1) for v in (x, y)]
-    return float(digamma(k) + digamma(len(x)) - sum(digamma(c).mean() for c in counts))
+    radius, near = _neighbours(joint, k, _TIE * float(np.abs(joint).max()))
+    left, right = (_inside(v, radius) for v in (x, y))
+    return float(np.mean(digamma(near) - digamma(left) + digamma(len(x)) - digamma(right)))
 
 
 def _ross(x: np.ndarray, labels: np.ndarray, k: int) -> float:
     """Ross 2014, eq. 2: neighbours within the class; classes of one row are left out."""
     sizes = np.bincount(labels)[labels]
     x, labels, sizes = x[sizes > 1], labels[sizes > 1], sizes[sizes > 1]
-    radius, near = np.empty(len(x)), np.minimum(k, sizes - 1)
+    if not len(x):
+        raise InputError("no class has two rows: neighbours within a class need at least one such class.")
+    radius, near, tie = np.empty(len(x)), np.empty(len(x)), _TIE * float(np.abs(x).max())
     for c in np.unique(labels):
         rows = labels == c
-        neighbour = int(near[rows][0])
-        radius[rows] = KDTree(x[rows]).query(x[rows], k=neighbour + 1, p=np.inf)[0][:, -1]
-    inside = np.maximum(_inside(x, radius), 1)
-    return float(digamma(len(x)) + digamma(near).mean() - digamma(sizes).mean() - digamma(inside).mean())
+        radius[rows], near[rows] = _neighbours(x[rows], min(k, int(rows.sum()) - 1), tie)
+    return float(np.mean(digamma(near) - digamma(sizes) + digamma(len(x)) - digamma(_inside(x, radius))))
 
 
 def _reduce(x: Any, components: int, name: str) -> np.ndarray:
+    """Return at most `components` coordinates of the rows, [n, r]; a constant array gives zeros."""
     x = as_activations(x, name)
     check_finite(x, name)
     x = np.asarray(x, np.float64)
-    if x.shape[1] <= components:
+    x = x - x[:1]
+    if x.shape[1] <= components or not x.any():
         return x
     from sklearn.decomposition import PCA  # slow to import, and the bounds do without
 
@@ -54,6 +73,9 @@ def _reduce(x: Any, components: int, name: str) -> np.ndarray:
 
 
 def _information(x: np.ndarray, other: np.ndarray, k: int) -> float:
+    """Of rows from `_reduce` with other such rows or labels; a constant tells nothing, whatever ties the other has."""
+    if not x.any() or not (other.ndim == 1 or other.any()):
+        return 0.0
     return _ross(x, other, k) if other.ndim == 1 else _kraskov(x, other, k)
 
 
@@ -74,8 +96,9 @@ def ksg(
 ) -> Estimate:
     """Return the nearest-neighbour estimate of I(T; other) in nats, after PCA to at most `components` dimensions.
 
-    t: [n, ...]; other: float [n, ...] (KSG-1, maximum norm) or int labels [n] (Ross 2014). Raises InputError for what
-    `kde` refuses and for k outside 1..n-1.
+    t: [n, ...]; other: float [n, ...] (KSG-1, maximum norm) or int labels [n] (Ross 2014); rows that k others or more
+    equal are counted as Gao et al. 2017 do. Raises InputError for what `kde` refuses, for k outside 1..n-1, and where
+    no class has two rows.
     """
     x = _reduce(t, components, "t")
     _check(k, len(x))
