@@ -14,7 +14,6 @@ from mi_jax.errors import InputError
 from mi_jax.information._input import as_activations, as_labels, check_finite
 from mi_jax.information.estimator import Estimate, host_generator, register, target_of
 
-
 _TIE = 1e-12
 """Distances below this share of the largest coordinate are ties: projections round equal rows apart."""
 
