@@ -18,7 +18,9 @@ from mi_jax.information._input import Activations, as_activations, as_labels, as
 from mi_jax.information.kde import kde
 
 _SAMPLE = 1024
-"""Rows, evenly spaced, on which the spectrum and the nearest neighbours are taken."""
+"""Rows, evenly spaced, of which the spectrum is taken and the nearest neighbours are sought among all rows."""
+_BLOCK_ENTRIES = 2**23
+"""Distances in float64 that are held at a time."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Geometry:
     between: float | None
     """Mean squared distance between two rows of different classes."""
     nearest: float
-    """Median over rows of the squared distance to the nearest other row."""
+    """Median of the squared distance to the nearest other row, over at most 1,024 rows, evenly spaced."""
     nearest_over_noise: float
     """nearest / noise_variance: far above 2 ln n, the estimate only counts samples."""
     effective_rank: float
@@ -76,14 +78,14 @@ def geometry(
         labels, classes = as_labels(y, len(x), num_classes)
         within, between = _class_distances(x, labels, classes)
     rows = np.unique(np.linspace(0, len(x) - 1, min(len(x), _SAMPLE)).astype(int))
-    nearest, rank = _neighbours_and_rank(jnp.asarray(x[rows], jnp.float32))
+    nearest = float(np.median(_nearest(x, rows)))
     return Geometry(
         variance=_variance(x),
         within=within,
         between=between,
-        nearest=float(nearest),
-        nearest_over_noise=float(nearest) / float(variances[0]),
-        effective_rank=float(rank),
+        nearest=nearest,
+        nearest_over_noise=nearest / float(variances[0]),
+        effective_rank=float(_effective_rank(jnp.asarray(x[rows], jnp.float32))),
         distinguishable_upper=math.exp(float(bounds.i_tx_upper)),
         distinguishable_lower=math.exp(float(bounds.i_tx_lower)),
         noise_variance=float(variances[0]),
@@ -137,17 +139,30 @@ def _class_distances(x: Activations, labels: np.ndarray, classes: int) -> tuple[
     return within, (everything - inner) / (pairs - same)
 
 
+def _nearest(x: Activations, rows: np.ndarray) -> np.ndarray:
+    """Return the squared distances of some rows to the nearest other row of all, [rows].
+
+    Products in float64 find the neighbour; its distance is then summed from differences.
+    """
+    host, found = np.asarray(x), np.empty(len(rows))
+    norms = sum((np.einsum("nd,nd->n", a, a) for a in _columns(x)), np.zeros(len(host)))
+    size = max(1, _BLOCK_ENTRIES // len(host))
+    for begin in range(0, len(rows), size):
+        block = rows[begin : begin + size]
+        d = norms[block, None] + norms
+        for a in _columns(x):
+            d -= 2 * (a[block] @ a.T)
+        d[np.arange(len(block)), block] = np.inf
+        for k, (i, j) in enumerate(zip(block, d.argmin(axis=1), strict=True), begin):
+            found[k] = np.sum((host[i].astype(np.float64) - host[j]) ** 2)
+    return found
+
+
 @jax.jit
-def _neighbours_and_rank(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return the median squared distance to the nearest row, and the effective rank of the covariance."""
+def _effective_rank(x: jax.Array) -> jax.Array:
+    """Return the effective rank of the covariance."""
     a = x - x[:1]
     a = a - a.mean(axis=0)
-    gram = jnp.dot(a, a.T, precision=lax.Precision.HIGHEST)
-    norms = jnp.diagonal(gram)
-    d = norms[:, None] + norms[None, :] - 2 * gram
-    nearest = jnp.argmin(jnp.where(jnp.eye(len(x), dtype=bool), jnp.inf, d), axis=1)
-    exact = jnp.sum((a - a[nearest]) ** 2, axis=1)
-    w = jnp.maximum(jnp.linalg.eigvalsh(gram), 0)
+    w = jnp.maximum(jnp.linalg.eigvalsh(jnp.dot(a, a.T, precision=lax.Precision.HIGHEST)), 0)
     p = w / jnp.maximum(w.sum(), jnp.finfo(x.dtype).tiny)
-    rank = jnp.where(w.sum() > 0, jnp.exp(-jnp.sum(jnp.where(p > 0, p * jnp.log(p), 0))), 0)
-    return jnp.median(exact), rank
+    return jnp.where(w.sum() > 0, jnp.exp(-jnp.sum(jnp.where(p > 0, p * jnp.log(p), 0))), 0)

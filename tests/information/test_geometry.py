@@ -28,6 +28,17 @@ def test_distances_equal_direct_sums(layer):
     assert got.distinguishable_upper == pytest.approx(np.exp(kde(x, noise_variance=0.5).i_tx_upper), rel=1e-6)
 
 
+def test_neighbours_are_sought_among_all_rows_and_in_far_clusters():
+    """Pairs whose partner no sample of 1,024 rows holds, in clusters so far off that float32 products see no pair."""
+    r = np.random.default_rng(2)
+    half = 1100
+    centres = 1e4 * r.standard_normal((4, 20))
+    x = centres[np.arange(half) % 4] + r.standard_normal((half, 20))
+    step = r.standard_normal((half, 20))
+    pairs = np.concatenate([x, x + 0.1 * step / np.linalg.norm(step, axis=1, keepdims=True)])
+    assert geometry(pairs, noise_variance=1.0).nearest == pytest.approx(0.01, rel=1e-6)
+
+
 def test_effective_rank_counts_equal_directions():
     x = np.concatenate([np.eye(4, 9), -np.eye(4, 9)]).astype(np.float32) + 100
     assert geometry(x, noise_variance=1.0).effective_rank == pytest.approx(4, rel=1e-3)
