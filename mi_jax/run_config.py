@@ -82,6 +82,8 @@ class RunConfig:
         optimizer, attack, probe, evaluation: see their classes. The attack is the inner one of adversarial training
             and makes the twins on which information is measured.
         attack_batch_norm: mode of batch normalisation in the training attack.
+        attack_warmup: epochs over which the perturbations of adversarial training grow from nothing to full length. A
+            network that knows nothing yet may answer a strong attacker with a constant for good.
         noise: standard deviation of Gaussian-noise training, pixel units of [0, 1].
         trades_beta: weight of the divergence in TRADES.
         mart_weight: weight of the divergence in MART.
@@ -110,6 +112,7 @@ class RunConfig:
     optimizer: Optimizer = Optimizer()
     attack: PGD = PGD(steps=7)
     attack_batch_norm: Literal["eval", "batch", "batch_update"] = "eval"
+    attack_warmup: float = 0.0
     noise: float = 8 / 255
     trades_beta: float = 6.0
     mart_weight: float = 5.0
@@ -206,6 +209,7 @@ def preset(name: Preset, *, dataset: str, arch: str, training: str = "nt,at") ->
         held_out=_HELD_OUT if "fast" in training.replace(",", " ").split() else 0.0,
         optimizer=Optimizer(name="adam", learning_rate=4e-3, weight_decay=1e-4, schedule="triangle"),
         attack=PGD(eps=eps, steps=3, step_size=eps / 2),
+        attack_warmup=2.0,
         studies="cue_answers" if dataset == "shapetex" else "",
         evaluation=Evaluation(samples=250),
     )  # fmt: skip

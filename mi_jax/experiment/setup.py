@@ -91,6 +91,7 @@ class Setup:
             mesh=self.mesh,
             awp=c.awp,
             average=c.average,
+            attack_warmup=c.attack_warmup,
         )
 
     def _rehearsed(self) -> dict[str, Callable[[], object]]:

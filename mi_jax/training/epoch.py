@@ -48,9 +48,12 @@ class Trainer:
             norm; 0 for none. Objectives without adversarial images ignore it.
         average: decay an update of the moving average of weights (0.995 is usual); 0 for none. The averaged network
             is the one to evaluate; the other goes on training.
+        attack_warmup: epochs over which adversarial perturbations grow linearly from nothing to full length; 0 for
+            none. Other objectives ignore it.
 
     Raises:
-        InputError: for an unknown objective, a batch larger than the data, or an awp or average outside [0, 1).
+        InputError: for an unknown objective, a batch larger than the data, an awp or average outside [0, 1), or a
+            negative attack_warmup.
     """
 
     network: Network
@@ -65,6 +68,7 @@ class Trainer:
     mesh: Mesh | None = None
     awp: float = 0.0
     average: float = 0.0
+    attack_warmup: float = 0.0
 
     def __post_init__(self):
         if self.objective not in OBJECTIVES:
@@ -77,6 +81,8 @@ class Trainer:
             value = getattr(self, name)
             if not (math.isfinite(value) and 0 <= value < 1):
                 raise InputError(f"{name} is {value!r}; it must be 0 for none, or less than 1, such as {usual}.")
+        if not 0 <= self.attack_warmup < math.inf:
+            raise InputError(f"attack-warmup is {self.attack_warmup!r}; it must be a number of epochs, or 0 for none.")
 
     @property
     def steps_per_epoch(self) -> int:
@@ -196,6 +202,9 @@ def _update(trainer: Trainer, state: State, step, batch, labels, key) -> State:
     x, labels = over_batch(trainer.mesh, x), over_batch(trainer.mesh, labels)
     variables = state["variables"]
     perturbed, statistics = objective.perturb(network, variables, x, labels, perturb_key, trainer.adversary)
+    if trainer.attack_warmup and objective.adversarial:
+        reach = jnp.minimum(1.0, (step + 1) / (trainer.attack_warmup * trainer.steps_per_epoch))
+        perturbed = x + reach * (perturbed - x)
 
     def loss_of(params):
         seen = {"params": params, "batch_stats": statistics}
