@@ -9,6 +9,8 @@ import numpy as np
 
 BATCH_SIZE = 250
 """Images a call in evaluation, attack and measurement: one shape, so that all of these share compiled programs."""
+DEVICE_BYTES = 4 * 2**30
+"""Results of more bytes than these are gathered on the host: a probe of wide layers would fill the device's memory."""
 
 
 def map_batches(function: Callable[..., Any], *arrays: Any, batch_size: int = BATCH_SIZE) -> Any:
@@ -22,15 +24,29 @@ def map_batches(function: Callable[..., Any], *arrays: Any, batch_size: int = BA
         batch_size: rows a slice.
 
     Returns:
-        The pytree with n rows in each leaf.
+        The pytree with n rows in each leaf: on the device, or NumPy arrays where they are `DEVICE_BYTES` or more.
 
     Examples:
         >>> [int(v) for v in map_batches(lambda x: 2 * x, jnp.arange(5), batch_size=2)]
         [0, 2, 4, 6, 8]
     """
     n = len(arrays[0])
-    parts = []
-    for start in range(0, n, batch_size):
+
+    def part(start: int) -> Any:
         rows = np.minimum(np.arange(start, start + batch_size), n - 1)
-        parts.append(function(*(array[rows] for array in arrays)))
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:n], *parts)
+        return function(*(array[rows] for array in arrays))
+
+    starts, first = range(0, n, batch_size), part(0)
+    if n / batch_size * sum(leaf.nbytes for leaf in jax.tree.leaves(first)) < DEVICE_BYTES:
+        parts = [first, *map(part, starts[1:])]
+        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:n], *parts)
+    gathered = jax.tree.map(lambda leaf: np.empty((n, *leaf.shape[1:]), leaf.dtype), first)
+    for start in starts:
+        made = part(start) if start else first
+        jax.tree.map(lambda whole, leaf, start=start: _fill(whole, leaf, start), gathered, made)
+    return gathered
+
+
+def _fill(whole: np.ndarray, part: jax.Array, start: int) -> None:
+    rows = whole[start : start + len(part)]
+    rows[:] = np.asarray(part)[: len(rows)]

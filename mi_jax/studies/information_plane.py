@@ -30,6 +30,8 @@ _BINNING = ("i_tx", "i_ty")
 
 Rulers = Mapping[str, Mapping[str, float]]
 """Rule to layer to noise variance."""
+Tap = jax.Array | np.ndarray
+"""A layer's activations `[n ...]`; on the host where those of all layers would fill the device (see `batches`)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +89,7 @@ class Probe:
         return tuple(sorted({0, last, *(int(e) for e in between if e < last)}))
 
 
-def activations(network: Network, variables: Variables, images: Images) -> dict[str, jax.Array]:
+def activations(network: Network, variables: Variables, images: Images) -> dict[str, Tap]:
     """Every layer's activation, `[n ...]`, first layer to logits, in evaluation mode."""
     taps = map_batches(functools.partial(_taps, network, variables), images)
     return {layer: taps[layer] for layer in network.layers}
@@ -136,11 +138,12 @@ def information_plane(
     clean = activations(network, variables, images)
     rulers = with_scale_free(rulers, clean, config=config)
     records = _layers(clean, labels, "clean", rulers, network.num_classes, config)
+    del clean  # before the others are made: both would not fit where layers are wide
     adversarial = activations(network, variables, twins)
     return records + _layers(adversarial, labels, "adversarial", rulers, network.num_classes, config)
 
 
-def with_scale_free(rulers: Rulers, clean: Mapping[str, jax.Array], *, config: Probe) -> Rulers:
+def with_scale_free(rulers: Rulers, clean: Mapping[str, Tap], *, config: Probe) -> Rulers:
     """The frozen rulers and, where the configuration names it, the one that follows these clean activations."""
     if "scale_free" not in config.rules:
         return rulers
@@ -152,7 +155,7 @@ def _taps(network: Network, variables: Variables, images: Images) -> dict[str, j
     return dict(network.apply(variables, images)[1])
 
 
-def _variance(tap: jax.Array, rule: Any, config: Probe) -> float:
+def _variance(tap: Tap, rule: Any, config: Probe) -> float:
     if rule == "fixed":
         return config.noise_variance
     try:
@@ -162,7 +165,7 @@ def _variance(tap: jax.Array, rule: Any, config: Probe) -> float:
 
 
 def _layers(
-    taps: Mapping[str, jax.Array], labels: Labels, inputs: str, rulers: Rulers, num_classes: int, config: Probe
+    taps: Mapping[str, Tap], labels: Labels, inputs: str, rulers: Rulers, num_classes: int, config: Probe
 ) -> list[Record]:
     records = []
     for layer, tap in taps.items():
