@@ -11,7 +11,7 @@ from mi_jax.attacks.pgd import PGD, ascend, fgsm, perturb, pgd
 from mi_jax.attacks.results import AttackResult
 from mi_jax.attacks.square import Square, square
 from mi_jax.attacks.state import EvaluationState, StageReport
-from mi_jax.attacks.suite import NAMES, Budget
+from mi_jax.attacks.suite import NAMES, Budget, plan
 
 __all__ = [
     "APGD",
@@ -35,5 +35,6 @@ __all__ = [
     "fgsm",
     "perturb",
     "pgd",
+    "plan",
     "square",
 ]

@@ -5,7 +5,6 @@ Driven from the host: rows of images, restarts and targets run in power-of-two b
 
 import dataclasses
 import functools
-import inspect
 import itertools
 import time
 from collections.abc import Callable, Sequence
@@ -16,11 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from mi_jax.attacks.inputs import check_batch, check_eps, check_logits, check_model, known, logits_of
+from mi_jax.attacks.inputs import accepts, check_batch, check_logits, check_model, known, logits_of
 from mi_jax.attacks.losses import at, best_other
-from mi_jax.attacks.norms import check_norm, length
+from mi_jax.attacks.norms import length
 from mi_jax.attacks.randomness import row_keys
-from mi_jax.attacks.rows import BLOCK, Rows, evaluator, folds, is_random, ranked_targets, start_bits, step_bits
+from mi_jax.attacks.rows import BLOCK, Rows, evaluator, folds, ranked_targets, start_bits, step_bits
 from mi_jax.attacks.state import CLEAN_ERROR, ROBUST, EvaluationState, StageReport, fingerprint
 from mi_jax.attacks.suite import Attack, Budget, plan, procedure_of
 from mi_jax.errors import InputError
@@ -31,6 +30,8 @@ MARKS = (0, 2, 5, 10, 20, 35, 55, 80, 120, 180)
 """Iterations between which broken images are dropped; beyond them at every block."""
 WORTH_SHRINKING = 4
 """A bucket shrinks only by at least this factor, since every new size is compiled once for each attack."""
+PIXEL_ROUNDING = 2**-24
+"""Spacing of float32 just below 1: by as much may a pixel miss the ball's surface where an attack ends on it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +57,10 @@ class AutoAttackResult:
     images [n h w c]: adversarial where broken, else clean; success [n]: misclassified there (clean errors count);
     loss [n]: the margin max_{i != y} z_i - z_y there; perturbation_norm [n]; logits [n k]; broken_by [n]: index
     into `stages` of the attack that broke an image, -1 where robust, -2 where already misclassified.
+
+    Of a random model (`rand`) success says that an image was misclassified in one draw of the noise, which the attack
+    had not seen (for a clean error: in the first pass over the clean images); logits and loss are of another draw, so
+    that their signs need not agree with success.
     """
 
     images: np.ndarray
@@ -90,13 +95,11 @@ def autoattack(
     `logits_fn(variables, x, key)`: expectation over its noise), or a list of names (`apgd-ce`, `apgd-dlr`,
     `apgd-t`, `fab`, `fab-t`, `square`) and configs (`PGD`, `APGD`, `FAB`, `Square`; norm and eps are set here).
     budget: steps, queries and targets. batch_size: rows at once, a power of two (default 256 on CPU, 2048
-    elsewhere); the outcome does not depend on it beyond rounding. `progress` is called between compiled chunks;
-    a `state` from it continues an interrupted evaluation. Runs on the host, not inside jit. Raises `InputError`
-    as `pgd` does, and for eps = 0, too few classes, a model whose logits change from call to call, and a state
-    that belongs to other images or another plan.
+    elsewhere); the outcome does not depend on it beyond rounding, or in `rand` beyond the noise drawn. `progress` is
+    called between compiled chunks; a `state` from it continues an interrupted evaluation. Runs on the host, not
+    inside jit. Raises `InputError` as `pgd` does, for what `plan` refuses, a model whose logits change from call to
+    call, and a state that belongs to other images, other variables or another plan.
     """
-    check_norm(norm)
-    check_eps(eps, norm, least="positive")
     if not known(x, y, variables):
         raise InputError("autoattack runs on the host and cannot be traced; inside jit use pgd, apgd, fab or square.")
     images, labels = (np.asarray(a) for a in check_batch(x, y))
@@ -107,13 +110,15 @@ def autoattack(
     clean = model.logits(images)
     check_logits(jnp.asarray(clean), jnp.asarray(labels))
     model.check_repeatable(images, clean)
-    stages = plan(version, norm, eps, budget or Budget(), clean.shape[1])
-    mark = fingerprint(images, labels, stages, np.asarray(_key_words(key)))
+    stages = plan(version, norm, eps, budget or Budget(), clean.shape[1], images.shape[1:])
+    mark = fingerprint(images, labels, stages, *(_on_host(leaf) for leaf in jax.tree.leaves((key, variables))))
     if state is None:
         start = np.where(clean.argmax(axis=1) == labels, ROBUST, CLEAN_ERROR)
         state = EvaluationState(mark, images.copy(), start, np.zeros(len(images), bool))
     elif state.fingerprint != mark:
-        raise InputError("The state belongs to other images, labels, key or attacks; give the same ones or no state.")
+        raise InputError(
+            "The state belongs to other images, labels, variables, key or attacks; give the same ones or no state."
+        )
     evaluation = _Evaluation(model, images, labels, clean, stages, state, progress)
     for index in range(state.stage, len(stages)):
         evaluation.run_stage(index)
@@ -202,17 +207,23 @@ class _Evaluation:
         return [left[first : first + together] for first in range(0, len(left), together)]
 
     def _attack(self, index: int, config: Attack, group: np.ndarray, tell: Callable[[float], None]) -> None:
-        """Run one group of images to its end and record those whose new images a fresh forward pass gets wrong."""
+        """Run one group of images to its end and record those that it broke."""
         rows, image, keys = self._rows(index, config, group)
-        found = _drive(self.model, config, rows, image, keys, self._stage_key(index), tell)
-        if not found:
-            return
-        hit = np.array(sorted(found))
-        adversarial = np.stack([found[i] for i in hit])
-        wrong = self.model.logits(adversarial, salt=index + 1).argmax(axis=1) != self.labels[hit]
-        self.state.images[hit[wrong]] = adversarial[wrong]
-        self.state.broken_by[hit[wrong]] = index
-        self.state.unconfirmed += int(np.sum(~wrong))
+        confirm = functools.partial(self._confirm, index, config)
+        broken, hit = _drive(self.model, config, rows, image, keys, self._stage_key(index), confirm, tell)
+        for i, adversarial in broken.items():
+            self.state.images[i] = adversarial
+            self.state.broken_by[i] = index
+        self.state.unconfirmed += len(hit - broken.keys())
+
+    def _confirm(self, index: int, config: Attack, image: np.ndarray, adversarial: np.ndarray) -> np.ndarray:
+        """True where an image [m h w c] is within eps of its clean one and a fresh forward pass gets it wrong.
+
+        NaN is neither within eps nor an answer, and nor is an infinite logit on top.
+        """
+        logits = self.model.logits(adversarial, salt=index + 1)
+        wrong = np.isfinite(logits.max(axis=1)) & (logits.argmax(axis=1) != self.labels[image])
+        return wrong & _within(adversarial, self.images[image], config.norm, config.eps)
 
     def _rows(self, index: int, config: Attack, group: np.ndarray):
         width = folds(config)
@@ -253,22 +264,27 @@ class _Evaluation:
         )
 
 
-def _drive(model: _Model, config: Attack, rows: Rows, image: np.ndarray, keys, key: Key, tell) -> dict[int, np.ndarray]:
-    """Advance the rows to the end of the attack; returns an adversarial image for each image where one was found.
+def _drive(
+    model: _Model, config: Attack, rows: Rows, image: np.ndarray, keys, key: Key, confirm, tell
+) -> tuple[dict[int, np.ndarray], set[int]]:
+    """Advance the rows to the end of the attack.
 
-    `keys` has one key for each row at the full batch size, so that its compiled generators serve every bucket.
+    Returns an adversarial image for each image where `confirm(image, adversarial)` agreed, and the images where the
+    attack thought to have one. Rows whose image is confirmed are dropped, but none of a random model: there one draw
+    of the noise proves little, so as in the official code the last misclassified iterate is tried at the end, once an
+    image. `keys` has one key for each row at the full batch size, so that its compiled generators serve every bucket.
     """
     procedure, shape = procedure_of(config), rows.images.shape[1:]
     eps = jnp.asarray(config.eps, rows.images.dtype)
     plain = dataclasses.replace(config, eps=1.0)
-    noise = jax.random.fold_in(key, 2**31) if is_random(config) else None
+    noise = jax.random.fold_in(key, 2**31) if model.random else None
     total = procedure.iterations(config)
     places = np.arange(_power_of_two(len(image))) % len(image)
     live = np.arange(len(places)) < len(image)
     bits = start_bits(procedure, config, keys, shape)
     rows = _take(rows, places)
     state = _begin(procedure, plain, rows, bits[: len(places)], eps)
-    block, found = -1, {}
+    block, broken, hit = -1, {}, set()
     marks = [*[m for m in MARKS if m < total], *range(BLOCK, total, BLOCK), total]
     for first, after in itertools.pairwise(marks):
         if first // BLOCK != block:
@@ -278,12 +294,17 @@ def _drive(model: _Model, config: Attack, rows: Rows, image: np.ndarray, keys, k
         state = _advance(
             procedure, plain, model.logits_fn, model.variables, noise, rows, state, here, first, after - first, eps
         )
-        hits = np.flatnonzero(np.asarray(state.found) & live)
-        if len(hits):
-            adversarial = np.asarray(state.images)
-            for hit in hits:
-                found.setdefault(int(image[places[hit]]), adversarial[hit])
-            live &= ~np.isin(image[places], list(found))
+        if after == total or not model.random:
+            hits = np.flatnonzero(np.asarray(state.found) & live)
+            if model.random:
+                hits = hits[np.unique(image[places[hits]], return_index=True)[1]]
+            if len(hits):
+                aimed, adversarial = image[places[hits]], np.asarray(state.images)[hits]
+                agreed = confirm(aimed, adversarial)
+                # The first row of an image counts, so later ones must not overwrite it.
+                broken |= dict(zip(aimed[agreed][::-1].tolist(), adversarial[agreed][::-1], strict=True))
+                hit.update(aimed.tolist())
+                live &= ~np.isin(image[places], list(broken))
         tell(after / total)
         left = int(live.sum())
         if left == 0:
@@ -292,7 +313,14 @@ def _drive(model: _Model, config: Attack, rows: Rows, image: np.ndarray, keys, k
             keep = np.resize(np.flatnonzero(live), _power_of_two(left))
             rows, state, places = _take(rows, keep), _take(state, keep), places[keep]
             live = np.arange(len(keep)) < left
-    return found
+    return broken, hit
+
+
+def _within(images: np.ndarray, clean: np.ndarray, norm: str, eps: float) -> np.ndarray:
+    """True where an image lies within eps of the clean one, up to the rounding of its pixels; false for NaN."""
+    moved = np.maximum(np.abs(images.astype(np.float64) - clean) - PIXEL_ROUNDING, 0).reshape(len(images), -1)
+    size = moved.max(axis=1) if norm == "linf" else np.sqrt(np.sum(moved**2, axis=1))
+    return size <= eps * (1 + 1e-5)
 
 
 def _take(tree, places: np.ndarray):
@@ -312,14 +340,13 @@ def _rows_at_once(batch_size: int | None) -> int:
     return max(batch_size, SMALLEST_BUCKET)
 
 
-def _key_words(key: Key) -> jax.Array:
-    return jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
+def _on_host(leaf: Any) -> np.ndarray:
+    """An array, or the words of a random key, as NumPy."""
+    is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
 
 
 def _check_arity(logits_fn: Callable[..., Any], version: Any) -> None:
-    wanted = 3 if version == "rand" else 2
-    try:
-        inspect.signature(logits_fn).bind(*range(wanted))
-    except (TypeError, ValueError):
-        form = "logits_fn(variables, x, key)" if wanted == 3 else "logits_fn(variables, x)"
-        raise InputError(f"version={version!r} needs a model of the form {form}.") from None
+    if not accepts(logits_fn, 3 if version == "rand" else 2):
+        form = "logits_fn(variables, x, key)" if version == "rand" else "logits_fn(variables, x)"
+        raise InputError(f"version={version!r} needs a model of the form {form}.")

@@ -3,6 +3,7 @@
 Shapes and dtypes are checked on tracers too; values only where they are known, so a compiled caller pays nothing.
 """
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -55,6 +56,17 @@ def check_model(logits_fn: Any) -> None:
             f"logits_fn of type {type(logits_fn).__name__} is not hashable, so it cannot be compiled once; "
             "wrap it in a function."
         ) from None
+
+
+def accepts(logits_fn: Callable[..., Any], count: int) -> bool:
+    """Whether the function can be called with so many positional arguments; true where its signature is hidden."""
+    try:
+        inspect.signature(logits_fn).bind(*range(count))
+    except TypeError:
+        return False
+    except ValueError:
+        return True
+    return True
 
 
 def logits_of(logits_fn: Callable[..., Any], variables: Any, images: Images, key: Key | None = None) -> Logits:

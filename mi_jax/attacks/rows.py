@@ -13,11 +13,12 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mi_jax.attacks.inputs import check_batch, check_eps, check_logits, check_model, logits_of
+from mi_jax.attacks.inputs import accepts, check_batch, check_eps, check_logits, check_model, logits_of
 from mi_jax.attacks.losses import at, best_other
 from mi_jax.attacks.norms import length
 from mi_jax.attacks.randomness import Bits, row_bits, row_keys
 from mi_jax.attacks.results import AttackResult
+from mi_jax.errors import InputError
 from mi_jax.typing import Images, Key, Labels, LogitsFn
 
 BLOCK = 250
@@ -86,24 +87,30 @@ def run(
     """Run one procedure on whole images in one compiled call, restarts and targets folded into the batch.
 
     The returned image is adversarial where any row found one, else the one with the highest margin. `loss` is
-    the margin max_{i != y} z_i - z_y there. Traceable. Raises `InputError` as `pgd` does.
+    the margin max_{i != y} z_i - z_y there. A model that needs a key, `logits_fn(variables, x, key)`, is random: each
+    iteration draws its noise anew. Traceable. Raises `InputError` as `pgd` does, and for a model of neither form.
     """
     images, labels = check_batch(x, y)
     check_model(logits_fn)
     radius = config.eps if eps is None else eps
     check_eps(radius, config.norm, least="positive")
-    plain = dataclasses.replace(config, eps=1.0)
-    result = _run(procedure, plain, logits_fn, variables, images, labels, key, jnp.asarray(radius, images.dtype))
+    random = getattr(config, "eot_draws", 1) > 1 or not accepts(logits_fn, 2)
+    if random and not accepts(logits_fn, 3):
+        raise InputError(
+            "logits_fn must take (variables, x), or (variables, x, key) for a random model, which eot_draws > 1 needs."
+        )
+    plain, radius = dataclasses.replace(config, eps=1.0), jnp.asarray(radius, images.dtype)
+    result = _run(procedure, plain, logits_fn, random, variables, images, labels, key, radius)
     check_logits(result.logits, labels)
     return result
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _run(procedure: Procedure, config, logits_fn, variables, images, labels, key, eps) -> AttackResult:
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _run(procedure: Procedure, config, logits_fn, random, variables, images, labels, key, eps) -> AttackResult:
     width, count = folds(config), len(images)
     image, fold = jnp.repeat(jnp.arange(count), width), jnp.tile(jnp.arange(width), count)
     # The noise of a random model must not repeat the bits of the starts.
-    evaluate = evaluator(logits_fn, variables, jax.random.fold_in(key, 2**31) if is_random(config) else None)
+    evaluate = evaluator(logits_fn, variables, jax.random.fold_in(key, 2**31) if random else None)
     targets = jnp.zeros((count, 1), labels.dtype)
     if getattr(config, "targets", 0):
         targets = ranked_targets(evaluate(images, 0), labels, config.targets).astype(labels.dtype)
@@ -125,11 +132,6 @@ def _run(procedure: Procedure, config, logits_fn, variables, images, labels, key
 
     state = jax.lax.fori_loop(0, -(-total // BLOCK), block, state)
     return _best_rows(evaluate(state.images, total), state, images, labels, config.norm)
-
-
-def is_random(config: Any) -> bool:
-    """Whether the attack is one on a random model, `logits_fn(variables, x, key)`."""
-    return getattr(config, "eot_draws", 1) > 1
 
 
 def start_bits(procedure: Procedure, config: Any, keys: jax.Array, shape: tuple[int, ...]) -> Bits:

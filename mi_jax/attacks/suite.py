@@ -11,12 +11,14 @@ from mi_jax.attacks.apgd import APGD
 from mi_jax.attacks.apgd import PROCEDURE as APGD_PROCEDURE
 from mi_jax.attacks.fab import FAB
 from mi_jax.attacks.fab import PROCEDURE as FAB_PROCEDURE
-from mi_jax.attacks.inputs import check_count
+from mi_jax.attacks.inputs import check_count, check_eps
+from mi_jax.attacks.norms import check_norm
 from mi_jax.attacks.pgd import PGD
 from mi_jax.attacks.pgd_rows import PROCEDURE as PGD_PROCEDURE
 from mi_jax.attacks.rows import Procedure
 from mi_jax.attacks.square import PROCEDURE as SQUARE_PROCEDURE
 from mi_jax.attacks.square import Square
+from mi_jax.attacks.windows import tile_side
 from mi_jax.errors import InputError
 
 VERSIONS = {
@@ -64,12 +66,21 @@ class Budget:
 
 
 def plan(
-    version: str | Sequence[Any], norm: str, eps: float, budget: Budget, classes: int
+    version: str | Sequence[Any],
+    norm: str,
+    eps: float,
+    budget: Budget,
+    num_classes: int,
+    image_shape: tuple[int, int, int],
 ) -> tuple[tuple[str, Attack], ...]:
-    """The named attacks of a version, or of a list of names and configs, in order.
+    """The named attacks of a version, or of a list of names and configs, in order, for images [h w c].
 
-    Raises `InputError` for an unknown version or name, and for too few classes.
+    Runs nothing, so that a caller may learn early what `autoattack` would refuse: `InputError` for an unknown norm,
+    version or name, an eps that is not positive, too few classes, images too small for the L2 Square attack, the loss
+    `kl`, and `eot_draws` outside of `rand`.
     """
+    check_norm(norm)
+    check_eps(eps, norm, least="positive")
     if isinstance(version, str) and version not in VERSIONS:
         raise InputError(
             f"Version {version!r} is unknown; use one of {', '.join(VERSIONS)}, or a list of {', '.join(NAMES)}."
@@ -79,9 +90,18 @@ def plan(
         raise InputError(f"The list of attacks is empty; choose from {', '.join(NAMES)}.")
     restarts = budget.restarts or (5 if version == "plus" else 1)
     draws = budget.eot_draws if version == "rand" else 1
-    named = [_named(part, norm, eps, budget, classes, restarts, draws) for part in parts]
+    named = [_named(part, norm, eps, budget, num_classes, restarts, draws) for part in parts]
     for name, config in named:
-        _check_classes(name, config, classes)
+        _check_classes(name, config, num_classes)
+        if isinstance(config, Square) and norm == "l2":
+            tile_side(*image_shape[:2])
+        if getattr(config, "loss", "") == "kl":
+            raise InputError(f"{name} needs a loss that ranks by label: use 'ce', 'dlr' or 'cw', not 'kl'.")
+        if version != "rand" and isinstance(config, APGD) and config.eot_draws > 1:
+            raise InputError(
+                f"{name} averages over {config.eot_draws} draws of a random model's noise; that is version='rand' "
+                f"with Budget(eot_draws={config.eot_draws})."
+            )
     return tuple(named)
 
 
