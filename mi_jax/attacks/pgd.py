@@ -87,8 +87,8 @@ def ascend(
     The loop for training: nothing but the gradient with respect to the input is computed. `objective` maps
     (images [b h w c], state) to (losses [b], state); `state` carries what a forward pass updates (batch
     statistics) and is () otherwise. `eps` and `step_size` replace the config's and may be traced. The first point
-    is `start` if given, else drawn with `key` if the config asks for a random start. Only norm, eps, steps,
-    step_size, random_start and start_law of the config are used.
+    is `start` if given, brought into the ball, else drawn with `key` if the config asks for a random start. Only
+    norm, eps, steps, step_size, random_start and start_law of the config are used.
     """
     radius, stride = _sizes(images, config, eps, step_size)
     if config.steps == 0:
@@ -151,11 +151,11 @@ def pgd(
     """Attack images by projected gradient ascent (Madry et al. 2018), restarts folded into the batch.
 
     `logits_fn(variables, x)` gives logits [b k]; x [b h w c] float in [0, 1]; y [b] int; `key` is needed for a
-    random start. `targets` [b] makes the attack targeted. `start` [b h w c] replaces the first point. `eps` and
-    `step_size` replace the config's and may be traced: a sweep or a `vmap` over them compiles once. Pure and
-    traceable; called outside of jit it compiles itself, once for each `logits_fn` object, config and shape (so
-    define `logits_fn` once, not in the call). Raises `InputError` for images outside [0, 1], labels that do not
-    fit, NaN logits, probabilities in place of logits, or a missing key.
+    random start. `targets` [b] makes the attack targeted. `start` [b h w c], brought into the ball, replaces the
+    first point. `eps` and `step_size` replace the config's and may be traced: a sweep or a `vmap` over them compiles
+    once. Pure and traceable; called outside of jit it compiles itself, once for each `logits_fn` object, config and
+    shape (so define `logits_fn` once, not in the call). Raises `InputError` for images outside [0, 1], labels that do
+    not fit, NaN logits, probabilities in place of logits, or a missing key.
     """
     images, labels = check_batch(x, y)
     check_model(logits_fn)
@@ -210,7 +210,7 @@ def _sizes(images: Images, config: PGD, eps: ArrayLike | None, step_size: ArrayL
 
 def _first_point(images: Images, key: Key | None, config: PGD, eps: jax.Array, start: Images | None) -> Images:
     if start is not None:
-        return jnp.clip(start, 0, 1)
+        return project_image(start, images, eps, config.norm)
     if not config.random_start:
         return images
     if key is None:
@@ -250,7 +250,7 @@ def _run(logits_fn, config: PGD, folds, variables, images, labels, targets, star
             best = _better(best, (x, losses, logits), y)
         return (_move(x, clean, gradient, eps, step_size, config.norm), best), losses
 
-    x, best = jnp.clip(start, 0, 1), ()
+    x, best = project_image(start, clean, eps, config.norm), ()
     if config.keep == "best":
         losses, logits = jax.tree.map(jnp.zeros_like, jax.eval_shape(total, x)[1])
         best = (x, losses - jnp.inf, logits)

@@ -11,10 +11,9 @@ from jaxtyping import Array, Bool, Float
 
 from mi_jax.attacks import randomness
 from mi_jax.attacks.losses import loss_of
-from mi_jax.attacks.norms import Scalar, project_image, spread, steepest, unit
+from mi_jax.attacks.norms import Scalar, project, project_image, spread, steepest, unit
 from mi_jax.attacks.pgd import PGD
 from mi_jax.attacks.rows import Evaluate, Procedure, Rows
-from mi_jax.errors import InputError
 from mi_jax.typing import Images
 
 
@@ -28,9 +27,7 @@ class PGDState(NamedTuple):
 
 
 def begin(config: PGD, rows: Rows, bits: randomness.Bits, eps: Scalar) -> PGDState:
-    """State before the first evaluation, at a random start in each row. Raises `InputError` for the loss `kl`."""
-    if config.loss == "kl":
-        raise InputError("PGD in an evaluation needs a loss that ranks by label: use 'ce', 'dlr' or 'cw', not 'kl'.")
+    """State before the first evaluation, at a random start in each row, by the laws of `norms.random_perturbation`."""
     start = rows.images
     if config.random_start and config.steps:
         start = jnp.clip(start + _perturbation(config, bits, start, eps), 0, 1)
@@ -41,7 +38,7 @@ def _perturbation(config: PGD, bits: randomness.Bits, images: Images, eps: Scala
     pixels = bits[:, 1:].reshape(images.shape)
     radius = spread(randomness.uniform(bits[:, 0]).astype(images.dtype))
     if config.start_law == "gaussian":
-        return 1e-3 * randomness.normal(pixels).astype(images.dtype)
+        return project(1e-3 * randomness.normal(pixels).astype(images.dtype), eps, config.norm)
     if config.norm == "linf":
         box = eps * (2 * randomness.uniform(pixels).astype(images.dtype) - 1)
         return box if config.start_law == "uniform" else radius * box

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import mi_jax as mj
-from mi_jax.attacks import PGD, ascend, fgsm, perturb, pgd
+from mi_jax.attacks import PGD, ascend, fgsm, perturb, pgd, pgd_rows
+from mi_jax.attacks.rows import Rows
 from mi_jax.errors import InputError
 
 
@@ -73,6 +74,34 @@ def test_result_is_in_the_ball_and_its_books_agree_with_the_model(linear_model, 
     assert float(result.perturbation_norm.max()) <= 0.15 + 1e-6
     assert float(result.images.min()) >= 0
     assert float(result.images.max()) <= 1
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_given_start_is_brought_into_the_ball(linear_model, batch, norm):
+    logits_fn, variables = linear_model
+    x, y = batch
+    away = x + 0.25
+    start = x + (0.1 if norm == "linf" else 0.1 / np.sqrt(24))
+    still = pgd(logits_fn, variables, x, y, config=PGD(norm=norm, eps=0.1, steps=0), start=away)
+    np.testing.assert_allclose(still.images, start, atol=1e-6)
+    # At the start the loss is the highest that the objective has, so the best iterate is the start.
+    away = x + 0.25 * jnp.sign(margin_gradient(variables, y, (y + 1) % 5).reshape(x.shape))
+    config = PGD(norm=norm, eps=0.1, steps=2, step_size=0.01, keep="best")
+    best = pgd(logits_fn, variables, x, y, config=config, start=away)
+    np.testing.assert_allclose(best.perturbation_norm, 0.1, rtol=1e-5)
+    flat = PGD(norm=norm, eps=0.1, steps=1, step_size=0.01)
+    last, _ = ascend(lambda images, state: (0 * images.sum((1, 2, 3)), state), x, config=flat, start=x + 0.25)
+    np.testing.assert_allclose(last, start, atol=1e-6)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_gaussian_start_of_a_row_is_brought_into_a_small_ball(batch, norm):
+    x, y = batch
+    rows = Rows(x, y, y, jnp.zeros_like(y))
+    bits = jax.random.bits(jax.random.key(0), (9, 1 + 24), jnp.uint32)
+    config = PGD(norm=norm, eps=1.0, start_law="gaussian")
+    state = pgd_rows.begin(config, rows, bits, jnp.float32(5e-4))
+    np.testing.assert_allclose(mj.attacks.norms.length(state.point - x, norm), 5e-4, rtol=1e-3)
 
 
 def test_best_iterate_is_never_below_the_last(linear_model, batch):
