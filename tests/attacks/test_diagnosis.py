@@ -88,6 +88,32 @@ def test_random_layers_are_caught(linear, softmax):
     assert "discontinuous" in names(diagnose(drawn_from_the_image, softmax))
 
 
+def by_brightness(knots, margins):
+    """A model of two classes on grey images: the margin of class 1 is piecewise linear in the mean pixel's shift."""
+
+    def logits_fn(variables, x):
+        margin = jnp.interp(jnp.mean(x - 0.5, axis=(1, 2, 3)) / 0.1, jnp.array(knots), jnp.array(margins))
+        return jnp.stack([jnp.zeros_like(margin), margin], axis=1)
+
+    return logits_fn
+
+
+@pytest.mark.parametrize(
+    ("name", "knots", "margins"),
+    [
+        # One long step jumps over the hill on which short ones are caught.
+        ("weaker_with_steps", [-5, 0.3, 0.6, 0.9, 5], [-6, -0.5, -1, 0.5, 0.6]),
+        # Only the short steps of a small ball find the narrow band where class 1 leads.
+        ("not_monotone", [-5, 0.1, 0.15, 0.2, 0.22, 5], [-6, 0, 0.5, 0, -1, -0.1]),
+    ],
+)
+def test_a_landscape_that_misleads_long_or_wide_attacks_is_caught(softmax, name, knots, margins):
+    grey = softmax._replace(images=np.full((COUNT, 8, 8, 3), 0.5, np.float32), labels=np.zeros(COUNT, np.int32))
+    result = diagnose(by_brightness(knots, margins), grey._replace(variables={}), eps=0.1)
+    assert name in names(result)
+    assert next(finding.value for finding in result.findings if finding.name == name) > 0.5
+
+
 def test_batch_statistics_probabilities_and_infinities_are_caught(linear, softmax):
     def batch_statistics(variables, x):
         logits = linear(variables, x)
