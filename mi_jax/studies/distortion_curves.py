@@ -19,7 +19,7 @@ from mi_jax import distortions, information
 from mi_jax.batches import map_batches
 from mi_jax.errors import InputError
 from mi_jax.storage.records import Record, in_bits
-from mi_jax.studies.information_plane import Probe, Rulers, activations, frozen_rulers
+from mi_jax.studies.information_plane import Probe, Rulers, Tap, activations, frozen_rulers
 from mi_jax.studies.registry import Findings, Study, Subject, register
 from mi_jax.studies.robustness import adversarial_twins, describe
 from mi_jax.studies.sample import fixed_sample
@@ -151,7 +151,7 @@ def _measure(
 
 
 def _information(
-    tap: jax.Array, labels: Labels, variances: Mapping[str, float], classes: int, columns: Mapping[str, Any]
+    tap: Tap, labels: Labels, variances: Mapping[str, float], classes: int, columns: Mapping[str, Any]
 ) -> list[Record]:
     """The KDE pair of one layer under every rule from one pass; a rule without a variance is a row that says so."""
     where = {"estimator": "kde", **columns}
