@@ -114,6 +114,7 @@ def run(*flags: str) -> subprocess.CompletedProcess:
         (["--evaluation.steps=0"], "evaluation.steps is 0; expected at least 1"),
         (["--evaluation.step-size=0"], "evaluation.step-size is 0.0; it must be positive"),
         (["--evaluation.restarts=0"], "evaluation.restarts is 0; expected at least 1"),
+        (["--evaluation.checks=10", "--attack.eps=0"], "attack.eps is 0, at which there is nothing to check"),
         (["--evaluation.checks=1"], "evaluation.checks is 1; expected at least 2 images, or 0 for none"),
         (["--attack.eps=0.5", "--attack.norm=l2", "--evaluation.step-size=0.02"], "20 steps of it go 0.4 and never"),
     ],

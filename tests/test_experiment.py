@@ -22,7 +22,8 @@ from rich.console import Console
 
 import mi_jax as mj
 from mi_jax import config as configs
-from mi_jax import experiment
+from mi_jax import data, experiment
+from mi_jax.attacks import PGD
 from mi_jax.batches import BATCH_SIZE
 from mi_jax.errors import InputError
 from mi_jax.progress import Reporter
@@ -373,16 +374,33 @@ def test_the_run_directory_says_where_its_numbers_come_from(finished_run, small_
     assert read == small_config
 
 
+def two_classes_of_tiny_images() -> data.Dataset:
+    """The corners of the first digits, even and odd."""
+    digits = data.load("digits", limit=300)
+    train, test = (
+        dataclasses.replace(split, images=split.images[:, :4, :4], labels=split.labels % 2)
+        for split in (digits.train, digits.test)
+    )
+    return dataclasses.replace(digits, train=train, test=test, class_names=("even", "odd"))
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"batch_size": 301}, "batch-size is 301; it must be at most 300, the images to train on"),
         ({"batch_size": 250, "held_out": 0.2}, "batch-size is 250; it must be at most 240"),
+        ({"attack": PGD(eps=0.0)}, r"AutoAttack \(apgd-ce,square\) cannot judge this run: eps must be positive"),
+        ({"evaluation": Evaluation(autoattack="standard"), "dataset": "two"}, r"\(standard\) .* at least 4 classes"),
+        ({"evaluation": Evaluation(), "studies": "autoattack", "dataset": "two"}, r"\(standard\) .* at least 4"),
+        ({"evaluation": Evaluation(autoattack="square"), "attack": PGD(norm="l2"), "dataset": "two"}, "5 x 5 pixels"),
     ],
 )
 def test_what_cannot_be_done_with_the_data_is_refused_before_anything_is_written(
-    small_config, tmp_path, quiet, changes, words
+    small_config, tmp_path, quiet, monkeypatch, changes, words
 ):
+    if changes.get("dataset") == "two":
+        made = two_classes_of_tiny_images()
+        monkeypatch.setattr(data, "load", lambda name, **_: made)
     with pytest.raises(InputError, match=words):
         experiment.run(dataclasses.replace(small_config, **changes), run_dir=tmp_path / "run", reporter=quiet)
     assert not (tmp_path / "run").exists()

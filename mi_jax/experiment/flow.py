@@ -6,11 +6,11 @@ left unfinished are cut off at the byte where the newest checkpoint, or the last
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from mi_jax import attacks, data, models, parallel, provenance, report, studies
 from mi_jax import config as configs
-from mi_jax import data, models, parallel, provenance, report, studies
 from mi_jax.errors import InputError
 from mi_jax.experiment import finished
 from mi_jax.experiment.setup import Setup, spell, unit_of
@@ -126,7 +126,7 @@ def _prepare(config: RunConfig, data_dir: str | None) -> tuple[models.Network, d
     left = len(dataset.train) - len(held_out_rows(dataset.train.labels, config.held_out))
     if config.batch_size > left:
         raise InputError(f"batch-size is {config.batch_size}; it must be at most {left}, the images to train on.")
-    studies.find_for(dataset, config.studies)  # refuses what there is not
+    _check_autoattack(config, dataset, studies.find_for(dataset, config.studies))
     network = models.create(
         config.arch,
         num_classes=dataset.num_classes,
@@ -135,6 +135,19 @@ def _prepare(config: RunConfig, data_dir: str | None) -> tuple[models.Network, d
         dtype=config.dtype,
     )
     return network, dataset
+
+
+def _check_autoattack(config: RunConfig, dataset: data.Dataset, chosen: Sequence[studies.Study]) -> None:
+    """Refuses AutoAttack where it could not run on the networks of this run."""
+    attack, judged = config.attack, config.evaluation
+    wanted = {judged.autoattack} - {"none"} | {"standard" for study in chosen if study.name == "autoattack"}
+    for version in sorted(wanted):
+        parts = version.split(",")
+        named = parts if parts[0] in attacks.NAMES else version
+        try:
+            attacks.plan(named, attack.norm, attack.eps, judged.budget, dataset.num_classes, dataset.input_shape)
+        except InputError as error:
+            raise InputError(f"AutoAttack ({version}) cannot judge this run: {error}") from None
 
 
 def _note_start(directory: RunDir, *, command: str, data_dir: str | None) -> None:
