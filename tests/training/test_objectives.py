@@ -198,6 +198,9 @@ def test_running_statistics_move_with_the_clean_and_then_with_the_perturbed_batc
         ({"trades_beta": -1.0}, "trades-beta is -1.0; it must be a weight of 0 or more"),
         ({"mart_weight": float("nan")}, "mart-weight is nan; it must be a weight of 0 or more"),
         ({"fast_step": 0.0}, "fast-step is 0.0; it must be a positive length in radii"),
+        ({"attack": attacks.PGD(loss="dlr")}, "attack.loss is 'dlr'; it must be 'ce', as the attack of training makes"),
+        ({"attack": attacks.PGD(keep="best")}, "attack.keep is 'best'; it must be 'last'"),
+        ({"attack": attacks.PGD(restarts=3)}, "attack.restarts is 3; it must be 1"),
     ],
 )
 def test_settings_out_of_range_are_refused(change, message):

@@ -26,7 +26,8 @@ class Adversary:
     """What an objective needs beside the network.
 
     Attributes:
-        attack: the inner maximisation.
+        attack: the inner maximisation: one run to its last point, on the loss that belongs to the objective. Its loss,
+            keep and restarts have no say and must stay `ce`, `last` and 1.
         batch_norm: mode of batch normalisation inside it: `eval` uses the running statistics (TRADES, MART,
             torchattacks); `batch` those of the batch, which are then forgotten; `batch_update` those of the batch,
             and every attack step moves the running ones (Rice et al. 2020, Wong et al. 2020).
@@ -47,6 +48,12 @@ class Adversary:
     fast_step: float = 1.25
 
     def __post_init__(self):
+        for name, only in (("loss", "ce"), ("keep", "last"), ("restarts", 1)):
+            if getattr(self.attack, name) != only:
+                raise InputError(
+                    f"attack.{name} is {getattr(self.attack, name)!r}; it must be {only!r}, as the attack of training "
+                    "makes one run to its last point, on the loss of its objective."
+                )
         if self.batch_norm not in ("eval", "batch", "batch_update"):
             raise InputError(f"batch_norm is {self.batch_norm!r}; choose eval, batch or batch_update.")
         if not self.noise > 0:
