@@ -1,9 +1,10 @@
 """AutoAttack on a trained network, and signs that no such number could be trusted. It trains nothing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from mi_jax import attacks
 from mi_jax.attacks import Budget
+from mi_jax.attacks.suite import VERSIONS
 from mi_jax.models import Network
 from mi_jax.storage.records import Record
 from mi_jax.studies.registry import Findings, Study, Subject, register
@@ -15,6 +16,8 @@ _CHECKED = 100
 """Images that the self-checks look at."""
 _NAMES = ("standard", "plus")
 _FULL = Budget()
+_EFFORT = {"apgd": ("apgd_steps", "steps"), "fab": ("fab_steps", "steps"), "square": ("square_queries", "queries")}
+"""For each kind of attack the field of the budget that says how long it tries, and the unit."""
 
 
 def under_autoattack(
@@ -41,14 +44,13 @@ def under_autoattack(
         key: of the random numbers.
         norm, eps: the threat model.
         version: `standard`, `plus`, or names of attacks, separated by commas.
-        budget: steps and queries.
+        budget: steps, queries, targets and restarts.
         progress: told between compiled chunks.
         state: of the same evaluation, interrupted, to go on from.
     """
-    stages = version if version in _NAMES else version.split(",")
     result = attacks.autoattack(
         network.logits, variables, images, labels, key,
-        norm=norm, eps=eps, version=stages, budget=budget, progress=progress, state=state,
+        norm=norm, eps=eps, version=stages(version), budget=budget, progress=progress, state=state,
     )  # fmt: skip
     note = f"final {describe(norm, eps, version, budget)}"
     rows = [accuracy_row(result.robust_accuracy, len(labels), inputs="adversarial", note=note)]
@@ -79,31 +81,46 @@ def self_checks(
     return rows
 
 
+def stages(version: str) -> str | list[str]:
+    """What `mi_jax.attacks.autoattack` and `plan` take for a version: `standard`, `plus`, or names of attacks."""
+    return version if version in _NAMES else version.split(",")
+
+
 def describe(norm: str, eps: float, version: str, budget: Budget) -> str:
-    """AutoAttack in a few words; a reduced one says how it was reduced.
+    """AutoAttack in a few words: all that is unusual, and `reduced` where it tries less than it would by default.
+
+    Names of attacks come with how long each tries; they are reduced, too, where one of `standard` is missing.
 
     Examples:
         >>> describe("linf", 8 / 255, "standard", Budget())
         'autoattack linf eps=8/255'
+        >>> describe("linf", 8 / 255, "standard", Budget(apgd_steps=200))
+        'autoattack linf eps=8/255 (apgd 200 steps)'
+        >>> describe("linf", 8 / 255, "plus", Budget(fab_steps=200, targets=3))
+        'reduced-autoattack-plus linf eps=8/255 (fab 200 steps, 3 targets)'
         >>> describe("linf", 8 / 255, "apgd-t,square", Budget(apgd_steps=20, square_queries=500))
         'reduced-autoattack linf eps=8/255 (apgd-t 20 steps, square 500 queries)'
     """
-    where = f"{norm} eps={radius(norm, eps)}"
-    if version in _NAMES and budget == _FULL:
-        return f"autoattack{'' if version == 'standard' else '-' + version} {where}"
-    parts = [_effort(name, budget) for name in (version.split(",") if version not in _NAMES else [version])]
-    return f"reduced-autoattack {where} ({', '.join(parts)})"
+    names = VERSIONS[version] if version in _NAMES else version.split(",")
+    usual = _usual(version, names)
+    unusual = {field: value for field in usual if (value := getattr(budget, field)) not in (None, usual[field])}
+    labels = [kind for kind in _EFFORT if _EFFORT[kind][0] in unusual] if version in _NAMES else names
+    efforts = [(label, *_EFFORT[label.split("-")[0]]) for label in labels]
+    said = [f"{label} {getattr(budget, field)} {unit}" for label, field, unit in efforts]
+    said += [f"{unusual[field]} {field}" for field in ("targets", "restarts") if field in unusual]
+    less = not set(names).issuperset(VERSIONS["standard"]) or any(unusual[field] < usual[field] for field in unusual)
+    name = f"{'reduced-' if less else ''}autoattack{'-plus' if version == 'plus' else ''}"
+    return f"{name} {norm} eps={radius(norm, eps)}" + (f" ({', '.join(said)})" if said else "")
 
 
-def _effort(name: str, budget: Budget) -> str:
-    if name == "square":
-        return f"{name} {budget.square_queries} queries"
-    if name.startswith("fab"):
-        return f"{name} {budget.fab_steps} steps"
-    if name.startswith("apgd"):
-        return f"{name} {budget.apgd_steps} steps"
-    steps = f"{budget.apgd_steps} and {budget.fab_steps} steps, {budget.square_queries} queries"
-    return f"{name}, {steps}"
+def _usual(version: str, names: Sequence[str]) -> dict[str, int]:
+    """The default of each field of the budget that the named attacks heed."""
+    usual = {field: getattr(_FULL, field) for field in (_EFFORT[name.split("-")[0]][0] for name in names)}
+    if any(name.endswith("-t") for name in names):
+        usual["targets"] = _FULL.targets
+    if not {"apgd-ce", "apgd-dlr", "fab"}.isdisjoint(names):
+        usual["restarts"] = 5 if version == "plus" else 1
+    return usual
 
 
 def autoattack(subject: Subject) -> Findings:

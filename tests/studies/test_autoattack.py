@@ -7,7 +7,7 @@ import pytest
 
 from mi_jax import models
 from mi_jax.attacks import Budget
-from mi_jax.studies.autoattack import self_checks, under_autoattack
+from mi_jax.studies.autoattack import describe, self_checks, under_autoattack
 from mi_jax.training import evaluate
 
 QUICK = Budget(apgd_steps=5, square_queries=20)
@@ -38,6 +38,35 @@ def test_what_the_stages_broke_is_what_the_robust_accuracy_lacks(network, case):
     assert robust.value == pytest.approx(clean - sum(broken.values()), abs=1e-6)
     assert 0 < robust.value < 1
     assert robust.note == "final reduced-autoattack linf eps=25.5/255 (apgd-ce 5 steps, square 20 queries)"
+
+
+@pytest.mark.parametrize(
+    ("version", "budget", "said"),
+    [
+        ("standard", Budget(targets=3), "reduced-autoattack l2 eps=0.5 (3 targets)"),
+        ("standard", Budget(restarts=1, eot_draws=1), "autoattack l2 eps=0.5"),
+        ("standard", Budget(apgd_steps=200, restarts=3), "autoattack l2 eps=0.5 (apgd 200 steps, 3 restarts)"),
+        ("plus", Budget(restarts=5), "autoattack-plus l2 eps=0.5"),
+        ("plus", Budget(restarts=1), "reduced-autoattack-plus l2 eps=0.5 (1 restarts)"),
+        (
+            "standard",
+            Budget(apgd_steps=200, fab_steps=50, square_queries=9000),
+            "reduced-autoattack l2 eps=0.5 (apgd 200 steps, fab 50 steps, square 9000 queries)",
+        ),
+        (
+            "apgd-t,apgd-ce,fab-t,square",
+            Budget(square_queries=9000),
+            "autoattack l2 eps=0.5 (apgd-t 100 steps, apgd-ce 100 steps, fab-t 100 steps, square 9000 queries)",
+        ),
+        (
+            "apgd-t,fab",
+            Budget(targets=5, restarts=2, square_queries=9),
+            "reduced-autoattack l2 eps=0.5 (apgd-t 100 steps, fab 100 steps, 5 targets, 2 restarts)",
+        ),
+    ],
+)
+def test_a_description_says_all_that_is_unusual_and_reduced_only_of_less(version, budget, said):
+    assert describe("l2", 0.5, version, budget) == said
 
 
 def test_a_sane_network_has_no_sign_and_an_overconfident_one_is_named(network, case):
