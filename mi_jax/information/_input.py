@@ -14,15 +14,21 @@ from mi_jax.errors import InputError
 Activations = np.ndarray | jax.Array
 
 
+def as_array(t: Any) -> Activations:
+    """Return anything that `np.asarray` takes, and torch tensors of any type, as an array; JAX arrays stay in place."""
+    if hasattr(t, "detach"):  # a torch tensor that still carries its gradient refuses np.asarray, and so does bfloat16
+        t = t.detach().cpu()
+        t = t.float() if str(t.dtype) == "torch.bfloat16" else t
+    return t if isinstance(t, np.ndarray | jax.Array) else np.asarray(t)
+
+
 def as_activations(t: Any, layer: str = "t") -> Activations:
     """Return activations as a float array [n, d], on the device where they already are.
 
-    `t` is anything that `np.asarray` takes, shape [n, ...]; float16 and bfloat16 become float32, float32 and float64
+    `t` is anything that `as_array` takes, shape [n, ...]; float16 and bfloat16 become float32, float32 and float64
     stay. Raises InputError when `t` is not floating point, holds less than two rows, or has no features.
     """
-    if hasattr(t, "detach"):  # a torch tensor that still carries its gradient refuses np.asarray
-        t = t.detach().cpu()
-    x = t if isinstance(t, np.ndarray | jax.Array) else np.asarray(t)
+    x = as_array(t)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise InputError(f"{layer} has dtype {x.dtype}: activations must be floating point; use astype('float32').")
     if x.ndim == 0 or x.shape[0] < 2:
@@ -50,9 +56,7 @@ def as_labels(y: Any, n: int, num_classes: int | None, name: str = "y") -> tuple
 
     Raises InputError for a wrong length, a dtype that is not integer, labels out of range, or a single class.
     """
-    if hasattr(y, "detach"):
-        y = y.detach().cpu()
-    labels = np.asarray(y)
+    labels = np.asarray(as_array(y))
     if labels.shape != (n,):
         raise InputError(
             f"{name} has shape {labels.shape}, but there are {n} rows of activations: give one label a row."

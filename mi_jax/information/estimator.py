@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from mi_jax.errors import InputError
+from mi_jax.information._input import as_array
 
 Target = Literal["input", "label", "continuous"]
 """What T shares information with: the input (uniform over the rows), an int label, or another float array."""
@@ -84,7 +85,7 @@ def target_of(other: Any) -> Target:
     """Tell what an argument `other` stands for: None, integers or floats."""
     if other is None:
         return "input"
-    return "label" if np.issubdtype(np.asarray(other).dtype, np.integer) else "continuous"
+    return "label" if np.issubdtype(as_array(other).dtype, np.integer) else "continuous"
 
 
 def host_generator(key: jax.Array) -> np.random.Generator:

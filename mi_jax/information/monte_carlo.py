@@ -101,6 +101,8 @@ def monte_carlo(
     sums, error = _sums(x, labels, block, variances, key, draws // 2, precision, options)
     if precision != "float64" and not error <= _TOLERANCE:
         sums, error = _sums(x, labels, block, variances, key, draws // 2, "float64", options)
+    if not math.isfinite(error):
+        raise InputError(f"{layer} is too large for its squared distances to be finite: rescale it first.")
     fields = _estimates(sums, labels, block, labelled=y is not None)
     fields["noise_variance"] = variances
     if scalar:

@@ -12,6 +12,7 @@ import pytest
 from mi_jax.errors import InputError
 from mi_jax.information import KDE, _pairwise, _tiles, kde
 from mi_jax.information._pairwise import pair_sums
+from mi_jax.information.estimator import target_of
 
 _spec = importlib.util.spec_from_file_location("make_golden", Path(__file__).with_name("make_golden.py"))
 assert _spec is not None
@@ -164,6 +165,8 @@ def test_any_framework_and_float_type_is_taken():
     assert kde(torch.from_numpy(x).requires_grad_(), noise_variance=0.5).i_tx_upper == want
     assert kde(jnp.asarray(x), noise_variance=0.5).i_tx_upper == want
     assert kde(jnp.asarray(x, jnp.bfloat16), noise_variance=0.5).i_tx_upper == pytest.approx(want, abs=0.02)
+    assert kde(torch.from_numpy(x).bfloat16(), noise_variance=0.5).i_tx_upper == pytest.approx(want, abs=0.02)
+    assert target_of(torch.from_numpy(x).bfloat16()) == "continuous"
 
 
 def test_values_too_large_for_float32_squares_are_measured_in_float64():

@@ -122,6 +122,13 @@ def test_bad_options_are_named(options, says, key):
         monte_carlo(np.eye(4, dtype=np.float32), noise_variance=0.1, key=key, **options)
 
 
+def test_a_layer_of_infinite_distances_is_refused(key):
+    with pytest.raises(InputError, match="too large for its squared distances"):
+        monte_carlo(np.eye(4) * 1e200, noise_variance=1.0, key=key, draws=2)
+    large = monte_carlo(np.eye(4, dtype=np.float32) * 1e30, noise_variance=1.0, key=key, draws=2)
+    assert large.i_tx == pytest.approx(np.log(4), abs=1e-12)
+
+
 def test_eight_devices_equal_one():
     program = """
         import jax, numpy as np
