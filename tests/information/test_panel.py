@@ -13,6 +13,7 @@ from sklearn.feature_selection import mutual_info_classif
 from mi_jax.errors import InputError
 from mi_jax.information import binning, estimate, estimators, fit_probe, ksg, probe, register, renyi, sliced, truth
 from mi_jax.information.binning import nsb_entropy
+from mi_jax.information.panel.renyi import kernel_width
 from mi_jax.information.panel.variational import objective_value
 
 _spec = importlib.util.spec_from_file_location("make_golden", Path(__file__).with_name("make_golden.py"))
@@ -104,6 +105,26 @@ def test_renyi_equals_the_eigenvalue_reference(alpha):
     want = GOLDEN["renyi"][str(alpha)]
     assert renyi(x, y, alpha=alpha, width=1.0).value == pytest.approx(want["i_label"], abs=1e-9)
     assert renyi(x, z, alpha=alpha, width=1.0, other_width=4.0).value == pytest.approx(want["i_other"], abs=1e-9)
+
+
+def test_renyi_widths_follow_their_rules():
+    x = np.random.default_rng(5).standard_normal((50, 3)) * [1, 2, 3]
+    total = x.var(axis=0).sum()
+    assert kernel_width(x, "scott") == pytest.approx(50 ** (-1 / 7) * np.sqrt(total), rel=1e-12)
+    assert kernel_width(x, "silverman") == pytest.approx((4 / 5 / 50) ** (1 / 7) * np.sqrt(total), rel=1e-12)
+    assert kernel_width(np.array([[0.0], [1.0], [5.0]]), "median") == 4
+
+
+@pytest.mark.parametrize("alpha", [1.01, 2.0])
+def test_renyi_of_a_constant_layer_is_zero(alpha):
+    constant, y = np.full((40, 3), 0.3, np.float32), np.arange(40) % 3
+    z = np.random.default_rng(0).standard_normal((40, 2))
+    for width in ("median", "scott", 1.0):
+        assert renyi(constant, y, alpha=alpha, width=width).value == 0
+        assert renyi(constant, z, alpha=alpha, width=width).value == 0
+    assert renyi(z, constant, alpha=alpha).value == 0
+    with pytest.raises(InputError, match="kernel width is 0"):
+        renyi(np.eye(40)[:, :1], y, alpha=alpha)
 
 
 @pytest.mark.parametrize("k", [3, 5, 10])

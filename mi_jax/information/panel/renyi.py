@@ -18,7 +18,10 @@ WidthRule = Literal["median", "scott", "silverman"]
 
 
 def kernel_width(x: np.ndarray, rule: WidthRule) -> float:
-    """Return the width s of exp(-d / 2 s^2): median distance, or n^(-1/(4+d)) scaled by the mean deviation (Scott)."""
+    """Return the width s of exp(-d / 2 s^2): the median distance, or Scott's or Silverman's rule.
+
+    Scott's is n^(-1 / (4 + d)) times the root of the total variance; Silverman's is (4 / (d + 2))^(1 / (d + 4)) of it.
+    """
     n, d = x.shape
     if rule == "median":
         return float(np.sqrt(np.median(pdist(x, "sqeuclidean"))))
@@ -27,9 +30,12 @@ def kernel_width(x: np.ndarray, rule: WidthRule) -> float:
 
 
 def _kernel(x: np.ndarray, width: float | WidthRule) -> tuple[np.ndarray, float]:
+    """Return the kernel matrix [n, n] and its width; ones for a constant, whatever the rule says."""
     s = kernel_width(x, width) if isinstance(width, str) else float(width)
+    if isinstance(width, str) and (x == x[:1]).all():
+        return np.ones((len(x), len(x))), s
     if not s > 0:
-        raise InputError(f"the kernel width is {s}: the layer is constant, or the width given is not positive.")
+        raise InputError(f"the kernel width is {s}: most rows of the layer are equal, or the width is not positive.")
     return np.exp(squareform(pdist(x, "sqeuclidean")) / (-2 * s * s)), s
 
 
@@ -56,8 +62,8 @@ def renyi(
     """Return S(T) + S(other) - S(T, other) of the matrix-based Renyi entropy, in nats.
 
     t: [n, ...]; other: int labels [n] (kernel 1 within a class, 0 across) or float [n, ...]. `width` is the kernel
-    width or a rule for it. Raises InputError for what `kde` refuses, alpha <= 0 or = 1, and widths that are
-    not positive.
+    width or a rule for it. A constant has exactly 0. Raises InputError for what `kde` refuses, alpha <= 0 or = 1, and
+    widths that are not positive.
     Source: Giraldo, Rao & Principe 2015, eqs. 7 to 9; Yu et al. 2019 for convolutional layers.
     """
     if not alpha > 0 or alpha == 1:
@@ -77,5 +83,7 @@ def renyi(
         joint = [left * right[0]]
     entropy = _entropy([left], alpha)
     value = entropy + _entropy(right, alpha) - _entropy(joint, alpha)
+    if left.min() == 1 or right[0].min() == 1 == len(right):  # a kernel of ones tells nothing; the rest is rounding
+        value = 0.0
     details = {"entropy": entropy, "width": s}
     return Estimate("renyi", value, None, "heuristic", len(x), {"alpha": alpha, "width": width}, details)
