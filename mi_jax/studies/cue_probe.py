@@ -18,6 +18,7 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
 from mi_jax.information import LinearProbe, fit_probe
+from mi_jax.information.panel.probe import GUESS
 from mi_jax.models import Network
 from mi_jax.typing import Variables
 
@@ -50,7 +51,7 @@ def fit_probes(t: np.ndarray, labels: Mapping[str, np.ndarray], *, num_classes: 
         flat = np.asarray(t, np.float32).reshape(len(t), -1)
         if flat.shape[1] <= COMPONENTS:
             return {name: fit_probe(flat, y, num_classes=num_classes) for name, y in labels.items()}
-        mean = flat.mean(axis=0)
+        mean = flat[0] + (flat - flat[0]).mean(axis=0)  # of a constant exactly its value
         directions = _directions(flat - mean, t.shape)
         scores = (flat - mean) @ directions
         probes = {}
@@ -62,8 +63,13 @@ def fit_probes(t: np.ndarray, labels: Mapping[str, np.ndarray], *, num_classes: 
 
 
 def _directions(centred: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Columns `[features, r]` whose products with the centred rows are their principal coordinates."""
+    """Columns `[features, r]` whose products with the centred rows are their principal coordinates.
+
+    A constant layer has none; a direction of zeros in their place leaves a probe the class frequencies.
+    """
     n = len(centred)
+    if not centred.any():
+        return np.zeros((centred.shape[1], 1), np.float32)
     scale = _total_variance(centred)
     gram = _gram(centred) / scale
     places = math.prod(shape[1:3]) if len(shape) == 4 else 1
@@ -83,10 +89,13 @@ def _directions(centred: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 def gains(log_probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Gain log q(y | t) - log p(y) of every row, nats `[n]`: its mean is at most I(T; Y) on the population.
 
+    As in `information.probe` a uniform guess of weight 1e-6 is mixed into q, so that a class that was absent when the
+    probe was fitted costs a bounded amount.
+
     Source: Barber and Agakov (2003), for any q that was not fitted on these rows.
     """
     frequency = np.bincount(labels, minlength=log_probabilities.shape[1]) / len(labels)
-    return log_probabilities[np.arange(len(labels)), labels] - np.log(frequency[labels])
+    return _scores(log_probabilities, labels) - np.log(frequency[labels])
 
 
 def rescaled_gains(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -94,15 +103,16 @@ def rescaled_gains(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
     A probe that an attacker misleads is sure of wrong answers and would lose without limit; the best rescaling by a
     non-negative factor is what its answers are worth. The uniform guess is one of them, so the mean is 0 up to
-    sampling error where nothing is left.
+    sampling error where nothing is left. It is mixed in as in `gains`; a class of logit minus infinity so costs a
+    bounded amount.
     """
     half = np.arange(len(labels)) % 2
     result = np.empty(len(labels))
     for fold in (0, 1):
         tune, judge = half != fold, half == fold
-        losses = [_cross_entropy(factor * logits[tune], labels[tune]) for factor in _RESCALINGS]
+        losses = [-_scores(_rescale(logits[tune], factor), labels[tune]).mean() for factor in _RESCALINGS]
         best = _RESCALINGS[int(np.argmin(losses))]
-        result[judge] = log_softmax(best * logits[judge], axis=1)[np.arange(judge.sum()), labels[judge]]
+        result[judge] = _scores(_rescale(logits[judge], best), labels[judge])
     frequency = np.bincount(labels, minlength=logits.shape[1]) / len(labels)
     return result - np.log(frequency[labels])
 
@@ -127,8 +137,15 @@ def _total_variance(centred: np.ndarray) -> float:
     return total if total > 0 else 1.0
 
 
-def _cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
-    return -float(log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean())
+def _rescale(logits: np.ndarray, factor: float) -> np.ndarray:
+    """`factor` times the logits; zeros for 0 even where a logit is minus infinity."""
+    return factor * logits if factor > 0 else np.zeros_like(logits)
+
+
+def _scores(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Log probability of every row's label, `[n]`, a uniform guess mixed in."""
+    own = np.exp(log_softmax(logits, axis=1)[np.arange(len(labels)), labels])
+    return np.log((1 - GUESS) * own + GUESS / logits.shape[1])
 
 
 class ProbedNetwork:

@@ -62,7 +62,26 @@ def test_channel_means_let_a_probe_read_a_texture_whose_place_is_random():
 def test_gains_of_the_class_frequencies_are_zero():
     y = np.array([0, 0, 0, 1])
     log_q = np.log(np.tile([0.75, 0.25], (4, 1)))
-    np.testing.assert_allclose(gains(log_q, y), 0, atol=1e-15)
+    np.testing.assert_allclose(gains(log_q, y), 0, atol=2e-6)  # the uniform guess has weight 1e-6
+
+
+def test_a_class_that_was_absent_when_fitted_costs_a_bounded_amount():
+    y = np.arange(12) % 3
+    logits = np.tile([0.0, 0.0, -np.inf], (12, 1))
+    frequency = np.log(1 / 3)
+    want = np.array([np.log(1 / 2), np.log(1 / 2), np.log(1e-6 / 3)])[y] - frequency
+    np.testing.assert_allclose(gains(logits - np.log(2), y), want, atol=2e-6)
+    np.testing.assert_allclose(rescaled_gains(logits, y), 0, atol=1e-12)  # the uniform guess is better
+
+
+@pytest.mark.parametrize("shape", [(40,), (300,), (8, 8, 5)])
+def test_a_constant_layer_leaves_the_class_frequencies(shape):
+    y = np.arange(40) % 4
+    for value in (0.5, 0.3):  # the mean of the second rounds
+        t = np.full((40, *shape), value, np.float32)
+        probe = fit_probes(t, {"f": y}, num_classes=4)["f"]
+        assert not probe.weight.any()
+        np.testing.assert_allclose(gains(probe.log_probabilities(t), y), 0, atol=1e-6)
 
 
 def test_a_misled_probe_is_worth_nothing_rather_than_less():

@@ -17,7 +17,7 @@ from mi_jax.information.estimator import Estimate, register
 _STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Inverse penalties to choose from, for features whose rows have mean square norm 1 a component."""
 
-_GUESS = 1e-6
+GUESS = 1e-6
 """Weight of the uniform guess that is mixed into a probe's held-out probabilities."""
 
 
@@ -147,7 +147,7 @@ def probe(
             raise InputError("a fold of the probe sees one class only: give more rows or fewer folds.")
         log_q = fit_probe(x[~out], labels[~out], num_classes=classes, components=components, layer=layer)
         log_q = log_q.log_probabilities(x[out])
-        score[out] = np.log((1 - _GUESS) * np.exp(log_q[np.arange(out.sum()), labels[out]]) + _GUESS / classes)
+        score[out] = np.log((1 - GUESS) * np.exp(log_q[np.arange(out.sum()), labels[out]]) + GUESS / classes)
         correct[out] = log_q.argmax(axis=1) == labels[out]
     p = np.bincount(labels, minlength=classes) / len(labels)
     gain = score - np.log(p[labels])
