@@ -55,7 +55,8 @@ class Claim:
         """The verdict under a noise rule. A claim says all its findings at once, so the weakest one decides.
 
         Supported if every finding is, reversed if every finding is, not supported if any speaks against it, else
-        undecided. (Each at 95 %, together at least at 95 %: an intersection-union test, Berger 1982.)
+        undecided. (Each at 95 %. Supported and reversed, which all findings must share, then hold at 95 % at least, an
+        intersection-union test, Berger 1982; one finding is enough for not supported, which has no such level.)
         """
         verdicts = {finding.verdict for finding in self.deciding(ruler)}
         if verdicts == {"reversed"}:
