@@ -1,11 +1,14 @@
 """Laws that the bounds obey exactly on any data, on random shapes. What is no law is in test_kde."""
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scipy.spatial.distance import pdist, squareform
 
 from mi_jax.information import binning, kde
+from mi_jax.information._pairwise import pair_sums
 
 EXACT = 1e-9
 """Everything runs in float64, so that a law broken by rounding is not mistaken for a law broken."""
@@ -100,6 +103,30 @@ def test_contractions_cannot_raise_the_bounds(layer, variance):
     for shorter in (np.maximum(x, 0), np.tanh(x), np.abs(x)):
         assert bounds(shorter, None, variance).i_tx_upper <= bounds(x, None, variance).i_tx_upper + 1e-7
         assert bounds(shorter, None, variance).i_tx_lower <= bounds(x, None, variance).i_tx_lower + 1e-7
+
+
+@laws
+@given(layers(), variances, st.sampled_from((2, 3, 6)))
+def test_pooling_without_overlap_cannot_raise_the_bounds(layer, variance, window):
+    """The maximum is a contraction, and so is the mean times the root of the window: it projects on a unit vector."""
+    x, _ = layer
+    windows = np.pad(x, ((0, 0), (0, -x.shape[1] % 6))).reshape(len(x), -1, window)
+    before = bounds(x, None, variance)
+    for pooled in (windows.max(axis=2), np.sqrt(window) * windows.mean(axis=2)):
+        after = bounds(pooled, None, variance)
+        assert after.i_tx_upper <= before.i_tx_upper + 1e-7
+        assert after.i_tx_lower <= before.i_tx_lower + 1e-7
+
+
+@settings(laws, max_examples=8)
+@given(layers(), st.sampled_from((0.01, 0.5, 500.0)), st.sampled_from((8, 24)), st.sampled_from((2, 128)))
+def test_streamed_sums_are_the_dense_ones_for_any_tile_and_chunk(layer, inverse, tile, chunk):
+    x, y = layer
+    dense = np.exp(-inverse * squareform(pdist(x, "sqeuclidean")))
+    with jax.enable_x64(True):
+        got = pair_sums(x, y, np.array([inverse]), num_classes=CLASSES, precision="float64", tile=tile, chunk=chunk)
+        np.testing.assert_allclose(got.total[0], dense.sum(axis=1), rtol=1e-7)
+        np.testing.assert_allclose(got.own[0], (dense * (y[:, None] == y)).sum(axis=1), rtol=1e-7)
 
 
 @laws
