@@ -38,7 +38,7 @@ FLAGS = [
     "--arch=mlp", "--dataset=digits", "--seeds=2", "--epochs=3", "--width=1", "--batch-size=50", "--limit=300",
     "--optimizer.name=adam", "--optimizer.schedule=multistep", "--optimizer.learning-rate=3e-3",
     "--optimizer.weight-decay=5e-4", "--attack.eps=0.1", "--attack.steps=2", "--attack.step-size=0.05",
-    "--probe.samples=60", "--probe.epochs=1", "--evaluation.samples=60", "--evaluation.steps=3",
+    "--attack-warmup=0", "--probe.samples=60", "--probe.epochs=1", "--evaluation.samples=60", "--evaluation.steps=3",
     "--evaluation.autoattack=apgd-ce,square", "--evaluation.autoattack-samples=60",
     "--evaluation.budget.apgd-steps=4", "--evaluation.budget.square-queries=20",
 ]  # fmt: skip
