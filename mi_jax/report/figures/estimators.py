@@ -15,7 +15,7 @@ from mi_jax.report.figures import style, wording
 from mi_jax.report.figures.information import layers_of
 from mi_jax.report.figures.registry import FigureSpec, register
 from mi_jax.report.intervals import Table, over_seeds
-from mi_jax.report.names import INFORMATION, RULER_NAMES
+from mi_jax.report.names import INFORMATION, INPUTS, RULER_NAMES
 
 _BRACKET = {"i_tx": ("i_tx_lower", "i_tx_upper"), "i_ty": ("i_ty_certified_lower", "i_ty_certified_upper")}
 _PANEL = {
@@ -44,7 +44,7 @@ def _draw_values(evidence: Evidence) -> Figure:
             _draw_rule(panels[i, j], evidence, symbol, rule)
             panels[i, j].set_title(f"{INFORMATION[symbol]}, {RULER_NAMES[rule]}", loc="left")
         panels[i, 0].set_ylabel("bits")
-    rows = pd.concat([_values(evidence, symbol, rule) for rule in rules for symbol in INFORMATION])
+    rows: Table = pd.concat([_values(evidence, symbol, rule) for rule in rules for symbol in INFORMATION])
     trainings = [training for training in evidence.trainings if (rows["training"] == training).any()]
     handles = style.condition_handles(trainings, _inputs(rows), hollow=bool(rows["saturated"].eq(True).any()))
     style.legend_above(figure, handles)
@@ -52,7 +52,8 @@ def _draw_values(evidence: Evidence) -> Figure:
 
 
 def _inputs(rows: Table) -> list[str]:
-    return [inputs for inputs in ("clean", "adversarial") if (rows["inputs"] == inputs).any()]
+    found = set(rows["inputs"])
+    return [inputs for inputs in INPUTS if inputs in found]
 
 
 def _draw_rule(axes: Axes, evidence: Evidence, symbol: str, rule: str) -> None:
