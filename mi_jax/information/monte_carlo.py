@@ -30,7 +30,11 @@ class MonteCarlo:
 
     i_tx: Value
     i_tx_stderr: Value
-    """Standard error of i_tx as the information of the mixture on the given rows: the noise draws alone."""
+    """Standard error of i_tx as the information of the mixture on the given rows: the noise draws alone.
+
+    Too small within some thousandths of a bit of a ceiling, ln n or for i_ty H(Y): what is missing there comes from
+    noises so rare that few draws or none meet one.
+    """
     i_tx_sampling_error: Value
     """Standard error when the rows, too, are a sample: delete-block jackknife; noise draws included.
 

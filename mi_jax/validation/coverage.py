@@ -34,7 +34,7 @@ class CoveragePlan:
         dimensions: features of a row.
         classes: equally likely classes, unit normals around means of variance 1 a feature; mix "equal". Beside them
             every size and dimension has a cell of mix "unequal": two classes of 10 % and 90 % of the rows, normals of
-            deviation 2 and 1/2 around means of variance 16 a feature.
+            deviation 2 and 1/2 around means of variance 4 a feature.
         noise: noise variances in units of the trace rule at a layer variance of 2, all from the same draws.
         repeats: intervals that are judged in each cell.
         draws: noise vectors a row; None for the default of `monte_carlo`.
@@ -95,7 +95,7 @@ def _layer(cell: Cell, seed: int) -> tuple[np.ndarray, np.ndarray]:
         y, deviation = r.integers(0, classes, n), np.ones(classes)
     else:
         y, deviation = (r.random(n) >= 0.1).astype(int), np.array([2.0, 0.5])
-        means = 4 * means
+        means = 2 * means
     y[:2] = 0, 1
     return (means[y] + deviation[y, None] * r.standard_normal((n, d))).astype(np.float32), y
 
