@@ -1,7 +1,12 @@
-"""What the whole suite shares: a key, and one small finished run on real digits."""
+"""What the whole suite shares: how programs are compiled, a key, and one small finished run on real digits."""
 
 import io
+import os
 from pathlib import Path
+
+# Tests compile thousands of programs and run each of them once: compiling them fast matters more than their speed.
+# It must be said before JAX looks; `XLA_FLAGS= python -m pytest` tests what users get.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1")
 
 import jax
 import pytest
