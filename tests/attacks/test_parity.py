@@ -48,18 +48,22 @@ def double(net):
     net.twin.float()
 
 
-def test_logits_and_input_gradients_equal_the_torch_twin(cnn, net):
-    x, y = net.torch_batch(COUNT)
-    x.requires_grad_()
-    logits = net.twin(x)
-    torch.nn.functional.cross_entropy(logits, y, reduction="sum").backward()
-    images = jnp.asarray(net.images[:COUNT])
-    np.testing.assert_allclose(cnn(net.variables, images), logits.detach(), atol=2e-5)
+def test_logits_equal_the_torch_twin(cnn, net):
+    x, _ = net.torch_batch(COUNT)
+    with torch.no_grad():
+        np.testing.assert_allclose(cnn(net.variables, jnp.asarray(net.images[:COUNT])), net.twin(x), atol=2e-5)
+
+
+def test_input_gradients_equal_the_torch_twin(cnn, double):
+    """In float64: in float32 rounding decides on which side of its kink a unit at 0 lies."""
+    images, labels, variables, twin, x, y = double
+    x = x.clone().requires_grad_()
+    torch.nn.functional.cross_entropy(twin(x), y, reduction="sum").backward()
 
     def loss(v):
-        return -jnp.sum(jax.nn.log_softmax(cnn(net.variables, v))[jnp.arange(COUNT), net.labels[:COUNT]])
+        return -jnp.sum(jax.nn.log_softmax(cnn(variables, v))[jnp.arange(COUNT), labels])
 
-    np.testing.assert_allclose(jax.grad(loss)(images), to_numpy(x.grad), atol=2e-5)
+    np.testing.assert_allclose(jax.grad(loss)(images), to_numpy(x.grad), atol=1e-10)
 
 
 @pytest.mark.parametrize(("norm", "step"), [("linf", 0.03), ("l2", 0.2)])
