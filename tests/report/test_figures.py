@@ -22,7 +22,7 @@ OWN = {
     *("training_curves", "robustness", "examples", "information_depth", "information_difference"),
     *(f"information_epochs_{q}_upper_{rule}" for q in ("i_tx", "i_ty") for rule in ("fixed", "trace")),
     *("information_epochs_i_tx_binning", "information_epochs_i_ty_binning"),
-    *("information_plane_fixed", "information_plane_trace"),
+    *("information_plane_fixed", "information_plane_trace", "class_information"),
 }
 
 
@@ -233,3 +233,20 @@ def test_cue_information_through_training_is_drawn_where_it_was_measured_at_seve
     (tmp_path / "once").mkdir()
     records.append(tmp_path / "once", [row for row in rows if row.epoch == 4])
     assert "cue_epochs" not in [spec.name for spec in figures.available(evidence_module.read(tmp_path / "once"))]
+
+
+def test_information_within_each_class_is_the_mean_over_seeds(evidence):
+    axes = drawn("class_information", evidence).axes[0]
+    rows = evidence.select(
+        quantity="i_tx_given_y_upper",
+        inputs="clean",
+        noise_rule="trace",
+        training="nt",
+        layer="conv0",
+        subset="class=3",
+    )
+    expected = rows.groupby("epoch")["value"].mean()
+    joined = [line for line in axes.lines if line.get_linestyle() != "None"]
+    assert len(joined) == 10
+    np.testing.assert_allclose(joined[3].get_ydata(), expected)
+    np.testing.assert_allclose(joined[3].get_xdata(), expected.index)
