@@ -3,6 +3,7 @@
 Knows arrays only; parameters live in `layers`, architectures in `architectures`.
 """
 
+import functools
 from typing import Literal, get_args
 
 import jax
@@ -14,9 +15,39 @@ METHODS: tuple[str, ...] = get_args(Method)
 """`lax` is XLA's convolution, `patches` one matrix product over concatenated slices, `products` the matrix products
 that suit the map (`patches` where nothing better is known); `auto` decides by the backend at trace time."""
 
-_WINOGRAD_CHANNELS = 8
+_FEW_CHANNELS = 8
 _WINOGRAD_COLUMNS = 4
+_WIDE_CHANNELS = 128
 _DENSE_POSITIONS = 4
+
+_WINOGRAD = {
+    2: (
+        ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)),
+        ((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1)),
+        ((1, 1, 1, 0), (0, 1, -1, -1)),
+    ),
+    4: (
+        (
+            (4, 0, -5, 0, 1, 0),
+            (0, -4, -4, 1, 1, 0),
+            (0, 4, -4, -1, 1, 0),
+            (0, -2, -1, 2, 1, 0),
+            (0, 2, -1, -2, 1, 0),
+            (0, 4, 0, -5, 0, 1),
+        ),
+        (
+            (1 / 4, 0, 0),
+            (-1 / 6, -1 / 6, -1 / 6),
+            (-1 / 6, 1 / 6, -1 / 6),
+            (1 / 24, 1 / 12, 1 / 6),
+            (1 / 24, -1 / 12, 1 / 6),
+            (0, 0, 1),
+        ),
+        ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1)),
+    ),
+}
+"""For `t` neighbouring outputs of a kernel of 3: the sums of inputs, of kernel elements and of products (the matrices
+B^T, G and A^T of Lavin and Gray 2016, section 4.1)."""
 
 
 def backend() -> str:
@@ -54,8 +85,10 @@ def conv2d(x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: int = 0
         kh, kw = kernel.shape[:2]
         if kh == kw == 2 * padding + 1 and h * w <= _DENSE_POSITIONS:
             return _as_dense_layer(x, kernel, padding)
-        wide_enough = w + 2 * padding - 2 >= _WINOGRAD_COLUMNS and c >= _WINOGRAD_CHANNELS
-        if kw == 3 and wide_enough and x.dtype != jnp.bfloat16:
+        columns = w + 2 * padding - kw + 1
+        if c < _FEW_CHANNELS and kw % 2 == 1 and kw > 1 and columns > 1:
+            return _by_pairs_of_columns(x, kernel, padding)
+        if c >= _FEW_CHANNELS and kw == 3 and columns >= _WINOGRAD_COLUMNS and x.dtype != jnp.bfloat16:
             return _by_winograd(x, kernel, padding)
     return _by_patches(x, kernel, stride, padding)
 
@@ -75,26 +108,49 @@ def _by_patches(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> j
 
 
 def _by_winograd(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
-    """F(2, 3) along the columns (Winograd 1980; Lavin and Gray 2016), slices along the rows.
+    """F(t, 3) along the columns (Winograd 1980; Lavin and Gray 2016), slices along the rows.
 
-    Two neighbouring columns of outputs from four products in place of six. The tiles of 2 x 2 outputs save more
-    products but cost as much again in the sums around them and twice the time to compile.
+    Two neighbouring columns of outputs come from four products in place of six; of wide layers, where products
+    outweigh the sums around them, four columns from six in place of twelve. Squares of 2 x 2 or 4 x 4 outputs save
+    more products but cost more again in the sums and in the time to compile.
     """
     kh, _, c, o = kernel.shape
     columns = x.shape[2] + 2 * padding - 2
+    tile = 4 if min(c, o) >= _WIDE_CHANNELS and columns % 4 == 0 else 2
+    x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding + -columns % tile), (0, 0)))
+    b, h, w, _ = x.shape
+    rows, tiles = h - kh + 1, (w - 2) // tile
+    of_inputs, of_kernel, of_products = _WINOGRAD[tile]
+    seen = [x[:, :, j : j + tile * (tiles - 1) + 1 : tile] for j in range(tile + 2)]
+    products = []
+    for input_weights, kernel_weights in zip(of_inputs, of_kernel, strict=True):
+        combined = _weighted_sum(input_weights, seen)
+        slices = jnp.concatenate([combined[:, i : i + rows] for i in range(kh)], axis=-1)
+        products.append(slices @ _weighted_sum(kernel_weights, [kernel[:, j] for j in range(3)]).reshape(kh * c, o))
+    outputs = jnp.stack([_weighted_sum(weights, products) for weights in of_products], axis=3)
+    return outputs.reshape(b, rows, tile * tiles, o)[:, :, :columns]
+
+
+def _weighted_sum(weights: tuple[int | float, ...], terms: list[jax.Array]) -> jax.Array:
+    """The sum of the terms times their weights; those of weight 0 are left out."""
+    return functools.reduce(jnp.add, [t if w == 1 else w * t for w, t in zip(weights, terms, strict=True) if w != 0])
+
+
+def _by_pairs_of_columns(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
+    """Slices that two neighbouring outputs see together, times the kernel once for each of the two.
+
+    A layer of few channels is short of outputs to share a slice among and long in the copying of tiny slices.
+    """
+    kh, kw, c, o = kernel.shape
+    columns = x.shape[2] + 2 * padding - kw + 1
     x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding + columns % 2), (0, 0)))
     b, h, w, _ = x.shape
-    rows, pairs = h - kh + 1, (w - 2) // 2
-    seen = [x[:, :, j : j + 2 * pairs - 1 : 2] for j in range(4)]
-    inputs = (seen[0] - seen[2], seen[1] + seen[2], seen[2] - seen[1], seen[1] - seen[3])
-    left, middle, right = kernel[:, 0], kernel[:, 1], kernel[:, 2]
-    kernels = (left, (left + middle + right) / 2, (left - middle + right) / 2, right)
-    products = [
-        jnp.concatenate([a[:, i : i + rows] for i in range(kh)], axis=-1) @ k.reshape(kh * c, o)
-        for a, k in zip(inputs, kernels, strict=True)
-    ]
-    even, odd = products[0] + products[1] + products[2], products[1] - products[2] - products[3]
-    return jnp.stack([even, odd], axis=3).reshape(b, rows, 2 * pairs, o)[:, :, :columns]
+    rows, pairs = h - kh + 1, (columns + 1) // 2
+    x = x.reshape(b, h, w // 2, 2 * c)
+    slices = [x[:, i : i + rows, j : j + pairs] for i in range(kh) for j in range((kw + 1) // 2)]
+    twice = jnp.stack([jnp.pad(kernel, ((0, 0), (i, 1 - i), (0, 0), (0, 0))) for i in range(2)], axis=3)
+    outputs = jnp.concatenate(slices, axis=-1) @ twice.reshape(kh * (kw + 1) * c, 2 * o)
+    return outputs.reshape(b, rows, 2 * pairs, o)[:, :, :columns]
 
 
 def _as_dense_layer(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
