@@ -98,9 +98,9 @@ def mixture_sums(
     t float [n, d]; y int [n] and block int [n] in 0..blocks-1 on the host. `deviation` [levels] is the standard
     deviation of the noise. Pure in t, deviation and key.
     """
-    n, d = t.shape
+    n = t.shape[0]
     dtype = jnp.float64 if precision == "float64" else jnp.float32
-    tile, width = tile or _tiles.tile_height(n), _tiles.chunk_width(d)
+    tile, width = tile or _tiles.tile_height(n), _tiles.chunk_width()
     tiles = -(-n // tile)
     rows = tile * tiles
     layout, blocks = _tiles.sort_rows(np.asarray(y), num_classes), int(block.max()) + 1

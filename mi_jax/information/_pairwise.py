@@ -104,9 +104,9 @@ def pair_sums(
     block of tiles. With a mesh the tile pairs are shared among its devices. With precision "float64" call it under
     `jax.enable_x64`.
     """
-    n, d = t.shape
+    n = t.shape[0]
     dtype = jnp.float64 if precision == "float64" else jnp.float32
-    tile, width = tile or _tiles.tile_height(n), chunk or _tiles.chunk_width(d)
+    tile, width = tile or _tiles.tile_height(n), chunk or _tiles.chunk_width()
     tiles = -(-n // tile)
     layout = _tiles.sort_rows(np.asarray(y), num_classes)
     inverse = jnp.asarray(inverse, dtype)

@@ -30,6 +30,8 @@ _DOT = {
 }
 _BLOCK_BYTES = 2**28
 """Memory on one device for the tile products that are under way."""
+_NARROWEST = 128
+"""Smallest width of a feature chunk."""
 
 
 class Layout(NamedTuple):
@@ -68,10 +70,9 @@ def tile_height(n: int) -> int:
     return -(-n // count // 8) * 8
 
 
-def chunk_width(d: int) -> int:
-    """Return the width of a feature chunk: one for narrow and one for wide layers."""
-    wide = 2048 if jax.default_backend() == "cpu" else 8192
-    return 128 if d <= 128 else wide
+def chunk_width() -> int:
+    """Return the largest width of a feature chunk."""
+    return 1024 if jax.default_backend() == "cpu" else 8192
 
 
 def tile_pairs(tiles: int, tile: int, itemsize: int, blocks: int, mesh: Mesh | None) -> list[np.ndarray]:
@@ -195,11 +196,16 @@ def _slice(t: jax.Array, start: jax.typing.ArrayLike, *, width: int) -> jax.Arra
 
 
 def chunks(t: Rows, width: int, dtype: Any) -> Iterator[jax.Array]:
-    """Yield [n, width] pieces of t on the device, the last one filled up with zeros; numpy arrays stay on the host."""
+    """Yield pieces of t on the device, [n, width] each; numpy arrays stay on the host.
+
+    The last piece is filled up with zeros to a power of two, so that layers of many widths share few compiled
+    functions and no product is twice as wide as its layer.
+    """
     full = t.shape[1] // width * width
     for start in range(0, full, width):
         piece = t[:, start : start + width] if isinstance(t, np.ndarray) else _slice(t, start, width=width)
         yield jnp.asarray(piece, dtype)
-    if full < t.shape[1]:
+    if left := t.shape[1] - full:
+        padded = min(width, max(_NARROWEST, 1 << (left - 1).bit_length()))
         xp = np if isinstance(t, np.ndarray) else jnp
-        yield jnp.asarray(xp.pad(t[:, full:], ((0, 0), (0, width - t.shape[1] + full))), dtype)
+        yield jnp.asarray(xp.pad(t[:, full:], ((0, 0), (0, padded - left))), dtype)

@@ -61,7 +61,7 @@ def noise_grid(centre: float, *, levels: int = 16) -> np.ndarray:
 def _mean_variance(x: Activations) -> float:
     """Mean over features of the variance over rows, in chunks of features so that a wide layer stays where it is."""
     n, width = x.shape
-    chunks = _tiles.chunks(x, _tiles.chunk_width(width), jnp.float32)
+    chunks = _tiles.chunks(x, _tiles.chunk_width(), jnp.float32)
     return sum(float(_squares(chunk)) for chunk in chunks) / (n * width)
 
 

@@ -114,15 +114,23 @@ def test_tile_and_chunk_sizes_do_not_change_the_sums():
         np.testing.assert_allclose(parts.own, whole.own, rtol=3e-6)
 
 
-def test_layers_of_many_widths_share_one_compiled_function():
+def test_layers_of_many_widths_share_few_compiled_functions_and_none_is_padded_to_twice_its_width():
     y = np.arange(64) % 3
-    kde(np.random.default_rng(0).standard_normal((64, 130)).astype(np.float32), y, noise_variance=1.0)
+
+    def run(width: int) -> None:
+        kde(np.random.default_rng(1).standard_normal((64, width)).astype(np.float32), y, noise_variance=9.0)
+
+    run(130)
+    run(1000)
     steps = _tiles.centre, _tiles.gram_step(64, "float32", None), _pairwise._sum_step(64, (1, 4), None)
     before = [step._cache_size() for step in steps]
-    for width in (200, 1000, 3000):
-        kde(np.random.default_rng(1).standard_normal((64, width)).astype(np.float32), (y + 1) % 3, noise_variance=9.0)
+    for width in (200, 600, 1025 + 200, 2048, 2900):
+        run(width)
     assert min(before) > 0
     assert [step._cache_size() for step in steps] == before
+    for width in (1, 128, 129, 700, 1024, 1025, 5000):
+        held = sum(piece.shape[1] for piece in _tiles.chunks(np.ones((2, width), np.float32), 1024, np.float32))
+        assert width <= held < max(129, 2 * width)
 
 
 def test_sums_can_be_vmapped_over_seeds_and_epochs():
