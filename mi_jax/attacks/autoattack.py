@@ -94,11 +94,11 @@ def autoattack(
     version: `standard` (APGD-CE, APGD-T, FAB-T, Square), `plus`, `rand` (for a random model
     `logits_fn(variables, x, key)`: expectation over its noise), or a list of names (`apgd-ce`, `apgd-dlr`,
     `apgd-t`, `fab`, `fab-t`, `square`) and configs (`PGD`, `APGD`, `FAB`, `Square`; norm and eps are set here).
-    budget: steps, queries and targets. batch_size: rows at once, a power of two (default 256 on CPU, 2048
-    elsewhere); the outcome does not depend on it beyond rounding, or in `rand` beyond the noise drawn. `progress` is
-    called between compiled chunks; a `state` from it continues an interrupted evaluation. Runs on the host, not
-    inside jit. Raises `InputError` as `pgd` does, for what `plan` refuses, a model whose logits change from call to
-    call, and a state that belongs to other images, other variables or another plan.
+    budget: steps, queries and targets. batch_size: rows at once, a power of two (default 64 on CPU, whose caches hold
+    no more, 2048 elsewhere); the outcome does not depend on it beyond rounding, or in `rand` beyond the noise drawn.
+    `progress` is called between compiled chunks; a `state` from it continues an interrupted evaluation. Runs on the
+    host, not inside jit. Raises `InputError` as `pgd` does, for what `plan` refuses, a model whose logits change from
+    call to call, and a state that belongs to other images, other variables or another plan.
     """
     if not known(x, y, variables):
         raise InputError("autoattack runs on the host and cannot be traced; inside jit use pgd, apgd, fab or square.")
@@ -334,7 +334,7 @@ def _power_of_two(count: int) -> int:
 
 def _rows_at_once(batch_size: int | None) -> int:
     if batch_size is None:
-        return 256 if jax.default_backend() == "cpu" else 2048
+        return 64 if jax.default_backend() == "cpu" else 2048
     if batch_size < 1 or batch_size & (batch_size - 1):
         raise InputError(f"batch_size must be a power of two, such as 256; got {batch_size!r}.")
     return max(batch_size, SMALLEST_BUCKET)
