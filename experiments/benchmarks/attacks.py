@@ -255,7 +255,8 @@ class Race:
 
 
 def timed(run: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds of a call, and what it returned."""
+    """Seconds of a call, and what it returned; after a rest, lest threads of the other side still spin."""
+    time.sleep(0.5)
     began = time.perf_counter()
     result = jax.block_until_ready(run())
     return time.perf_counter() - began, result

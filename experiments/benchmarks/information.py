@@ -175,7 +175,8 @@ def dense_bounds(t: np.ndarray, y: np.ndarray, variances: np.ndarray) -> np.ndar
 
 
 def seconds(run: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds of a call, and what it returned."""
+    """Seconds of a call, and what it returned; after a rest, lest threads of the other side still spin."""
+    time.sleep(0.5)
     began = time.perf_counter()
     result = run()
     return time.perf_counter() - began, result

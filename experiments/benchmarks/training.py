@@ -173,11 +173,15 @@ def matmul_rate(side: int = 2048, repeats: int = 5) -> float:
 
 
 def in_turn(ours: Callable[[], Any], theirs: Callable[[], Any], repeats: int) -> tuple[float, float, Any, Any]:
-    """Median seconds of both, run alternately, and the last result of each."""
+    """Median seconds of both, run alternately, and the last result of each.
+
+    Each runs after a rest, lest threads of the other side still spin.
+    """
     mine, others = jax.block_until_ready(ours()), theirs()
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(repeats):
         for call, seconds in ((lambda: jax.block_until_ready(ours()), times[0]), (theirs, times[1])):
+            time.sleep(0.5)
             began = time.perf_counter()
             call()
             seconds.append(time.perf_counter() - began)
