@@ -76,7 +76,7 @@ class EvaluationState:
                 reports = [StageReport(**report) for report in about.pop("reports")]
                 arrays = {name: file[name] for name in ("images", "broken_by", "done")}
             return cls(**arrays, **about, reports=reports)
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
             raise InputError(f"{path} holds no state of an evaluation ({error}); start without it.") from None
 
 

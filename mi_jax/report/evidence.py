@@ -81,7 +81,7 @@ class Evidence:
         try:
             with np.load(path, allow_pickle=False) as file:
                 return dict(file)
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
             raise InputError(f"{path} is not a readable array file; delete it and make it again") from error
 
 

@@ -123,9 +123,10 @@ def test_interrupted_evaluation_goes_on_to_the_same_result(linear, softmax, tmp_
     moved = softmax._replace(variables={**softmax.variables, "b": softmax.variables["b"] + 1e-6})
     with pytest.raises(InputError, match="labels, variables, key"):
         run(linear, moved, batch_size=32, state=EvaluationState.load(tmp_path / "state.npz"))
-    (tmp_path / "state.npz").write_bytes(b"PK nothing")
-    with pytest.raises(InputError, match="holds no state"):
-        EvaluationState.load(tmp_path / "state.npz")
+    for content in (b"PK nothing", b""):
+        (tmp_path / "state.npz").write_bytes(content)
+        with pytest.raises(InputError, match="holds no state"):
+            EvaluationState.load(tmp_path / "state.npz")
 
 
 def test_each_attack_compiles_once_a_bucket(linear, softmax):

@@ -171,9 +171,10 @@ def test_directories_without_records_are_named(tmp_path):
 
 def test_broken_files_beside_the_records_are_named(tmp_path):
     records.append(tmp_path, [Record(quantity="loss", value=1.0)])
-    (tmp_path / "examples.npz").write_bytes(b"PK broken")
-    with pytest.raises(InputError, match=r"examples\.npz is not a readable array file"):
-        report.build(tmp_path)
+    for content in (b"PK broken", b""):
+        (tmp_path / "examples.npz").write_bytes(content)
+        with pytest.raises(InputError, match=r"examples\.npz is not a readable array file"):
+            report.build(tmp_path)
     (tmp_path / "examples.npz").unlink()
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(InputError, match=r"config\.json is not readable JSON"):
