@@ -13,7 +13,7 @@ from mi_jax.report.claims import evaluate
 from mi_jax.report.evidence import Evidence, rulers
 from mi_jax.report.figures import wording
 from mi_jax.report.figures.training import accuracies
-from mi_jax.report.intervals import Table, over_seeds
+from mi_jax.report.intervals import Table, accuracy_over_seeds
 from mi_jax.report.names import DASH, MINUS, RULER_NAMES, name_of
 from mi_jax.report.paired import shares_noise
 from mi_jax.report.verdicts import Claim, Finding
@@ -178,7 +178,7 @@ def transfers(evidence: Evidence) -> str:
     rows = evidence.select(quantity="transfer_accuracy")
     if rows.empty:
         return ""
-    table = over_seeds(rows.assign(source=rows["subset"].str.removeprefix("source=")), ["training", "source"])
+    table = accuracy_over_seeds(rows.assign(source=rows["subset"].str.removeprefix("source=")), ["training", "source"])
     known = table.set_index(["training", "source"])
     heads = "".join(f"<th>made on {escape(name_of(source))}</th>" for source in evidence.trainings)
     body = ""
@@ -192,7 +192,7 @@ def transfers(evidence: Evidence) -> str:
     made = "the strong PGD attack of the final evaluation, on networks of the same seed"
     return (
         f"<table><caption>Transfer: accuracy of each training (rows) on adversarial images made by {made}; "
-        "brackets are 95 % t-intervals over seeds.</caption>"
+        "brackets are 95 % intervals that enclose Wilson's over images and Student's t over seeds.</caption>"
         f"<thead><tr><th>Training</th>{heads}</tr></thead><tbody>{body}</tbody></table>"
     )
 

@@ -126,6 +126,13 @@ def test_failed_estimates_are_listed_unless_a_later_attempt_mended_them(tmp_path
     assert "is&gt; constant" not in text
 
 
+def test_transfers_are_shares_with_intervals_between_0_and_100_per_cent(tmp_path):
+    where = {"quantity": "transfer_accuracy", "epoch": 1, "subset": "source=at", "training": "nt", "n": 50}
+    loss = Record(quantity="loss", value=1.0, training="at", seed=0, epoch=1)
+    records.append(tmp_path, [loss, *(Record(value=v, seed=s, **where) for s, v in enumerate((0.3, 0.6, 0.9)))])
+    assert '60.0 %</span> <span class="ends">[0.0, 100.0]' in tables.transfers(read(tmp_path))
+
+
 def test_the_lowest_records_make_a_page(tmp_path):
     records.append(tmp_path, [Record(quantity="loss", value=1.0)])
     page = Page(report.build(tmp_path).read_text(encoding="utf-8"))

@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from mi_jax.report.evidence import Evidence, at_the_end, test_accuracy
 from mi_jax.report.figures import style, wording
 from mi_jax.report.figures.registry import FigureSpec, register
-from mi_jax.report.intervals import Table, over_seeds, wilson
+from mi_jax.report.intervals import Table, accuracy_over_seeds, over_seeds
 from mi_jax.report.names import INPUTS, name_of
 
 _FLOORS = {"loss": -0.1, "accuracy": -2.0}
@@ -34,22 +34,18 @@ def through_training(evidence: Evidence) -> Table:
 def accuracies(evidence: Evidence) -> Table:
     """Test accuracy at the end for each training and attack: mean, interval over seeds, the seeds' own values.
 
-    Columns training, attack (`clean` first, then in order of appearance), mean, low, high, seeds, n, values. The ends
-    enclose both the t-interval over seeds and, as all seeds share the n test images, Wilson's interval over these:
-    seeds that agree, say at 100 %, do not make the accuracy known exactly.
+    Columns training, attack (`clean` first, then in order of appearance), mean, low, high, seeds, n, values; the ends
+    are those of `accuracy_over_seeds`.
     """
     groups = []
     for name, group in test_accuracy(evidence).groupby("attack", sort=False):
         last = at_the_end(group)
-        table = over_seeds(last, ["training"]).assign(attack=name)
+        table = accuracy_over_seeds(last, ["training"]).assign(attack=name)
         table["values"] = [tuple(last.loc[last["training"] == t, "value"]) for t in table["training"]]
         groups.append(table)
     if not groups:
         return pd.DataFrame()
     table: Table = pd.concat(groups, ignore_index=True)
-    counted = zip(table["mean"], table["n"], strict=True)
-    low, high = np.array([(math.nan,) * 2 if n is pd.NA else wilson(rate, int(n)) for rate, n in counted]).T
-    table["low"], table["high"] = np.fmin(table["low"], low).clip(lower=0), np.fmax(table["high"], high).clip(upper=1)
     order = {t: i for i, t in enumerate(evidence.trainings)}
     attacks = {a: i for i, a in enumerate(sorted(table["attack"].unique(), key=lambda a: a != "clean"))}
     return table.sort_values(["attack", "training"], key=lambda c: c.map(attacks if c.name == "attack" else order))
