@@ -5,9 +5,7 @@ Prints seconds, ratios and robust accuracies; trains the small network it needs.
 
 import copy
 import dataclasses
-import importlib.util
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from sklearn.datasets import load_digits
+from timing import timed  # pyright: ignore[reportMissingImports]
 
 from mi_jax.attacks import APGD, PGD, apgd, autoattack, perturb, pgd
-from mi_jax.errors import InputError
 from mi_jax.models.convolution import conv2d
 
 SIDE, WIDTHS, EPS, STEP = 32, (16, 32, 64), 0.1, 0.025
@@ -47,11 +45,8 @@ def main(*, images: int = 256, repeats: int = 3, quick: bool = False) -> list[Ti
 
     Short attacks run `repeats` times in turn with their peers and the medians are compared; the compile time of
     ours is left out of those and part of AutoAttack's. `quick` takes 32 images, and PGD with 20 steps in place of
-    100, to see that everything runs. Raises `InputError` where a peer is not installed.
+    100, to see that everything runs.
     """
-    missing = [n for n in ("torch", "torchattacks", "foolbox", "pyautoattack") if importlib.util.find_spec(n) is None]
-    if missing:
-        raise InputError(f"This race needs {', '.join(missing)}; install the extra 'bench' (see pyproject.toml).")
     count, long = (32, 20) if quick else (images, 100)
     x, y = digits()
     variables = adversarially_trained(x[:1500], y[:1500])
@@ -252,15 +247,3 @@ class Race:
             Timing(name, peer, statistics.median(mine), statistics.median(theirs[peer]), found, accuracies[peer])
             for peer in peers
         ]
-
-
-def timed(run: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds of a call, and what it returned; after a rest, lest threads of the other side still spin."""
-    time.sleep(0.5)
-    began = time.perf_counter()
-    result = jax.block_until_ready(run())
-    return time.perf_counter() - began, result
-
-
-if __name__ == "__main__":
-    main()

@@ -5,20 +5,16 @@ Prints seconds, peak memory and the share of the machine's matrix-product rate. 
 
 import dataclasses
 import gc
-import importlib.util
 import math
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from timing import matmul_rate, timed  # pyright: ignore[reportMissingImports]
 
-from mi_jax.errors import InputError
 from mi_jax.information import kde, noise_grid, noise_variance
 
 CLASSES = 10
@@ -64,10 +60,8 @@ def main(
     """Race both sides at every width and number of noise levels, in turn, and print a table of medians.
 
     rows: activations of `CLASSES` classes. quick: 1,000 rows, narrow layers and one repeat, to see that everything
-    runs. Compile time is left out. Raises `InputError` where torch is not installed.
+    runs. Compile time is left out.
     """
-    if importlib.util.find_spec("torch") is None:
-        raise InputError("This race needs torch; install the extra 'bench' (see pyproject.toml).")
     if quick:
         rows, widths, repeats = 1000, (256, 2048), 1
     rate = matmul_rate(1024 if quick else 3072)
@@ -113,18 +107,18 @@ def race(t: np.ndarray, y: np.ndarray, variances: np.ndarray, rate: float, repea
     """Time both sides in turn on the same rows, and their peak memory in the first run of each."""
     (rows, width), levels = t.shape, len(variances)
     kde(t, y, noise_variance=variances, num_classes=CLASSES)  # compiles
-    single, their_peak = peak_memory(lambda: seconds(lambda: dense_bounds(t, y, variances[:1])))
+    single, their_peak = peak_memory(lambda: timed(lambda: dense_bounds(t, y, variances[:1])))
     extrapolated = levels > 1 and single[0] * levels * repeats > _PATIENCE
     asked = variances[:1] if extrapolated else variances
-    ours, our_peak = peak_memory(lambda: seconds(lambda: kde(t, y, noise_variance=variances, num_classes=CLASSES)))
+    ours, our_peak = peak_memory(lambda: timed(lambda: kde(t, y, noise_variance=variances, num_classes=CLASSES)))
     bounds = ours[1]
     mine, theirs, values = [ours[0]], [], single[1]
     if levels == 1 or extrapolated:
         theirs.append(single[0])
     while len(theirs) < repeats:
-        took, values = seconds(lambda: dense_bounds(t, y, asked))
+        took, values = timed(lambda: dense_bounds(t, y, asked))
         theirs.append(took)
-        mine.append(seconds(lambda: kde(t, y, noise_variance=variances, num_classes=CLASSES))[0])
+        mine.append(timed(lambda: kde(t, y, noise_variance=variances, num_classes=CLASSES))[0])
     names = ("i_tx_upper", "i_tx_lower", "i_ty_upper", "i_ty_lower")
     got = np.stack([np.asarray(getattr(bounds, name))[: len(asked)] for name in names])
     our_time, their_time = statistics.median(mine), statistics.median(theirs)
@@ -174,14 +168,6 @@ def dense_bounds(t: np.ndarray, y: np.ndarray, variances: np.ndarray) -> np.ndar
     return out
 
 
-def seconds(run: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds of a call, and what it returned; after a rest, lest threads of the other side still spin."""
-    time.sleep(0.5)
-    began = time.perf_counter()
-    result = run()
-    return time.perf_counter() - began, result
-
-
 def peak_memory(run: Callable[[], Any]) -> tuple[Any, float | None]:
     """What a call returned, and how far it raised the resident memory of this process in MiB; None if not on Linux.
 
@@ -200,15 +186,3 @@ def peak_memory(run: Callable[[], Any]) -> tuple[Any, float | None]:
 def _resident(field: str) -> float:
     status = Path("/proc/self/status").read_text()
     return next(int(entry.split()[1]) for entry in status.splitlines() if entry.startswith(field)) / 1024
-
-
-def matmul_rate(size: int) -> float:
-    """Operations a second of a square float32 product in JAX at full precision, the best of five."""
-    a = jnp.ones((size, size), jnp.float32)
-    product = jax.jit(lambda a: jnp.dot(a, a, precision=lax.Precision.HIGHEST))
-    product(a).block_until_ready()
-    return 2.0 * size**3 / min(seconds(lambda: product(a).block_until_ready())[0] for _ in range(5))
-
-
-if __name__ == "__main__":
-    main()

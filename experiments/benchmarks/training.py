@@ -6,7 +6,6 @@ Prints seconds, ratios and the share of the machine's matrix-product rate. Needs
 import dataclasses
 import functools
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 import torchattacks
+from timing import matmul_rate, timed  # pyright: ignore[reportMissingImports]
 from torch_vgg import channels_last, vgg11  # pyright: ignore[reportMissingImports]
 
 from mi_jax import data, models
@@ -159,30 +159,9 @@ def forward_flops(network: models.Network) -> int:
     return matmul_flops(plain.logits, variables, jax.ShapeDtypeStruct((1, *network.input_shape), jnp.float32))
 
 
-def matmul_rate(side: int = 2048, repeats: int = 5) -> float:
-    """Operations a second of a square float32 matrix product, the best of some."""
-    a = jax.random.normal(jax.random.key(0), (side, side))
-    product = jax.jit(lambda a: a @ a)
-    product(a).block_until_ready()
-    seconds = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        product(a).block_until_ready()
-        seconds.append(time.perf_counter() - began)
-    return 2 * side**3 / min(seconds)
-
-
 def in_turn(ours: Callable[[], Any], theirs: Callable[[], Any], repeats: int) -> tuple[float, float, Any, Any]:
-    """Median seconds of both, run alternately, and the last result of each.
-
-    Each runs after a rest, lest threads of the other side still spin.
-    """
+    """Median seconds of both, run alternately, and the last result of each."""
     mine, others = jax.block_until_ready(ours()), theirs()
-    times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(repeats):
-        for call, seconds in ((lambda: jax.block_until_ready(ours()), times[0]), (theirs, times[1])):
-            time.sleep(0.5)
-            began = time.perf_counter()
-            call()
-            seconds.append(time.perf_counter() - began)
-    return statistics.median(times[0]), statistics.median(times[1]), mine, others
+    times = [(timed(ours)[0], timed(theirs)[0]) for _ in range(repeats)]
+    seconds, peers = (statistics.median(side) for side in zip(*times, strict=True))
+    return seconds, peers, mine, others
