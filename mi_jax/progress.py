@@ -51,7 +51,8 @@ class Reporter:
     def __init__(self, console: Console | None = None):
         self.console = console or Console(highlight=False, soft_wrap=True)
         self._live = Live(console=self.console, refresh_per_second=4, transient=True) if self._on_terminal else None
-        self._began, self._began_at = time.monotonic(), 0.0
+        self._began: float | None = None
+        self._began_at = 0.0
         self._last_line, self._last_stage = -_PLAIN_LINE_SECONDS, ""
 
     def __enter__(self) -> "Reporter":
@@ -65,7 +66,7 @@ class Reporter:
 
     def start_from(self, done: float) -> None:
         """Says how much an earlier, interrupted command had already done; the time left is reckoned from there."""
-        self._began, self._began_at = time.monotonic(), done
+        self._began, self._began_at = None, done
 
     def say(self, text: str) -> None:
         """A line that stays."""
@@ -86,7 +87,13 @@ class Reporter:
             self._last_line, self._last_stage = now, status.stage
 
     def _seconds_left(self, done: float) -> float | None:
-        gained, elapsed = done - self._began_at, time.monotonic() - self._began
+        """Reckoned from the first work that was finished: before that, programs are compiled."""
+        now = time.monotonic()
+        if self._began is None:
+            if done > self._began_at:
+                self._began, self._began_at = now, done
+            return None
+        gained, elapsed = done - self._began_at, now - self._began
         return elapsed * (1 - done) / gained if gained > 0.02 and elapsed > 2 else None
 
     @property
