@@ -61,8 +61,8 @@ def backend() -> str:
 def conv2d(x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: int = 0, method: Method = "auto") -> jax.Array:
     """Cross-correlates images with a kernel, with `padding` zeros on every side as PyTorch counts them.
 
-    XLA's convolution is several times slower than matrix products on a CPU, more so inside a loop; on an accelerator
-    it is the fast one.
+    XLA's convolution is slower than matrix products on a CPU, its gradient several times; on an accelerator it is the
+    fast one.
 
     Args:
         x: `[b h w c]`.

@@ -80,6 +80,14 @@ def test_winograd_saves_products(channels, share):
     assert products("products") == products("patches") * share
 
 
+def test_a_layer_of_few_channels_computes_two_columns_from_one_slice():
+    trace = str(
+        jax.make_jaxpr(lambda x: convolution.conv2d(x, jnp.ones((3, 3, 3, 16)), padding=1))(jnp.ones((1, 8, 8, 3)))
+    )
+    assert re.findall(r"f32\[([\d,]+)\] = dot_general", trace) == ["1,8,4,32"]
+    assert "concatenate" in trace
+
+
 @pytest.mark.parametrize("shape", [(2, 8, 8, 3), (2, 7, 5, 3), (2, 2, 3, 1)])
 def test_max_pool_and_its_gradient_agree_with_reduce_window(shape, key):
     x = jax.random.normal(key, shape)
