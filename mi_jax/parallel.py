@@ -16,6 +16,14 @@ from mi_jax.errors import InputError
 Mesh = jax.sharding.Mesh
 
 
+def backend() -> str:
+    """The platform that code traced now will run on: that of `jax.default_device` if set, else JAX's default."""
+    device = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
+    if device is None:
+        return jax.default_backend()
+    return device if isinstance(device, str) else device.platform
+
+
 def make_mesh(spec: str) -> Mesh | None:
     """The mesh that `spec` describes: `auto` (all devices; None if there is one), `none`, or `data=N`.
 

@@ -23,6 +23,7 @@ from mi_jax.attacks.rows import BLOCK, Rows, evaluator, folds, ranked_targets, s
 from mi_jax.attacks.state import CLEAN_ERROR, ROBUST, EvaluationState, StageReport, fingerprint
 from mi_jax.attacks.suite import Attack, Budget, plan, procedure_of
 from mi_jax.errors import InputError
+from mi_jax.parallel import backend
 from mi_jax.typing import Key, LogitsFn
 
 SMALLEST_BUCKET = 16
@@ -334,7 +335,7 @@ def _power_of_two(count: int) -> int:
 
 def _rows_at_once(batch_size: int | None) -> int:
     if batch_size is None:
-        return 64 if jax.default_backend() == "cpu" else 2048
+        return 64 if backend() == "cpu" else 2048
     if batch_size < 1 or batch_size & (batch_size - 1):
         raise InputError(f"batch_size must be a power of two, such as 256; got {batch_size!r}.")
     return max(batch_size, SMALLEST_BUCKET)

@@ -17,6 +17,7 @@ from mi_jax.attacks.inputs import check_batch, check_count, check_eps, check_log
 from mi_jax.attacks.losses import Loss, check_loss, loss_of
 from mi_jax.attacks.norms import Norm, StartLaw, check_norm, length, project_image, random_perturbation, steepest
 from mi_jax.attacks.results import AttackResult
+from mi_jax.attacks.slices import in_slices
 from mi_jax.errors import InputError
 from mi_jax.typing import Images, Key, Labels, LogitsFn
 
@@ -233,9 +234,17 @@ def _run(logits_fn, config: PGD, folds, variables, images, labels, targets, star
     def fold(a: jax.Array) -> jax.Array:
         return jnp.tile(a, (folds,) + (1,) * (a.ndim - 1))
 
-    clean, y = fold(images), fold(labels)
-    goal = None if targets is None else fold(targets)
-    reference = fold(logits_of(logits_fn, variables, images)) if config.loss == "kl" else None
+    def climb(start, clean, y, *goal):
+        return _climb(logits_fn, config, variables, start, clean, y, eps, step_size, *goal)
+
+    goal = () if targets is None else (fold(targets),)
+    chosen, history = in_slices(climb, start, fold(images), fold(labels), *goal)
+    return _worst_restart(chosen, history.T, images, labels, folds, config.norm)
+
+
+def _climb(logits_fn, config: PGD, variables, start, clean, y, eps, step_size, goal=None):
+    """The kept point of each row, (images, losses, logits), and the losses on the way there [r, steps + 1]."""
+    reference = logits_of(logits_fn, variables, clean) if config.loss == "kl" else None
     losses_of = loss_of(config.loss, y, targets=goal, reference=reference)
 
     def total(x):
@@ -256,9 +265,8 @@ def _run(logits_fn, config: PGD, folds, variables, images, labels, targets, star
         best = (x, losses - jnp.inf, logits)
     (x, best), history = jax.lax.scan(step, (x, best), length=config.steps)
     _, (losses, logits) = total(x)
-    history = jnp.concatenate([history, losses[None]])
     chosen = _better(best, (x, losses, logits), y) if config.keep == "best" else (x, losses, logits)
-    return _worst_restart(chosen, history, images, labels, folds, config.norm)
+    return chosen, jnp.concatenate([history, losses[None]]).T
 
 
 def _better(best, other, labels: Labels):

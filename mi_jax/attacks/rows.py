@@ -18,6 +18,7 @@ from mi_jax.attacks.losses import at, best_other
 from mi_jax.attacks.norms import length
 from mi_jax.attacks.randomness import Bits, row_bits, row_keys
 from mi_jax.attacks.results import AttackResult
+from mi_jax.attacks.slices import in_slices
 from mi_jax.errors import InputError
 from mi_jax.typing import Images, Key, Labels, LogitsFn
 
@@ -120,18 +121,25 @@ def _run(procedure: Procedure, config, logits_fn, random, variables, images, lab
         jnp.tile(targets, (1, config.restarts)).reshape(-1),
         fold // targets.shape[1],
     )
-    keys = row_keys(key, image, fold)
-    state = procedure.begin(config, rows, start_bits(procedure, config, keys, images.shape[1:]), eps)
     total = procedure.iterations(config)
 
-    def block(b, state):
-        bits = step_bits(procedure, config, keys, b, images.shape[1:])
-        return procedure.advance(
-            evaluate, config, rows, state, bits, b * BLOCK, jnp.minimum(BLOCK, total - b * BLOCK), eps
-        )
+    def attack(keys, images, labels, targets, restarts):
+        rows = Rows(images, labels, targets, restarts)
+        state = procedure.begin(config, rows, start_bits(procedure, config, keys, images.shape[1:]), eps)
 
-    state = jax.lax.fori_loop(0, -(-total // BLOCK), block, state)
-    return _best_rows(evaluate(state.images, total), state, images, labels, config.norm)
+        def block(b, state):
+            bits = step_bits(procedure, config, keys, b, images.shape[1:])
+            return procedure.advance(
+                evaluate, config, rows, state, bits, b * BLOCK, jnp.minimum(BLOCK, total - b * BLOCK), eps
+            )
+
+        state = jax.lax.fori_loop(0, -(-total // BLOCK), block, state)
+        return state.images, state.found, evaluate(state.images, total)
+
+    # The noise of a random model is one draw for all rows.
+    most = len(image) if random else None
+    candidates, found, logits = in_slices(attack, row_keys(key, image, fold), *rows, most=most)
+    return _best_rows(candidates, found, logits, images, labels, config.norm)
 
 
 def start_bits(procedure: Procedure, config: Any, keys: jax.Array, shape: tuple[int, ...]) -> Bits:
@@ -147,10 +155,9 @@ def step_bits(procedure: Procedure, config: Any, keys: jax.Array, block: Any, sh
     return row_bits(keys, jnp.asarray(block, jnp.int32) + 1, BLOCK * words).reshape(len(keys), BLOCK, words)
 
 
-def _best_rows(logits, state, images: Images, labels: Labels, norm: str) -> AttackResult:
+def _best_rows(candidates, found, logits, images: Images, labels: Labels, norm: str) -> AttackResult:
     count = len(labels)
-    by_image = jax.tree.map(lambda a: a.reshape((count, -1, *a.shape[1:])), (state.images, state.found, logits))
-    candidates, found, logits = by_image
+    candidates, found, logits = (a.reshape((count, -1, *a.shape[1:])) for a in (candidates, found, logits))
     y = jnp.broadcast_to(labels[:, None], found.shape)
     margin = jax.vmap(lambda z, t: best_other(z, t) - at(z, t))(logits, y)
     eligible = found | ~jnp.any(found, axis=1, keepdims=True)

@@ -10,13 +10,17 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from mi_jax.parallel import backend
+
 Method = Literal["auto", "lax", "patches", "products"]
 METHODS: tuple[str, ...] = get_args(Method)
-"""`lax` is XLA's convolution, `patches` one matrix product over concatenated slices, `products` the matrix products
-that suit the map (`patches` where nothing better is known); `auto` decides by the backend at trace time."""
+"""`lax` is XLA's convolution, `patches` one matrix product over concatenated slices, `products` the matrix products or
+the convolutions along one axis that suit the map (`patches` where nothing better is known); `auto` decides by the
+backend at trace time."""
 
 _FEW_CHANNELS = 8
 _WINOGRAD_COLUMNS = 4
+_NARROW_CHANNELS = 64
 _WIDE_CHANNELS = 128
 _DENSE_POSITIONS = 4
 
@@ -50,19 +54,12 @@ _WINOGRAD = {
 B^T, G and A^T of Lavin and Gray 2016, section 4.1)."""
 
 
-def backend() -> str:
-    """The platform that code traced now will run on: that of `jax.default_device` if set, else JAX's default."""
-    device = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
-    if device is None:
-        return jax.default_backend()
-    return device if isinstance(device, str) else device.platform
-
-
 def conv2d(x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: int = 0, method: Method = "auto") -> jax.Array:
     """Cross-correlates images with a kernel, with `padding` zeros on every side as PyTorch counts them.
 
-    XLA's convolution is slower than matrix products on a CPU, its gradient several times; on an accelerator it is the
-    fast one.
+    XLA's convolution along both axes is slower than matrix products on a CPU, its gradient several times; on an
+    accelerator it is the fast one. Reverse-mode differentiable only: the narrow maps of `products` have a gradient of
+    their own.
 
     Args:
         x: `[b h w c]`.
@@ -89,6 +86,9 @@ def conv2d(x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: int = 0
         if c < _FEW_CHANNELS and kw % 2 == 1 and kw > 1 and columns > 1:
             return _by_pairs_of_columns(x, kernel, padding)
         if c >= _FEW_CHANNELS and kw == 3 and columns >= _WINOGRAD_COLUMNS and x.dtype != jnp.bfloat16:
+            narrow = min(kernel.shape[2:]) >= _FEW_CHANNELS and max(kernel.shape[2:]) <= _NARROW_CHANNELS
+            if narrow and kh == 3 and h + 2 * padding > 3 and padding <= 2:
+                return _by_winograd_of_rows(x, kernel, padding)
             return _by_winograd(x, kernel, padding)
     return _by_patches(x, kernel, stride, padding)
 
@@ -129,6 +129,48 @@ def _by_winograd(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
         products.append(slices @ _weighted_sum(kernel_weights, [kernel[:, j] for j in range(3)]).reshape(kh * c, o))
     outputs = jnp.stack([_weighted_sum(weights, products) for weights in of_products], axis=3)
     return outputs.reshape(b, rows, tile * tiles, o)[:, :, :columns]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _by_winograd_of_rows(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
+    """F(2, 3) along the rows, XLA's convolution along the columns: of narrow layers, where copies cost most.
+
+    On a CPU XLA computes a convolution along one axis on all cores at nearly the rate of a matrix product and without
+    copied slices, but neither one along two axes nor a gradient. So the gradient of the images is taken as what it is,
+    the convolution of the outputs' gradient with the turned kernel.
+    """
+    _, _, c, o = kernel.shape
+    rows, columns = (side + 2 * padding - 2 for side in x.shape[1:3])
+    x = jnp.pad(x, ((0, 0), (padding, padding + rows % 2), (0, 0), (0, 0)))
+    b, h, w, _ = x.shape
+    pairs = (h - 2) // 2
+    of_inputs, of_kernel, of_products = _WINOGRAD[2]
+    seen = [x[:, i : i + 2 * pairs - 1 : 2] for i in range(4)]
+    products = []
+    for input_weights, kernel_weights in zip(of_inputs, of_kernel, strict=True):
+        combined = _weighted_sum(input_weights, seen).reshape(b * pairs, w, c)
+        weights = _weighted_sum(kernel_weights, [kernel[i] for i in range(3)])
+        products.append(
+            lax.conv_general_dilated(
+                combined, weights, (1,), ((padding, padding),), dimension_numbers=("NWC", "WIO", "NWC")
+            ).reshape(b, pairs, columns, o)
+        )
+    outputs = jnp.stack([_weighted_sum(weights, products) for weights in of_products], axis=2)
+    return outputs.reshape(b, 2 * pairs, columns, o)[:, :rows]
+
+
+def _of_rows_and_residuals(x: jax.Array, kernel: jax.Array, padding: int):
+    return _by_winograd_of_rows(x, kernel, padding), (x, kernel)
+
+
+def _gradients_of_rows(padding: int, residuals: tuple[jax.Array, jax.Array], gradient: jax.Array):
+    x, kernel = residuals
+    turned = kernel[::-1, ::-1].swapaxes(2, 3)
+    of_kernel = jax.vjp(lambda k: _by_patches(x, k, 1, padding), kernel)[1]
+    return _by_winograd_of_rows(gradient, turned, 2 - padding), of_kernel(gradient)[0]
+
+
+_by_winograd_of_rows.defvjp(_of_rows_and_residuals, _gradients_of_rows)
 
 
 def _weighted_sum(weights: tuple[int | float, ...], terms: list[jax.Array]) -> jax.Array:
