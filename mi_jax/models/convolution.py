@@ -4,6 +4,7 @@ Knows arrays only; parameters live in `layers`, architectures in `architectures`
 """
 
 import functools
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import jax
@@ -19,9 +20,7 @@ the convolutions along one axis that suit the map (`patches` where nothing bette
 backend at trace time."""
 
 _FEW_CHANNELS = 8
-_WINOGRAD_COLUMNS = 4
-_NARROW_CHANNELS = 64
-_WIDE_CHANNELS = 128
+_WINOGRAD_ROWS = 2
 _DENSE_POSITIONS = 4
 
 _WINOGRAD = {
@@ -58,8 +57,7 @@ def conv2d(x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: int = 0
     """Cross-correlates images with a kernel, with `padding` zeros on every side as PyTorch counts them.
 
     XLA's convolution along both axes is slower than matrix products on a CPU, its gradient several times; on an
-    accelerator it is the fast one. Reverse-mode differentiable only: the narrow maps of `products` have a gradient of
-    their own.
+    accelerator it is the fast one. Reverse-mode differentiable only: `products` has a gradient of its own.
 
     Args:
         x: `[b h w c]`.
@@ -82,13 +80,11 @@ def conv2d(x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: int = 0
         kh, kw = kernel.shape[:2]
         if kh == kw == 2 * padding + 1 and h * w <= _DENSE_POSITIONS:
             return _as_dense_layer(x, kernel, padding)
-        columns = w + 2 * padding - kw + 1
+        rows, columns = (side + 2 * padding - size + 1 for side, size in ((h, kh), (w, kw)))
         if c < _FEW_CHANNELS and kw % 2 == 1 and kw > 1 and columns > 1:
             return _by_pairs_of_columns(x, kernel, padding)
-        if c >= _FEW_CHANNELS and kw == 3 and columns >= _WINOGRAD_COLUMNS and x.dtype != jnp.bfloat16:
-            narrow = min(kernel.shape[2:]) >= _FEW_CHANNELS and max(kernel.shape[2:]) <= _NARROW_CHANNELS
-            if narrow and kh == 3 and h + 2 * padding > 3 and padding <= 2:
-                return _by_winograd_of_rows(x, kernel, padding)
+        square = kh == kw == 3 and padding <= 2
+        if c >= _FEW_CHANNELS and square and rows >= _WINOGRAD_ROWS and x.dtype != jnp.bfloat16:
             return _by_winograd(x, kernel, padding)
     return _by_patches(x, kernel, stride, padding)
 
@@ -107,70 +103,63 @@ def _by_patches(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> j
     return jnp.concatenate(slices, axis=-1) @ kernel.reshape(kh * kw * c, o)
 
 
-def _by_winograd(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
-    """F(t, 3) along the columns (Winograd 1980; Lavin and Gray 2016), slices along the rows.
-
-    Two neighbouring columns of outputs come from four products in place of six; of wide layers, where products
-    outweigh the sums around them, four columns from six in place of twelve. Squares of 2 x 2 or 4 x 4 outputs save
-    more products but cost more again in the sums and in the time to compile.
-    """
-    kh, _, c, o = kernel.shape
-    columns = x.shape[2] + 2 * padding - 2
-    tile = 4 if min(c, o) >= _WIDE_CHANNELS and columns % 4 == 0 else 2
-    x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding + -columns % tile), (0, 0)))
-    b, h, w, _ = x.shape
-    rows, tiles = h - kh + 1, (w - 2) // tile
-    of_inputs, of_kernel, of_products = _WINOGRAD[tile]
-    seen = [x[:, :, j : j + tile * (tiles - 1) + 1 : tile] for j in range(tile + 2)]
-    products = []
-    for input_weights, kernel_weights in zip(of_inputs, of_kernel, strict=True):
-        combined = _weighted_sum(input_weights, seen)
-        slices = jnp.concatenate([combined[:, i : i + rows] for i in range(kh)], axis=-1)
-        products.append(slices @ _weighted_sum(kernel_weights, [kernel[:, j] for j in range(3)]).reshape(kh * c, o))
-    outputs = jnp.stack([_weighted_sum(weights, products) for weights in of_products], axis=3)
-    return outputs.reshape(b, rows, tile * tiles, o)[:, :, :columns]
-
-
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _by_winograd_of_rows(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
-    """F(2, 3) along the rows, XLA's convolution along the columns: of narrow layers, where copies cost most.
+def _by_winograd(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
+    """Winograd's sums over the rows, XLA's convolution along the columns.
 
     On a CPU XLA computes a convolution along one axis on all cores at nearly the rate of a matrix product and without
     copied slices, but neither one along two axes nor a gradient. So the gradient of the images is taken as what it is,
     the convolution of the outputs' gradient with the turned kernel.
     """
-    _, _, c, o = kernel.shape
-    rows, columns = (side + 2 * padding - 2 for side in x.shape[1:3])
-    x = jnp.pad(x, ((0, 0), (padding, padding + rows % 2), (0, 0), (0, 0)))
-    b, h, w, _ = x.shape
-    pairs = (h - 2) // 2
-    of_inputs, of_kernel, of_products = _WINOGRAD[2]
-    seen = [x[:, i : i + 2 * pairs - 1 : 2] for i in range(4)]
-    products = []
-    for input_weights, kernel_weights in zip(of_inputs, of_kernel, strict=True):
-        combined = _weighted_sum(input_weights, seen).reshape(b * pairs, w, c)
-        weights = _weighted_sum(kernel_weights, [kernel[i] for i in range(3)])
-        products.append(
-            lax.conv_general_dilated(
-                combined, weights, (1,), ((padding, padding),), dimension_numbers=("NWC", "WIO", "NWC")
-            ).reshape(b, pairs, columns, o)
-        )
-    outputs = jnp.stack([_weighted_sum(weights, products) for weights in of_products], axis=2)
-    return outputs.reshape(b, 2 * pairs, columns, o)[:, :rows]
+    return _sums_over_rows(x, kernel, padding, _along_columns)
 
 
-def _of_rows_and_residuals(x: jax.Array, kernel: jax.Array, padding: int):
-    return _by_winograd_of_rows(x, kernel, padding), (x, kernel)
+def _with_residuals(x: jax.Array, kernel: jax.Array, padding: int):
+    return _by_winograd(x, kernel, padding), (x, kernel)
 
 
-def _gradients_of_rows(padding: int, residuals: tuple[jax.Array, jax.Array], gradient: jax.Array):
+def _gradients(padding: int, residuals: tuple[jax.Array, jax.Array], gradient: jax.Array):
     x, kernel = residuals
     turned = kernel[::-1, ::-1].swapaxes(2, 3)
-    of_kernel = jax.vjp(lambda k: _by_patches(x, k, 1, padding), kernel)[1]
-    return _by_winograd_of_rows(gradient, turned, 2 - padding), of_kernel(gradient)[0]
+    _, of_kernel = jax.vjp(lambda k: _sums_over_rows(x, k, padding, _along_columns_by_patches), kernel)
+    return _by_winograd(gradient, turned, 2 - padding), of_kernel(gradient)[0]
 
 
-_by_winograd_of_rows.defvjp(_of_rows_and_residuals, _gradients_of_rows)
+_by_winograd.defvjp(_with_residuals, _gradients)
+
+
+def _sums_over_rows(x: jax.Array, kernel: jax.Array, padding: int, along_columns: Callable[..., jax.Array]):
+    """F(2, 3) or F(4, 3) along the rows (Winograd 1980; Lavin and Gray 2016), `along_columns` along the columns.
+
+    Two neighbouring rows of outputs come from four convolutions along the columns in place of six, four rows from six
+    in place of twelve. Squares of 2 x 2 or 4 x 4 outputs save more products but cost more again in sums and copies.
+    """
+    _, _, c, o = kernel.shape
+    rows, columns = (side + 2 * padding - 2 for side in x.shape[1:3])
+    tile = min(_WINOGRAD, key=lambda tile: -(-rows // tile) * (tile + 2))
+    tiles = -(-rows // tile)
+    x = jnp.pad(x, ((0, 0), (padding, padding + -rows % tile), (0, 0), (0, 0)))
+    b, _, w, _ = x.shape
+    of_inputs, of_kernel, of_products = _WINOGRAD[tile]
+    seen = [x[:, i : i + tile * (tiles - 1) + 1 : tile] for i in range(tile + 2)]
+    products = []
+    for input_weights, kernel_weights in zip(of_inputs, of_kernel, strict=True):
+        combined = _weighted_sum(input_weights, seen).reshape(b * tiles, w, c)
+        weights = _weighted_sum(kernel_weights, [kernel[i] for i in range(3)])
+        products.append(along_columns(combined, weights, padding).reshape(b, tiles, columns, o))
+    outputs = jnp.stack([_weighted_sum(weights, products) for weights in of_products], axis=2)
+    return outputs.reshape(b, tiles * tile, columns, o)[:, :rows]
+
+
+def _along_columns(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
+    """`[n w c]` with a kernel `[3 c o]`."""
+    return lax.conv_general_dilated(x, kernel, (1,), ((padding, padding),), dimension_numbers=("NWC", "WIO", "NWC"))
+
+
+def _along_columns_by_patches(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
+    """The same as a matrix product, whose gradient of the kernel is one, too."""
+    x = jnp.pad(x, ((0, 0), (padding, padding), (0, 0)))
+    return _by_patches(x[:, None], kernel[None], 1, 0)[:, 0]
 
 
 def _weighted_sum(weights: tuple[int | float, ...], terms: list[jax.Array]) -> jax.Array:

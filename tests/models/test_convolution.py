@@ -14,11 +14,10 @@ from mi_jax.models.cost import matmul_flops
 CASES = [
     # height, width, channels, kernel, stride, padding
     *((8, 8, 8, 3, 1, 1), (7, 9, 8, 3, 1, 1), (6, 4, 9, 3, 1, 0), (5, 7, 8, 3, 1, 2)),  # Winograd, even and odd
-    *((8, 8, 16, 3, 1, 1), (7, 9, 16, 3, 1, 1), (6, 4, 16, 3, 1, 0), (5, 7, 16, 3, 1, 2)),  # along the rows
-    *((3, 6, 16, 3, 1, 0), (1, 6, 16, 3, 1, 1), (8, 8, 65, 3, 1, 1)),  # too few rows, or just too wide, for that
+    *((2, 6, 8, 3, 1, 1), (4, 1, 16, 3, 1, 1), (3, 5, 128, 3, 1, 1), (11, 4, 16, 3, 1, 0)),  # few rows or columns
+    *((3, 6, 16, 3, 1, 0), (1, 6, 16, 3, 1, 1), (6, 6, 8, 3, 1, 3)),  # too few rows, or too much padding, for that
     *((8, 8, 3, 3, 1, 1), (9, 7, 8, 3, 2, 1), (8, 8, 8, 3, 2, 1), (1, 5, 8, 3, 2, 1)),  # patches, stride 2
     *((8, 8, 5, 1, 1, 0), (9, 7, 5, 1, 2, 0), (11, 8, 3, 5, 1, 0), (8, 6, 3, 5, 2, 2)),  # kernels of 1 and 5
-    *((8, 8, 128, 3, 1, 1), (5, 4, 128, 3, 1, 1), (3, 6, 128, 3, 1, 1)),  # four columns of wide layers, or two
     *((5, 7, 3, 3, 1, 1), (5, 6, 1, 5, 1, 2), (6, 5, 2, 3, 1, 0), (3, 2, 3, 5, 1, 2)),  # pairs of columns
     *((2, 2, 8, 3, 1, 1), (1, 1, 8, 3, 1, 1), (1, 3, 8, 3, 1, 1), (4, 1, 4, 5, 1, 2)),  # as a dense layer
 ]
@@ -27,7 +26,7 @@ CASES = [
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "x".join(map(str, case)))
 def test_convolution_and_its_gradients_agree_with_xla(case, key):
     height, width, channels, size, stride, padding = case
-    features = channels if channels >= 128 else 10 if channels == 16 else 6
+    features = 10
     x = jax.random.normal(key, (2, height, width, channels))
     kernel = jax.random.normal(jax.random.fold_in(key, 1), (size, size, channels, features)) / (size * channels**0.5)
 
@@ -62,24 +61,25 @@ def test_a_cpu_never_gets_xlas_convolution_along_two_axes_and_an_accelerator_get
     assert "dot_general" not in trace()
 
 
-def test_a_narrow_layer_is_convolved_along_one_axis_and_so_is_its_gradient():
+def test_a_layer_is_convolved_along_one_axis_and_so_is_its_gradient():
     """In the compiled code, too: XLA is slow at any other arrangement of the axes and at turned kernels."""
     x, kernel = jnp.ones((2, 8, 8, 16)), jnp.ones((3, 3, 16, 32))
     gradient = jax.grad(lambda x, kernel: jnp.sin(convolution.conv2d(x, kernel, padding=1)).sum(), argnums=(0, 1))
     compiled = jax.jit(gradient).lower(x, kernel).compile().as_text()
     found = re.findall(r" convolution\(.*?window=\{(.*?)\}, dim_labels=(\S+?)[, ]", compiled)
-    assert found == [("size=3 pad=1_1", "b0f_0io->b0f")] * 8
+    assert found == [("size=3 pad=1_1", "b0f_0io->b0f")] * 12
 
 
-@pytest.mark.parametrize(("channels", "share"), [(8, 2 / 3), (72, 2 / 3), (128, 1 / 2)])
-def test_winograd_saves_products(channels, share):
-    x, kernel = jnp.ones((1, 8, 8, channels)), jnp.ones((3, 3, channels, channels))
+@pytest.mark.parametrize(("rows", "share"), [(2, 2 / 3), (6, 2 / 3), (7, 4 / 7), (8, 1 / 2)])
+def test_winograd_saves_products(rows, share):
+    channels = 16
+    x, kernel = jnp.ones((1, rows, 8, channels)), jnp.ones((3, 3, channels, channels))
 
     def products(method: convolution.Method) -> int:
         return matmul_flops(lambda x: convolution.conv2d(x, kernel, padding=1, method=method), x) // 2
 
-    assert products("patches") == 8 * 8 * channels * 9 * channels
-    assert products("products") == products("patches") * share
+    assert products("patches") == rows * 8 * channels * 9 * channels
+    assert products("products") == pytest.approx(products("patches") * share)
 
 
 def test_a_layer_of_few_channels_computes_two_columns_from_one_slice():
