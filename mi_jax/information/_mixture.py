@@ -117,11 +117,12 @@ def mixture_sums(
             g, *projected = _draw(jax.random.fold_in(key, c), a, centres, source, precision=precision)
             products = gram(products, a, a, pairs)
             ahead, behind = gram(ahead, g, a, pairs), gram(behind, g, a, pairs[:, ::-1])
-            terms = part if terms is None else jax.tree.map(jnp.add, terms, part)
-            noise = tuple(projected) if noise is None else jax.tree.map(jnp.add, noise, tuple(projected))
+            terms = part if terms is None else _tiles.accumulated(terms, part)
+            noise = tuple(projected) if noise is None else _tiles.accumulated(noise, tuple(projected))
         assert terms is not None
         padded = _tiles.cross_terms(terms, layout, rows=rows)
-        sums = sums + add(jnp.zeros_like(sums), products, ahead, behind, padded, noise, sorted_block, pairs, deviation)
+        part = add(jnp.zeros_like(sums), products, ahead, behind, padded, noise, sorted_block, pairs, deviation)
+        sums = _tiles.accumulated(sums, part)
     assert terms is not None
     sums = jnp.moveaxis(sums, 0, 3).reshape(*sums.shape[1:4], rows, blocks)
     return sums[..., np.argsort(layout.order), :], terms.norms.max()

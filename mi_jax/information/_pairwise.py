@@ -117,10 +117,9 @@ def pair_sums(
         for x in _tiles.chunks(t, width, dtype):
             a, _, part = _tiles.centre(x, layout, rows=tile * tiles, precision=precision)
             products = gram(products, a, a, pairs)
-            terms = part if terms is None else jax.tree.map(jnp.add, terms, part)
+            terms = part if terms is None else _tiles.accumulated(terms, part)
         assert terms is not None
-        sums = sums + add(
-            jnp.zeros_like(sums), products, *_tiles.cross_terms(terms, layout, rows=tile * tiles), pairs, inverse
-        )
+        padded = _tiles.cross_terms(terms, layout, rows=tile * tiles)
+        sums = _tiles.accumulated(sums, add(jnp.zeros_like(sums), products, *padded, pairs, inverse))
     assert terms is not None
     return _unsort(sums, terms, layout, np.argsort(np.asarray(layout.order)))

@@ -147,6 +147,12 @@ def centre(x: jax.Array, layout: Layout, *, rows: int, precision: Precision) -> 
     return jnp.pad(a, ((0, rows - x.shape[0]), (0, 0))), centres, terms
 
 
+@functools.partial(jax.jit, donate_argnums=0)
+def accumulated(sums: Any, part: Any) -> Any:
+    """Return two pytrees of one structure added leaf by leaf, in one compiled call for all leaves."""
+    return jax.tree.map(jnp.add, sums, part)
+
+
 @functools.lru_cache
 def gram_step(tile: int, precision: Precision, mesh: Mesh | None) -> Callable[..., jax.Array]:
     """Return the compiled step (products [p, tile, tile], a, b, pairs) -> products + a_i b_j^T for each tile pair."""

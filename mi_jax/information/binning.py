@@ -11,11 +11,11 @@ import numpy as np
 from scipy.special import gammaln, polygamma, psi
 
 from mi_jax.errors import InputError
-from mi_jax.information._input import Activations, as_activations, as_labels, check_finite
+from mi_jax.information._input import as_activations, as_labels, check_finite
 
 CORRECTIONS = ("none", "miller_madow", "nsb")
-_BLOCK = 256
-"""Rows that are quantised at a time, so that the float64 copy stays small."""
+_BLOCK_VALUES = 2**16
+"""Values that are quantised at a time, so that the float64 copy stays in a processor's cache."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +57,7 @@ def binning(
     """
     if correction not in CORRECTIONS:
         raise InputError(f"correction is {correction!r}: choose none, miller_madow or nsb.")
-    x = as_activations(t, layer)
+    x = np.asarray(as_activations(t, layer))
     check_finite(x, layer)
     origin, last = 0.0, np.inf
     if bins is not None:
@@ -83,17 +83,25 @@ def binning(
     return Binning(i_tx, i_ty, saturation, bool(saturation > 0.95), float(bin_size), len(x))
 
 
-def _cells(x: Activations, origin: float, bin_size: float | int, last: float) -> np.ndarray:
+def _cells(x: np.ndarray, origin: float, bin_size: float | int, last: float) -> np.ndarray:
     """Number the distinct rows of bins, counted from `origin` and at most `last`: int [n], equal where all bins agree.
 
-    Bins stay in float64, which holds every floor exactly; int64 would wrap around beyond 9e18.
+    A bin is computed in float64, which holds every floor exactly, and told from others in the narrowest type that
+    holds all of them: int64 would wrap around beyond 9e18.
     """
+    extremes = np.floor((np.asarray([x.min(), x.max()], np.float64) - origin) / bin_size)
+    kind = next((k for k in (np.int8, np.int16, np.int32) if np.abs(extremes).max() <= np.iinfo(k).max), np.float64)
     seen: dict[bytes, int] = {}
     numbers = np.empty(len(x), np.int64)
-    for begin in range(0, len(x), _BLOCK):
-        block = np.floor((np.asarray(x[begin : begin + _BLOCK], np.float64) - origin) / bin_size)
-        block = np.minimum(block, last) + 0.0  # -0.0 has bytes of its own
-        for row, q in enumerate(block, begin):
+    rows = max(1, _BLOCK_VALUES // x.shape[1])
+    for begin in range(0, len(x), rows):
+        block = x[begin : begin + rows].astype(np.float64)
+        block -= origin
+        block /= bin_size
+        np.floor(block, out=block)
+        np.minimum(block, last, out=block)
+        block += 0.0  # -0.0 has bytes of its own
+        for row, q in enumerate(block.astype(kind), begin):
             numbers[row] = seen.setdefault(q.tobytes(), len(seen))
     return numbers
 

@@ -23,8 +23,8 @@ def evaluate(network: Network, variables: Variables, images: Any, labels: Any) -
         labels: int `[n]`.
     """
     logits = predictions(network, variables, images)
-    losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(labels))
-    return float(jnp.mean(losses)), float(np.mean(np.argmax(np.asarray(logits), -1) == np.asarray(labels)))
+    correct = np.argmax(np.asarray(logits), -1) == np.asarray(labels)
+    return float(_mean_loss(logits, jnp.asarray(labels))), float(np.mean(correct))
 
 
 def predictions(network: Network, variables: Variables, images: Any) -> jax.Array:
@@ -35,3 +35,8 @@ def predictions(network: Network, variables: Variables, images: Any) -> jax.Arra
 @functools.partial(jax.jit, static_argnums=0)
 def _logits(network: Network, variables: Variables, images: jax.Array) -> jax.Array:
     return network.logits(variables, images)
+
+
+@jax.jit
+def _mean_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    return jnp.mean(optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels))
