@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -100,7 +101,10 @@ def _number(flag: str, value: str) -> str:
 
 @contextmanager
 def leaving_cleanly() -> Iterator[None]:
-    """Turns bad input into one sentence and status 2, and Ctrl-C into status 130; other errors keep their traceback."""
+    """Turns bad input into one sentence and status 2, and Ctrl-C into status 130; other errors keep their traceback.
+
+    Where whoever reads the output leaves before its end, as `| head` does, the status is 1 and nothing is said.
+    """
     try:
         yield
     except InputError as error:
@@ -109,3 +113,6 @@ def leaving_cleanly() -> Iterator[None]:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's last flush fails again
+        sys.exit(1)

@@ -203,3 +203,13 @@ def test_help_explains_every_option():
     # An option without a text shows nothing but its default.
     described = answer.stdout.split("--attack.eps")[1].split("--attack.steps")[0]
     assert "pixel" in described
+
+
+def test_a_reader_that_leaves_early_is_no_error():
+    command = [sys.executable, str(ROOT / "experiments" / "run.py"), "--help"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
+        assert program.stdout
+        assert program.stderr
+        program.stdout.close()
+        assert program.stderr.read() == ""
+        assert program.wait(timeout=120) == 1
