@@ -233,7 +233,7 @@ class _Evaluation:
         targets = np.zeros(len(image), self.labels.dtype)
         if aims:
             ranked = np.asarray(ranked_targets(jnp.asarray(self.clean), jnp.asarray(self.labels), aims))
-            targets = ranked[image, fold % aims].astype(self.labels.dtype)
+            targets = ranked[image, fold % aims]
         rows = Rows(*(jnp.asarray(a) for a in (self.images[image], self.labels[image], targets, fold // max(1, aims))))
         size = max(self.model.rows, _power_of_two(len(image)))
         filled = np.resize(image, size), np.resize(fold, size)

@@ -23,7 +23,7 @@ def known(*arrays: Any) -> bool:
 
 
 def check_batch(x: Any, y: Any) -> tuple[Images, Labels]:
-    """Images [b h w c] float in [0, 1] and labels [b] int, as JAX arrays. Raises `InputError`."""
+    """Images [b h w c] float in [0, 1] and labels [b], int32 whatever they were, as JAX arrays. Raises `InputError`."""
     for name, value in (("Images", x), ("Labels", y)):
         if not hasattr(value, "dtype"):
             raise InputError(f"{name} must be an array, not {type(value).__name__}; convert them with np.asarray.")
@@ -42,7 +42,7 @@ def check_batch(x: Any, y: Any) -> tuple[Images, Labels]:
         low, high = float(np.min(x)), float(np.max(x))
         if not (low >= 0 and high <= 1):
             raise InputError(f"Images must lie in [0, 1]; they reach from {low:g} to {high:g}: normalise in the model.")
-    return jnp.asarray(x), jnp.asarray(y)
+    return jnp.asarray(x), jnp.asarray(y, jnp.int32)
 
 
 def check_model(logits_fn: Any) -> None:
@@ -94,14 +94,19 @@ def check_logits(logits: Logits, labels: Labels) -> None:
     bad = np.count_nonzero(np.isnan(values).any(axis=1))
     if bad:
         raise InputError(f"The model gives NaN logits for {bad} of {len(values)} images; an attack needs numbers.")
-    if classes.min() < 0 or classes.max() >= values.shape[1]:
-        raise InputError(
-            f"Labels must lie in 0..{values.shape[1] - 1}, the model's classes; "
-            f"they reach from {classes.min()} to {classes.max()}."
-        )
+    check_classes("Labels", classes, values.shape[1])
     if looks_like_probabilities(values):
         raise InputError(
             "logits_fn returns probabilities (rows in [0, 1] that sum to 1), which hide gradients; return the logits."
+        )
+
+
+def check_classes(name: str, classes: Any, count: int) -> None:
+    """Refuse labels or targets that are no class of the model, where values are known. Raises `InputError`."""
+    if known(classes) and (np.min(classes) < 0 or np.max(classes) >= count):
+        raise InputError(
+            f"{name} must lie in 0..{count - 1}, the model's classes; "
+            f"they reach from {np.min(classes)} to {np.max(classes)}."
         )
 
 
@@ -113,8 +118,9 @@ def looks_like_probabilities(logits: np.ndarray) -> bool:
 def check_eps(eps: Any, norm: str, *, least: str = "zero") -> None:
     """Refuse an eps that is negative, not finite or wider than the pixel range. Raises `InputError`.
 
-    With `least="positive"` zero is refused too.
+    With `least="positive"` zero is refused too, and always an array: one radius is that of all images.
     """
+    check_number("eps", eps)
     if not known(eps):
         return
     value = float(np.min(eps)), float(np.max(eps))
@@ -124,6 +130,25 @@ def check_eps(eps: Any, norm: str, *, least: str = "zero") -> None:
         raise InputError(f"eps must be at most 1 for linf, since pixels lie in [0, 1]; got {eps!r} (8/255 is usual).")
     if least == "positive" and value[0] == 0:
         raise InputError("eps must be positive for this attack; with eps = 0 evaluate the clean images instead.")
+
+
+def check_number(name: str, value: Any) -> None:
+    """Refuse what is no single number; a traced or vmapped one is. Raises `InputError`."""
+    if isinstance(value, str) or np.ndim(value) != 0:
+        raise InputError(f"{name} must be one number in pixel units of [0, 1], such as 8/255; got {value!r}.")
+
+
+def check_step(step_size: Any) -> None:
+    """Refuse a step that is no number, negative or not finite. Raises `InputError`."""
+    check_number("step_size", step_size)
+    if known(step_size) and not 0 <= float(step_size) < math.inf:
+        raise InputError(f"step_size must be a finite number >= 0 in pixel units of [0, 1]; got {step_size!r}.")
+
+
+def check_key(key: Any) -> None:
+    """Refuse a missing random key. Raises `InputError`."""
+    if key is None:
+        raise InputError("This attack draws random numbers; give key=jax.random.key(0).")
 
 
 def check_count(name: str, value: int, least: int) -> None:

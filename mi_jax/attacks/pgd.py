@@ -13,7 +13,16 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mi_jax.attacks.inputs import check_batch, check_count, check_eps, check_logits, check_model, logits_of
+from mi_jax.attacks.inputs import (
+    check_batch,
+    check_classes,
+    check_count,
+    check_eps,
+    check_logits,
+    check_model,
+    check_step,
+    logits_of,
+)
 from mi_jax.attacks.losses import Loss, check_loss, loss_of
 from mi_jax.attacks.norms import Norm, StartLaw, check_norm, length, project_image, random_perturbation, steepest
 from mi_jax.attacks.results import AttackResult
@@ -162,6 +171,8 @@ def pgd(
     check_model(logits_fn)
     if eps is not None:
         check_eps(eps, config.norm)
+    if step_size is not None:
+        check_step(step_size)
     if targets is not None:
         targets = check_batch(x, targets)[1]
     if start is not None:
@@ -181,6 +192,8 @@ def pgd(
             start = _first_point(start, key, config, radius, None)
     result = _run(logits_fn, shape_of_attack, folds, variables, images, labels, targets, start, radius, stride)
     check_logits(result.logits, labels)
+    if targets is not None:
+        check_classes("Targets", targets, result.logits.shape[1])
     return result
 
 

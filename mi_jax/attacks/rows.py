@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mi_jax.attacks.inputs import accepts, check_batch, check_eps, check_logits, check_model, logits_of
+from mi_jax.attacks.inputs import accepts, check_batch, check_eps, check_key, check_logits, check_model, logits_of
 from mi_jax.attacks.losses import at, best_other
 from mi_jax.attacks.norms import length
 from mi_jax.attacks.randomness import Bits, row_bits, row_keys
@@ -63,7 +63,12 @@ def folds(config: Any) -> int:
 
 
 def ranked_targets(logits: jax.Array, labels: Labels, count: int) -> jax.Array:
-    """The `count` highest classes other than the label [b, count], best first."""
+    """The `count` highest classes other than the label [b, count], best first. Raises `InputError` for too many."""
+    if count >= logits.shape[1]:
+        raise InputError(
+            f"targets is {count}, but a model of {logits.shape[1]} classes has {logits.shape[1] - 1} wrong ones; "
+            "take fewer."
+        )
     own = jnp.arange(logits.shape[1]) == labels[:, None]
     return jax.lax.top_k(jnp.where(own, -jnp.inf, logits), count)[1]
 
@@ -93,6 +98,7 @@ def run(
     """
     images, labels = check_batch(x, y)
     check_model(logits_fn)
+    check_key(key)
     radius = config.eps if eps is None else eps
     check_eps(radius, config.norm, least="positive")
     random = getattr(config, "eot_draws", 1) > 1 or not accepts(logits_fn, 2)
@@ -114,7 +120,7 @@ def _run(procedure: Procedure, config, logits_fn, random, variables, images, lab
     evaluate = evaluator(logits_fn, variables, jax.random.fold_in(key, 2**31) if random else None)
     targets = jnp.zeros((count, 1), labels.dtype)
     if getattr(config, "targets", 0):
-        targets = ranked_targets(evaluate(images, 0), labels, config.targets).astype(labels.dtype)
+        targets = ranked_targets(evaluate(images, 0), labels, config.targets)
     rows = Rows(
         jnp.repeat(images, width, axis=0),
         jnp.repeat(labels, width),

@@ -226,9 +226,38 @@ def test_bad_images_labels_and_models_are_named(linear_model, batch):
         "NaN logits for 9 of 9": lambda: attack(f=lambda v, i: logits_fn(v, i) * jnp.nan),
         "at least 3 classes": lambda: attack(f=lambda v, i: logits_fn(v, i)[:, :2], labels=y % 2, loss="dlr"),
         "must return logits of shape": lambda: attack(f=lambda v, i: logits_fn(v, i)[0]),
+        "eps must be one number": lambda: pgd(
+            logits_fn, variables, x, y, jax.random.key(0), config=PGD(), eps=np.array([0.1, 0.2, 0.3])
+        ),
+        "step_size must be a finite": lambda: pgd(
+            logits_fn, variables, x, y, jax.random.key(0), config=PGD(), step_size=-0.01
+        ),
+        r"Targets must lie in 0\.\.4": lambda: pgd(
+            logits_fn, variables, x, y, jax.random.key(0), config=PGD(), targets=y + 4
+        ),
+        "targets is 5, but a model of 5 classes has 4": lambda: mj.attacks.apgd(
+            logits_fn, variables, x, y, jax.random.key(0), config=mj.attacks.APGD(steps=1, targets=5)
+        ),
+        "give key=": lambda: mj.attacks.inputs.check_key(None),
         "needs a key": lambda: pgd(logits_fn, variables, x, y, config=PGD()),
         "must be a function": lambda: mj.attacks.inputs.check_model("model"),
         "must be an array": lambda: mj.attacks.inputs.check_batch([[0.5]], y),
     }.items():
         with pytest.raises(InputError, match=expected):
             call()
+
+
+def test_labels_of_a_narrow_type_do_not_narrow_the_targets():
+    """A model of 300 classes: the second and third highest are beyond what uint8 labels can hold."""
+    x, y = jnp.full((2, 2, 2, 1), 0.5), np.array([3, 4], np.uint8)
+
+    def model(bias, images):
+        return jnp.sum(images, axis=(1, 2, 3))[:, None] + bias
+
+    bias = jnp.zeros(300).at[290].set(2.0).at[280].set(1.0)
+    config = mj.attacks.FAB(eps=0.1, steps=1, targets=2)
+    wide, narrow = (
+        mj.attacks.fab(model, bias, x, labels, jax.random.key(0), config=config) for labels in (y.astype(np.int32), y)
+    )
+    np.testing.assert_array_equal(narrow.images, wide.images)
+    assert mj.attacks.inputs.check_batch(x, y)[1].dtype == jnp.int32

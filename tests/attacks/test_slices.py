@@ -51,4 +51,4 @@ def test_an_attack_on_many_rows_is_that_on_all_at_once(linear_model, monkeypatch
     sliced = result()
     monkeypatch.setattr(slices, "ROWS_ON_CPU", 10_000)
     for part, whole in zip(jax.tree.leaves(sliced), jax.tree.leaves(result()), strict=True):
-        np.testing.assert_allclose(part, whole, atol=1e-6)
+        np.testing.assert_allclose(part, whole, rtol=1e-6, atol=1e-6)
