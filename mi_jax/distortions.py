@@ -81,6 +81,8 @@ def permute_patches(x: ArrayLike, permutations: ArrayLike) -> Images:
             f"permute_patches needs one permutation of k x k patches for each of {len(images)} images; got the "
             f"shape {order.shape}."
         )
+    if not isinstance(order, Tracer) and not np.array_equal(np.sort(order, axis=1), [range(k * k)] * len(order)):
+        raise InputError(f"permute_patches needs each row to hold every number from 0 to {k * k - 1} once.")
     _check_divides(images, k)
     count, height, width, channels = images.shape
     patches = images.reshape(count, k, height // k, k, width // k, channels).transpose(0, 1, 3, 2, 4, 5)
@@ -218,7 +220,8 @@ def _radius(images: Any) -> np.ndarray:
 
 
 def _filtered(images: Any, passes: Any) -> Any:
-    spectrum = jnp.fft.rfft2(images, axes=(1, 2)) * passes[None, :, :, None]
+    wide = images.astype(jnp.promote_types(images.dtype, jnp.float32))  # there is no transform of half precision
+    spectrum = jnp.fft.rfft2(wide, axes=(1, 2)) * passes[None, :, :, None]
     return jnp.fft.irfft2(spectrum, s=images.shape[1:3], axes=(1, 2)).astype(images.dtype)
 
 

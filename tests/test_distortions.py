@@ -134,6 +134,14 @@ def test_frequency_bands_agree_with_a_float64_transform(cutoff):
     np.testing.assert_allclose(d.high_pass(NARROW, cutoff), high, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["low_pass", "high_pass"])
+def test_bands_of_half_precision_images_are_those_of_the_wide_ones(name):
+    band, half = getattr(d, name), jnp.asarray(IMAGES, jnp.bfloat16)
+    found = band(half, 3.0)
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(found, band(half.astype(jnp.float32), 3.0).astype(jnp.bfloat16))
+
+
 def test_a_wave_passes_below_its_frequency_and_not_above():
     wave = 0.5 + 0.3 * np.cos(2 * np.pi * 3 * np.arange(32) / 32)  # 3 cycles per image
     image = np.broadcast_to(wave[None, :, None, None], (1, 32, 32, 1)).astype(np.float32)
@@ -224,6 +232,7 @@ def test_what_is_no_image_in_range_is_refused_by_name(name):
         (lambda x, key: d.saturate(x, 0.0), "saturate needs p above 0"),
         (lambda x, key: d.patch_shuffle(x, 3, key), "12 x 8 cannot be cut into 3 x 3 equal patches; k may be 1, 2, 4"),
         (lambda x, key: d.patch_shuffle(x, 0, key), "k may be 1, 2, 4"),
+        (lambda x, key: d.permute_patches(x, np.zeros((5, 4), int)), r"every number from 0 to 3 once"),
         (lambda x, key: d.permute_patches(x, np.zeros((5, 3), int)), r"one permutation of k x k patches for each of 5"),
         (lambda x, key: d.low_pass(x, -1.0), "low_pass cutoff must not be negative"),
         (lambda x, key: d.high_pass(x, -1.0), "high_pass cutoff must not be negative"),

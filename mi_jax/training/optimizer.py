@@ -42,6 +42,9 @@ class Optimizer:
     warmup: float = 0.2
 
     def __post_init__(self):
+        for name, known in (("name", ("sgd", "adam")), ("schedule", ("constant", "multistep", "cosine", "triangle"))):
+            if getattr(self, name) not in known:
+                raise InputError(f"optimizer.{name} is {getattr(self, name)!r}; choose from {', '.join(known)}.")
         for name, low, high in (("momentum", 0, 1), ("weight_decay", 0, math.inf), ("decay", 0, 1), ("warmup", 0, 1)):
             value = getattr(self, name)
             if not (low <= value <= high) or math.isinf(value):
@@ -55,7 +58,9 @@ class Optimizer:
 
 
 def learning_rate(config: Optimizer, *, epochs: int, steps_per_epoch: int) -> optax.Schedule:
-    """The learning rate as a function of the update count; milestones fall on epoch boundaries.
+    """The learning rate as a function of the update count.
+
+    Milestones fall on the nearest epoch boundary, none before the first epoch is done.
 
     Examples:
         >>> rate = learning_rate(Optimizer(), epochs=4, steps_per_epoch=10)
@@ -71,7 +76,10 @@ def learning_rate(config: Optimizer, *, epochs: int, steps_per_epoch: int) -> op
         rise, fall = optax.linear_schedule(0.0, peak, top), optax.linear_schedule(peak, 0.0, total - top)
         return optax.join_schedules([rise, fall], [top]) if top else fall
     if config.schedule == "multistep":
-        boundaries = {round(m * epochs) * steps_per_epoch: config.decay for m in config.milestones}
+        boundaries: dict[int, float] = {}
+        for milestone in config.milestones:
+            step = max(1, round(milestone * epochs)) * steps_per_epoch
+            boundaries[step] = boundaries.get(step, 1.0) * config.decay
         return optax.piecewise_constant_schedule(peak, boundaries)
     return optax.constant_schedule(peak)
 

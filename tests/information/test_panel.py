@@ -133,6 +133,17 @@ def test_ksg_equals_the_dense_reference(k):
     assert ksg(x, y, k=k).value == pytest.approx(GOLDEN["ksg"][str(k)], abs=1e-12)
 
 
+@pytest.mark.parametrize("scale", [1e-4, 1e4])
+def test_neighbours_do_not_depend_on_units_once_both_are_standardised(scale, key):
+    x, y = reference.ksg_pair()
+    assert ksg(scale * x, y).value < 0.01, "the maximum norm sees one of the two alone"
+    assert ksg(scale * x, y, standardise=True).value == pytest.approx(ksg(x, y, standardise=True).value, abs=1e-9)
+    many = 0.3 * np.random.default_rng(3).standard_normal((1000, 4)) + x
+    value = sliced(many, y, key=key, slices=4).value
+    assert value > 0.1
+    assert sliced(scale * many, y, key=key, slices=4).value == pytest.approx(value, abs=1e-9)
+
+
 def test_label_form_of_ksg_agrees_with_scikit_learn(classes):
     x, y = classes
     want = mutual_info_classif(x[:, :1].astype(np.float64), y, n_neighbors=3, random_state=0)[0]

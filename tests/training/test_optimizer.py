@@ -1,6 +1,7 @@
 """The optimizer: schedules that count in epochs, decay of kernels alone, and the update rule of PyTorch's SGD."""
 
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import optax
 import pytest
@@ -17,6 +18,11 @@ def rates(config: Optimizer, steps, *, epochs=10, steps_per_epoch=7):
 def test_multistep_drops_at_epoch_boundaries_not_at_batches():
     found = rates(Optimizer(learning_rate=0.1, milestones=(0.5, 0.8)), [0, 34, 35, 55, 56, 69])
     np.testing.assert_allclose(found, [0.1, 0.1, 0.01, 0.01, 0.001, 0.001], rtol=1e-6)
+
+
+def test_short_trainings_decay_at_every_milestone_and_never_before_the_first_update():
+    np.testing.assert_allclose(rates(Optimizer(), [0, 6], epochs=1), [0.1, 0.1], rtol=1e-6)
+    np.testing.assert_allclose(rates(Optimizer(), [0, 13, 14, 20], epochs=3), [0.1, 0.1, 0.001, 0.001], rtol=1e-6)
 
 
 def test_cosine_and_triangle_have_their_closed_form():
@@ -60,11 +66,14 @@ def test_weight_decay_spares_biases_and_normalisation(name):
     [
         ({"learning_rate": 0.0}, "learning-rate is 0.0; it must be positive"),
         ({"momentum": 1.5}, "momentum is 1.5"),
+        ({"name": "adamw"}, "optimizer.name is 'adamw'; choose from sgd, adam"),
+        ({"schedule": "cosin"}, "optimizer.schedule is 'cosin'; choose from constant, multistep"),
         ({"weight_decay": -1.0}, "weight_decay is -1.0"),
         ({"milestones": (0.8, 0.5)}, "rising fractions"),
         ({"milestones": (0.5, 1.5)}, "rising fractions"),
     ],
 )
-def test_values_out_of_range_are_named(fields, sentence):
+def test_values_out_of_range_are_named(fields, sentence, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # it would refuse an unknown name before we do
     with pytest.raises(InputError, match=sentence):
         Optimizer(**fields)

@@ -71,6 +71,12 @@ def _reduce(x: Any, components: int, name: str) -> np.ndarray:
     return PCA(min(components, len(x)), svd_solver="randomized", random_state=0).fit_transform(x)
 
 
+def _standard(x: np.ndarray) -> np.ndarray:
+    """Rows in units in which a coordinate's variance is 1 on average; constant rows stay."""
+    variance = x.var(axis=0).mean()
+    return x / np.sqrt(variance) if variance > 0 else x
+
+
 def _information(x: np.ndarray, other: np.ndarray, k: int) -> float:
     """Of rows from `_reduce` with other such rows or labels; a constant tells nothing, whatever ties the other has."""
     if not x.any() or not (other.ndim == 1 or other.any()):
@@ -91,13 +97,16 @@ def ksg(
     key: jax.Array | None = None,
     k: int = 3,
     components: int = 10,
+    standardise: bool = False,
     num_classes: int | None = None,
 ) -> Estimate:
     """Return the nearest-neighbour estimate of I(T; other) in nats, after PCA to at most `components` dimensions.
 
     t: [n, ...]; other: float [n, ...] (KSG-1, maximum norm) or int labels [n] (Ross 2014); rows that k others or more
-    equal are counted as Gao et al. 2017 do. Raises InputError for what `kde` refuses, for k outside 1..n-1, and where
-    no class has two rows.
+    equal are counted as Gao et al. 2017 do. Information does not depend on units, but the maximum norm over T and
+    `other` together does: `standardise` brings each to a mean variance of 1 first, which the estimate needs where
+    their scales are far apart (it tends to 0 there) and which labels do without. Raises InputError for what `kde`
+    refuses, for k outside 1..n-1, and where no class has two rows.
     """
     x = _reduce(t, components, "t")
     _check(k, len(x))
@@ -105,7 +114,10 @@ def ksg(
         z, _ = as_labels(other, len(x), num_classes)
     else:
         z = _reduce(other, components, "other")
-    return Estimate("ksg", _information(x, z, k), None, "value", len(x), {"k": k, "components": components})
+    if standardise:
+        x, z = _standard(x), z if z.ndim == 1 else _standard(z)
+    settings = {"k": k, "components": components, "standardise": standardise}
+    return Estimate("ksg", _information(x, z, k), None, "value", len(x), settings)
 
 
 @register("sliced", targets=("label", "continuous"))
@@ -132,7 +144,7 @@ def sliced(
     values = []
     for _ in range(slices):
         u = rng.standard_normal((x.shape[1], 1))
-        v = z if labelled else z @ rng.standard_normal((z.shape[1], 1))
-        values.append(_information(x @ u / np.linalg.norm(u), v, k))
+        v = z if labelled else _standard(z @ rng.standard_normal((z.shape[1], 1)))
+        values.append(_information(_standard(x @ u), v, k))
     stderr = float(np.std(values, ddof=1) / np.sqrt(slices)) if slices > 1 else None
     return Estimate("sliced", float(np.mean(values)), stderr, "heuristic", len(x), {"slices": slices, "k": k})
