@@ -20,7 +20,7 @@ from mi_jax.run_config import RunConfig, preset
 C = TypeVar("C")
 EXIT_BAD_INPUT = 2
 _PIXEL_FLAG = re.compile(r"--(?:[\w-]+\.)?(?:eps|step-size|noise)")
-_FRACTION = re.compile(r"(\d+(?:\.\d+)?)/([1-9]\d*)")
+_FRACTION = re.compile(r"(-?\d+(?:\.\d+)?)/([1-9]\d*)")
 
 
 @dataclass(frozen=True)

@@ -140,6 +140,10 @@ class RunConfig:
             flag, value = name.replace("_", "-"), getattr(self, name)
             if not 0 <= value < 1:
                 raise InputError(f"{flag} is {value}; it must be 0 for none, or below 1, such as {usual}.")
+        if self.attack.eps == 0 and "fast" in self.trainings:
+            raise InputError(
+                "attack.eps is 0, of which the one step of fast adversarial training is a part; leave it out."
+            )
         if self.attack.eps == 0 and self.evaluation.checks:
             raise InputError("attack.eps is 0, at which there is nothing to check; set evaluation.checks to 0.")
         _ = self.adversary  # refuses what is out of range

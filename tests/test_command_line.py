@@ -205,6 +205,13 @@ def test_help_explains_every_option():
     assert "pixel" in described
 
 
+def test_a_negative_fraction_is_refused_as_a_number(capsys):
+    with pytest.raises(SystemExit) as left:
+        command_line.parse_run(["--attack.eps=-8/255"])
+    assert left.value.code == 2
+    assert "eps must be a finite number >= 0" in capsys.readouterr().err
+
+
 def test_a_reader_that_leaves_early_is_no_error():
     command = [sys.executable, str(ROOT / "experiments" / "run.py"), "--help"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:

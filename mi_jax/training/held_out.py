@@ -52,7 +52,8 @@ def held_out_rows(labels: np.ndarray, share: float) -> np.ndarray:
     rows = np.sort(np.concatenate([rows[: round(share * len(rows))] for rows in members]))
     if not 2 <= len(rows) <= len(labels) - 2:
         raise InputError(
-            f"held-out is {share!r}, which holds out {len(rows)} of {len(labels)} images; take another share."
+            f"held-out is {share!r}, which holds out {len(rows)} of {len(labels)} images; take another share, or 0 for "
+            "none."
         )
     return rows
 
