@@ -415,3 +415,17 @@ def test_what_a_notebook_asks_for_wrongly_is_named(finished_run, tmp_path):
     for path in (tmp_path, tmp_path / "file"):
         with pytest.raises(InputError, match="is not a run directory"):
             mj.checkpoints.restore(path, training="nt")
+
+
+def test_a_network_that_has_diverged_is_named_with_what_to_do(small_config, tmp_path, quiet):
+    wild = dataclasses.replace(small_config.optimizer, learning_rate=1e30)
+    config = dataclasses.replace(small_config, training="nt", seeds=1, optimizer=wild)
+    with pytest.raises(
+        InputError, match=r"Training nt diverged: the loss of seed 0 .*; lower --optimizer.learning-rate"
+    ):
+        experiment.run(config, run_dir=tmp_path / "run", reporter=quiet)
+
+
+def test_a_study_of_no_image_is_refused(finished_run, quiet):
+    with pytest.raises(InputError, match="samples is 0"):
+        experiment.study("geometry", run_dir=finished_run, samples=0, reporter=quiet)

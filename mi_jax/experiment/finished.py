@@ -11,6 +11,7 @@ import numpy as np
 
 from mi_jax import studies
 from mi_jax.attacks import EvaluationState, Progress
+from mi_jax.experiment.probe import probe
 from mi_jax.experiment.setup import Setup
 from mi_jax.progress import Status
 from mi_jax.report import examples
@@ -28,7 +29,11 @@ _SAVE_SECONDS = 60.0
 
 
 def judge(setup: Setup, seed: int) -> None:
-    """Records how every finished network of a seed stands under strong attacks, made on it and on the others."""
+    """Records how every finished network of a seed stands under strong attacks, made on it and on the others.
+
+    And what its layers tell, where it is the best of epochs between the probed ones: all that is said of a finished
+    network is then said of the same one.
+    """
     records.truncate(setup.directory.path, setup.directory.records_bytes)
     test, judged = setup.dataset.test, setup.config.evaluation
     images, labels = fixed_sample(test.images, test.labels, judged.samples)
@@ -41,6 +46,8 @@ def judge(setup: Setup, seed: int) -> None:
             setup.network, variables, images, labels, key, attack=setup.config.final_attack
         )
         rows += _autoattack(setup, training, seed, variables, key)
+        if step not in setup.probed_steps:
+            rows += probe(setup, seed, variables)
         setup.append(trainer, step, rows, seed=seed)
     for target, (trainer, variables, step) in finished.items():
         rows = [

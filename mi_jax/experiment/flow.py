@@ -99,6 +99,8 @@ def study(
         Interrupted: when `stop_asked` said so; the study then counts as not done.
     """
     studies.find(name)
+    if samples < 1:
+        raise InputError(f"samples is {samples}; a study looks at 1 test image or more.")
     config = configs.from_dict(RunConfig, read_json(run_dir / "config.json"), where=str(run_dir / "config.json"))
     network, dataset = _prepare(config, data_dir)
     (chosen,) = studies.find_for(dataset, name)

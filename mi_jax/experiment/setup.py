@@ -117,9 +117,13 @@ class Setup:
 
     def store(self, training: str, seed: int, *, keep: Sequence[int] = ()) -> Checkpoints:
         """The checkpoints of one training and seed; probed epochs and the steps to `keep` outlive newer ones."""
-        per_epoch = self.trainer(training, (seed,)).steps_per_epoch
-        probed = [epoch * per_epoch for epoch in self.probe_epochs]
-        return Checkpoints(self.directory.checkpoints(training, seed), keep=[*probed, *keep])
+        return Checkpoints(self.directory.checkpoints(training, seed), keep=[*self.probed_steps, *keep])
+
+    @property
+    def probed_steps(self) -> list[int]:
+        """The steps at which information is measured through training, the same for all trainings."""
+        per_epoch = self.trainer(self.config.trainings[0], (0,)).steps_per_epoch
+        return [epoch * per_epoch for epoch in self.probe_epochs]
 
     def finished(self, training: str, seed: int) -> tuple[Trainer, Variables, int]:
         """The network that stands for a training, and its step: the best one if images were held out, else the last."""
@@ -146,8 +150,7 @@ class Setup:
 
     def measured_steps(self, training: str, seed: int) -> list[int]:
         """The steps at which information was measured and the finished one, oldest first; a stopped one has fewer."""
-        per_epoch = self.trainer(training, (seed,)).steps_per_epoch
-        wanted = {epoch * per_epoch for epoch in self.probe_epochs} | {self.finished_step(training, seed)}
+        wanted = {*self.probed_steps, self.finished_step(training, seed)}
         store = self.store(training, seed)
         steps = [step for step in store.steps() if step in wanted]
         store.close()

@@ -9,13 +9,12 @@ from mi_jax import config as configs
 from mi_jax import parallel
 from mi_jax.errors import InputError
 from mi_jax.experiment import early_stopping
+from mi_jax.experiment.probe import probe
 from mi_jax.experiment.saved_state import restored, to_save
 from mi_jax.experiment.setup import Setup
 from mi_jax.storage import records
 from mi_jax.storage.checkpoints import Checkpoints, restore_together
 from mi_jax.storage.records import Record
-from mi_jax.studies.information_plane import information_plane
-from mi_jax.studies.robustness import adversarial_twins, describe, performance
 from mi_jax.training import OBJECTIVES, Diverged, Interrupted, Moment, Watch, fit
 
 _SAVE_SECONDS = 30.0
@@ -170,32 +169,18 @@ class Training:
     # Measuring
 
     def _probe(self, state: Any, step: int, *, information: bool = True) -> None:
-        """Records accuracy on the fixed sample, and if wanted its twins and what every layer tells of both."""
-        setup, network = self.setup, self.setup.network
-        images, labels = setup.sample
         for seed, member in self.trainer.members(state):
-            variables = self.trainer.evaluated(member)
-            rows = performance(network, variables, images, labels, inputs="clean")
-            if information:
-                attack, probe = setup.config.attack, setup.config.probe
-                twins = adversarial_twins(network, variables, images, labels, attack=attack)
-                under_attack = performance(
-                    network, variables, twins, labels, inputs="adversarial", note=describe(attack)
-                )
-                setup.robust_accuracy = under_attack[-1].value
-                rows += under_attack
-                rulers = setup.rulers(seed)
-                rows += information_plane(network, variables, images, twins, labels, rulers=rulers, config=probe)
-            setup.append(self.trainer, step, rows, seed=seed)
+            rows = probe(self.setup, seed, self.trainer.evaluated(member), information=information)
+            self.setup.append(self.trainer, step, rows, seed=seed)
 
     def _record_epoch(self, moment: Moment) -> None:
-        """Loss and accuracy on the images trained on."""
+        """Cross-entropy and accuracy on the images trained on."""
         trainer = self.trainer
         inputs = OBJECTIVES[trainer.objective].inputs
         n = trainer.steps_per_epoch * trainer.batch_size
         common = {"inputs": inputs, "subset": "train", "n": n, "note": "mean over the epoch's updates"}
         rows = []
-        for seed, loss, accuracy in zip(trainer.seeds, moment.loss, moment.accuracy, strict=True):
+        for seed, loss, accuracy in zip(trainer.seeds, moment.cross_entropy, moment.accuracy, strict=True):
             rows.append(Record(quantity="loss", value=loss, unit="nats", seed=seed, **common))
             rows.append(Record(quantity="accuracy", value=accuracy, unit="1", seed=seed, **common))
         self.setup.append(trainer, moment.step, rows)

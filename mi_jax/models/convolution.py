@@ -57,7 +57,9 @@ def conv2d(x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: int = 0
     """Cross-correlates images with a kernel, with `padding` zeros on every side as PyTorch counts them.
 
     XLA's convolution along both axes is slower than matrix products on a CPU, its gradient several times; on an
-    accelerator it is the fast one. Reverse-mode differentiable only: `products` has a gradient of its own.
+    accelerator it is the fast one. Reverse-mode differentiable only: `products` has a gradient of its own. It agrees
+    with `lax` up to rounding, where an output that is 0 for lack of any input may come out as 1e-7 of its neighbours:
+    behind a kernel without bias or normalisation, a ReLU may pass a gradient there that is 0 under `lax`.
 
     Args:
         x: `[b h w c]`.

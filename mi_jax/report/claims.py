@@ -5,19 +5,18 @@ It reads records only. A statistic is paired by seed: both trainings of one seed
 
 import math
 
-import pandas as pd
-
 from mi_jax.report import trends
 from mi_jax.report.evidence import Evidence, at_the_end, rulers, test_accuracy
-from mi_jax.report.intervals import Interval, Table, t_interval
+from mi_jax.report.intervals import Interval, t_interval
 from mi_jax.report.names import INFORMATION, MINUS, name_of
-from mi_jax.report.paired import by_layer, difference_at_the_end
+from mi_jax.report.paired import Paired, by_layer, difference_at_the_end, difference_of_shares
 from mi_jax.report.scale import scale_share
 from mi_jax.report.verdicts import Claim, Finding, Verdict, judge_difference, judge_threshold
 
 SMALLEST = {"bits": 0.1, "accuracy": 0.01, "nats": 0.05, "shape bias": 0.05}
 """Differences within these count as none: bits of information, share of images, nats of loss, share of choices."""
 HALF = 0.5
+_END = "at the last epoch that all have reached (of each its epoch best on held-out images, where there are any)"
 
 
 def evaluate(evidence: Evidence, *, baseline: str = "nt", treated: str = "at") -> tuple[Claim, ...]:
@@ -97,9 +96,10 @@ def _less_information(evidence: Evidence, pair: tuple[str, str]) -> Claim:
             )
             if rows.empty and estimator != "kde":
                 continue
-            table, dropped = by_layer(rows, pair)
+            found = by_layer(rows, pair)
+            table = found.values
             difference = t_interval((table[pair[1]] - table[pair[0]]).mean(axis=1)) if len(table) else t_interval([])
-            remark = _layers_remark(table, dropped)
+            remark = _layers_remark(found)
             verdict = judge_difference(difference, sign=-1, smallest=SMALLEST["bits"])
             findings.append(_finding(f"I(X;T), {words}", ruler, difference, "bits", verdict, remark))
     first, second = map(name_of, pair)
@@ -108,7 +108,7 @@ def _less_information(evidence: Evidence, pair: tuple[str, str]) -> Claim:
         name=f"{second} extracts less of the input",
         text=f"{second} networks extract less information about the input than {first} networks.",
         method=f"{second} minus {first} of I(X;T) on the same clean test images, each seed's mean over the layers "
-        "that are saturated in neither training, at the last epoch that all have reached; mean over seeds with a "
+        f"that are saturated in neither training, {_END}; mean over seeds with a "
         "paired t-interval. The bounds must agree: a difference of upper bounds alone is not a difference of "
         "information (and as the lower bound is the upper bound at four times the noise variance, the sign must "
         f"hold at two noise levels). A difference within ±{SMALLEST['bits']} bits counts as none. A saturated layer "
@@ -120,22 +120,21 @@ def _less_information(evidence: Evidence, pair: tuple[str, str]) -> Claim:
 
 def _harder(evidence: Evidence, pair: tuple[str, str]) -> Claim:
     first, second = map(name_of, pair)
-    accuracy = difference_at_the_end(test_accuracy(evidence).query("attack == 'clean'"), pair)
-    trained_on = pd.concat(
-        evidence.select(quantity="loss", training=training, inputs=inputs, subset="train")
-        for training, inputs in zip(pair, ("clean", "adversarial"), strict=True)
-    )
+    accuracy = difference_of_shares(test_accuracy(evidence).query("attack == 'clean'"), pair)
+    trained_on = evidence.select(quantity="loss", training=pair, subset="train")
     loss = difference_at_the_end(trained_on, pair)
+    inputs = trained_on.drop_duplicates("training").set_index("training")["inputs"]
+    of_each = ", ".join(f"{name_of(training)}: {inputs[training]}" for training in pair[::-1] if training in inputs)
     lower = judge_difference(accuracy, sign=-1, smallest=SMALLEST["accuracy"])
     higher = judge_difference(loss, sign=+1, smallest=SMALLEST["nats"])
     return Claim(
         number="2b",
         name=f"{second} is harder to train",
         text=f"Adversarial training is harder: {second} networks have lower clean accuracy and a higher training loss.",
-        method=f"{second} minus {first} at the last epoch that all have reached: accuracy on clean test images, and "
-        f"cross-entropy on the training inputs of each ({second}: adversarial, {first}: clean); paired t-intervals "
-        f"over seeds. Differences within ±{100 * SMALLEST['accuracy']:.0f} point and ±{SMALLEST['nats']} nats count "
-        "as none.",
+        method=f"{second} minus {first} {_END}: accuracy on clean test images, and cross-entropy on the training "
+        f"inputs of each{f' ({of_each})' if of_each else ''}; paired t-intervals over seeds, for the accuracy no "
+        "narrower than Newcombe's interval over the test images, which all seeds share. Differences within "
+        f"±{100 * SMALLEST['accuracy']:.0f} point and ±{SMALLEST['nats']} nats count as none.",
         findings=(
             _finding("Clean test accuracy", None, accuracy, "points", lower, _missing(accuracy, "clean test accuracy")),
             _finding("Training loss", None, loss, "nats", higher, _missing(loss, "training loss")),
@@ -254,11 +253,17 @@ def _finding(
     )
 
 
-def _layers_remark(table: Table, dropped: list[str]) -> str:
-    if not len(table):
-        return "every layer is saturated" if dropped else "not measured in this run for both trainings"
-    used = f"{table.columns.get_level_values('layer').nunique()} layers"
-    return f"{used}; saturated and left out: {', '.join(dropped)}" if dropped else used
+def _layers_remark(found: Paired) -> str:
+    if not len(found.values):
+        return "every layer is saturated" if found.saturated else "not measured in this run for both trainings"
+    parts = [f"{found.values.columns.get_level_values('layer').nunique()} layers"]
+    if found.saturated:
+        parts.append(f"saturated and left out: {', '.join(found.saturated)}")
+    if found.partial:
+        parts.append(f"not measured in every seed and left out: {', '.join(found.partial)}")
+    if found.seeds:
+        parts.append(f"without seed {', '.join(map(str, found.seeds))}, of which no layer was measured in both")
+    return "; ".join(parts)
 
 
 def _missing(interval: Interval, what: str) -> str:

@@ -27,8 +27,9 @@ _FINAL = "final"
 class Evidence:
     """The records of one run and what stands beside them. Figures and claims take this and nothing else.
 
-    `records` holds the estimates that succeeded, `failed` those that did not. `trainings` and `layers` are in order of
-    first appearance.
+    `records` holds the estimates that succeeded, `failed` those that did not; their column `finished` is true at the
+    epoch that is best on held-out images, where there is one, and `end` at the last epoch at which the layers of every
+    training and seed were looked at. `trainings` and `layers` are in order of first appearance.
     """
 
     run_dir: Path
@@ -91,7 +92,7 @@ def read(run_dir: str | os.PathLike[str]) -> Evidence:
     Raises InputError if the directory or its records are missing, empty or corrupt.
     """
     directory = Path(run_dir)
-    table: Table = records.load(directory)
+    table: Table = _with_ends(records.load(directory))
     if not table["ok"].any():
         raise InputError(f"the records of {directory} hold no measured value yet; let the run go on and try again")
     # A failure that a later attempt mended is no longer one; notes differ between the two rows.
@@ -109,15 +110,19 @@ def read(run_dir: str | os.PathLike[str]) -> Evidence:
 
 def rulers(evidence: Evidence) -> tuple[str, ...]:
     """The noise rules under which claims are judged: those measured, but always the fixed and one that scales."""
-    measured = set(evidence.select(quantity="i_tx_upper")["noise_rule"].dropna())
+    through_training = evidence.select(quantity="i_tx_upper", estimator="kde", subset=None, level=None)
+    measured = set(through_training["noise_rule"].dropna())
     scaled = measured & {"trace", "scale_free"} or {"scale_free"}
     return tuple(rule for rule in RULERS if rule == "fixed" or rule in scaled)
 
 
 def pair_of(evidence: Evidence) -> tuple[str, str]:
-    """The trainings that the claims compare: NT and AT, or what stands first for either if one was not trained."""
-    trainings = evidence.trainings or ("nt",)
-    baseline = "nt" if "nt" in trainings else trainings[0]
+    """The trainings that the claims compare: NT and AT, or what stands first for either if one was not trained.
+
+    A single training is named beside the one that is missing, never with itself.
+    """
+    trainings = evidence.trainings
+    baseline = "nt" if "nt" in trainings or len(trainings) < 2 else trainings[0]
     others = [training for training in trainings if training != baseline]
     return baseline, "at" if "at" in others or not others else others[0]
 
@@ -146,16 +151,33 @@ def conditions(table: Table, trainings: Sequence[str]) -> Iterator[tuple[str, st
 
 
 def at_the_end(rows: Table) -> Table:
-    """The rows of the last epoch that every training and seed in them has reached; else the last of each.
+    """The rows that stand for the end of training.
 
-    Trainings compared at different epochs would differ for that reason alone.
+    Where images were held out these are of the epoch that was best on them, of each training and seed: the finished
+    network. Else of the last epoch that every training and seed has reached, as trainings compared at different epochs
+    would differ for that reason alone: of the run, whether or not an estimate failed there, or if these rows are of
+    other epochs, of the rows; else of the last of each.
     """
     rows = rows[rows["epoch"].notna()]
+    if len(rows) and rows.groupby(["training", "seed"], dropna=False)["finished"].any().all():
+        return rows[rows["finished"]]
+    if rows["end"].any():
+        return rows[rows["end"]]
     reached = [set(group) for _, group in rows.groupby(["training", "seed"], dropna=False)["epoch"]]
     common = set.intersection(*reached) if reached else set()
     if common:
         return rows[rows["epoch"] == max(common)]
     return rows[rows["epoch"] == rows.groupby(["training", "seed"], dropna=False)["epoch"].transform("max")]
+
+
+def _with_ends(table: Table) -> Table:
+    best = table[table["quantity"] == "best_epoch"].drop_duplicates(["training", "seed"], keep="last")
+    epochs = best.set_index(["training", "seed"])["value"]
+    own = epochs.reindex(pd.MultiIndex.from_frame(table[["training", "seed"]])).to_numpy()
+    layered = table[table["layer"].notna() & table["epoch"].notna()]
+    reached = [set(epochs) for _, epochs in layered.groupby(["training", "seed"], dropna=False)["epoch"]]
+    last = max(set.intersection(*reached), default=np.nan) if reached else np.nan
+    return table.assign(finished=table["epoch"].to_numpy() == own, end=table["epoch"] == last)
 
 
 def _json(path: Path) -> Mapping[str, Any]:

@@ -47,10 +47,12 @@ def _share(
     evidence: Evidence, pair: tuple[str, str], whole: Table, without: Table, remark: str, *, relative: bool
 ) -> tuple[Interval, str]:
     """sum|D - R| / (sum|D - R| + sum|R|) per seed: D from `whole`, R from the rows `without` a difference in scale."""
-    (a, dropped_a), (b, dropped_b) = by_layer(whole, pair), by_layer(without, pair)
+    found = by_layer(whole, pair), by_layer(without, pair)
+    a, b = (part.values for part in found)
     layers = [layer for layer in evidence.layers if all(len(t) and layer in t[pair[0]].columns for t in (a, b))]
     if not layers:
-        reason = "every layer is saturated" if dropped_a or dropped_b else "not measured in this run for both trainings"
+        saturated = any(part.saturated for part in found)
+        reason = "every layer is saturated" if saturated else "not measured in this run for both trainings"
         return t_interval([]), reason
     seeds = a.index.intersection(b.index)
     (first, second), (first_r, second_r) = [[t.loc[seeds, name][layers] for name in pair] for t in (a, b)]

@@ -189,6 +189,7 @@ def _kde(tap, labels, variances: Mapping[str, float], num_classes: int, columns:
     except InputError as reason:
         return [*records, Record(quantity=_KDE[0], value=None, ok=False, estimator="kde", note=str(reason), **columns)]
     values = {name: np.asarray(getattr(estimate, name)) for name in (*_KDE, *_KDE_BY_CLASS, "saturation")}
+    counts = np.bincount(labels, minlength=num_classes).tolist()
     for i, (rule, variance) in enumerate(measurable.items()):
         common = {
             "estimator": "kde",
@@ -199,12 +200,17 @@ def _kde(tap, labels, variances: Mapping[str, float], num_classes: int, columns:
         }
         records += [in_bits(name, values[name][i], **common) for name in _KDE]
         records += [
-            in_bits(name, values[name][i, k], subset=f"class={k}", **common)
+            in_bits(name, values[name][i, k], subset=f"class={k}", **common | _of_class(values, i, k, counts[k]))
             for name in _KDE_BY_CLASS
-            for k in range(num_classes)
+            for k in np.flatnonzero(counts).tolist()
         ]
         records.append(Record(quantity="saturation", value=values["saturation"][i], unit="1", **common))
     return records
+
+
+def _of_class(values: Mapping[str, np.ndarray], i: int, k: int, count: int) -> dict[str, Any]:
+    """What a row of one class says of its sample: the class's own images, and whether they are all told apart."""
+    return {"n": count, "saturated": bool(values["i_tx_given_y_upper"][i, k] >= 0.95 * np.log(count))}
 
 
 def _binning(tap, labels, num_classes: int, bin_size: float, columns: dict[str, Any]) -> list[Record]:

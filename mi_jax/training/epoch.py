@@ -29,6 +29,7 @@ State = dict[str, Any]
 kept; a leading seed axis if vmapped."""
 
 _CALIBRATION_IMAGES = 512
+_TOTALS = ("loss", "cross_entropy", "correct", "updates")
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class Trainer:
             images: uint8 training images `[n h w c]`.
         """
         start = _transformation(self).init
-        totals = {name: jnp.zeros(len(self.seeds), jnp.float32) for name in ("loss", "correct", "updates")}
+        totals = {name: jnp.zeros(len(self.seeds), jnp.float32) for name in _TOTALS}
         if len(self.seeds) > 1:
             start = jax.vmap(start)
         else:
@@ -218,12 +219,14 @@ def _update(trainer: Trainer, state: State, step, batch, labels, key) -> State:
     change, optimizer = _transformation(trainer).update(gradient, state["optimizer"], variables["params"])
     params = optax.apply_updates(variables["params"], change)
     correct = jnp.sum(jnp.argmax(outcome.logits, -1) == labels)
+    cross_entropy = jnp.mean(optax.losses.softmax_cross_entropy_with_integer_labels(outcome.logits, labels))
     totals = state["totals"]
     new: State = {
         "variables": {"params": params, "batch_stats": outcome.batch_stats},
         "optimizer": optimizer,
         "totals": {
             "loss": totals["loss"] + loss,
+            "cross_entropy": totals["cross_entropy"] + cross_entropy,
             "correct": totals["correct"] + correct,
             "updates": totals["updates"] + 1,
         },

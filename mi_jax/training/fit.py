@@ -29,7 +29,9 @@ class Moment:
         step: updates done.
         epoch: passes done, with fractions.
         ends_epoch: whether an epoch has just been completed.
-        loss, accuracy: means over the epoch so far, on the images trained on, one a seed.
+        loss: mean of what is minimised over the epoch so far, one a seed.
+        cross_entropy, accuracy: means over the epoch so far, on the images trained on, one a seed; the cross-entropy
+            (nats) is the loss itself where nothing else is minimised.
         seconds: time the chunk took; images: how many it trained on, all seeds together.
     stopping: whether training stops after this chunk because it was asked to.
     """
@@ -38,6 +40,7 @@ class Moment:
     epoch: float
     ends_epoch: bool
     loss: np.ndarray
+    cross_entropy: np.ndarray
     accuracy: np.ndarray
     seconds: float
     images: int
@@ -101,6 +104,7 @@ def _moment(trainer: Trainer, state: State, step: int, seconds: float, updates: 
         epoch=step / trainer.steps_per_epoch,
         ends_epoch=step % trainer.steps_per_epoch == 0,
         loss=totals["loss"] / totals["updates"],
+        cross_entropy=totals["cross_entropy"] / totals["updates"],
         accuracy=totals["correct"] / (totals["updates"] * trainer.batch_size),
         seconds=seconds,
         images=updates * trainer.batch_size * len(trainer.seeds),

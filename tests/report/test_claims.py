@@ -1,12 +1,13 @@
 """Claims: statistics computed by hand on a few rows, every verdict, and the reasons where nothing can be said."""
 
+import dataclasses
 import math
 
 import pytest
 
 from mi_jax.report.claims import evaluate
-from mi_jax.report.evidence import read
-from mi_jax.report.intervals import t_interval
+from mi_jax.report.evidence import at_the_end, pair_of, read, rulers
+from mi_jax.report.intervals import t_interval, wilson
 from mi_jax.storage import records
 from mi_jax.storage.records import Record
 
@@ -106,7 +107,6 @@ def test_harder_means_lower_accuracy_and_higher_loss(tmp_path):
         rows += [at_end("accuracy", "nt", seed, 0.95, inputs="clean", subset="test")]
         rows += [at_end("accuracy", "at", seed, accuracy, inputs="clean", subset="test")]
         rows += [at_end("loss", "nt", seed, 0.1, inputs="clean", subset="train")]
-        rows += [at_end("loss", "nt", seed, 9.0, inputs="adversarial", subset="train")]
         rows += [at_end("loss", "at", seed, 0.7, inputs="adversarial", subset="train")]
     claim = claims_of(tmp_path, rows)["2b"]
     accuracy, loss = claim.findings
@@ -244,3 +244,88 @@ def test_a_trace_ruler_shared_by_the_trainings_cannot_tell_scale(tmp_path):
     share = finding(claims_of(tmp_path, rows)["4"], "Share of the I(X;T) difference that is scale")
     assert (share.value, share.verdict) == (None, "undecided")
     assert share.remark.startswith("needs rescaled estimates")
+
+
+def test_a_single_training_is_never_compared_with_itself(tmp_path):
+    records.append(tmp_path, [row for seed in range(3) for row in both_bounds("at", seed, "a", 4.0)])
+    evidence = read(tmp_path)
+    assert pair_of(evidence) == ("nt", "at")
+    for claim in evaluate(evidence):
+        assert claim.verdict("fixed") == claim.verdict("trace") == "undecided", claim.number
+
+
+def test_rows_of_distorted_images_bring_no_ruler(tmp_path):
+    rows = both_bounds("nt", 0, "a", 4.0) + both_bounds("nt", 0, "a", 4.0, rule="trace")
+    rows += both_bounds("nt", 0, "a", 4.0, rule="scale_free", level=0.5, subset="saturate")
+    records.append(tmp_path, rows)
+    assert rulers(read(tmp_path)) == ("fixed", "trace")
+
+
+def test_a_layer_that_failed_in_one_seed_is_left_out_for_all_and_named(tmp_path):
+    rows = []
+    for seed, end in enumerate((3.0, 3.1, 3.2)):
+        rows += (
+            both_bounds("nt", seed, "a", 4.0) + both_bounds("nt", seed, "b", 4.0) + both_bounds("at", seed, "a", end)
+        )
+        if seed < 2:
+            rows += both_bounds("at", seed, "b", 9.0)
+    found = finding(claims_of(tmp_path, rows)["2a"], "I(X;T), KDE upper bound", "fixed")
+    assert (found.value, found.seeds) == (pytest.approx(-0.9), 3)
+    assert found.remark == "1 layers; not measured in every seed and left out: b"
+
+
+def test_a_seed_that_failed_at_the_end_is_named_and_not_taken_from_an_earlier_epoch(tmp_path):
+    rows = []
+    for seed in range(3):
+        rows += both_bounds("nt", seed, "a", 4.0)
+        for row in both_bounds("at", seed, "a", 3.0 + 0.01 * seed):
+            failed = seed == 2 and row.epoch == EPOCHS[-1]
+            rows.append(dataclasses.replace(row, value=None, ok=False, note="constant") if failed else row)
+    claim = claims_of(tmp_path, rows)["2a"]
+    found = finding(claim, "I(X;T), KDE upper bound", "fixed")
+    assert (found.value, found.seeds) == (pytest.approx(-0.995), 2)
+    assert found.remark == "1 layers; without seed 2, of which no layer was measured in both"
+
+
+def test_finished_networks_are_those_best_on_held_out_images(tmp_path):
+    rows = []
+    for seed, best in enumerate((1, 2)):
+        for training, end in (("nt", 4.0), ("at", 3.0)):
+            rows += information(training, seed, "a", (5, end + 0.1, end + 0.2, 9.0))
+            rows.append(at_end("best_epoch", training, seed, best, subset="held_out"))
+    records.append(tmp_path, rows)
+    evidence = read(tmp_path)
+    last = at_the_end(evidence.select(quantity="i_tx_upper"))
+    assert sorted(zip(last["training"], last["epoch"], last["value"], strict=True)) == [
+        ("at", 1.0, 3.1), ("at", 2.0, 3.2), ("nt", 1.0, 4.1), ("nt", 2.0, 4.2),
+    ]  # fmt: skip
+    assert at_the_end(evidence.select(quantity="best_epoch"))["epoch"].max() == 4, "rows of no finished network"
+
+
+def test_equal_accuracies_on_few_images_do_not_show_that_there_is_no_difference(tmp_path):
+    def rows(n):
+        return [
+            at_end("accuracy", training, seed, 1.0, inputs="clean", subset="test", n=n)
+            for training in ("nt", "at")
+            for seed in range(3)
+        ]
+
+    few, many = (tmp_path / name for name in ("few", "many"))
+    for directory, n in ((few, 250), (many, 10_000)):
+        directory.mkdir()
+        found = finding(claims_of(directory, rows(n))["2b"], "Clean test accuracy")
+        reach = 1 - wilson(1.0, n)[0]
+        assert (found.value, found.low, found.high) == (0.0, pytest.approx(-reach), pytest.approx(reach))
+        assert found.verdict == ("undecided" if n == 250 else "not supported")
+
+
+def test_the_loss_of_any_training_is_found_and_its_inputs_are_named(tmp_path):
+    rows = [
+        at_end("loss", training, seed, value + 0.01 * seed, inputs=inputs, subset="train")
+        for training, inputs, value in (("nt", "clean", 0.1), ("noise", "noisy", 0.7))
+        for seed in range(3)
+    ]
+    records.append(tmp_path, rows)
+    claim = next(c for c in evaluate(read(tmp_path), treated="noise") if c.number == "2b")
+    assert finding(claim, "Training loss").value == pytest.approx(0.6)
+    assert "(Noise: noisy, NT: clean)" in claim.method

@@ -59,3 +59,19 @@ def test_clean_activations_are_let_go_before_the_adversarial_ones_are_made(measu
     monkeypatch.setattr(plane, "activations", watched)
     measure()
     assert len(made) == 3 * 5  # of the rulers, of clean images, of their twins; layers
+
+
+def test_what_is_said_of_a_class_is_said_of_its_own_images(measure):
+    labels = mj.data.load("digits", limit=120).train.labels[:60]
+    rows = [row for row in measure() if row.quantity == "i_tx_given_y_upper"]
+    for row in rows:
+        count = int(np.sum(labels == int(str(row.subset).removeprefix("class="))))
+        assert row.n == count
+        assert row.saturated == (row.value >= 0.95 * np.log2(count) - 1e-9)
+    assert {row.saturated for row in rows} == {True, False}
+
+
+def test_a_class_without_an_image_has_no_row(key):
+    tap, labels = jnp.asarray(np.random.default_rng(0).standard_normal((40, 3)), jnp.float32), np.arange(40) % 3
+    rows = plane._kde(tap, labels, {"fixed": 0.1}, 5, {"layer": "a", "inputs": "clean", "n": 40})
+    assert {row.subset for row in rows if row.quantity == "i_tx_given_y_upper"} == {"class=0", "class=1", "class=2"}

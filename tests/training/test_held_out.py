@@ -96,7 +96,7 @@ def test_a_watch_measures_every_seed_and_remembers_across_a_stop(trainer, digits
     images, labels = digits.test.images[:60], digits.test.labels[:60]
     watch, state = Watch(trainer, images, labels, trainer.adversary.attack), trainer.init(arrays[0])
     for epoch, accuracy in ((1, [0.5, 0.6]), (2, [0.7, 0.8])):
-        moment = Moment(10 * epoch, float(epoch), True, np.zeros(2), np.asarray(accuracy), 1.0, 640)
+        moment = Moment(10 * epoch, float(epoch), True, np.zeros(2), np.zeros(2), np.asarray(accuracy), 1.0, 640)
         watch.measure(state, moment)
     x = data.to_float(jnp.asarray(images))
     for (seed, member), trained in zip(trainer.members(state), (0.7, 0.8), strict=True):
@@ -162,6 +162,7 @@ def test_the_best_epoch_is_recorded_named_kept_and_judged(stopped_early):
     assert mj.checkpoints.restore(run_dir, training="fast", step=named["step"]).step == named["step"]
     final = df[df.note.fillna("").str.startswith("final")]
     assert set(final.step) == {named["step"]}
+    assert named["step"] in set(df[df.quantity == "i_tx_upper"].step), "what is judged is measured"
 
 
 def test_what_is_measured_and_restored_is_the_averaged_network(stopped_early):

@@ -214,3 +214,19 @@ def test_an_unknown_objective_is_refused_with_the_known_ones():
             network=NETWORK, objective="pgd", adversary=ADVERSARY, optimizer=Optimizer(),
             augmentation=data.Augmentation(), epochs=1, batch_size=1, examples=1, seeds=(0,),
         )  # fmt: skip
+
+
+def test_the_cross_entropy_of_the_trained_images_is_kept_beside_what_is_minimised(arrays):
+    """TRADES minimises more than it; normal training just it."""
+    images, labels = arrays
+    for objective in ("nt", "trades"):
+        trainer = Trainer(
+            NETWORK, objective, ADVERSARY, Optimizer(), data.Augmentation(), epochs=1, batch_size=32,
+            examples=len(images), seeds=(0,),
+        )  # fmt: skip
+        totals = trainer.advance(trainer.init(images), images, labels, 0, 2)["totals"]
+        if objective == "nt":
+            assert float(totals["cross_entropy"]) == pytest.approx(float(totals["loss"]), rel=1e-6)
+        else:
+            assert abs(float(totals["cross_entropy"]) - float(totals["loss"])) > 1e-3
+            assert float(totals["cross_entropy"]) / 2 == pytest.approx(np.log(10), abs=1.5)

@@ -130,6 +130,14 @@ def _draw_panel(evidence: Evidence) -> Figure:
     return figure
 
 
+def _counts(evidence: Evidence) -> str:
+    """How many samples each estimator had, or all of them."""
+    counts = {_PANEL[name]: wording.samples(_panel_rows(evidence, name)) for name in _shown(evidence)}
+    if len(set(counts.values())) == 1:
+        return next(iter(counts.values()))
+    return "; ".join(f"{name}: {count}" for name, count in counts.items())
+
+
 def _caption_panel(evidence: Evidence) -> str:
     rows = _panel_rows(evidence, "probe")
     notes = [
@@ -140,7 +148,7 @@ def _caption_panel(evidence: Evidence) -> str:
     return (
         f"I(T;Y) of each layer by estimators that add no noise, at {wording.last_epoch(rows)}, "
         f"{wording.where(evidence)}. They measure different things and are compared within a panel: "
-        f"{'; '.join(notes)}. {wording.samples(rows)}. {wording.seeds(rows)}"
+        f"{'; '.join(notes)}. {_counts(evidence)}. {wording.seeds(rows)}"
     )
 
 

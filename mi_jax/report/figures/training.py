@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from mi_jax.report.evidence import Evidence, at_the_end, test_accuracy
@@ -16,6 +17,7 @@ from mi_jax.report.figures.registry import FigureSpec, register
 from mi_jax.report.intervals import Table, accuracy_over_seeds, over_seeds
 from mi_jax.report.names import INPUTS, name_of
 
+_INPUTS = (*INPUTS, "noisy")
 _FLOORS = {"loss": -0.1, "accuracy": -2.0}
 _CEILINGS = {"loss": math.inf, "accuracy": 102.0}
 _UNITS = {"loss": "cross-entropy (nats)", "accuracy": "accuracy (%)"}
@@ -23,7 +25,7 @@ _UNITS = {"loss": "cross-entropy (nats)", "accuracy": "accuracy (%)"}
 
 def through_training(evidence: Evidence) -> Table:
     """Rows of loss and accuracy that were followed through training: those of attacks run at the end alone left out."""
-    rows = evidence.select(quantity=("loss", "accuracy"), inputs=INPUTS, subset=("train", "test"))
+    rows = evidence.select(quantity=("loss", "accuracy"), inputs=_INPUTS, subset=("train", "test"))
     rows = rows.assign(note=rows["note"].fillna(""))
     followed = (
         rows.groupby(["training", "seed", "quantity", "inputs", "subset", "note"])["epoch"].transform("nunique") > 1
@@ -76,8 +78,15 @@ def _draw_curves(evidence: Evidence) -> Figure:
             floor=_FLOORS[quantity],
             ceiling=_CEILINGS[quantity],
         )
+    shown = set(zip(rows["training"], rows["inputs"], strict=True))
     style.legend_above(
-        figure, style.condition_handles(evidence.trainings, [k for k in INPUTS if (rows["inputs"] == k).any()])
+        figure,
+        [
+            Line2D([], [], color=style.colour_of(t, evidence.trainings), linestyle=style.line_of(k), label=label)
+            for t in evidence.trainings
+            for k in _INPUTS
+            if (t, k) in shown and (label := f"{name_of(t)}, {k}")
+        ],
     )
     return figure
 
@@ -87,9 +96,10 @@ def _caption_curves(evidence: Evidence) -> str:
     test = rows[rows["subset"] == "test"]
     attacks = ", ".join(note for note in test.loc[test["inputs"] == "adversarial", "note"].unique() if note)
     attack = f" Adversarial inputs: {attacks}." if attacks else ""
+    dotted = ", dotted on noisy" if (rows["inputs"] == "noisy").any() else ""
     return (
-        f"Loss and accuracy through training, {wording.where(evidence)}; solid on clean, dashed on adversarial "
-        f"inputs.{attack} Test set: {wording.samples(test)}. "
+        f"Cross-entropy and accuracy through training, {wording.where(evidence)}; solid on clean, dashed on adversarial"
+        f"{dotted} inputs.{attack} Test set: {wording.samples(test)}. "
         f"{wording.seeds(rows)}"
     )
 

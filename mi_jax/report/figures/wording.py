@@ -9,7 +9,8 @@ from mi_jax.report.intervals import Table
 
 def seeds(rows: Table) -> str:
     """How many seeds stand behind a figure and what its bands mean."""
-    counts = rows.groupby("training")["seed"].nunique()
+    what = ["training", "inputs", "quantity", "estimator", "noise_rule", "layer"]
+    counts = rows.groupby(what, dropna=False)["seed"].nunique()
     least, most = int(counts.min()), int(counts.max())
     if most == 1:
         return "1 seed: no interval can be given."
