@@ -417,12 +417,15 @@ def test_what_a_notebook_asks_for_wrongly_is_named(finished_run, tmp_path):
             mj.checkpoints.restore(path, training="nt")
 
 
-def test_a_network_that_has_diverged_is_named_with_what_to_do(small_config, tmp_path, quiet):
+@pytest.mark.parametrize(
+    ("batch_size", "where"),
+    [(50, "the loss of seed 0 is"), (300, "the loss of seed 0 on the fixed sample is not finite")],
+)
+def test_a_network_that_has_diverged_is_named_with_what_to_do(small_config, tmp_path, quiet, batch_size, where):
+    """Where an epoch is one update its own loss is still finite: the measurement meets the network first."""
     wild = dataclasses.replace(small_config.optimizer, learning_rate=1e30)
-    config = dataclasses.replace(small_config, training="nt", seeds=1, optimizer=wild)
-    with pytest.raises(
-        InputError, match=r"Training nt diverged: the loss of seed 0 .*; lower --optimizer.learning-rate"
-    ):
+    config = dataclasses.replace(small_config, training="nt", seeds=1, batch_size=batch_size, optimizer=wild)
+    with pytest.raises(InputError, match=rf"Training nt diverged: {where}.*; lower --optimizer"):
         experiment.run(config, run_dir=tmp_path / "run", reporter=quiet)
 
 

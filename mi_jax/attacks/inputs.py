@@ -94,14 +94,14 @@ def check_logits(logits: Logits, labels: Labels) -> None:
     bad = np.count_nonzero(np.isnan(values).any(axis=1))
     if bad:
         raise InputError(f"The model gives NaN logits for {bad} of {len(values)} images; an attack needs numbers.")
-    check_classes("Labels", classes, values.shape[1])
+    check_class_indices("Labels", classes, values.shape[1])
     if looks_like_probabilities(values):
         raise InputError(
             "logits_fn returns probabilities (rows in [0, 1] that sum to 1), which hide gradients; return the logits."
         )
 
 
-def check_classes(name: str, classes: Any, count: int) -> None:
+def check_class_indices(name: str, classes: Any, count: int) -> None:
     """Refuse labels or targets that are no class of the model, where values are known. Raises `InputError`."""
     if known(classes) and (np.min(classes) < 0 or np.max(classes) >= count):
         raise InputError(

@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 
 from mi_jax.attacks.inputs import (
     check_batch,
-    check_classes,
+    check_class_indices,
     check_count,
     check_eps,
     check_logits,
@@ -193,7 +193,7 @@ def pgd(
     result = _run(logits_fn, shape_of_attack, folds, variables, images, labels, targets, start, radius, stride)
     check_logits(result.logits, labels)
     if targets is not None:
-        check_classes("Targets", targets, result.logits.shape[1])
+        check_class_indices("Targets", targets, result.logits.shape[1])
     return result
 
 

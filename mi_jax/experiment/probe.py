@@ -1,7 +1,5 @@
 """What is measured of one network on the fixed sample, through training and of the finished one alike."""
 
-import math
-
 from mi_jax.experiment.setup import Setup
 from mi_jax.storage.records import Record
 from mi_jax.studies.information_plane import information_plane
@@ -18,8 +16,8 @@ def probe(setup: Setup, seed: int, variables: Variables, *, information: bool = 
     """
     network, (images, labels), attack = setup.network, setup.sample, setup.config.attack
     rows = performance(network, variables, images, labels, inputs="clean")
-    if not math.isfinite(loss := rows[0].value or 0.0):
-        raise Diverged(f"the loss of seed {seed} on the fixed sample is {loss}")
+    if not rows[0].ok:  # as a record is whose value is not finite
+        raise Diverged(f"the loss of seed {seed} on the fixed sample is not finite")
     if not information:
         return rows
     twins = adversarial_twins(network, variables, images, labels, attack=attack)

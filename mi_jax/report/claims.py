@@ -16,7 +16,9 @@ from mi_jax.report.verdicts import Claim, Finding, Verdict, judge_difference, ju
 SMALLEST = {"bits": 0.1, "accuracy": 0.01, "nats": 0.05, "shape bias": 0.05}
 """Differences within these count as none: bits of information, share of images, nats of loss, share of choices."""
 HALF = 0.5
-_END = "at the last epoch that all have reached (of each its epoch best on held-out images, where there are any)"
+_END = (
+    "at the last epoch that all have reached (or of each the epoch best on held-out images, where some were held out)"
+)
 
 
 def evaluate(evidence: Evidence, *, baseline: str = "nt", treated: str = "at") -> tuple[Claim, ...]:

@@ -2,12 +2,15 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import optax
 
 from mi_jax.errors import InputError
+
+Name = Literal["sgd", "adam"]
+Schedule = Literal["constant", "multistep", "cosine", "triangle"]
 
 
 @dataclass(frozen=True)
@@ -31,18 +34,18 @@ class Optimizer:
         InputError: for values outside their range.
     """
 
-    name: Literal["sgd", "adam"] = "sgd"
+    name: Name = "sgd"
     learning_rate: float = 0.1
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 5e-4
-    schedule: Literal["constant", "multistep", "cosine", "triangle"] = "multistep"
+    schedule: Schedule = "multistep"
     milestones: tuple[float, ...] = (0.5, 0.75)
     decay: float = 0.1
     warmup: float = 0.2
 
     def __post_init__(self):
-        for name, known in (("name", ("sgd", "adam")), ("schedule", ("constant", "multistep", "cosine", "triangle"))):
+        for name, known in (("name", get_args(Name)), ("schedule", get_args(Schedule))):
             if getattr(self, name) not in known:
                 raise InputError(f"optimizer.{name} is {getattr(self, name)!r}; choose from {', '.join(known)}.")
         for name, low, high in (("momentum", 0, 1), ("weight_decay", 0, math.inf), ("decay", 0, 1), ("warmup", 0, 1)):

@@ -4,7 +4,7 @@ It reads tables of means and intervals, and chooses no data.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
 import matplotlib
@@ -179,12 +179,19 @@ def layer_axis(axes: Axes, layers: Sequence[str]) -> None:
     axes.tick_params(labelbottom=True)
 
 
-def condition_handles(trainings: Sequence[str], kinds: Sequence[str], *, hollow: bool = False) -> list[Line2D]:
-    """Legend entries for every training and kind of input, and for hollow points if there are any."""
+def condition_handles(
+    trainings: Sequence[str],
+    kinds: Sequence[str],
+    *,
+    hollow: bool = False,
+    shown: Container[tuple[str, str]] | None = None,
+) -> list[Line2D]:
+    """Legend entries for every training and kind of input (of the pairs `shown`), and for hollow points if any."""
     handles = [
         Line2D([], [], color=colour_of(t, trainings), linestyle=line_of(k), label=f"{name_of(t)}, {k}")
         for t in trainings
         for k in kinds
+        if shown is None or (t, k) in shown
     ]
     if hollow:
         handles.append(

@@ -8,7 +8,6 @@ import math
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from mi_jax.report.evidence import Evidence, at_the_end, test_accuracy
@@ -79,15 +78,7 @@ def _draw_curves(evidence: Evidence) -> Figure:
             ceiling=_CEILINGS[quantity],
         )
     shown = set(zip(rows["training"], rows["inputs"], strict=True))
-    style.legend_above(
-        figure,
-        [
-            Line2D([], [], color=style.colour_of(t, evidence.trainings), linestyle=style.line_of(k), label=label)
-            for t in evidence.trainings
-            for k in _INPUTS
-            if (t, k) in shown and (label := f"{name_of(t)}, {k}")
-        ],
-    )
+    style.legend_above(figure, style.condition_handles(evidence.trainings, _INPUTS, shown=shown))
     return figure
 
 
