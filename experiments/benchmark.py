@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from mi_jax import command_line
+from mi_jax import cli
 from mi_jax.errors import InputError
 
 PEERS = {
@@ -34,8 +34,8 @@ class BenchmarkCommand:
 
 def main() -> None:
     """Parses the command line and runs the race."""
-    with command_line.leaving_cleanly():
-        command = command_line.parse(BenchmarkCommand, sys.argv[1:])
+    with cli.leaving_cleanly():
+        command = cli.parse(BenchmarkCommand, sys.argv[1:])
         missing = [name for name in PEERS[command.subject] if importlib.util.find_spec(name) is None]
         if missing:
             raise InputError(

@@ -8,10 +8,11 @@ from typing import Annotated
 
 import tyro
 
-from mi_jax import command_line, margin_sweep, parallel
-from mi_jax.interruption import StopSignals
-from mi_jax.margin_sweep import Sweep
-from mi_jax.progress import Reporter
+from mi_jax import cli, parallel
+from mi_jax.cue_strength_sweep import run
+from mi_jax.cue_strength_sweep.run import Sweep
+from mi_jax.runs.progress import Reporter
+from mi_jax.runs.signals import StopSignals
 from mi_jax.training import Interrupted
 
 
@@ -33,13 +34,13 @@ class SweepCommand:
 
 def main() -> None:
     """Parses the command line, sweeps, and says where the figure is."""
-    with command_line.leaving_cleanly():
-        command = command_line.parse(SweepCommand, sys.argv[1:])
+    with cli.leaving_cleanly():
+        command = cli.parse(SweepCommand, sys.argv[1:])
         parallel.keep_compiled_programs()
         with StopSignals() as stop, Reporter() as reporter:
             reporter.say(f"{len(command.sweep.cells)} cells, writing {command.run_dir}")
             try:
-                figure = margin_sweep.run(
+                figure = run.run(
                     command.sweep,
                     run_dir=command.run_dir,
                     overwrite=command.overwrite,

@@ -10,7 +10,7 @@ from pathlib import Path
 import tyro
 
 import mi_jax as mj
-from mi_jax import command_line
+from mi_jax import cli
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Arguments:
 
 def main() -> int:
     """Prepares the data set and says what is in it; 0 where it can be used."""
-    with command_line.leaving_cleanly():
+    with cli.leaving_cleanly():
         arguments = tyro.cli(Arguments)
         dataset = mj.data.prepare(arguments.dataset, data_dir=arguments.data_dir)
     height, width, channels = dataset.input_shape

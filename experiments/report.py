@@ -4,8 +4,8 @@ from pathlib import Path
 
 import tyro
 
-from mi_jax import command_line, report
-from mi_jax.storage.run_dir import disk_errors_explained
+from mi_jax import cli, report
+from mi_jax.runs.directory import disk_errors_explained
 
 
 def main(run_dir: tyro.conf.Positional[Path], *, every_figure: bool = False) -> None:
@@ -15,7 +15,7 @@ def main(run_dir: tyro.conf.Positional[Path], *, every_figure: bool = False) -> 
         run_dir: the run directory, for example runs/shapetex-vgg.
         every_figure: draw the minor figures too: further rulers, and binning.
     """
-    with command_line.leaving_cleanly(), disk_errors_explained(run_dir):
+    with cli.leaving_cleanly(), disk_errors_explained(run_dir):
         print(report.build(run_dir, every_figure=every_figure))
 
 

@@ -3,22 +3,22 @@
 import shlex
 import sys
 
-from mi_jax import command_line, experiment, parallel
-from mi_jax.interruption import StopSignals
-from mi_jax.progress import Reporter
-from mi_jax.report import summary
+from mi_jax import cli, parallel, runs
+from mi_jax.report import terminal
+from mi_jax.runs.progress import Reporter
+from mi_jax.runs.signals import StopSignals
 from mi_jax.training import Interrupted
 
 
 def main() -> None:
     """Parses the command line, runs, and prints the outcome."""
-    with command_line.leaving_cleanly():
-        command = command_line.parse_run(sys.argv[1:])
+    with cli.leaving_cleanly():
+        command = cli.parse_run(sys.argv[1:])
         parallel.keep_compiled_programs()
         with StopSignals() as stop, Reporter() as reporter:
             reporter.say(f"{command.config.arch} on {command.config.dataset}, writing {command.directory}")
             try:
-                page = experiment.run(
+                page = runs.run(
                     command.config,
                     run_dir=command.directory,
                     data_dir=command.data_dir,
@@ -31,7 +31,7 @@ def main() -> None:
                 same = "The same command without --overwrite" if command.overwrite else "The same command"
                 reporter.say(f"Stopped; {command.directory} is saved. {same} goes on from here.")
                 sys.exit(stop.exit_status)
-            reporter.show(summary.table(command.directory))
+            reporter.show(terminal.table(command.directory))
             reporter.say(f"Report: {page}")
 
 

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import tyro
 
-from mi_jax import command_line, experiment, parallel
-from mi_jax.interruption import StopSignals
-from mi_jax.progress import Reporter
+from mi_jax import cli, parallel, runs
+from mi_jax.runs.progress import Reporter
+from mi_jax.runs.signals import StopSignals
 from mi_jax.studies import Moments
 from mi_jax.training import Interrupted
 
@@ -35,12 +35,12 @@ class StudyCommand:
 
 def main() -> None:
     """Parses the command line, runs the study, and says where the report is."""
-    with command_line.leaving_cleanly():
-        command = command_line.parse(StudyCommand, sys.argv[1:])
+    with cli.leaving_cleanly():
+        command = cli.parse(StudyCommand, sys.argv[1:])
         parallel.keep_compiled_programs()
         with StopSignals() as stop, Reporter() as reporter:
             try:
-                page = experiment.study(
+                page = runs.study(
                     command.study,
                     run_dir=command.run_dir,
                     data_dir=command.data_dir,

@@ -8,10 +8,10 @@ from typing import Annotated
 import tyro
 from rich.table import Table
 
-from mi_jax import command_line, parallel
-from mi_jax.progress import Reporter, Status
-from mi_jax.validation import Validation
-from mi_jax.validation.validate import FULL, run
+from mi_jax import cli, parallel
+from mi_jax.information.benchmark import Validation
+from mi_jax.information.benchmark.run import FULL, run
+from mi_jax.runs.progress import Reporter, Status
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class ValidateCommand:
 
 def main() -> None:
     """Parses the command line, validates, and prints the summary."""
-    with command_line.leaving_cleanly():
-        command = command_line.parse(ValidateCommand, sys.argv[1:])
+    with cli.leaving_cleanly():
+        command = cli.parse(ValidateCommand, sys.argv[1:])
         parallel.keep_compiled_programs()
         with Reporter() as reporter:
 

@@ -20,8 +20,8 @@ _MODULES = {
     "training": "mi_jax.training",
     "studies": "mi_jax.studies",
     "report": "mi_jax.report",
-    "checkpoints": "mi_jax.checkpoints",
-    "records": "mi_jax.storage.records",
+    "checkpoints": "mi_jax.runs.restore",
+    "records": "mi_jax.records",
     "errors": "mi_jax.errors",
 }
 

@@ -12,11 +12,11 @@ import jax
 import pytest
 from rich.console import Console
 
-from mi_jax import experiment
+from mi_jax import runs
 from mi_jax.attacks import PGD, Budget
-from mi_jax.progress import Reporter
-from mi_jax.run_config import Evaluation, RunConfig
-from mi_jax.studies.information_plane import Probe
+from mi_jax.measure.information import Probe
+from mi_jax.runs.config import Evaluation, RunConfig
+from mi_jax.runs.progress import Reporter
 from mi_jax.training import Optimizer
 
 SMALL = RunConfig(
@@ -59,5 +59,5 @@ def quiet() -> Reporter:
 def finished_run(tmp_path_factory) -> Path:
     """A run directory of `SMALL`; tests read it and leave it as it is."""
     directory = tmp_path_factory.mktemp("runs") / "digits-mlp"
-    experiment.run(SMALL, run_dir=directory, command="test", reporter=Reporter(Console(file=io.StringIO())))
+    runs.run(SMALL, run_dir=directory, command="test", reporter=Reporter(Console(file=io.StringIO())))
     return directory

@@ -5,13 +5,13 @@ No models, data or training here; the loop for adversarial training is `perturb`
 
 from mi_jax.attacks.apgd import APGD, apgd
 from mi_jax.attacks.autoattack import AutoAttackResult, Progress, autoattack
-from mi_jax.attacks.diagnosis import CheckResult, Finding, check
+from mi_jax.attacks.autoattack_plan import NAMES, Budget, plan
+from mi_jax.attacks.engine.saved_evaluation import EvaluationState, StageReport
 from mi_jax.attacks.fab import FAB, fab
 from mi_jax.attacks.pgd import PGD, ascend, fgsm, perturb, pgd
 from mi_jax.attacks.results import AttackResult
+from mi_jax.attacks.sanity_checks import CheckResult, Finding, check
 from mi_jax.attacks.square import Square, square
-from mi_jax.attacks.state import EvaluationState, StageReport
-from mi_jax.attacks.suite import NAMES, Budget, plan
 
 __all__ = [
     "APGD",

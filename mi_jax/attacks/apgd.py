@@ -12,12 +12,12 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
-from mi_jax.attacks import randomness
-from mi_jax.attacks.inputs import check_count, check_eps
+from mi_jax.attacks.engine import randomness
+from mi_jax.attacks.engine.input_checks import check_count, check_eps
+from mi_jax.attacks.engine.run import Evaluate, Procedure, Rows, run
 from mi_jax.attacks.losses import Loss, check_loss, loss_of
-from mi_jax.attacks.norms import Norm, Scalar, check_norm, length, spread, steepest, unit
 from mi_jax.attacks.results import AttackResult
-from mi_jax.attacks.rows import Evaluate, Procedure, Rows, run
+from mi_jax.attacks.threat_model import Norm, Scalar, check_norm, length, spread, steepest, unit
 from mi_jax.errors import InputError
 from mi_jax.typing import Images, Key, LogitsFn
 

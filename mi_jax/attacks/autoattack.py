@@ -15,13 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from mi_jax.attacks.inputs import accepts, check_batch, check_logits, check_model, known, logits_of
+from mi_jax.attacks.autoattack_plan import Attack, Budget, plan, procedure_of
+from mi_jax.attacks.engine.input_checks import accepts, check_batch, check_logits, check_model, known, logits_of
+from mi_jax.attacks.engine.randomness import row_keys
+from mi_jax.attacks.engine.run import BLOCK, Rows, evaluator, folds, ranked_targets, start_bits, step_bits
+from mi_jax.attacks.engine.saved_evaluation import CLEAN_ERROR, ROBUST, EvaluationState, StageReport, fingerprint
 from mi_jax.attacks.losses import at, best_other
-from mi_jax.attacks.norms import length
-from mi_jax.attacks.randomness import row_keys
-from mi_jax.attacks.rows import BLOCK, Rows, evaluator, folds, ranked_targets, start_bits, step_bits
-from mi_jax.attacks.state import CLEAN_ERROR, ROBUST, EvaluationState, StageReport, fingerprint
-from mi_jax.attacks.suite import Attack, Budget, plan, procedure_of
+from mi_jax.attacks.threat_model import length
 from mi_jax.errors import InputError
 from mi_jax.parallel import backend
 from mi_jax.typing import Key, LogitsFn

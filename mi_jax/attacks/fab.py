@@ -11,13 +11,13 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from mi_jax.attacks import randomness
-from mi_jax.attacks.inputs import check_count, check_eps
+from mi_jax.attacks.engine import randomness
+from mi_jax.attacks.engine.input_checks import check_count, check_eps
+from mi_jax.attacks.engine.run import Evaluate, Procedure, Rows, run
 from mi_jax.attacks.losses import at
-from mi_jax.attacks.norms import TINY, Norm, Scalar, check_norm, length, spread, unit
 from mi_jax.attacks.projections import onto_hyperplane
 from mi_jax.attacks.results import AttackResult
-from mi_jax.attacks.rows import Evaluate, Procedure, Rows, run
+from mi_jax.attacks.threat_model import TINY, Norm, Scalar, check_norm, length, spread, unit
 from mi_jax.errors import InputError
 from mi_jax.typing import Images, Key, LogitsFn
 

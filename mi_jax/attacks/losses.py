@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import jax
 import jax.numpy as jnp
 
-from mi_jax.attacks.norms import TINY
+from mi_jax.attacks.threat_model import TINY
 from mi_jax.errors import InputError
 from mi_jax.typing import Labels, Logits
 

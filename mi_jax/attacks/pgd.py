@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mi_jax.attacks.inputs import (
+from mi_jax.attacks.engine.chunks import in_slices
+from mi_jax.attacks.engine.input_checks import (
     check_batch,
     check_class_indices,
     check_count,
@@ -24,9 +25,8 @@ from mi_jax.attacks.inputs import (
     logits_of,
 )
 from mi_jax.attacks.losses import Loss, check_loss, loss_of
-from mi_jax.attacks.norms import Norm, StartLaw, check_norm, length, project_image, random_perturbation, steepest
 from mi_jax.attacks.results import AttackResult
-from mi_jax.attacks.slices import in_slices
+from mi_jax.attacks.threat_model import Norm, StartLaw, check_norm, length, project_image, random_perturbation, steepest
 from mi_jax.errors import InputError
 from mi_jax.typing import Images, Key, Labels, LogitsFn
 

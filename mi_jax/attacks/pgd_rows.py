@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from mi_jax.attacks import randomness
+from mi_jax.attacks.engine import randomness
+from mi_jax.attacks.engine.run import Evaluate, Procedure, Rows
 from mi_jax.attacks.losses import loss_of
-from mi_jax.attacks.norms import Scalar, project, project_image, spread, steepest, unit
 from mi_jax.attacks.pgd import PGD
-from mi_jax.attacks.rows import Evaluate, Procedure, Rows
+from mi_jax.attacks.threat_model import Scalar, project, project_image, spread, steepest, unit
 from mi_jax.typing import Images
 
 

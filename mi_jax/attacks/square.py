@@ -12,12 +12,12 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
-from mi_jax.attacks import windows
-from mi_jax.attacks.inputs import check_count, check_eps
+from mi_jax.attacks import square_proposals
+from mi_jax.attacks.engine.input_checks import check_count, check_eps
+from mi_jax.attacks.engine.run import BLOCK, Evaluate, Procedure, Rows, run
 from mi_jax.attacks.losses import at, best_other
-from mi_jax.attacks.norms import Norm, Scalar, check_norm, spread
 from mi_jax.attacks.results import AttackResult
-from mi_jax.attacks.rows import BLOCK, Evaluate, Procedure, Rows, run
+from mi_jax.attacks.threat_model import Norm, Scalar, check_norm, spread
 from mi_jax.errors import InputError
 from mi_jax.typing import Images, Key, LogitsFn
 
@@ -57,8 +57,8 @@ class SquareState(NamedTuple):
 
 def begin(config: Square, rows: Rows, bits: Array, eps: Scalar) -> SquareState:
     """State before the first query, at stripes (Linf) or a grid of tiles (L2)."""
-    start = windows.stripes if config.norm == "linf" else windows.tiles
-    draw = windows.start_draw(bits, rows.images.shape, config.norm)
+    start = square_proposals.stripes if config.norm == "linf" else square_proposals.tiles
+    draw = square_proposals.start_draw(bits, rows.images.shape, config.norm)
     nothing = jnp.full(len(rows.images), jnp.inf, rows.images.dtype)
     return SquareState(start(rows.images, draw, eps), nothing, jnp.zeros(len(nothing), bool))
 
@@ -66,11 +66,11 @@ def begin(config: Square, rows: Rows, bits: Array, eps: Scalar) -> SquareState:
 def advance(evaluate: Evaluate, config: Square, rows: Rows, state: SquareState, bits, first, count, eps) -> SquareState:
     """Make queries first..first + count - 1; query 0 is the start, the others change a window of the best image."""
     shape = rows.images.shape
-    schedule = windows.Schedule.of(window_sides(config, shape), config.norm)
+    schedule = square_proposals.Schedule.of(window_sides(config, shape), config.norm)
 
     def iteration(i, s):
-        draw = windows.step_draw(bits[:, i % BLOCK], schedule.side(i), shape, config.norm)
-        candidate = jnp.where(i == 0, s.images, windows.propose(s.images, rows.images, draw, schedule, i, eps))
+        draw = square_proposals.step_draw(bits[:, i % BLOCK], schedule.side(i), shape, config.norm)
+        candidate = jnp.where(i == 0, s.images, square_proposals.propose(s.images, rows.images, draw, schedule, i, eps))
         return accept(s, candidate, evaluate(candidate, i), rows)
 
     return jax.lax.fori_loop(first, first + count, iteration, state)
@@ -110,8 +110,8 @@ PROCEDURE = Procedure(
     begin=begin,
     advance=advance,
     iterations=lambda config: config.queries + 1,
-    start_words=lambda config, shape: windows.start_words(shape, config.norm),
-    step_words=lambda config, shape: windows.step_words(shape, config.norm),
+    start_words=lambda config, shape: square_proposals.start_words(shape, config.norm),
+    step_words=lambda config, shape: square_proposals.step_words(shape, config.norm),
 )
 
 

@@ -3,17 +3,17 @@
 All values are in nats. This package knows nothing of models, data or training.
 """
 
-from mi_jax.information import truth
+from mi_jax.information import tasks
 from mi_jax.information.binning import Binning, binning
 from mi_jax.information.estimator import Estimate, Estimator, estimate, estimators, register
+from mi_jax.information.estimators.knn import ksg, sliced
+from mi_jax.information.estimators.linear_probe import LinearProbe, fit_probe, probe
+from mi_jax.information.estimators.renyi import renyi
+from mi_jax.information.estimators.variational import variational
 from mi_jax.information.geometry import Geometry, ScaleSplit, geometry, scale_split
 from mi_jax.information.kde import KDE, kde
 from mi_jax.information.monte_carlo import MonteCarlo, monte_carlo
 from mi_jax.information.noise import noise_grid, noise_variance
-from mi_jax.information.panel.nearest import ksg, sliced
-from mi_jax.information.panel.probe import LinearProbe, fit_probe, probe
-from mi_jax.information.panel.renyi import renyi
-from mi_jax.information.panel.variational import variational
 
 __all__ = [
     "KDE",
@@ -39,6 +39,6 @@ __all__ = [
     "renyi",
     "scale_split",
     "sliced",
-    "truth",
+    "tasks",
     "variational",
 ]

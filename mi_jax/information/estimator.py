@@ -74,10 +74,9 @@ def estimators(target: Target | None = None) -> dict[str, Estimator]:
       >>> sorted(estimators("continuous"))
       ['infonce', 'ksg', 'nwj', 'renyi', 'sliced', 'smile']
     """
-    from mi_jax.information import panel
-
-    for module in pkgutil.iter_modules(panel.__path__):
-        importlib.import_module(f"{panel.__name__}.{module.name}")
+    package = importlib.import_module("mi_jax.information.estimators")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
     return {name: entry for name, entry in _REGISTRY.items() if target is None or target in entry.targets}
 
 

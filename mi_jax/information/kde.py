@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from mi_jax.errors import InputError
 from mi_jax.information import _pairwise, _tiles
 from mi_jax.information._input import Activations, as_activations, as_labels, as_variances, check_finite
-from mi_jax.information._ladder import ladder
+from mi_jax.information._kernel_scales import ladder
 
 _LABEL_FIELDS = (
     "i_ty_upper",

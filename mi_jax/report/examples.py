@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mi_jax.errors import InputError
-from mi_jax.report.evidence import Evidence
+from mi_jax.records.run_records import Evidence
 
 _NAME = "examples"
 

@@ -8,10 +8,10 @@ import os
 from html import escape
 from pathlib import Path
 
-from mi_jax.report import figures, provenance, tables
-from mi_jax.report.evidence import Evidence, pair_of, read
+from mi_jax.records.labels import name_of
+from mi_jax.records.run_records import Evidence, pair_of, read
+from mi_jax.report import figures, html_tables, provenance
 from mi_jax.report.figures import FigureSpec
-from mi_jax.report.names import name_of
 from mi_jax.report.page_style import CSS
 
 _NAME = "report.html"
@@ -45,13 +45,13 @@ def _page(evidence: Evidence, drawn: list[tuple[FigureSpec, Path]]) -> str:
     parts = [
         f"<header><h1>{escape(title)}</h1><p>{escape(provenance.summary(evidence))}</p></header>",
         _claims(evidence, shown),
-        f'<section id="numbers"><h2>Accuracy</h2>{tables.headline(evidence)}{tables.self_checks(evidence)}'
-        f"{tables.transfers(evidence)}</section>",
+        f'<section id="numbers"><h2>Accuracy</h2>{html_tables.headline(evidence)}{html_tables.self_checks(evidence)}'
+        f"{html_tables.transfers(evidence)}</section>",
         f'<section id="figures"><h2>Figures</h2>{"".join(main)}</section>' if main else "",
         _folded(f"More figures ({len(minor)})", "".join(minor)) if minor else "",
         _left_out(left_out) if left_out else "",
         '<section id="record"><h2>How this was made</h2>',
-        tables.failures(evidence),
+        html_tables.failures(evidence),
         provenance.folded(evidence),
         "</section>",
     ]
@@ -68,11 +68,11 @@ def _claims(evidence: Evidence, shown: dict[str, str]) -> str:
     more = [training for training in evidence.trainings if training not in (baseline, first)]
     parts = [
         '<section id="claims"><h2>Claims</h2>',
-        tables.claims(evidence, shown, baseline, first),
-        f'<p class="small">{escape(tables.rulers_in_words(evidence, (baseline, first)))}</p>',
+        html_tables.claims(evidence, shown, baseline, first),
+        f'<p class="small">{escape(html_tables.rulers_in_words(evidence, (baseline, first)))}</p>',
     ]
     for training in more:
-        table = tables.claims(evidence, shown, baseline, training)
+        table = html_tables.claims(evidence, shown, baseline, training)
         parts.append(_folded(f"The same claims for {name_of(training)}", table))
     return "".join([*parts, "</section>"])
 

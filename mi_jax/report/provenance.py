@@ -6,9 +6,9 @@ It reads what the run recorded of itself and adds nothing.
 import json
 from html import escape
 
-from mi_jax.report.evidence import Evidence
-from mi_jax.report.figures import wording
-from mi_jax.report.names import name_of
+from mi_jax.plotting import captions
+from mi_jax.records.labels import name_of
+from mi_jax.records.run_records import Evidence
 
 
 def summary(evidence: Evidence) -> str:
@@ -16,7 +16,7 @@ def summary(evidence: Evidence) -> str:
     rows = evidence.records
     trained = rows[rows["training"].notna()]
     parts = [
-        wording.where(evidence),
+        captions.where(evidence),
         f"trained as {', '.join(name_of(training) for training in evidence.trainings)}" if evidence.trainings else "",
         _count(trained["seed"].nunique(), "seed"),
         f"epochs 0 to {rows['epoch'].max():g}" if rows["epoch"].notna().any() else "",

@@ -1,16 +1,15 @@
-"""Studies of a trained network: each is a function from a network, its variables and data to records."""
+"""Studies of a trained network: each is a folder with a measurement, its figures and its registration."""
 
+from mi_jax.measure import autoattack
 from mi_jax.studies import (
-    autoattack,
-    cue_answers,
-    cue_conflict,
-    distortion_curves,
+    confusion,
+    distortions,
     estimators,
     fourier,
     geometry,
     noise_grid,
     saliency,
-    transfer_matrix,
+    shape_texture,
 )
 from mi_jax.studies.registry import STUDIES, Findings, Moments, Study, Subject, find, find_for
 
@@ -21,9 +20,8 @@ __all__ = [
     "Study",
     "Subject",
     "autoattack",
-    "cue_answers",
-    "cue_conflict",
-    "distortion_curves",
+    "confusion",
+    "distortions",
     "estimators",
     "find",
     "find_for",
@@ -31,5 +29,5 @@ __all__ = [
     "geometry",
     "noise_grid",
     "saliency",
-    "transfer_matrix",
+    "shape_texture",
 ]

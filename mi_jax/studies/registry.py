@@ -9,9 +9,9 @@ import numpy as np
 from mi_jax.attacks import PGD
 from mi_jax.data import Dataset
 from mi_jax.errors import InputError
+from mi_jax.measure.information import Probe
 from mi_jax.models import Network
-from mi_jax.storage.records import Record
-from mi_jax.studies.information_plane import Probe
+from mi_jax.records.table import Record
 from mi_jax.typing import Key, Variables
 
 Moments = Literal["last", "measured"]

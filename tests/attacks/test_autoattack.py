@@ -11,11 +11,24 @@ import numpy as np
 import pytest
 from pyautoattack import AutoAttack
 
-from mi_jax.attacks import APGD, FAB, PGD, Budget, EvaluationState, Square, apgd, autoattack, fab, plan, square, suite
+from mi_jax.attacks import (
+    APGD,
+    FAB,
+    PGD,
+    Budget,
+    EvaluationState,
+    Square,
+    apgd,
+    autoattack,
+    autoattack_plan,
+    fab,
+    plan,
+    square,
+)
 from mi_jax.attacks.apgd import advance, begin_at
+from mi_jax.attacks.engine.run import Procedure, Rows, evaluator
 from mi_jax.attacks.losses import cross_entropy
 from mi_jax.attacks.pgd_rows import PGDState
-from mi_jax.attacks.rows import Procedure, Rows, evaluator
 from mi_jax.errors import InputError
 
 QUICK = Budget(apgd_steps=10, fab_steps=5, square_queries=30, targets=3)
@@ -198,7 +211,7 @@ def test_only_an_image_within_eps_up_to_rounding_breaks_one(monkeypatch, norm, r
     images = np.random.default_rng(0).uniform(0.6, 0.9, (20, 8, 8, 3)).astype(np.float32)
     key, labels = jax.random.key(0), np.zeros(20, int)
     for share, broken in ((1.0, 20), (1.01, 0)):
-        monkeypatch.setitem(suite.PROCEDURES, PGD, shifted(share))
+        monkeypatch.setitem(autoattack_plan.PROCEDURES, PGD, shifted(share))
         eps = 1e-4 * reach
         # The model knows the clean images, so batches must hold them as they stand.
         net = jnp.asarray(np.concatenate([images, np.repeat(images[-1:], 12, axis=0)]))

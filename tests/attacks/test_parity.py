@@ -14,8 +14,8 @@ from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 
 from mi_jax.attacks import APGD, PGD, pgd
 from mi_jax.attacks.apgd import advance, begin_at
+from mi_jax.attacks.engine.run import Rows, ranked_targets
 from mi_jax.attacks.losses import cw, dlr
-from mi_jax.attacks.rows import Rows, ranked_targets
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")
 COUNT = 60

@@ -7,7 +7,7 @@ import pytest
 
 import mi_jax as mj
 from mi_jax.attacks import PGD, ascend, fgsm, perturb, pgd, pgd_rows
-from mi_jax.attacks.rows import Rows
+from mi_jax.attacks.engine.run import Rows
 from mi_jax.errors import InputError
 
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from pyautoattack.square import SquareAttack
 
-from mi_jax.attacks import Square, square, windows
+from mi_jax.attacks import Square, square, square_proposals
+from mi_jax.attacks.engine.run import Rows
 from mi_jax.attacks.losses import cw
-from mi_jax.attacks.rows import Rows
 from mi_jax.attacks.square import SquareState, accept, window_sides
 from mi_jax.errors import InputError
 
@@ -54,11 +54,13 @@ def replay(recorder, cnn, net, norm, eps):
     zeros = jnp.zeros(COUNT, jnp.int32)
     rows = Rows(images, labels, zeros, zeros)
     sides = window_sides(Square(norm=norm, queries=QUERIES), images.shape)
-    schedule = windows.Schedule.of(sides, norm)
+    schedule = square_proposals.Schedule.of(sides, norm)
     radius = jnp.float64(eps)
     if norm == "linf":
         first = recorder.choices.pop(0)[:, :, 0].transpose(0, 2, 1)
-        start = windows.stripes(images, windows.StartDraw(jnp.asarray(first), jnp.zeros((COUNT, 0), bool)), radius)
+        start = square_proposals.stripes(
+            images, square_proposals.StartDraw(jnp.asarray(first), jnp.zeros((COUNT, 0), bool)), radius
+        )
         np.testing.assert_allclose(start, recorder.tried[0], atol=1e-12)
     else:
         # On 8 x 8 pixels the official grid of tiles runs over the edge; starts are compared on 10 x 10 below.
@@ -67,18 +69,18 @@ def replay(recorder, cnn, net, norm, eps):
 
     @jax.jit
     def step(state, draw, i):
-        candidate = jnp.where(i == 0, start, windows.propose(state.images, images, draw, schedule, i, radius))
+        candidate = jnp.where(i == 0, start, square_proposals.propose(state.images, images, draw, schedule, i, radius))
         return accept(state, candidate, cnn(variables, candidate), rows)
 
     corner = jnp.zeros((COUNT, 2), jnp.int32)
-    draw = windows.Draw(corner, corner, jnp.ones((COUNT, 3)), jnp.zeros(COUNT, bool))
+    draw = square_proposals.Draw(corner, corner, jnp.ones((COUNT, 3)), jnp.zeros(COUNT, bool))
     state = SquareState(start, jnp.full(COUNT, jnp.inf), jnp.zeros(COUNT, bool))
     state = step(state, draw, 0)
     for i in range(1, QUERIES + 1):
         places = [recorder.integers.pop(0) for _ in range(2 if norm == "linf" else 4)]
         signs = recorder.choices.pop(0)
         signs = np.broadcast_to(signs.reshape(-1, 3), (COUNT, 3))
-        draw = windows.Draw(
+        draw = square_proposals.Draw(
             jnp.tile(jnp.array(places[:2]), (COUNT, 1)),
             jnp.tile(jnp.array(places[-2:]), (COUNT, 1)),
             jnp.asarray(signs),
@@ -124,9 +126,9 @@ def test_l2_start_equals_pyautoattack(side):
     torch.manual_seed(1)
     peer.attack_single_run(x, torch.zeros(6, dtype=torch.long))
     signs = np.stack([choice[:, :, 0, 0] for choice in peer.choices[:25]], axis=1)
-    draw = windows.StartDraw(jnp.asarray(signs), jnp.tile(jnp.asarray(peer.turns[:25]), (6, 1)))
+    draw = square_proposals.StartDraw(jnp.asarray(signs), jnp.tile(jnp.asarray(peer.turns[:25]), (6, 1)))
     clean = jnp.asarray(x.numpy().transpose(0, 2, 3, 1))
-    np.testing.assert_allclose(windows.tiles(clean, draw, jnp.float32(0.5)), peer.tried[0], atol=1e-6)
+    np.testing.assert_allclose(square_proposals.tiles(clean, draw, jnp.float32(0.5)), peer.tried[0], atol=1e-6)
 
 
 def test_schedule_equals_pyautoattack(cnn):
@@ -146,7 +148,7 @@ def test_schedule_equals_pyautoattack(cnn):
 def test_bump_equals_pyautoattack(side):
     peer = SquareAttack(None, norm="L2", eps=0.1, device="cpu")
     theirs = peer.eta(side).numpy()
-    ours = windows.bump(side)
+    ours = square_proposals.bump(side)
     assert min(np.abs(ours - theirs).max(), np.abs(ours.T - theirs).max()) < 1e-6
 
 
@@ -162,11 +164,11 @@ def test_images_stay_in_the_ball_and_the_margin_rises(linear, softmax, norm):
 
 def test_windows_cover_every_place_and_fit_non_square_images():
     words = jax.random.bits(jax.random.key(0), (4000, 3), jnp.uint32)
-    draw = windows.step_draw(words, jnp.int32(3), (4000, 5, 8, 2), "linf")
+    draw = square_proposals.step_draw(words, jnp.int32(3), (4000, 5, 8, 2), "linf")
     assert set(np.asarray(draw.corner[:, 0])) == {0, 1, 2}
     assert set(np.asarray(draw.corner[:, 1])) == {0, 1, 2, 3, 4, 5}
     assert abs(float(draw.signs.mean())) < 0.05
-    inside = windows.window(draw.corner, jnp.int32(3), (4000, 5, 8, 2))
+    inside = square_proposals.window(draw.corner, jnp.int32(3), (4000, 5, 8, 2))
     assert np.all(np.asarray(inside.sum((1, 2, 3))) == 9)
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mi_jax import records
+from mi_jax.records.table import Record
 from mi_jax.report import examples
-from mi_jax.storage import records
-from mi_jax.storage.records import Record
 
 ATTACK, STRONG = "pgd-7 linf eps=0.0314", "pgd-20 linf eps=0.0314"
 FINAL = {("nt", "clean"): 0.97, ("nt", ATTACK): 0.05, ("nt", STRONG): 0.02}

@@ -9,14 +9,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from mi_jax.report import evidence as evidence_module
+from mi_jax import records
+from mi_jax.plotting import style
+from mi_jax.records import run_records as evidence_module
+from mi_jax.records.table import Record
 from mi_jax.report import figures
-from mi_jax.report.figures import images, style
+from mi_jax.report.figures import images
 from mi_jax.report.figures.information import ceiling_of
 from mi_jax.report.figures.training import accuracies
-from mi_jax.report.intervals import t_interval, wilson
-from mi_jax.storage import records
-from mi_jax.storage.records import Record
+from mi_jax.statistics.intervals import t_interval, wilson
 
 OWN = {
     *("training_curves", "robustness", "examples", "information_depth", "information_difference"),

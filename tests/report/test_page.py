@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from mi_jax import report
+from mi_jax import records, report
+from mi_jax.claims import claims
+from mi_jax.claims.claims import evaluate
 from mi_jax.errors import InputError
-from mi_jax.report import claims, examples, figures, read, summary, tables
-from mi_jax.report.claims import evaluate
-from mi_jax.storage import records
-from mi_jax.storage.records import Record
+from mi_jax.records.table import Record
+from mi_jax.report import examples, figures, html_tables, read, terminal
 
 VOID = {"meta", "img", "br"}
 REPORT = Path(__file__).parents[2] / "experiments" / "report.py"
@@ -111,8 +111,8 @@ def test_what_users_write_is_escaped(built):
 def test_values_come_with_their_intervals(built, run_dir):
     (claim,) = (claim for claim in evaluate(read(run_dir)) if claim.number == "2a")
     found = claim.weakest("trace")
-    value = tables.number(found.value, "bits", signed=True)
-    assert f"{value} {tables.interval(found.low, found.high, 'bits')}" in built[1]
+    value = html_tables.number(found.value, "bits", signed=True)
+    assert f"{value} {html_tables.interval(found.low, found.high, 'bits')}" in built[1]
 
 
 def test_failed_estimates_are_listed_unless_a_later_attempt_mended_them(tmp_path):
@@ -130,7 +130,7 @@ def test_transfers_are_shares_with_intervals_between_0_and_100_per_cent(tmp_path
     where = {"quantity": "transfer_accuracy", "epoch": 1, "subset": "source=at", "training": "nt", "n": 50}
     loss = Record(quantity="loss", value=1.0, training="at", seed=0, epoch=1)
     records.append(tmp_path, [loss, *(Record(value=v, seed=s, **where) for s, v in enumerate((0.3, 0.6, 0.9)))])
-    assert '60.0 %</span> <span class="ends">[0.0, 100.0]' in tables.transfers(read(tmp_path))
+    assert '60.0 %</span> <span class="ends">[0.0, 100.0]' in html_tables.transfers(read(tmp_path))
 
 
 def test_the_lowest_records_make_a_page(tmp_path):
@@ -157,7 +157,7 @@ def test_a_third_training_gets_its_own_claims(tmp_path):
 
 def test_the_terminal_shows_the_verdicts_of_the_page(run_dir):
     screen = io.StringIO()
-    Console(width=200, file=screen).print(summary.table(run_dir))
+    Console(width=200, file=screen).print(terminal.table(run_dir))
     shown = screen.getvalue()
     assert "pgd-20" in shown
     for claim in claims.evaluate(read(run_dir)):
@@ -165,7 +165,7 @@ def test_the_terminal_shows_the_verdicts_of_the_page(run_dir):
         found = [claim.verdict(ruler) for ruler in ("fixed", "trace")]
         assert [word in line for word in found] == [True, True]
         weakest = claim.weakest("fixed")
-        assert tables.value_of(weakest) in shown if weakest.value is not None else weakest.remark in shown
+        assert html_tables.value_of(weakest) in shown if weakest.value is not None else weakest.remark in shown
 
 
 def test_directories_without_records_are_named(tmp_path):

@@ -7,15 +7,15 @@ import jax
 import numpy as np
 import pytest
 
-from mi_jax import data, information, models
+from mi_jax import data, information, models, records
 from mi_jax.attacks import PGD
-from mi_jax.report import evidence, figures
-from mi_jax.storage import records
-from mi_jax.studies.estimators import PANEL, estimators
-from mi_jax.studies.information_plane import Probe, activations, frozen_rulers, information_plane
+from mi_jax.data.sample import fixed_sample
+from mi_jax.measure.accuracy import adversarial_twins
+from mi_jax.measure.information import Probe, activations, frozen_rulers, information_plane
+from mi_jax.records import run_records
+from mi_jax.report import figures
+from mi_jax.studies.estimators.study import PANEL, estimators
 from mi_jax.studies.registry import Subject
-from mi_jax.studies.robustness import adversarial_twins
-from mi_jax.studies.sample import fixed_sample
 
 PROBE = Probe(samples=90, noise="fixed,trace,scale_free", noise_variance=0.5)
 SHOWN = 70
@@ -90,7 +90,7 @@ def test_the_figures_are_drawn(found, tmp_path):
         for seed in (0, 1):
             columns = {"training": training, "seed": seed, "epoch": 1.0, "step": 1, "arch": "cnn", "dataset": "digits"}
             records.append(tmp_path, [dataclasses.replace(r, **columns) for r in found])
-    read = evidence.read(tmp_path)
+    read = run_records.read(tmp_path)
     specs = {spec.name: spec for spec in figures.available(read)}
     for name in ("information_values", "estimator_panel"):
         assert figures.save(specs[name], read, tmp_path).stat().st_size > 10_000

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mi_jax import data, models
+from mi_jax import data, models, records
 from mi_jax.attacks import PGD
-from mi_jax.report import evidence, figures
-from mi_jax.storage import records
-from mi_jax.storage.run_dir import write_arrays
-from mi_jax.studies.fourier import fourier, frequencies, mean_frequency, power, radial, sensitivity, waves
+from mi_jax.records import run_records
+from mi_jax.report import figures
+from mi_jax.runs.directory import write_arrays
+from mi_jax.studies.fourier.study import fourier, frequencies, mean_frequency, power, radial, sensitivity, waves
 from mi_jax.studies.registry import Subject
 
 
@@ -137,6 +137,6 @@ def test_the_figure_is_drawn_from_what_was_found(findings, tmp_path):
         records.append(tmp_path, [dataclasses.replace(r, **columns) for r in findings.records])
     arrays = {f"{k}.{t}.0": v for k, v in findings.arrays.items() for t in ("nt", "at")}
     write_arrays(tmp_path / "fourier.npz", arrays)
-    found = evidence.read(tmp_path)
+    found = run_records.read(tmp_path)
     (spec,) = [spec for spec in figures.available(found) if spec.name == "fourier"]
     assert figures.save(spec, found, tmp_path).stat().st_size > 10_000

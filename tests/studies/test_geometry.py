@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import pdist, squareform
 
-from mi_jax import data, information
+from mi_jax import data, information, records
 from mi_jax.attacks import PGD
+from mi_jax.data.sample import fixed_sample
+from mi_jax.measure.information import Probe
 from mi_jax.models import Network
-from mi_jax.report import evidence, figures
-from mi_jax.storage import records
-from mi_jax.studies.geometry import geometry
-from mi_jax.studies.information_plane import Probe
-from mi_jax.studies.noise_grid import LEVELS, noise_grid
+from mi_jax.records import run_records
+from mi_jax.report import figures
+from mi_jax.studies.geometry.study import geometry
+from mi_jax.studies.noise_grid.study import LEVELS, noise_grid
 from mi_jax.studies.registry import Subject
-from mi_jax.studies.sample import fixed_sample
 
 
 class Scaled(Network):
@@ -158,7 +158,7 @@ def test_the_figures_of_both_studies_are_drawn(tmp_path, doubled):
             columns = {"training": training, "seed": seed, "epoch": 1.0, "step": 1, "arch": "cnn", "dataset": "digits"}
             curves = noise_grid(subject_of(1.0 if training == "nt" else 2.0)).records
             records.append(tmp_path, [dataclasses.replace(r, **columns) for r in [*found.records, *curves]])
-    read = evidence.read(tmp_path)
+    read = run_records.read(tmp_path)
     specs = {spec.name: spec for spec in figures.available(read)}
     for name in ("geometry", "scale_split", "noise_grid_i_tx", "noise_grid_i_ty"):
         assert figures.save(specs[name], read, tmp_path).stat().st_size > 10_000

@@ -6,15 +6,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mi_jax import data, models
+from mi_jax import data, models, records
 from mi_jax.attacks import PGD
 from mi_jax.data import shapetex
+from mi_jax.data.sample import fixed_sample
 from mi_jax.models import Network
-from mi_jax.report import evidence, figures
-from mi_jax.storage import records
-from mi_jax.storage.run_dir import write_arrays
+from mi_jax.records import run_records
+from mi_jax.report import figures
+from mi_jax.runs.directory import write_arrays
 from mi_jax.studies.registry import Subject
-from mi_jax.studies.saliency import (
+from mi_jax.studies.saliency.study import (
     attribution_layer,
     correlation,
     cosine,
@@ -24,7 +25,6 @@ from mi_jax.studies.saliency import (
     known_fields,
     saliency,
 )
-from mi_jax.studies.sample import fixed_sample
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,7 +190,7 @@ def test_the_figures_are_drawn_from_what_was_found(findings, tmp_path):
         records.append(tmp_path, [dataclasses.replace(r, **columns) for r in findings.records])
     arrays = {f"{k}.{t}.0": v for k, v in findings.arrays.items() for t in ("nt", "at")}
     write_arrays(tmp_path / "saliency.npz", arrays)
-    found = evidence.read(tmp_path)
+    found = run_records.read(tmp_path)
     specs = {spec.name: spec for spec in figures.available(found)}
     for name in ("saliency_maps", "saliency_scores"):
         assert figures.save(specs[name], found, tmp_path).stat().st_size > 10_000

@@ -12,10 +12,10 @@ import pytest
 from rich.console import Console
 
 import mi_jax as mj
-from mi_jax import data, experiment
+from mi_jax import data, runs
 from mi_jax.attacks import PGD, pgd
 from mi_jax.errors import InputError
-from mi_jax.progress import Reporter
+from mi_jax.runs.progress import Reporter
 from mi_jax.training import (
     EpochEnd,
     Interrupted,
@@ -136,8 +136,8 @@ def collapsing_run(config, run_dir: Path, **options):
     screen = io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(held_out, "collapsed", lambda ends, count: len(ends) >= 2)
-        patch.setattr(experiment.flow.report, "build", lambda run_dir, **_: run_dir / "report.html")
-        experiment.run(config, run_dir=run_dir, reporter=Reporter(Console(file=screen, width=500)), **options)
+        patch.setattr(runs.flow.report, "build", lambda run_dir, **_: run_dir / "report.html")
+        runs.run(config, run_dir=run_dir, reporter=Reporter(Console(file=screen, width=500)), **options)
     return run_dir, screen.getvalue()
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mi_jax import attacks, data, models
-from mi_jax.attacks.norms import random_perturbation
+from mi_jax.attacks.threat_model import random_perturbation
 from mi_jax.errors import InputError
 from mi_jax.training import OBJECTIVES, Adversary, Optimizer, Trainer
 

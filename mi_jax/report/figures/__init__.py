@@ -6,7 +6,7 @@ A module placed here registers its figures and needs no other change; it compute
 import importlib
 import pkgutil
 
-from mi_jax.report.figures.registry import FigureSpec, available, register, save
+from mi_jax.plotting.figures import FigureSpec, available, register, save
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")

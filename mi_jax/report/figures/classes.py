@@ -8,12 +8,12 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from mi_jax.report.evidence import Evidence
-from mi_jax.report.figures import style, wording
+from mi_jax.plotting import captions, style
+from mi_jax.plotting.figures import FigureSpec, register
+from mi_jax.records.labels import RULER_NAMES, name_of
+from mi_jax.records.run_records import Evidence
 from mi_jax.report.figures.information import layers_of
-from mi_jax.report.figures.registry import FigureSpec, register
-from mi_jax.report.intervals import Table, over_seeds
-from mi_jax.report.names import RULER_NAMES, name_of
+from mi_jax.statistics.intervals import Table, over_seeds
 
 _MOST_LAYERS = 4
 _MOST_CLASSES = 20
@@ -68,10 +68,10 @@ def _draw(evidence: Evidence) -> Figure:
 def _caption(evidence: Evidence) -> str:
     rows = _rows(evidence)
     return (
-        f"What a layer still tells apart within each class through training, {wording.where(evidence)}, clean inputs: "
+        f"What a layer still tells apart within each class through training, {captions.where(evidence)}, clean inputs: "
         "KDE upper bound of I(X;T | Y = y), which is the H(T|y) of the study less the entropy of the noise, on a "
-        f"class's images alone ({RULER_NAMES[str(_rule(evidence))]}; {wording.epochs(rows)}). A class that collapses "
-        f"to one point has none left. {wording.samples(rows)}. {wording.seeds(rows)}"
+        f"class's images alone ({RULER_NAMES[str(_rule(evidence))]}; {captions.epochs(rows)}). A class that collapses "
+        f"to one point has none left. {captions.samples(rows)}. {captions.seeds(rows)}"
     )
 
 

@@ -8,12 +8,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mi_jax.report.evidence import Evidence, at_the_end, conditions, pair_of
-from mi_jax.report.figures import style, wording
+from mi_jax.plotting import captions, style
+from mi_jax.plotting.figures import FigureSpec, register
+from mi_jax.records.labels import INFORMATION, MINUS, RULER_NAMES, name_of
+from mi_jax.records.run_records import Evidence, at_the_end, conditions, pair_of
 from mi_jax.report.figures.information import finish_panels, handles_of, layers_of, rows_of, unit_of
-from mi_jax.report.figures.registry import FigureSpec, register
-from mi_jax.report.intervals import Table, over_seeds
-from mi_jax.report.names import INFORMATION, MINUS, RULER_NAMES, name_of
+from mi_jax.statistics.intervals import Table, over_seeds
 
 _BRACKET = {"i_tx": ("i_tx_lower", "i_tx_upper"), "i_ty": ("i_ty_certified_lower", "i_ty_certified_upper")}
 
@@ -65,13 +65,13 @@ def _end_means(evidence: Evidence, quantity: str, rule: str) -> Table:
 
 def _caption_depth(evidence: Evidence) -> str:
     rules = [rule for rule in RULER_NAMES if not rows_of(evidence, "i_tx_upper", rule).empty]
-    noise = "; ".join(f"{RULER_NAMES[rule]}: {wording.noise(rows_of(evidence, 'i_tx_upper', rule))}" for rule in rules)
+    noise = "; ".join(f"{RULER_NAMES[rule]}: {captions.noise(rows_of(evidence, 'i_tx_upper', rule))}" for rule in rules)
     rows = rows_of(evidence, "i_tx_upper", rules[0])
     return (
-        f"Information of each layer at {wording.last_epoch(rows)}, {wording.where(evidence)}. Lines: upper bound of "
+        f"Information of each layer at {captions.last_epoch(rows)}, {captions.where(evidence)}. Lines: upper bound of "
         "I(X;T), difference of upper bounds for I(T;Y); whiskers: seeds. Shaded: the bracket on clean inputs, "
         f"between the lower and the upper bound for I(X;T), the certified pair for I(T;Y). Noise: {noise}; "
-        f"{wording.samples(rows)}. {wording.seeds(rows)}"
+        f"{captions.samples(rows)}. {captions.seeds(rows)}"
     )
 
 
@@ -127,12 +127,12 @@ def _draw_difference(evidence: Evidence) -> Figure:
 def _caption_difference(evidence: Evidence) -> str:
     rules = _rules_compared(evidence)
     rows = rows_of(evidence, "i_tx_upper", rules[0])
-    noise = "; ".join(f"{RULER_NAMES[rule]}: {wording.noise(rows_of(evidence, 'i_tx_upper', rule))}" for rule in rules)
+    noise = "; ".join(f"{RULER_NAMES[rule]}: {captions.noise(rows_of(evidence, 'i_tx_upper', rule))}" for rule in rules)
     return (
-        f"Difference in the upper bound of I(X;T) to {name_of(pair_of(evidence)[0])} at {wording.last_epoch(rows)}, "
+        f"Difference in the upper bound of I(X;T) to {name_of(pair_of(evidence)[0])} at {captions.last_epoch(rows)}, "
         "paired by seed; below 0 the network keeps less about the input. A difference that vanishes under a ruler "
-        f"that follows each training's scale is one of scale. Noise: {noise}; {wording.samples(rows)}. Hollow: "
-        f"saturated in one of the two. {wording.seeds(rows)}"
+        f"that follows each training's scale is one of scale. Noise: {noise}; {captions.samples(rows)}. Hollow: "
+        f"saturated in one of the two. {captions.seeds(rows)}"
     )
 
 

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from mi_jax.plotting import style
+from mi_jax.plotting.figures import FigureSpec, register
+from mi_jax.records.labels import name_of
+from mi_jax.records.run_records import Evidence
 from mi_jax.report import examples
-from mi_jax.report.evidence import Evidence
-from mi_jax.report.figures import style
-from mi_jax.report.figures.registry import FigureSpec, register
-from mi_jax.report.names import name_of
 
 _MOST = 8
 _WIDTH = 1.03

@@ -12,11 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from mi_jax.report.evidence import Evidence, conditions, rulers
-from mi_jax.report.figures import style, wording
-from mi_jax.report.figures.registry import FigureSpec, register
-from mi_jax.report.intervals import Table, over_seeds
-from mi_jax.report.names import INFORMATION, INPUTS, RULER_NAMES
+from mi_jax.plotting import captions, style
+from mi_jax.plotting.figures import FigureSpec, register
+from mi_jax.records.labels import INFORMATION, INPUTS, RULER_NAMES
+from mi_jax.records.run_records import Evidence, conditions, rulers
+from mi_jax.statistics.intervals import Table, over_seeds
 
 
 def rows_of(evidence: Evidence, quantity: str, rule: str | None, *, estimator: str = "kde") -> Table:
@@ -104,14 +104,14 @@ def _caption_epochs(evidence: Evidence, *, quantity: str, rule: str | None, esti
     rows = rows_of(evidence, quantity, rule, estimator=estimator)
     symbol = quantity[:4]
     what = "binning (0 or log N in wide layers)" if estimator == "binning" else _estimate_words(quantity)
-    noise = "" if rule is None else f"{wording.noise(rows)}, "
+    noise = "" if rule is None else f"{captions.noise(rows)}, "
     ceiling = ceiling_of(evidence, rows, symbol)
     dotted = f" Dotted: {ceiling[1]} = {ceiling[0]:.2f} bits." if ceiling else ""
     hollow = " Hollow: saturated (J > 0.95 log N), the estimate only counts samples." if rows["saturated"].any() else ""
     return (
-        f"{INFORMATION[symbol]} of each layer through training, {wording.where(evidence)}: {what}. Solid on clean, "
-        f"dashed on adversarial inputs. Measured with {noise}{wording.samples(rows)}, {wording.epochs(rows)}. "
-        f"{wording.seeds(rows)}{dotted}{hollow}"
+        f"{INFORMATION[symbol]} of each layer through training, {captions.where(evidence)}: {what}. Solid on clean, "
+        f"dashed on adversarial inputs. Measured with {noise}{captions.samples(rows)}, {captions.epochs(rows)}. "
+        f"{captions.seeds(rows)}{dotted}{hollow}"
     )
 
 

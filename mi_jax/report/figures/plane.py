@@ -11,12 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from mi_jax.report.evidence import Evidence
-from mi_jax.report.figures import style, wording
+from mi_jax.plotting import captions, style
+from mi_jax.plotting.figures import FigureSpec, register
+from mi_jax.records.labels import INPUTS, RULER_NAMES, name_of
+from mi_jax.records.run_records import Evidence
 from mi_jax.report.figures.information import is_minor, layers_of, rows_of, unit_of
-from mi_jax.report.figures.registry import FigureSpec, register
-from mi_jax.report.intervals import Table, over_seeds
-from mi_jax.report.names import INPUTS, RULER_NAMES, name_of
+from mi_jax.statistics.intervals import Table, over_seeds
 
 
 def paths(evidence: Evidence, rule: str) -> Table:
@@ -88,10 +88,10 @@ def _draw_path(axes: Axes, path: Table, colour: str) -> None:
 def _caption(evidence: Evidence, *, rule: str) -> str:
     rows = rows_of(evidence, "i_tx_upper", rule)
     return (
-        f"Each layer's path through the information plane, {wording.where(evidence)}: the mean over seeds at each "
+        f"Each layer's path through the information plane, {captions.where(evidence)}: the mean over seeds at each "
         "measured epoch, points growing with the epoch, the large one the last, its crosses the spread over seeds. KDE "
-        f"upper bound of I(X;T), difference of upper bounds for I(T;Y), measured with {wording.noise(rows)}, "
-        f"{wording.samples(rows)}, {wording.epochs(rows)}. {wording.seeds(rows)} Layers from dark (first) to light "
+        f"upper bound of I(X;T), difference of upper bounds for I(T;Y), measured with {captions.noise(rows)}, "
+        f"{captions.samples(rows)}, {captions.epochs(rows)}. {captions.seeds(rows)} Layers from dark (first) to light "
         "(last)."
     )
 

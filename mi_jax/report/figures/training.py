@@ -10,11 +10,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from mi_jax.report.evidence import Evidence, at_the_end, test_accuracy
-from mi_jax.report.figures import style, wording
-from mi_jax.report.figures.registry import FigureSpec, register
-from mi_jax.report.intervals import Table, accuracy_over_seeds, over_seeds
-from mi_jax.report.names import INPUTS, name_of
+from mi_jax.plotting import captions, style
+from mi_jax.plotting.figures import FigureSpec, register
+from mi_jax.records.labels import INPUTS, name_of
+from mi_jax.records.run_records import Evidence, at_the_end, test_accuracy
+from mi_jax.statistics.intervals import Table, accuracy_over_seeds, over_seeds
 
 _INPUTS = (*INPUTS, "noisy")
 _FLOORS = {"loss": -0.1, "accuracy": -2.0}
@@ -89,9 +89,9 @@ def _caption_curves(evidence: Evidence) -> str:
     attack = f" Adversarial inputs: {attacks}." if attacks else ""
     dotted = ", dotted on noisy" if (rows["inputs"] == "noisy").any() else ""
     return (
-        f"Cross-entropy and accuracy through training, {wording.where(evidence)}; solid on clean, dashed on adversarial"
-        f"{dotted} inputs.{attack} Test set: {wording.samples(test)}. "
-        f"{wording.seeds(rows)}"
+        f"Cross-entropy and accuracy through training, {captions.where(evidence)}; solid on clean, dashed on adversarial"
+        f"{dotted} inputs.{attack} Test set: {captions.samples(test)}. "
+        f"{captions.seeds(rows)}"
     )
 
 
@@ -156,7 +156,7 @@ def _caption_robustness(evidence: Evidence) -> str:
     )
     whiskers = f"{bars} over images" if several else "Whiskers: 95 % Wilson interval over images"
     count = f"{table['seeds'].max()} seed{'s' if several else ''}"
-    return f"Test accuracy at the end of training ({wording.last_epoch(rows)}), {count}. {whiskers}. {images}."
+    return f"Test accuracy at the end of training ({captions.last_epoch(rows)}), {count}. {whiskers}. {images}."
 
 
 register(

@@ -1,0 +1,194 @@
+"""Starts and proposals of the Square attack: stripes and flat windows in Linf, tiles and bumps in L2.
+
+Windows of any size in one compiled loop: a window is a mask made from coordinates, never a slice.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from mi_jax.attacks.engine import randomness
+from mi_jax.attacks.threat_model import TINY, Scalar, length, spread, unit
+from mi_jax.errors import InputError
+from mi_jax.typing import Images
+
+TILES_A_SIDE = 5
+
+
+class Draw(NamedTuple):
+    """What chance decides in one proposal, a row each.
+
+    corner, second: upper left corners of the window and of the one that gives up its norm [r 2]; signs [r c];
+    turned: whether the bump is transposed [r]. Linf uses corner and signs alone.
+    """
+
+    corner: Int[Array, "r 2"]
+    second: Int[Array, "r 2"]
+    signs: Float[Array, "r c"]
+    turned: Array
+
+
+class StartDraw(NamedTuple):
+    """Linf: a sign for each column and channel [r w c]. L2: for each tile signs [r t c] and turned [r t]."""
+
+    signs: Float[Array, "r n c"]
+    turned: Array
+
+
+class Schedule(NamedTuple):
+    """Window sides, one an iteration, and the bumps of those sides [kinds, S, S] for L2 (empty for Linf)."""
+
+    sides: Array
+    kinds: Array
+    bumps: Array
+
+    @classmethod
+    def of(cls, sides: tuple[int, ...], norm: str) -> "Schedule":
+        """Tabulate the sides and, for L2, the bump of every side that occurs."""
+        distinct = sorted(set(sides))
+        largest = max(distinct)
+        bumps = np.zeros((len(distinct), largest, largest), np.float32)
+        if norm == "l2":
+            for kind, side in enumerate(distinct):
+                bumps[kind, :side, :side] = bump(side)
+        kinds = np.searchsorted(distinct, sides)
+        return cls(jnp.asarray(sides, jnp.int32), jnp.asarray(kinds), jnp.asarray(bumps if norm == "l2" else bumps[:0]))
+
+    def side(self, i: Array) -> Array:
+        """Side of the window at iteration i."""
+        return self.sides[i]
+
+
+def sign_words(channels: int) -> int:
+    """Random words that hold one sign for each channel."""
+    return -(-channels // 32)
+
+
+def step_words(shape: tuple[int, ...], norm: str) -> int:
+    """Random words a row needs at each iteration, for images of shape [h w c]."""
+    return (2 if norm == "linf" else 5) + sign_words(shape[2])
+
+
+def start_words(shape: tuple[int, ...], norm: str) -> int:
+    """Random words a row needs for its start. Raises `InputError` for L2 on images below 5 pixels a side."""
+    if norm == "linf":
+        return sign_words(shape[1] * shape[2])
+    side = tile_side(shape[0], shape[1])
+    return (shape[0] // side) * (shape[1] // side) * (1 + sign_words(shape[2]))
+
+
+def step_draw(words: Array, side: Array, shape: tuple[int, ...], norm: str) -> Draw:
+    """Turn each row's words into a proposal's choices; corners are uniform over all places that fit."""
+    room = jnp.stack([shape[1] - side + 1, shape[2] - side + 1])
+    corner = randomness.integer(words[:, :2], room)
+    if norm == "linf":
+        return Draw(corner, corner, randomness.signs(words[:, 2:], shape[3]), jnp.zeros(len(words), bool))
+    second = randomness.integer(words[:, 2:4], room)
+    return Draw(corner, second, randomness.signs(words[:, 5:], shape[3]), words[:, 4] >> 31 == 1)
+
+
+def start_draw(words: Array, shape: tuple[int, ...], norm: str) -> StartDraw:
+    """Turn each row's words into the choices of its start."""
+    rows, height, width, channels = shape
+    if norm == "linf":
+        signs = randomness.signs(words, width * channels).reshape(rows, width, channels)
+        return StartDraw(signs, jnp.zeros((rows, 0), bool))
+    side = tile_side(height, width)
+    words = words.reshape(rows, (height // side) * (width // side), -1)
+    return StartDraw(randomness.signs(words[..., 1:], channels), words[..., 0] >> 31 == 1)
+
+
+def stripes(clean: Images, draw: StartDraw, eps: Scalar) -> Images:
+    """Vertical stripes of +eps and -eps on each image."""
+    return jnp.clip(clean + eps * draw.signs[:, None].astype(clean.dtype), 0, 1)
+
+
+def tiles(clean: Images, draw: StartDraw, eps: Scalar) -> Images:
+    """A grid of bumps of random sign, scaled to L2 length eps, on each image."""
+    rows, height, width, channels = clean.shape
+    side = tile_side(height, width)
+    down, across = height // side, width // side
+    shape = jnp.asarray(bump(side), clean.dtype)
+    turned = jnp.where(draw.turned[..., None, None], shape.T, shape)
+    each = turned[..., None] * draw.signs[:, :, None, None, :].astype(clean.dtype)
+    grid = each.reshape(rows, down, across, side, side, channels).transpose(0, 1, 3, 2, 4, 5)
+    grid = grid.reshape(rows, down * side, across * side, channels)
+    # As in the official code on square images, except on tiny ones where a sixth tile fits: there the official
+    # grid runs over the edge, and here it stays centred.
+    top, left = ((total - side * count) // 2 for total, count in ((height, down), (width, across)))
+    pads = ((0, 0), (top, height - down * side - top), (left, width - across * side - left), (0, 0))
+    return jnp.clip(clean + eps * unit(jnp.pad(grid, pads), "l2"), 0, 1)
+
+
+def propose(best: Images, clean: Images, draw: Draw, schedule: Schedule, i: Array, eps: Scalar) -> Images:
+    """The best image with one window changed: shifted by 2 eps (Linf), or a bump that takes spare norm (L2)."""
+    side = schedule.side(i)
+    if len(schedule.bumps) == 0:
+        shift = 2 * eps * draw.signs[:, None, None, :].astype(best.dtype)
+        moved = jnp.where(window(draw.corner, side, best.shape), best + shift, best)
+        return jnp.clip(jnp.clip(moved, clean - eps, clean + eps), 0, 1)
+    return _propose_bump(best, clean, draw, schedule.bumps[schedule.kinds[i]], side, eps)
+
+
+def window(corner: Int[Array, "r 2"], side: Array, shape: tuple[int, ...]) -> Array:
+    """True inside each row's square window [r h w 1]."""
+    down, across = (jnp.arange(n) for n in shape[1:3])
+    top, left = corner[:, :1], corner[:, 1:]
+    rows = (down >= top) & (down < top + side)
+    columns = (across >= left) & (across < left + side)
+    return (rows[:, :, None] & columns[:, None, :])[..., None]
+
+
+def _propose_bump(best: Images, clean: Images, draw: Draw, shape: Array, side: Array, eps: Scalar) -> Images:
+    delta = best - clean
+    inside, second = (window(corner, side, best.shape) for corner in (draw.corner, draw.second))
+
+    def norms(values):
+        return jnp.sqrt(jnp.sum(jnp.square(values), axis=(1, 2), keepdims=True))
+
+    spare = jnp.maximum(jnp.square(eps) - jnp.square(spread(length(delta, "l2"))), 0)
+    freed = jnp.square(norms(jnp.where(inside | second, delta, 0)))
+    down, across = (jnp.arange(n) for n in best.shape[1:3])
+    at_row = jnp.clip(down - draw.corner[:, :1], 0, len(shape) - 1)[:, :, None]
+    at_column = jnp.clip(across - draw.corner[:, 1:], 0, len(shape) - 1)[:, None, :]
+    turned = draw.turned[:, None, None]
+    placed = jnp.where(turned, shape[at_column, at_row], shape[at_row, at_column])[..., None].astype(best.dtype)
+
+    kept = jnp.where(inside, delta, 0)
+    new = jnp.where(inside, placed * draw.signs[:, None, None, :], 0) + kept / (TINY + norms(kept))
+    new = new / (TINY + norms(new)) * jnp.sqrt(spare / best.shape[3] + freed)
+    delta = jnp.where(inside, new, jnp.where(second, 0, delta))
+    return jnp.clip(clean + eps * unit(delta, "l2"), 0, 1)
+
+
+def tile_side(height: int, width: int) -> int:
+    """Side of the tiles of the L2 start: a fifth of the shorter side. Raises `InputError` below 5 pixels."""
+    side = min(height, width) // TILES_A_SIDE
+    if side == 0:
+        raise InputError(
+            f"The L2 Square attack needs images of at least {TILES_A_SIDE} x {TILES_A_SIDE} pixels; "
+            f"got {height} x {width}."
+        )
+    return side
+
+
+@functools.lru_cache(maxsize=256)
+def bump(side: int) -> np.ndarray:
+    """A positive upper and a negative lower pyramid in a square of L2 norm one [side side].
+
+    Each half sums 1 / (k + 1)^2 over the square rings k = distance from its centre outwards (the paper's eta).
+    """
+    upper = side // 2
+    square = np.concatenate([_pyramid(upper, side), -_pyramid(side - upper, side)])
+    return square / np.sqrt(np.sum(square**2))
+
+
+def _pyramid(height: int, width: int) -> np.ndarray:
+    rings = max(height // 2 + 1, width // 2 + 1)
+    tails = np.cumsum((1.0 / np.arange(1, rings + 1) ** 2)[::-1])[::-1]
+    distance = np.maximum(*np.abs(np.indices((height, width)) - np.array([height // 2, width // 2])[:, None, None]))
+    values = tails[distance]
+    return values / max(np.sqrt(np.sum(values**2)), TINY)

@@ -1,0 +1,232 @@
+"""Heat maps of a validation: bias and coverage over samples and width, bias by task, coverage of intervals.
+
+It reads tables of scores; it estimates nothing.
+"""
+
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize, SymLogNorm
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from mi_jax.plotting import style
+from mi_jax.records.labels import MINUS
+from mi_jax.statistics.intervals import wilson
+
+Table = Any
+TARGETS = {"input": "I(X;T)", "label": "I(T;Y)", "continuous": "I(T;Z)"}
+_ORDER = (
+    "monte_carlo", "kde_upper", "kde_lower", "infonce", "nwj", "smile", "probe", "ksg", "sliced", "renyi", "binning",
+    "binning_miller_madow", "binning_nsb",
+)  # fmt: skip
+_NAMES = {
+    "monte_carlo": "Monte Carlo",
+    "kde_upper": "KDE, upper",
+    "kde_lower": "KDE, lower",
+    "infonce": "InfoNCE",
+    "nwj": "NWJ",
+    "smile": "SMILE",
+    "probe": "linear probe",
+    "ksg": "KSG",
+    "sliced": "sliced",
+    "renyi": "matrix Rényi",
+    "binning": "binning",
+    "binning_miller_madow": "binning, Miller-Madow",
+    "binning_nsb": "binning, NSB",
+}
+_CLAIMS = {"noise": "same rows, ± 1.96 standard errors", "rows": "fresh rows, ± 2.09 jackknife errors"}
+_BIAS = matplotlib.colormaps["PuOr"]
+_TICKS = (-10.0, -1.0, -0.1, 0.0, 0.1, 1.0, 10.0)
+_COVERAGE = matplotlib.colormaps["RdYlGn"]
+
+
+def _ordered(names: Any) -> list[str]:
+    present = set(names)
+    return [n for n in _ORDER if n in present] + sorted(present - set(_ORDER))
+
+
+def _signed(value: float) -> str:
+    if abs(value) < 0.005:
+        return "0.00"
+    if abs(value) >= 99.5:
+        return f"{value:+.0e}".replace("-", MINUS).replace("e+0", "e").replace("e+", "e")
+    return (f"{value:+.1f}" if abs(value) >= 9.95 else f"{value:+.2f}").replace("-", MINUS)
+
+
+def draw_grid(scores: Table, target: str) -> Figure:
+    """Bias in bits, and below it the share of intervals or bounds that held, over width and samples.
+
+    One panel an estimator. Hatched: no estimate came out; the reason is in the table.
+    """
+    part = scores[(scores["suite"] == "grid") & (scores["target"] == target)]
+    names = _ordered(part["estimator"])
+    sizes, widths = sorted(part["n"].unique()), sorted(part["dimension"].unique())
+    columns = min(len(names), 5 if len(names) > 6 else 3)
+    rows = -(-len(names) // columns)
+    figure = style.new_figure(0.75 + rows * (0.62 + 0.36 * len(sizes)), width=style.WIDTH)
+    panels = style.grid_of(figure, rows, columns, sharex=True, sharey=True)
+    known = float(part["truth"].iloc[0])
+    norm = SymLogNorm(linthresh=0.1, vmin=-10, vmax=10)
+    for axes, name in zip(panels.flat, names, strict=False):
+        own = part[part["estimator"] == name]
+        for (i, n), (j, d) in ((a, b) for a in enumerate(sizes) for b in enumerate(widths)):
+            _bias_cell(axes, j, i, own[(own["n"] == n) & (own["dimension"] == d)], norm, columns)
+        axes.set_title(_NAMES.get(name, name), loc="left")
+        _frame(axes, [f"{d:g}" for d in widths], [f"{n:g}" for n in sizes])
+    for axes in panels.flat[len(names) :]:
+        axes.set_axis_off()
+    for j in range(columns):
+        lowest = max(i for i in range(rows) if i * columns + j < len(names))
+        panels[lowest, j].tick_params(labelbottom=True)
+    figure.supxlabel("features D", fontsize=9)
+    figure.supylabel("samples N", fontsize=9)
+    figure.suptitle(
+        f"{TARGETS[target]}: bias in bits where {known:.1f} bits are true at every D; below it, "
+        "how often the 95 % interval or the bound held",
+        fontsize=9,
+    )
+    _bar(figure, panels, _BIAS, norm, "bias (bits)")
+    return figure
+
+
+def _bias_cell(axes: Axes, x: int, y: int, group: Table, norm: Normalize, columns: int) -> None:
+    if group.empty:
+        return
+    good = group[group["ok"]]
+    if good.empty:
+        _hatch(axes, x, y)
+        return
+    bias = float((good["value"] - good["truth"]).mean())
+    rgba = _BIAS(norm(bias))
+    axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=rgba, edgecolor="white", linewidth=0.6))
+    ink = _ink(rgba)
+    claims = good["held"].dropna()
+    lift = 0.17 if len(claims) else 0.0
+    size = 7.0 if columns > 3 else 8.0
+    axes.text(x, y + lift, _signed(bias), ha="center", va="center", fontsize=size, color=ink)
+    if len(claims):
+        axes.text(
+            x, y - 0.24, f"{claims.astype(float).mean():.0%}", ha="center", va="center", fontsize=size - 1.2, color=ink
+        )
+
+
+def draw_tasks(scores: Table) -> Figure:
+    """Bias in bits of every estimator on every task outside the grid; blank where the two do not fit."""
+    part = scores[scores["suite"] == "tasks"]
+    tasks = list(dict.fromkeys(zip(part["target"], part["task"], part["truth"], part["dimension"], strict=True)))
+    names = _ordered(part["estimator"])
+    figure = style.new_figure(1.5 + 0.235 * len(tasks), width=style.WIDTH)
+    axes = figure.subplots()
+    norm = SymLogNorm(linthresh=0.1, vmin=-10, vmax=10)
+    for i, (_, task, _, _) in enumerate(tasks):
+        for j, name in enumerate(names):
+            group = part[(part["task"] == task) & (part["estimator"] == name)]
+            if group.empty:
+                continue
+            if not group["ok"].any():
+                _hatch(axes, j, i)
+                continue
+            bias = float((group["value"] - group["truth"]).mean())
+            rgba = _BIAS(norm(bias))
+            axes.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor=rgba, edgecolor="white", linewidth=0.6))
+            axes.text(j, i, _signed(bias), ha="center", va="center", fontsize=7, color=_ink(rgba))
+    labels = [f"{TARGETS[target]}  {task}  {known:.2f} bits" for target, task, known, _ in tasks]
+    _frame(axes, [_NAMES.get(name, name) for name in names], labels)
+    axes.invert_yaxis()
+    axes.tick_params(axis="x", labelrotation=35)
+    for label in axes.get_xticklabels():
+        label.set(ha="right", rotation_mode="anchor")
+    axes.set_title(
+        f"Bias in bits from {int(part['n'].iloc[0]):,} samples; hatched: no estimate, blank: not for this target",
+        loc="left",
+    )
+    _bar(figure, axes, _BIAS, norm, "bias (bits)")
+    return figure
+
+
+def draw_coverage(coverage: Table) -> Figure:
+    """Coverage of Monte-Carlo 95 % intervals, per cent: columns noise within width, rows samples and classes.
+
+    The last rows of a size are classes that differ in probability and spread.
+    """
+    widths, noise = sorted(coverage["dimension"].unique()), sorted(coverage["noise"].unique())
+    rows = sorted(set(zip(coverage["n"], coverage["mix"], coverage["classes"], strict=True)))
+    across = [(d, v) for d in widths for v in noise]
+    figure = style.new_figure(1.9 + 0.5 * len(rows), width=style.WIDTH)
+    panels = style.grid_of(figure, 2, 2, sharex=True, sharey=True)
+    norm = Normalize(0.80, 1.10)  # green begins at the nominal 95 %
+    for i, quantity in enumerate(("i_tx", "i_ty")):
+        for j, (claim, words) in enumerate(_CLAIMS.items()):
+            axes = panels[i, j]
+            part = coverage[(coverage["quantity"] == quantity) & (coverage["claim"] == claim)]
+            for cell in part.itertuples():
+                x, y = across.index((cell.dimension, cell.noise)), rows.index((cell.n, cell.mix, cell.classes))
+                share = cell.covered / cell.repeats
+                rgba = _COVERAGE(norm(share))
+                axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=rgba, edgecolor="white", linewidth=0.6))
+                axes.text(x, y, f"{100 * share:.0f}", ha="center", va="center", fontsize=7, color=_ink(rgba))
+            _frame(
+                axes,
+                [f"{v:g}" for _, v in across],
+                [f"{n}, {k}" + (" unequal" if mix == "unequal" else "") for n, mix, k in rows],
+            )
+            axes.set_title(f"{TARGETS['input' if i == 0 else 'label']}, {words}\n{_pooled(part)}", loc="left")
+            for edge in range(len(noise), len(across), len(noise)):
+                axes.axvline(edge - 0.5, color="white", linewidth=3)
+            if i == 1:
+                for k, d in enumerate(widths):
+                    centre = (k + 0.5) / len(widths)
+                    axes.annotate(
+                        f"D = {d:g}", (centre, 0), xytext=(0, -17), xycoords="axes fraction",
+                        textcoords="offset points", ha="center", va="top", fontsize=8,
+                    )  # fmt: skip
+    figure.supxlabel("noise variance in units of the trace rule, for each width D", fontsize=9)
+    figure.supylabel("samples, classes", fontsize=9)
+    return figure
+
+
+def _pooled(part: Table) -> str:
+    """Share of the intervals that held, with its own 95 % interval.
+
+    The noise levels of a repeat share rows and draws, so only repeats count as trials.
+    """
+    share = part["covered"].sum() / part["repeats"].sum()
+    trials = int(part["repeats"].sum()) // part["noise"].nunique()
+    low, high = wilson(share, trials)
+    return f"held by {share:.1%} in {trials:,} repeats ({low:.1%} to {high:.1%})"
+
+
+def _frame(axes: Axes, across: list[str], down: list[str]) -> None:
+    axes.set_xticks(range(len(across)), across)
+    axes.set_yticks(range(len(down)), down)
+    axes.set_xlim(-0.5, len(across) - 0.5)
+    axes.set_ylim(-0.5, len(down) - 0.5)
+    axes.grid(visible=False)
+    axes.tick_params(length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _hatch(axes: Axes, x: int, y: int) -> None:
+    axes.add_patch(
+        Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor="#f2f2f2", edgecolor="#bdbdbd", hatch="////", linewidth=0)
+    )
+
+
+def _ink(rgba: Any) -> str:
+    """Black or white, whichever stands out on a colour."""
+    return "#222222" if np.dot(rgba[:3], (0.299, 0.587, 0.114)) > 0.55 else "white"
+
+
+def _bar(figure: Figure, axes: Any, colours: Any, norm: Normalize, label: str) -> None:
+    near = axes.ravel().tolist() if isinstance(axes, np.ndarray) else axes
+    scale = ScalarMappable(norm, colours)
+    bar = figure.colorbar(scale, ax=near, shrink=0.7, pad=0.015, aspect=30, ticks=_TICKS)
+    bar.ax.set_yticklabels([f"{t:g}".replace("-", MINUS) for t in _TICKS])
+    bar.ax.minorticks_off()
+    bar.set_label(label)
+    bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]

@@ -1,0 +1,228 @@
+"""Every estimator on every task of known information: one row an attempt, failures with their reason.
+
+It judges and stores numbers; the tasks' closed forms are in `information.truth`.
+"""
+
+import dataclasses
+import functools
+import math
+import time
+from collections.abc import Callable, Iterator, Set
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+from scipy.special import stdtrit
+
+from mi_jax import information
+from mi_jax.data import shapetex
+from mi_jax.information import Estimate, tasks
+from mi_jax.information.tasks import Task
+
+Table = Any
+"""A pandas.DataFrame: pandas annotates what it returns with unions that no type checker can follow."""
+GRID_INFORMATION: dict[tasks.Target, float] = {"input": 1.5, "label": 0.5, "continuous": 1.5}
+"""Bits that the tasks of the grid hold at every dimension."""
+_MIXTURE = ("kde_upper", "kde_lower", "monte_carlo")
+_SLOW = ("infonce", "nwj", "smile", "renyi", "probe", "sliced")
+_LARGEST = {"renyi": 1024}
+"""Rows above which an estimator is not tried: its time grows with their cube."""
+KEYS = ("suite", "task", "n", "estimator", "seed")
+"""What names an attempt."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is tried.
+
+    Attributes:
+        sizes: samples of the grid.
+        dimensions: widths of T in the grid.
+        repeats: fresh samples of the grid for estimators that take milliseconds.
+        slow_repeats: the same for estimators that train, factorise or search neighbours.
+        task_rows: samples of each task outside the grid; 0 leaves these tasks out.
+    """
+
+    sizes: tuple[int, ...] = (128, 512, 2048)
+    dimensions: tuple[int, ...] = (1, 8, 64)
+    repeats: int = 20
+    slow_repeats: int = 3
+    task_rows: int = 1000
+
+
+def grid_task(target: tasks.Target, dimension: int) -> Task:
+    """A task of fixed information, `GRID_INFORMATION`, whatever its dimension."""
+    nats = GRID_INFORMATION[target] * math.log(2)
+    if target == "input":
+        return tasks.channel_task(dimension, 1 / math.expm1(2 * nats / dimension))
+    if target == "label":
+        return tasks.label_task(dimension, separation=_separation())
+    return tasks.paired_task(dimension, nats)
+
+
+@functools.lru_cache
+def _separation() -> float:
+    """Half the distance of two unit normals whose label has the grid's information, by bisection."""
+    low, high = 0.1, 4.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        known = tasks.amplitude_channel(np.array([-middle, middle]), 1.0)
+        low, high = (middle, high) if known < GRID_INFORMATION["label"] * math.log(2) else (low, middle)
+    return low
+
+
+def shapetex_tasks() -> tuple[Task, ...]:
+    """Pixels of ShapeTex and its factors: log 10 nats of a cue that is there, none of one whose amplitude is 0."""
+    return tuple(
+        Task(
+            f"shapetex-{cue}" + ("-erased" if erased else ""),
+            "label",
+            0.0 if erased else math.log(10),
+            32 * 32 * 3,
+            functools.partial(_factorial, cue, erased),
+        )
+        for cue in ("shape", "texture")
+        for erased in (False, True)
+    )
+
+
+def _factorial(cue: str, erased: bool, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    config = shapetex.ShapeTex(seed=seed, n_test=n)
+    scene = shapetex.scene(config, "factorial", limit=n)
+    drawn = shapetex.split(scene, config, **({f"{cue}_amplitude": 0.0} if erased else {}))
+    t = np.asarray(drawn.images, np.float32).reshape(len(drawn.images), -1) / 255
+    return t, np.asarray(drawn.factors[cue])
+
+
+def known_tasks() -> tuple[Task, ...]:
+    """Return the tasks outside the grid: closed forms, prescribed layers, and ShapeTex factors."""
+    return (*tasks.tasks(), *shapetex_tasks())
+
+
+Attempt = tuple[str, Task, int, str, int]
+
+
+def attempts(plan: Plan) -> Iterator[Attempt]:
+    """Yield (suite, task, n, estimator, seed) of a plan, cheap to costly within a task so that samples are shared."""
+    for target in GRID_INFORMATION:
+        for n in plan.sizes:
+            for dimension in plan.dimensions:
+                task = grid_task(target, dimension)
+                for seed in range(max(plan.repeats, plan.slow_repeats)):
+                    for name in information.estimators(target):
+                        if seed < (plan.slow_repeats if name in _SLOW else plan.repeats):
+                            yield "grid", task, n, name, seed
+    for task in known_tasks() if plan.task_rows else ():
+        for name in information.estimators(task.target):
+            yield "tasks", task, plan.task_rows, name, 0
+
+
+def score(
+    plan: Plan,
+    *,
+    done: Set[tuple[Any, ...]] = frozenset(),
+    tell: Callable[[float, str], None] = lambda *_: None,
+) -> Iterator[dict[str, Any]]:
+    """Yield one row for every attempt of the plan that is not among `done` (tuples of `KEYS`), in bits.
+
+    tell: given the share that is done and where that is. A row says what was asked, what is true, what came out,
+    whether the interval or bound held (`held`, None where the estimator claims neither), and why it failed if it did.
+    """
+    wanted = [a for a in attempts(plan) if (a[0], a[1].name, *a[2:]) not in done]
+    for number, (suite, task, n, name, seed) in enumerate(wanted):
+        tell(number / len(wanted), f"{suite}, {task.target}, {n} rows")
+        yield _attempt(suite, task, n, name, seed)
+
+
+def _attempt(suite: str, task: Task, n: int, name: str, seed: int) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "suite": suite, "task": task.name, "target": task.target, "dimension": task.dimension, "n": n,
+        "estimator": name, "seed": seed, "truth": task.information / math.log(2), "kind": None, "value": None,
+        "error": None, "held": None, "seconds": None, "ok": False, "note": "",
+    }  # fmt: skip
+    if n > _LARGEST.get(name, n):
+        return row | {"note": f"not tried above {_LARGEST[name]} rows: its time grows with their cube"}
+    try:
+        t, other, options = _arguments(task, name, *_sample(task, n, seed))
+        began = time.perf_counter()
+        found = information.estimate(name, t, other, key=jax.random.key(seed), **options)
+        row["seconds"] = time.perf_counter() - began
+        if not math.isfinite(found.value):
+            raise ArithmeticError(f"the value is {found.value}")
+    except Exception as reason:  # a failure of any kind is a finding about the estimator
+        return row | {"note": f"{type(reason).__name__}: {reason}"}
+    error = _error(found)
+    return row | {
+        "kind": found.kind,
+        "value": found.value / math.log(2),
+        "error": None if error is None else error / math.log(2),
+        "held": held(found, task.information),
+        "ok": True,
+        "note": f"noise variance {options['noise_variance']:.4g}" if "noise_variance" in options else "",
+    }
+
+
+@functools.lru_cache(maxsize=2)
+def _sample(task: Task, n: int, seed: int) -> tuple[Any, Any, Any]:
+    """The activations without and with the task's noise, and what they share information with."""
+    t, other = task.sample(n, seed)
+    return t, task.observe(n, seed)[0], other
+
+
+def _arguments(task: Task, name: str, clean: Any, noisy: Any, other: Any) -> tuple[Any, Any, dict[str, Any]]:
+    """What an estimator is given: mixtures add the task's noise, or that of the trace rule; others see it added."""
+    options: dict[str, Any] = {}
+    if name in _MIXTURE:
+        options["noise_variance"] = task.noise_variance or information.noise_variance(clean, rule="trace")
+        return clean, other, options
+    if task.target != "input":
+        return noisy, other, options
+    if not name.startswith("binning"):
+        options["noise_variance"] = task.noise_variance
+    return clean, None, options
+
+
+def _error(found: Estimate) -> float | None:
+    """Standard error for the population: rows and noise where the estimator tells them apart."""
+    return found.details.get("sampling_error", found.stderr)
+
+
+def held(found: Estimate, information: float) -> bool | None:
+    """Whether the 95 % interval of a value holds the information, or a bound is on its side of it; else None.
+
+    Bounds with a standard error are judged at their one-sided 95 % limit. Quantiles are those of Student's t with the
+    degrees of freedom that the estimator names, and of the normal distribution where it names none.
+    """
+    error, degrees = _error(found), found.details.get("degrees_of_freedom", math.inf)
+    one_sided, two_sided = (float(stdtrit(degrees, p)) for p in (0.95, 0.975))
+    if found.kind == "lower":
+        return found.value - one_sided * (error or 0.0) <= information + 1e-9
+    if found.kind == "upper":
+        return found.value + one_sided * (error or 0.0) >= information - 1e-9
+    if found.kind == "value" and error is not None:
+        return abs(found.value - information) <= two_sided * error + 1e-9
+    return None
+
+
+def summary(scores: Table) -> Table:
+    """One row an estimator and target of the grid: bias, root mean square error, share held, failures, seconds."""
+    grid = scores[scores["suite"] == "grid"]
+    rows = []
+    for (target, name), group in grid.groupby(["target", "estimator"]):
+        good = group[group["ok"]]
+        off = (good["value"] - good["truth"]).to_numpy(dtype=float)
+        claims = good["held"].dropna()
+        rows.append(
+            {
+                "target": target,
+                "estimator": name,
+                "attempts": len(group),
+                "failed": len(group) - len(good),
+                "bias": off.mean() if len(off) else math.nan,
+                "rmse": math.sqrt(np.mean(off**2)) if len(off) else math.nan,
+                "held": claims.astype(float).mean() if len(claims) else math.nan,
+                "seconds": good["seconds"].median(),
+            }
+        )
+    return pd.DataFrame(rows)

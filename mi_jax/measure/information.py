@@ -1,0 +1,222 @@
+"""How much each layer tells of the input and of the label, on clean images and their adversarial twins.
+
+The images are one fixed sample, drawn without replacement; a twin is made with the very network that is measured.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from mi_jax import information
+from mi_jax.batches import map_batches
+from mi_jax.errors import InputError
+from mi_jax.models import Network
+from mi_jax.records.table import Record, in_bits
+from mi_jax.typing import Images, Labels, Variables
+
+RULES = ("fixed", "layer", "trace", "median", "scale_free")
+"""How the noise variance of a layer is chosen. `fixed` is one number for all layers. `layer`, `trace` and `median`
+are measured once, on the untrained network that all trainings of a seed share, and kept for all epochs and trainings:
+one ruler. `scale_free` is the `trace` rule on the measured network's own clean activations, so that a mere change of
+scale does not show."""
+
+_KDE = ("i_tx_upper", "i_tx_lower", "i_ty_upper", "i_ty_lower", "i_ty_certified_upper", "i_ty_certified_lower")
+_KDE_BY_CLASS = ("i_tx_given_y_upper", "i_tx_given_y_lower")
+_BINNING = ("i_tx", "i_ty")
+
+Rulers = Mapping[str, Mapping[str, float]]
+"""Rule to layer to noise variance."""
+Tap = jax.Array | np.ndarray
+"""A layer's activations `[n ...]`; on the host where those of all layers would fill the device (see `batches`)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """What is measured while training.
+
+    Attributes:
+        samples: images of the fixed sample; the whole test split if it has fewer.
+        epochs: when to measure, separated by commas; `auto` is 0, the last, and a log-spaced set between.
+        noise: rules of the noise variance, separated by commas: fixed; layer, trace, median (measured once on the
+            untrained network and kept); scale_free (trace of the measured network itself).
+        noise_variance: of the fixed rule; the paper's is 0.1.
+        bin_size: of the binning estimate; the paper's is 0.5.
+    """
+
+    samples: int = 1000
+    epochs: str = "auto"
+    noise: str = "fixed,trace,scale_free"
+    noise_variance: float = 0.1
+    bin_size: float = 0.5
+
+    def __post_init__(self):
+        if self.samples < 2:
+            raise InputError(f"probe.samples is {self.samples}; information needs at least 2 images.")
+        unknown = [rule for rule in self.rules if rule not in RULES]
+        if unknown or not self.rules:
+            raise InputError(f"probe.noise is {self.noise!r}; expected rules of {', '.join(RULES)}, comma-separated.")
+        if not self.noise_variance > 0:
+            raise InputError(f"probe.noise-variance is {self.noise_variance!r}; it must be positive.")
+        if not self.bin_size > 0:
+            raise InputError(f"probe.bin-size is {self.bin_size!r}; it must be positive.")
+        if self.epochs != "auto" and not all(part.strip().isdigit() for part in self.epochs.split(",")):
+            raise InputError(f"probe.epochs is {self.epochs!r}; expected auto, or epochs such as 0,1,5.")
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """The noise rules."""
+        return tuple(part.strip() for part in self.noise.split(",") if part.strip())
+
+    def schedule(self, last: int) -> tuple[int, ...]:
+        """The epochs at which to measure a training of `last` epochs; the untrained and the final network always.
+
+        Examples:
+            >>> Probe().schedule(200)
+            (0, 1, 2, 4, 7, 14, 27, 53, 103, 200)
+            >>> Probe(epochs="3,5,900").schedule(8)
+            (0, 3, 5, 8)
+        """
+        if self.epochs == "auto":
+            between = np.round(
+                np.geomspace(1, max(last, 1), min(max(last, 1), 3 + 3 * len(str(last // 10 or ""))))
+            ).astype(int)
+        else:
+            between = np.asarray([int(part) for part in self.epochs.split(",")])
+        return tuple(sorted({0, last, *(int(e) for e in between if e < last)}))
+
+
+def activations(network: Network, variables: Variables, images: Images) -> dict[str, Tap]:
+    """Every layer's activation, `[n ...]`, first layer to logits, in evaluation mode."""
+    taps = map_batches(functools.partial(_taps, network, variables), images)
+    return {layer: taps[layer] for layer in network.layers}
+
+
+def frozen_rulers(network: Network, variables: Variables, images: Images, *, config: Probe) -> Rulers:
+    """The noise variances that stay the same for all epochs and trainings of a seed.
+
+    Args:
+        network: what is to be trained.
+        variables: of the untrained network.
+        images: the fixed sample.
+        config: names the rules.
+    """
+    rules = [rule for rule in config.rules if rule != "scale_free"]
+    if rules in ([], ["fixed"]):
+        return {rule: dict.fromkeys(network.layers, config.noise_variance) for rule in rules}
+    taps = activations(network, variables, images)
+    return {rule: {layer: _variance(tap, rule, config) for layer, tap in taps.items()} for rule in rules}
+
+
+def information_plane(
+    network: Network,
+    variables: Variables,
+    images: Images,
+    twins: Images,
+    labels: Labels,
+    *,
+    rulers: Rulers,
+    config: Probe,
+) -> list[Record]:
+    """Information that every layer carries, on a sample of clean images and on their adversarial twins.
+
+    Args:
+        network: what is measured.
+        variables: its variables.
+        images: the sample, in [0, 1], `[n h w c]`.
+        twins: the adversarial twin of each, from `adversarial_twins`.
+        labels: int `[n]`.
+        rulers: from `frozen_rulers`.
+        config: names the rules and the bin size.
+
+    Returns:
+        Records without the columns that name the run and the moment.
+    """
+    clean = activations(network, variables, images)
+    rulers = with_scale_free(rulers, clean, config=config)
+    records = _layers(clean, labels, "clean", rulers, network.num_classes, config)
+    del clean  # before the others are made: both would not fit where layers are wide
+    adversarial = activations(network, variables, twins)
+    return records + _layers(adversarial, labels, "adversarial", rulers, network.num_classes, config)
+
+
+def with_scale_free(rulers: Rulers, clean: Mapping[str, Tap], *, config: Probe) -> Rulers:
+    """The frozen rulers and, where the configuration names it, the one that follows these clean activations."""
+    if "scale_free" not in config.rules:
+        return rulers
+    return {**rulers, "scale_free": {layer: _variance(tap, "trace", config) for layer, tap in clean.items()}}
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _taps(network: Network, variables: Variables, images: Images) -> dict[str, jax.Array]:
+    return dict(network.apply(variables, images)[1])
+
+
+def _variance(tap: Tap, rule: Any, config: Probe) -> float:
+    if rule == "fixed":
+        return config.noise_variance
+    try:
+        return float(information.noise_variance(tap, rule=rule))
+    except InputError:  # a constant layer: no variance fits it, and the estimate says so in its row
+        return 0.0
+
+
+def _layers(
+    taps: Mapping[str, Tap], labels: Labels, inputs: str, rulers: Rulers, num_classes: int, config: Probe
+) -> list[Record]:
+    records = []
+    for layer, tap in taps.items():
+        columns = {"layer": layer, "inputs": inputs, "n": len(labels)}
+        records += _kde(tap, labels, {rule: by_layer[layer] for rule, by_layer in rulers.items()}, num_classes, columns)
+        records += _binning(tap, labels, num_classes, config.bin_size, columns)
+    return records
+
+
+def _kde(tap, labels, variances: Mapping[str, float], num_classes: int, columns: dict[str, Any]) -> list[Record]:
+    measurable = {rule: variance for rule, variance in variances.items() if variance > 0}
+    records = [
+        Record(quantity=_KDE[0], value=None, ok=False, estimator="kde", noise_rule=rule, unit="bits", **columns,
+               note="the layer is constant, so the rule gives no noise variance")
+        for rule in variances if rule not in measurable
+    ]  # fmt: skip
+    if not measurable:
+        return records
+    try:
+        estimate = information.kde(tap, labels, noise_variance=list(measurable.values()), num_classes=num_classes)
+    except InputError as reason:
+        return [*records, Record(quantity=_KDE[0], value=None, ok=False, estimator="kde", note=str(reason), **columns)]
+    values = {name: np.asarray(getattr(estimate, name)) for name in (*_KDE, *_KDE_BY_CLASS, "saturation")}
+    counts = np.bincount(labels, minlength=num_classes).tolist()
+    for i, (rule, variance) in enumerate(measurable.items()):
+        common = {
+            "estimator": "kde",
+            "noise_rule": rule,
+            "noise_variance": variance,
+            "saturated": bool(np.asarray(estimate.saturated)[i]),
+            **columns,
+        }
+        records += [in_bits(name, values[name][i], **common) for name in _KDE]
+        records += [
+            in_bits(name, values[name][i, k], subset=f"class={k}", **common | _of_class(values, i, k, counts[k]))
+            for name in _KDE_BY_CLASS
+            for k in np.flatnonzero(counts).tolist()
+        ]
+        records.append(Record(quantity="saturation", value=values["saturation"][i], unit="1", **common))
+    return records
+
+
+def _of_class(values: Mapping[str, np.ndarray], i: int, k: int, count: int) -> dict[str, Any]:
+    """What a row of one class says of its sample: the class's own images, and whether they are all told apart."""
+    return {"n": count, "saturated": bool(values["i_tx_given_y_upper"][i, k] >= 0.95 * np.log(count))}
+
+
+def _binning(tap, labels, num_classes: int, bin_size: float, columns: dict[str, Any]) -> list[Record]:
+    try:
+        estimate = information.binning(tap, labels, bin_size=bin_size, num_classes=num_classes)
+    except InputError as reason:
+        return [Record(quantity="i_tx", value=None, ok=False, estimator="binning", note=str(reason), **columns)]
+    note = f"bin {bin_size:g}"
+    return [in_bits(name, getattr(estimate, name), estimator="binning", note=note, **columns) for name in _BINNING]

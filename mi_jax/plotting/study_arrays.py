@@ -1,0 +1,17 @@
+"""The arrays that a study left beside the records, by training. Draws nothing."""
+
+import numpy as np
+
+from mi_jax.records.run_records import Evidence
+
+
+def by_training(evidence: Evidence, study: str, name: str) -> dict[str, list[np.ndarray]]:
+    """One array a seed for every training that has any, trainings in their order; empty if the study was not run."""
+    arrays = evidence.arrays(study) or {}
+    found: dict[str, list[np.ndarray]] = {}
+    for training in evidence.trainings:
+        prefix = f"{name}.{training}."
+        seeds = sorted(int(key.removeprefix(prefix)) for key in arrays if key.startswith(prefix))
+        if seeds:
+            found[training] = [arrays[f"{prefix}{seed}"] for seed in seeds]
+    return found

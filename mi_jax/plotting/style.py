@@ -1,0 +1,223 @@
+"""How every figure looks: a colour a training, a line style a kind of input, bands over seeds, hollow saturated points.
+
+It reads tables of means and intervals, and chooses no data.
+"""
+
+import math
+from collections.abc import Container, Iterable, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+from mi_jax.records.labels import name_of
+from mi_jax.statistics.intervals import Table
+
+RC: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "legend.fontsize": 8.5,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.5,
+    "lines.markersize": 4,
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+}
+GREY = "#6b6b6b"
+WIDTH = 9.0
+"""Width of a figure in inches."""
+# Okabe and Ito's palette, whose colours stay apart under the common colour-vision deficiencies.
+_FIXED = {"nt": "#0072B2", "at": "#D55E00", "trades": "#009E73", "mart": "#CC79A7", "gaussian": "#E69F00"}
+_SPARE = ("#56B4E9", "#000000", "#8C6D31", "#7B3294", "#999999")
+_MOST_MARKS = 40
+_FITTED, _SPREAD = "fitted", "spread"
+_REACH = 0.3
+"""How far, in spans of the lines, bands and whiskers may widen a panel."""
+_LINES = {"clean": "-", "adversarial": "--"}
+
+
+def colour_of(training: str, trainings: Sequence[str]) -> str:
+    """The colour of a training: the same in every figure and report for the usual ones, distinct for the others."""
+    if training in _FIXED:
+        return _FIXED[training]
+    others = [name for name in trainings if name not in _FIXED]
+    return _SPARE[others.index(training) % len(_SPARE)]
+
+
+def line_of(inputs: str) -> Any:
+    """The line style of a kind of input: clean solid, adversarial dashed, any other dotted."""
+    return _LINES.get(inputs, ":")
+
+
+def layer_colours(count: int) -> list[str]:
+    """A sequential colour a layer, dark first; the pale end of the map is left out."""
+    return [to_hex(rgba) for rgba in matplotlib.colormaps["viridis"](np.linspace(0.0, 0.88, count))]
+
+
+def new_figure(height: float, *, width: float = WIDTH) -> Figure:
+    """An empty figure that lays itself out."""
+    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06))
+
+
+def grid_of(figure: Figure, rows: int, columns: int, **options: Any) -> np.ndarray:
+    """Axes in a grid, always as a two-dimensional array."""
+    return figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def spread_of(table: Table) -> tuple[np.ndarray, np.ndarray]:
+    """The ends of bands and whiskers: the 95 % t-interval, or for two seeds their range; NaN for one seed.
+
+    The t-interval of two seeds is 12.7 standard errors wide to each side: drawn, it hides everything else.
+    """
+    two = table["seeds"].to_numpy() == 2
+    low, high = (table[name].to_numpy(dtype=float) for name in ("low", "high"))
+    return np.where(two, table["least"], low), np.where(two, table["most"], high)
+
+
+def draw_line(axes: Axes, x: Any, y: Any, **look: Any) -> Line2D:
+    """A line that counts when `fit` chooses the limits of the panel."""
+    (line,) = axes.plot(np.asarray(x, dtype=float), np.asarray(y, dtype=float), gid=_FITTED, **look)
+    return line
+
+
+def draw_curve(axes: Axes, x: Any, table: Table, *, colour: Any, line: Any = "-") -> None:
+    """Draws the mean of a table from `over_seeds` with its band; points saturated in any seed are hollow."""
+    x, mean = np.asarray(x, dtype=float), table["mean"].to_numpy(dtype=float)
+    draw_line(axes, x, mean, color=colour, linestyle=line)
+    low, high = spread_of(table)
+    if np.isfinite(low).any():
+        axes.fill_between(x, low, high, color=colour, alpha=0.14, linewidth=0, gid=_SPREAD)
+    draw_marks(axes, x, mean, table["saturated"].to_numpy(dtype=bool), colour=colour)
+
+
+def draw_marks(axes: Axes, x: Any, y: Any, hollow: np.ndarray, *, colour: Any, size: float = 4.0) -> None:
+    """Points: filled, or hollow where the estimate is saturated. Left out where they would run into one another."""
+    if len(hollow) > _MOST_MARKS:
+        return
+    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    for chosen, face in ((~hollow, colour), (hollow, "white")):
+        if chosen.any():
+            style = {"marker": "o", "linestyle": "none", "markersize": size, "zorder": 3}
+            axes.plot(x[chosen], y[chosen], markerfacecolor=face, markeredgecolor=colour, **style)
+
+
+def dodged(count: int, i: int, parts: int) -> np.ndarray:
+    """Positions of `count` layers for the i-th of several conditions, set apart so that whiskers do not overlap."""
+    return np.arange(count) + min(0.12, 0.5 / parts) * (i - (parts - 1) / 2)
+
+
+def draw_whiskers(axes: Axes, x: Any, table: Table, *, colour: Any) -> None:
+    """The spread over seeds of a table from `over_seeds` as whiskers; none where there is one seed."""
+    mean = table["mean"].to_numpy(dtype=float)
+    low, high = spread_of(table)
+    if not np.isfinite(low).any():
+        return
+    reach = np.nan_to_num(np.stack([mean - low, high - mean]))
+    bars = axes.errorbar(x, mean, yerr=reach, fmt="none", ecolor=colour, elinewidth=1, capsize=2.5).lines[2]
+    for bar in bars:
+        bar.set_gid(_SPREAD)
+
+
+def fit(panels: Iterable[Axes], *, floor: float = -math.inf, ceiling: float = math.inf) -> None:
+    """Gives panels one range of y: all of their lines, and of bands and whiskers what does not flatten the lines."""
+    panels = list(panels)
+    lines = [np.asarray(line.get_ydata(), dtype=float) for a in panels for line in a.lines if line.get_gid() == _FITTED]
+    means = np.concatenate([np.empty(0), *lines])
+    means = means[np.isfinite(means)]
+    if not means.size:
+        return
+    low, high = float(means.min()), float(means.max())
+    span = high - low or max(abs(high), 1.0) / 5
+    spread = [
+        np.asarray(path.vertices)[:, 1]
+        for axes in panels
+        for drawn in axes.collections
+        if drawn.get_gid() == _SPREAD
+        for path in drawn.get_paths()
+    ]
+    ends = np.concatenate([means, *spread])
+    ends = np.clip(ends[np.isfinite(ends)], low - _REACH * span, high + _REACH * span)
+    margin = 0.05 * span
+    for axes in panels:
+        axes.set_ylim(max(float(ends.min()) - margin, floor), min(float(ends.max()) + margin, ceiling))
+
+
+def epoch_axis(axes: Axes, epochs: Any) -> None:
+    """Scales an axis of epochs: linear, or for long runs linear to 1 and logarithmic beyond."""
+    axes.set_xlabel("epoch")
+    last = float(np.max(epochs)) if len(epochs) else 1.0
+    if last <= 30:
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        return
+    ticks = [tick for tick in (0, 1, 3, 10, 30, 100, 300, 1000, 3000) if tick <= last]
+    axes.set_xscale("symlog", linthresh=1.0)
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.set_xlim(-0.1, last * 1.15)
+
+
+def layer_axis(axes: Axes, layers: Sequence[str]) -> None:
+    """Names the layers along an axis, slanted where there are many."""
+    many = len(layers) > 5
+    axes.set_xticks(range(len(layers)), layers, rotation=40 if many else 0, ha="right" if many else "center")
+    axes.tick_params(labelbottom=True)
+
+
+def condition_handles(
+    trainings: Sequence[str],
+    kinds: Sequence[str],
+    *,
+    hollow: bool = False,
+    shown: Container[tuple[str, str]] | None = None,
+) -> list[Line2D]:
+    """Legend entries for every training and kind of input (of the pairs `shown`), and for hollow points if any."""
+    handles = [
+        Line2D([], [], color=colour_of(t, trainings), linestyle=line_of(k), label=f"{name_of(t)}, {k}")
+        for t in trainings
+        for k in kinds
+        if shown is None or (t, k) in shown
+    ]
+    if hollow:
+        handles.append(
+            Line2D(
+                [], [], linestyle="none", marker="o", markerfacecolor="white", markeredgecolor=GREY, label="saturated"
+            )
+        )
+    return handles
+
+
+def legend_above(figure: Figure, handles: Sequence[Any]) -> None:
+    """One legend for the whole figure, above it, in rows of similar length."""
+    columns = math.ceil(len(handles) / math.ceil(len(handles) / 5)) if handles else 1
+    figure.legend(handles=list(handles), loc="outside upper center", ncols=columns, handlelength=2.6)
+
+
+def draw_ceiling(axes: Axes, height: float) -> None:
+    """A dotted line that no estimate can exceed."""
+    axes.axhline(height, color=GREY, linestyle=":", linewidth=1.2, zorder=1, gid=_FITTED)
+
+
+def draw_zero(axes: Axes) -> None:
+    """The line of no difference."""
+    axes.axhline(0.0, color="#222222", linewidth=0.8, gid=_FITTED)
+
+
+def ceiling_handle(label: str) -> Line2D:
+    """The legend entry of the ceiling."""
+    return Line2D([], [], color=GREY, linestyle=":", linewidth=1.2, label=label)

@@ -1,0 +1,96 @@
+"""Entries by name: how architectures, attacks, estimators, objectives, studies and figures are found."""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Generic, TypeVar
+
+from mi_jax.errors import InputError
+
+T = TypeVar("T")
+
+
+class Registry(Mapping[str, T], Generic[T]):
+    """Entries by name, in the order in which they were registered; a mapping for everyone who only reads.
+
+    Args:
+        kind: what an entry is, in one word for messages: `estimator`, `study`, ...
+        package: dotted name of the package whose modules register entries; they are imported on the first look-up.
+
+    Examples:
+        >>> colours = Registry("colour")
+        >>> colours.register("red", "#f00", aliases=("crimson",))
+        '#f00'
+        >>> colours["crimson"], list(colours)
+        ('#f00', ['red'])
+        >>> colours.get_or_explain("blue")
+        Traceback (most recent call last):
+        mi_jax.errors.InputError: There is no colour 'blue'; choose from red.
+    """
+
+    def __init__(self, kind: str, *, package: str | None = None):
+        self.kind = kind
+        self._package = package
+        self._entries: dict[str, T] = {}
+        self._aliases: dict[str, str] = {}
+
+    def register(self, name: str, entry: T, *, aliases: tuple[str, ...] = ()) -> T:
+        """Adds an entry and returns it.
+
+        Raises:
+            ValueError: when the name or an alias is taken.
+        """
+        for taken in (name, *aliases):
+            if taken in self._entries or taken in self._aliases:
+                raise ValueError(f"The {self.kind} {taken!r} is registered already.")
+        self._entries[name] = entry
+        self._aliases |= dict.fromkeys(aliases, name)
+        return entry
+
+    def registering(self, name: str, *, aliases: tuple[str, ...] = ()) -> Callable[[Any], Any]:
+        """A decorator that registers what it decorates."""
+
+        def enter(entry: Any) -> Any:
+            return self.register(name, entry, aliases=aliases)
+
+        return enter
+
+    def get_or_explain(self, name: str) -> T:
+        """The entry of that name or alias.
+
+        Raises:
+            InputError: when there is none; names the choices.
+        """
+        resolved = self.resolve(name)
+        return self._entries[resolved]
+
+    def resolve(self, name: str) -> str:
+        """The name behind a name or alias.
+
+        Raises:
+            InputError: when there is none; names the choices.
+        """
+        self._discover()
+        resolved = self._aliases.get(name, name)
+        if resolved not in self._entries:
+            raise InputError(f"There is no {self.kind} {name!r}; choose from {', '.join(self._entries)}.")
+        return resolved
+
+    def __getitem__(self, name: str) -> T:
+        self._discover()
+        return self._entries[self._aliases.get(name, name)]
+
+    def __iter__(self) -> Iterator[str]:
+        self._discover()
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        self._discover()
+        return len(self._entries)
+
+    def _discover(self) -> None:
+        """Imports the modules of the package once, in alphabetical order."""
+        if self._package is not None:
+            package, self._package = importlib.import_module(self._package), None
+            for module in pkgutil.iter_modules(package.__path__):
+                importlib.import_module(f"{package.__name__}.{module.name}")

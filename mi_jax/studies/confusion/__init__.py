@@ -1,0 +1,5 @@
+"""Which class is taken for which: matrices of counts and mean confidence, on clean images and their twins."""
+
+from mi_jax.studies.confusion import figure, study
+
+__all__ = ["figure", "study"]

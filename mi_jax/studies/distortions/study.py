@@ -1,0 +1,191 @@
+"""What is left of accuracy and information when shape or texture is taken out of the images, step by step.
+
+Adversarial images are made first and distorted afterwards; images, permutations, phases and noise are the same for
+every network and level. It reads no other study and trains nothing.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from mi_jax import distortions, information
+from mi_jax.batches import map_batches
+from mi_jax.data.sample import fixed_sample
+from mi_jax.errors import InputError
+from mi_jax.measure.accuracy import adversarial_twins, describe
+from mi_jax.measure.information import Probe, Rulers, Tap, activations, frozen_rulers
+from mi_jax.records.table import Record, in_bits
+from mi_jax.studies.registry import Findings, Study, Subject, register
+from mi_jax.typing import Images, Key, Labels
+
+Apply = Callable[[Images, float, Key], Images]
+"""`apply(images, level, key)`: the distorted images."""
+_KDE = ("i_tx_upper", "i_tx_lower", "i_ty_upper", "i_ty_lower", "i_ty_certified_upper", "i_ty_certified_lower")
+
+
+@dataclasses.dataclass(frozen=True)
+class Distortion:
+    """A distortion and the strengths at which it is studied.
+
+    Attributes:
+        name: as in `mi_jax.distortions`; the `subset` of its records.
+        levels: strengths, the identity first; the `level` of its records.
+        apply: what it does to images.
+    """
+
+    name: str
+    levels: tuple[float, ...]
+    apply: Apply
+
+    @property
+    def identity(self) -> float:
+        """The level that leaves images as they are."""
+        return self.levels[0]
+
+
+@functools.cache  # what is compiled for a distortion serves every network
+def studied(input_shape: tuple[int, int, int]) -> tuple[Distortion, ...]:
+    """The distortions that images of this shape allow, each from the identity to its strongest.
+
+    Saturation and patch shuffle have the levels of Zhang et al. (2022), as far as k divides the image. Cut-offs are in
+    cycles per image height: 3/8, 1/4 and 1/8 of the height. Noise is given by its standard deviation.
+
+    Examples:
+        >>> [(d.name, d.levels) for d in studied((32, 32, 1))[1:3]]
+        [('patch_shuffle', (1.0, 2.0, 4.0, 8.0)), ('low_pass', (23.0, 12.0, 8.0, 4.0))]
+    """
+    height, width, channels = input_shape
+    sides = tuple(float(k) for k in (1, 2, 4, 8) if height % k == 0 and width % k == 0)
+    cuts = tuple(height * share for share in (0.375, 0.25, 0.125))
+    # The highest frequency lies in the corner of the spectrum, at half a cycle a pixel in both directions.
+    everything = float(math.ceil(math.sqrt(0.5) * height))
+    found = [
+        Distortion("saturate", (2.0, 8.0, 16.0, 64.0, 1024.0), _without_key(distortions.saturate)),
+        Distortion("patch_shuffle", sides, _patch_shuffle),
+        Distortion("low_pass", (everything, *cuts), _without_key(distortions.low_pass)),
+        Distortion("high_pass", (0.0, *cuts[::-1]), _without_key(distortions.high_pass)),
+        Distortion("phase_scramble", (0.0, 0.5, 1.0), jax.jit(distortions.phase_scramble)),
+        Distortion("gaussian_noise", (0.0, 8 / 255, 16 / 255, 32 / 255), jax.jit(distortions.gaussian_noise)),
+    ]
+    if channels == 3:
+        found.append(Distortion("greyscale", (0.0, 1.0), lambda images, level, key: distortions.greyscale(images)))
+    return tuple(distortion for distortion in found if len(distortion.levels) > 1)
+
+
+def distort(images: Images, distortion: Distortion, level: float, key: Key) -> Images:
+    """Every image at one level; what is drawn depends on the key and the image's place alone.
+
+    Args:
+        images: in [0, 1], `[n h w c]`.
+        distortion: one of `studied`.
+        level: one of its levels.
+        key: the same for all levels, inputs and networks that are compared.
+    """
+    if level == distortion.identity:
+        return images
+
+    def part(batch, places):
+        return distortion.apply(batch, level, jax.random.fold_in(key, places[0]))
+
+    return map_batches(part, images, np.arange(len(images)))
+
+
+def distortion_curves(subject: Subject) -> Findings:
+    """Accuracy, loss and information of every layer under each distortion, clean and adversarial.
+
+    Records have the distortion as `subset` and its strength as `level`; at the identity they are the undistorted
+    measurement. The noise of the information is frozen at the network's own undistorted clean activations (`fixed`:
+    0.1; `scale_free`: the trace rule). The arrays are one example image at every level, uint8 `[condition h w c]`
+    under `clean` and `adversarial`, with the `subset` and `level` of each condition.
+    """
+    network, variables = subject.network, subject.variables
+    test = subject.dataset.test
+    images, labels = fixed_sample(test.images, test.labels, subject.samples)
+    twins = adversarial_twins(network, variables, images, labels, attack=subject.attack)
+    own = frozen_rulers(network, variables, images, config=Probe(noise="fixed,trace"))
+    rulers = {"fixed": own["fixed"], "scale_free": own["trace"]}
+
+    records, arrays = [], {}
+    for inputs, originals in (("clean", images), ("adversarial", twins)):
+        columns = {"inputs": inputs, "note": describe(subject.attack) if inputs == "adversarial" else None}
+        untouched = _measure(subject, originals, labels, rulers, columns)
+        shown = []
+        for number, distortion in enumerate(studied(network.input_shape)):
+            key = jax.random.fold_in(subject.key, number)
+            for level in distortion.levels:
+                changed = distort(originals, distortion, level, key)
+                rows = untouched if changed is originals else _measure(subject, changed, labels, rulers, columns)
+                records += [dataclasses.replace(row, subset=distortion.name, level=level) for row in rows]
+                shown.append((distortion.name, level, np.asarray(changed[0])))
+        subsets, levels, pictures = zip(*shown, strict=True)
+        arrays[inputs] = np.round(np.stack(pictures) * 255).astype(np.uint8)
+        arrays |= {"subset": np.array(subsets), "level": np.array(levels, np.float64)}
+    return Findings(records, arrays)
+
+
+def _measure(
+    subject: Subject, images: Images, labels: Labels, rulers: Rulers, columns: Mapping[str, Any]
+) -> list[Record]:
+    """Records of one set of images, without distortion and level."""
+    taps = activations(subject.network, subject.variables, images)
+    logits = taps[subject.network.layers[-1]]
+    n, classes = len(labels), subject.network.num_classes
+    losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
+    accuracy = float(jnp.mean(jnp.argmax(logits, -1) == labels))
+    error = math.sqrt(accuracy * (1 - accuracy) / n)
+    records = [
+        Record(quantity="loss", value=jnp.mean(losses), unit="nats", n=n, **columns),
+        Record(quantity="accuracy", value=accuracy, stderr=error, unit="1", n=n, **columns),
+    ]
+    for layer, tap in taps.items():
+        variances = {rule: by_layer[layer] for rule, by_layer in rulers.items()}
+        records += _information(tap, labels, variances, classes, {"layer": layer, "n": n, **columns})
+    return records
+
+
+def _information(
+    tap: Tap, labels: Labels, variances: Mapping[str, float], classes: int, columns: Mapping[str, Any]
+) -> list[Record]:
+    """The KDE pair of one layer under every rule from one pass; a rule without a variance is a row that says so."""
+    where = {"estimator": "kde", **columns}
+    given = {rule: variance for rule, variance in variances.items() if variance > 0}
+    why = "the undistorted layer is constant, so the rule gives no noise variance"
+    records = [_failed(why, {**where, "noise_rule": rule}) for rule in variances if rule not in given]
+    try:
+        estimate = information.kde(tap, labels, noise_variance=list(given.values()), num_classes=classes)
+    except InputError as reason:
+        return records + [_failed(str(reason), {**where, "noise_rule": rule}) for rule in given]
+    for i, (rule, variance) in enumerate(given.items()):
+        saturated = bool(np.asarray(estimate.saturated)[i])
+        own = {**where, "noise_rule": rule, "noise_variance": variance, "saturated": saturated}
+        records += [in_bits(name, np.asarray(getattr(estimate, name))[i], **own) for name in _KDE]
+    return records
+
+
+def _failed(reason: str, columns: Mapping[str, Any]) -> Record:
+    return Record(**{**columns, "quantity": _KDE[0], "value": None, "ok": False, "note": reason})
+
+
+def _without_key(distortion: Callable[[Images, Any], Images]) -> Apply:
+    return jax.jit(lambda images, level, key: distortion(images, level))
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _patch_shuffle(images: Images, k: float, key: Key) -> Images:
+    return distortions.patch_shuffle(images, int(k), key)
+
+
+register(
+    Study(
+        name="distortion_curves",
+        title="What accuracy and information survive saturation, shuffled patches, filters and noise",
+        run=distortion_curves,
+    )
+)

@@ -1,0 +1,180 @@
+"""What the estimates are made of: the geometry of each layer, and how much of a change of I(X;T) is scale.
+
+It reads the records of the study `geometry` only.
+"""
+
+import math
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from mi_jax.plotting import captions, style
+from mi_jax.plotting.figures import FigureSpec, register
+from mi_jax.records.labels import MINUS, RULER_NAMES, name_of
+from mi_jax.records.run_records import Evidence, at_the_end, pair_of
+from mi_jax.report.figures.information import layers_of
+from mi_jax.statistics.intervals import Table, over_seeds
+
+_RULES = ("fixed", "trace")
+_SCALE, _SHAPE = "#b9b9b9", "#4a4a4a"
+
+
+def _described(evidence: Evidence, quantity: str) -> Table:
+    return at_the_end(evidence.select(quantity=quantity, estimator="geometry"))
+
+
+def _trainings(evidence: Evidence, rows: Table) -> list[str]:
+    return [training for training in evidence.trainings if (rows["training"] == training).any()]
+
+
+def _draw_geometry(evidence: Evidence) -> Figure:
+    figure = style.new_figure(5.6)
+    panels = style.grid_of(figure, 2, 2)
+    _draw_distances(panels[0, 0], evidence)
+    _draw_by_layer(panels[0, 1], evidence, "effective_rank")
+    panels[0, 1].set_title("Effective rank", loc="left")
+    _draw_by_layer(panels[1, 0], evidence, "nearest_over_noise")
+    panels[1, 0].set_yscale("log")
+    panels[1, 0].set_title("Nearest squared distance / noise variance", loc="left")
+    rows = _described(evidence, "nearest_over_noise")
+    panels[1, 0].axhline(2 * math.log(float(rows["n"].max())), color=style.GREY, linestyle=":", linewidth=1.2)
+    _draw_by_layer(panels[1, 1], evidence, "distinguishable_upper")
+    panels[1, 1].set_yscale("log")
+    panels[1, 1].axhline(float(rows["n"].max()), color=style.GREY, linestyle=":", linewidth=1.2)
+    panels[1, 1].set_title("Distinguishable samples, exp J", loc="left")
+    handles = [
+        Line2D([], [], color=style.colour_of(training, evidence.trainings), marker="o", label=name_of(training))
+        for training in _trainings(evidence, rows)
+    ]
+    handles.append(Line2D([], [], color=style.GREY, linestyle="--", label="within a class"))
+    handles.append(Line2D([], [], color=style.GREY, linestyle="-", label="between classes"))
+    handles.append(style.ceiling_handle("beyond: each sample alone"))
+    style.legend_above(figure, handles)
+    return figure
+
+
+def _draw_distances(axes: Axes, evidence: Evidence) -> None:
+    for quantity, line in (("within", "--"), ("between", "-")):
+        _draw_by_layer(axes, evidence, quantity, line=line)
+    axes.set_ylim(bottom=0)
+    axes.set_title("Mean squared distance / total variance", loc="left")
+
+
+def _draw_by_layer(axes: Axes, evidence: Evidence, quantity: str, *, line: str = "-") -> None:
+    rows = _described(evidence, quantity)
+    layers = layers_of(evidence, _described(evidence, "variance"))
+    trainings = _trainings(evidence, rows)
+    for i, training in enumerate(trainings):
+        table = over_seeds(rows[rows["training"] == training], ["layer"]).set_index("layer").reindex(layers)
+        x, colour = style.dodged(len(layers), i, len(trainings)), style.colour_of(training, evidence.trainings)
+        axes.plot(x, table["mean"], color=colour, linestyle=line)
+        style.draw_whiskers(axes, x, table, colour=colour)
+        style.draw_marks(axes, x, table["mean"], np.zeros(len(layers), dtype=bool), colour=colour)
+    style.layer_axis(axes, layers)
+
+
+def _caption_geometry(evidence: Evidence) -> str:
+    rows = evidence.select(quantity="nearest_over_noise", estimator="geometry")
+    return (
+        f"Geometry of each layer at {captions.last_epoch(rows)}, {captions.where(evidence)}, on clean inputs. Distances "
+        "are squared and in units of the total variance, in which two independent rows are 2 apart. Nearest: median "
+        "over samples of the distance to the nearest other sample; above the dotted line, 2 ln N, the noise leaves "
+        "every sample alone and the estimate only counts. Effective rank: exp of the entropy of the covariance "
+        "spectrum. Distinguishable samples: exp of the upper bound on I(X;T); dotted: N. "
+        f"{captions.noise(rows)}; {captions.samples(rows)}. {captions.seeds(rows)}"
+    )
+
+
+def _changes(evidence: Evidence, rule: str) -> Table:
+    return evidence.select(quantity=("i_tx_change", "i_tx_change_scale", "i_tx_change_shape"), noise_rule=rule)
+
+
+def _draw_split(evidence: Evidence) -> Figure:
+    rules = [rule for rule in _RULES if len(_changes(evidence, rule))]
+    columns = _columns(evidence)
+    figure = style.new_figure(0.7 + 2.4 * len(rules))
+    panels = style.grid_of(figure, len(rules), len(columns), sharex=True, sharey="row")
+    for i, rule in enumerate(rules):
+        rows = _changes(evidence, rule)
+        for j, (title, training, subset) in enumerate(columns):
+            chosen = rows[(rows["training"] == training) & (rows["subset"] == subset)]
+            _draw_parts(panels[i, j], evidence, chosen)
+            panels[i, j].set_title(f"{title}, {RULER_NAMES[rule]}", loc="left")
+        panels[i, 0].set_ylabel("change of I(X;T) (bits)")
+    bars = [Patch(facecolor=_SCALE, label="scale alone"), Patch(facecolor=_SHAPE, label="at equal variance")]
+    points = Line2D([], [], color="black", marker="o", linestyle="none", label="whole change")
+    style.legend_above(figure, [*bars, points])
+    return figure
+
+
+def _columns(evidence: Evidence) -> list[tuple[str, str, str]]:
+    """Title, training and subset of each column: the pair first, then each training since it began."""
+    rows = evidence.select(quantity="i_tx_change")
+    baseline = name_of(pair_of(evidence)[0])
+    compared = _trainings(evidence, rows[rows["subset"] == "from baseline"])
+    begun = _trainings(evidence, rows[rows["subset"] == "since untrained"])
+    return [(f"{name_of(t)} {MINUS} {baseline}", t, "from baseline") for t in compared] + [
+        (f"{name_of(t)} since untrained", t, "since untrained") for t in begun
+    ]
+
+
+def _draw_parts(axes: Axes, evidence: Evidence, rows: Table) -> None:
+    """Bars of the two parts, stacked by sign from 0, and the whole change with its spread over seeds."""
+    layers = layers_of(evidence, rows)
+    tables = {
+        quantity: over_seeds(at_the_end(part), ["layer"]).set_index("layer").reindex(layers)
+        for quantity, part in rows.groupby("quantity")
+    }
+    x = np.arange(len(layers))
+    scale, shape = (tables[f"i_tx_change_{part}"]["mean"].to_numpy(dtype=float) for part in ("scale", "shape"))
+    axes.bar(x, scale, width=0.7, color=_SCALE)
+    axes.bar(x, shape, width=0.7, color=_SHAPE, bottom=np.where(np.sign(scale) == np.sign(shape), scale, 0.0))
+    whole = tables["i_tx_change"]
+    style.draw_whiskers(axes, x, whole, colour="black")
+    style.draw_marks(axes, x, whole["mean"], np.zeros(len(layers), dtype=bool), colour="black")
+    axes.axhline(0.0, color="#222222", linewidth=0.8)
+    style.layer_axis(axes, layers)
+
+
+def _caption_split(evidence: Evidence) -> str:
+    rows = evidence.select(quantity="i_tx_change")
+    noise = "; ".join(
+        f"{RULER_NAMES[rule]}: {captions.noise(part)}"
+        for rule in _RULES
+        if len(part := rows[rows["noise_rule"] == rule])
+    )
+    return (
+        f"How much of a change in the upper bound of I(X;T) is scale, at {captions.last_epoch(rows)}, "
+        f"{captions.where(evidence)}, clean inputs. Light: what rescaling the first network's activations to the "
+        "variance of the second does to the estimate (the noise is rescaled instead, which is the same); "
+        f"dark: what is left at equal variance; points: their sum. Noise: {noise}; {captions.samples(rows)}. "
+        f"{captions.seeds(rows)}"
+    )
+
+
+register(
+    FigureSpec(
+        name="geometry",
+        title="The geometry behind the estimates",
+        alt="Distances within and between classes, effective rank, nearest distance over noise, and distinguishable "
+        "samples of each layer.",
+        caption=_caption_geometry,
+        needs=lambda evidence: not _described(evidence, "nearest_over_noise").empty,
+        draw=_draw_geometry,
+        order=31,
+    )
+)
+register(
+    FigureSpec(
+        name="scale_split",
+        title="How much of a change in I(X;T) is scale",
+        alt="Bars of the change in I(X;T) of each layer, split into what scale alone does and what is left.",
+        caption=_caption_split,
+        needs=lambda evidence: not evidence.select(quantity="i_tx_change").empty,
+        draw=_draw_split,
+        order=32,
+    )
+)

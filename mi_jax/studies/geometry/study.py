@@ -1,0 +1,104 @@
+"""What the estimates of I(X;T) are made of: distances, rank, distinguishable samples; how much of a change is scale.
+
+It looks at clean images of the very sample on which the run measured information.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from mi_jax import information
+from mi_jax.data.sample import fixed_sample
+from mi_jax.errors import InputError
+from mi_jax.measure.information import activations
+from mi_jax.records.table import Record, in_bits
+from mi_jax.studies.registry import Findings, Study, Subject, register
+
+_DISTANCES = ("within", "between", "nearest")
+_NUMBERS = ("nearest_over_noise", "effective_rank", "distinguishable_upper", "distinguishable_lower")
+
+
+def geometry(subject: Subject) -> Findings:
+    """The geometry of every layer, and its change of I(X;T) split into scale and shape.
+
+    Estimator `geometry`, under the fixed noise variance: `variance` of a feature; the squared distances `within`,
+    `between` and `nearest` in units of the total variance (two independent rows are 2 apart); `nearest_over_noise`,
+    `effective_rank`, and the effective numbers of distinguishable samples `distinguishable_upper` and
+    `distinguishable_lower`, exp of the bounds.
+
+    Estimator `kde`, under the fixed variance and under that of the trace rule at the untrained network: the change of
+    the upper bound on I(X;T) since the untrained network and from the baseline (`subset`), `i_tx_change`, and its
+    parts `i_tx_change_scale` and `i_tx_change_shape`; and `i_tx_upper_rescaled`, the bound once the activations are
+    rescaled to the variance of the baseline's.
+    """
+    images, labels = fixed_sample(subject.dataset.test.images, subject.dataset.test.labels, subject.probe.samples)
+    untrained, baseline = (
+        None if variables is None else activations(subject.network, variables, images)
+        for variables in (subject.untrained(), subject.baseline())
+    )
+    records = []
+    for layer, tap in activations(subject.network, subject.variables, images).items():
+        columns = {"layer": layer, "inputs": "clean", "n": len(labels)}
+        first = None if untrained is None else untrained[layer]
+        records += _described(tap, labels, subject, columns)
+        for rule, variance in _rulers(first, subject):
+            ruled = {**columns, "estimator": "kde", "noise_rule": rule, "noise_variance": variance}
+            if first is not None:
+                records += _split(first, tap, variance, {**ruled, "subset": "since untrained"})
+            if baseline is not None:
+                records += _split(baseline[layer], tap, variance, {**ruled, "subset": "from baseline"})
+                records += _rescaled(tap, baseline[layer], variance, ruled)
+    return Findings(records)
+
+
+def _described(tap: Any, labels: Any, subject: Subject, columns: dict[str, Any]) -> list[Record]:
+    variance = subject.probe.noise_variance
+    columns = {**columns, "estimator": "geometry", "noise_rule": "fixed", "noise_variance": variance}
+    try:
+        found = information.geometry(tap, labels, noise_variance=variance, num_classes=subject.network.num_classes)
+    except InputError as reason:
+        return [Record(quantity="variance", value=None, ok=False, note=str(reason), **columns)]
+    records = [Record(quantity="variance", value=found.variance, unit="1", **columns)]
+    records += [Record(quantity=name, value=getattr(found, name), unit="1", **columns) for name in _NUMBERS]
+    total = found.variance * (tap.size // len(tap))
+    for name in _DISTANCES:
+        value = getattr(found, name)
+        if value is not None and total > 0:
+            records.append(Record(quantity=name, value=value / total, unit="1", **columns))
+    return records
+
+
+def _rulers(untrained: Any, subject: Subject) -> Iterator[tuple[str, float]]:
+    yield "fixed", subject.probe.noise_variance
+    if untrained is not None and float(np.ptp(np.asarray(untrained))) > 0:
+        yield "trace", information.noise_variance(untrained, rule="trace")
+
+
+def _split(first: Any, second: Any, variance: float, columns: dict[str, Any]) -> list[Record]:
+    try:
+        found = information.scale_split(first, second, noise_variance=variance)
+    except InputError as reason:
+        return [Record(quantity="i_tx_change", value=None, ok=False, note=str(reason), **columns)]
+    parts = {"i_tx_change": found.total, "i_tx_change_scale": found.scale, "i_tx_change_shape": found.shape}
+    return [in_bits(name, value, **columns) for name, value in parts.items()]
+
+
+def _rescaled(tap: Any, like: Any, variance: float, columns: dict[str, Any]) -> list[Record]:
+    """The bound at the baseline's scale: rescaling activations by a divides the noise variance by a squared."""
+    own, other = (float(np.var(np.asarray(t, np.float64), axis=0).mean()) for t in (tap, like))
+    if not (own > 0 and other > 0):
+        reason = "a layer is constant in one of the two trainings, so there is no common scale"
+        return [Record(quantity="i_tx_upper_rescaled", value=None, ok=False, note=reason, **columns)]
+    found = information.kde(tap, noise_variance=variance * own / other)
+    return [in_bits("i_tx_upper_rescaled", found.i_tx_upper, saturated=bool(found.saturated), **columns)]
+
+
+STUDY = register(
+    Study(
+        name="geometry",
+        title="What the estimates are made of: distances, rank, and how much of a change is scale",
+        run=geometry,
+        moments="measured",
+    )
+)

@@ -1,0 +1,5 @@
+"""Information against the noise level: the whole curve, of which every ruler takes one point."""
+
+from mi_jax.studies.noise_grid import figure, study
+
+__all__ = ["figure", "study"]

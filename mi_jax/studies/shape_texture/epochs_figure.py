@@ -1,0 +1,82 @@
+"""What each layer tells of shape and of texture through training, one panel a layer.
+
+It reads the records of the study `cue_conflict`, where it was run at several epochs.
+"""
+
+import math
+
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from mi_jax.plotting import captions, style
+from mi_jax.plotting.figures import FigureSpec, register
+from mi_jax.records.labels import name_of
+from mi_jax.records.run_records import Evidence
+from mi_jax.report.figures.information import layers_of
+from mi_jax.statistics.intervals import Table, over_seeds
+
+_LINES = {"shape": "-", "texture": (0, (1, 1))}
+
+
+def _rows(evidence: Evidence) -> Table:
+    quantities = tuple(f"i_t_{cue}" for cue in _LINES)
+    return evidence.select(quantity=quantities, estimator="probe", inputs="clean").dropna(subset=["epoch"])
+
+
+def _draw(evidence: Evidence) -> Figure:
+    rows = _rows(evidence)
+    layers = layers_of(evidence, rows)
+    columns = min(5, len(layers))
+    count = math.ceil(len(layers) / columns)
+    figure = style.new_figure(0.8 + 1.9 * count)
+    panels = style.grid_of(figure, count, columns, sharey=True)
+    table = over_seeds(rows, ["quantity", "layer", "training", "epoch"])
+    for axes, layer in zip(panels.flat, layers, strict=False):
+        for cue, line in _LINES.items():
+            chosen = table[(table["layer"] == layer) & (table["quantity"] == f"i_t_{cue}")]
+            for training, curve in chosen.groupby("training"):
+                colour = style.colour_of(str(training), evidence.trainings)
+                style.draw_curve(axes, curve["epoch"], curve, colour=colour, line=line)
+        style.draw_ceiling(axes, math.log2(10))
+        style.epoch_axis(axes, rows["epoch"])
+        axes.set_title(layer, loc="left")
+    for axes in panels.flat[len(layers) :]:
+        axes.set_visible(False)
+    style.fit(list(panels.flat[: len(layers)]))
+    figure.supylabel("information about the cue (bits)", fontsize=9)
+    handles = [
+        Line2D(
+            [],
+            [],
+            color=style.colour_of(training, evidence.trainings),
+            linestyle=line,
+            label=f"{name_of(training)}, {cue}",
+        )
+        for training in evidence.trainings
+        if (rows["training"] == training).any()
+        for cue, line in _LINES.items()
+    ]
+    style.legend_above(figure, [*handles, style.ceiling_handle("log\N{SUBSCRIPT TWO} 10 = 3.32 bits")])
+    return figure
+
+
+def _caption(evidence: Evidence) -> str:
+    rows = _rows(evidence)
+    return (
+        f"What a linear probe of each layer tells of shape and of texture through training, {captions.where(evidence)}, "
+        f"on images that combine both cues independently: held-out lower bound, {captions.samples(rows)}, "
+        f"{captions.epochs(rows)}. Dotted: the exact ceiling. {captions.seeds(rows)}"
+    )
+
+
+register(
+    FigureSpec(
+        name="cue_epochs",
+        title="Shape and texture through training",
+        alt="One panel a layer: information about shape and about texture against epoch for each training.",
+        caption=_caption,
+        needs=lambda evidence: _rows(evidence)["epoch"].nunique() > 1,
+        draw=_draw,
+        order=28,
+    )
+)

@@ -1,0 +1,132 @@
+"""How much every layer tells of shape, texture, colour and class, by a linear probe and by mixture estimators.
+
+The factors of a factorial set are independent and uniform, so every ceiling is exact. It makes no images.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from mi_jax import information
+from mi_jax.errors import InputError
+from mi_jax.information import LinearProbe
+from mi_jax.measure.linear_probes import fit_probes, gains, mean_and_error, rescaled_gains
+from mi_jax.records.table import Record, in_bits
+from mi_jax.typing import Key
+
+CUES = ("shape", "texture")
+Taps = Mapping[str, Any]
+Factors = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What one layer's probes found: the probes, and by factor value and standard error in nats on held-out rows."""
+
+    probes: dict[str, LinearProbe]
+    values: dict[str, tuple[float, float]]
+    records: list[Record]
+
+
+def ceilings(factors: Factors, **columns: Any) -> list[Record]:
+    """The entropy of each factor on the given rows, which no information about it exceeds: `h_shape`, ..."""
+    records = []
+    for name, values in factors.items():
+        p = np.bincount(values) / len(values)
+        entropy = -np.sum(p[p > 0] * np.log(p[p > 0]))
+        records.append(in_bits(f"h_{name}", entropy, estimator="exact", n=len(values), **columns))
+    return records
+
+
+def probe_layer(
+    fitted: np.ndarray, factors: Factors, held: np.ndarray, held_factors: Factors, *, num_classes: int, **columns: Any
+) -> Measured:
+    """Probes of one layer, fitted on some rows and judged on others: records `i_t_shape`, ... of estimator `probe`.
+
+    Args:
+        fitted, held: activations `[n ...]` of the rows to fit and of those to judge.
+        factors, held_factors: by name int `[n]`, of each.
+        num_classes: of every factor.
+        columns: of every record.
+    """
+    columns = {"estimator": "probe", **columns, "n": len(held)}
+    try:
+        probes = fit_probes(fitted, factors, num_classes=num_classes)
+    except InputError as reason:
+        note = {**columns, "note": str(reason)}
+        return Measured({}, {}, [Record(quantity=f"i_t_{name}", value=None, ok=False, **note) for name in factors])
+    values = {
+        name: mean_and_error(gains(probe.log_probabilities(held), held_factors[name])) for name, probe in probes.items()
+    }
+    records = [in_bits(f"i_t_{name}", value, stderr=error, **columns) for name, (value, error) in values.items()]
+    return Measured(probes, values, records)
+
+
+def transferred(probes: Mapping[str, LinearProbe], t: np.ndarray, factors: Factors, **columns: Any) -> list[Record]:
+    """What probes fitted on clean activations tell on other ones (see `rescaled_gains`): `i_t_shape`, ..."""
+    records = []
+    for name, probe in probes.items():
+        value, error = mean_and_error(rescaled_gains(probe.log_probabilities(t), factors[name]))
+        records.append(in_bits(f"i_t_{name}", value, stderr=error, estimator="probe", n=len(t), **columns))
+    return records
+
+
+def mixture_records(
+    t: np.ndarray, factors: Factors, *, noise_variance: float, num_classes: int, key: Key, **columns: Any
+) -> list[Record]:
+    """Information of the noisy layer about each factor: the certified KDE bracket, and its value by Monte Carlo.
+
+    Quantities `i_t_<factor>_certified_lower`, `..._upper` (estimator `kde`) and `i_t_<factor>` (`monte_carlo`, whose
+    standard error is that of sampling images and noise).
+    """
+    columns = {**columns, "noise_variance": noise_variance, "n": len(t)}
+    records = []
+    for name, values in factors.items():
+        bracket = information.kde(t, values, noise_variance=noise_variance, num_classes=num_classes)
+        value = information.monte_carlo(t, values, noise_variance=noise_variance, key=key, num_classes=num_classes)
+        kde = {**columns, "estimator": "kde", "saturated": bracket.saturated}
+        records += [
+            in_bits(f"i_t_{name}_certified_lower", bracket.i_ty_certified_lower, **kde),
+            in_bits(f"i_t_{name}_certified_upper", bracket.i_ty_certified_upper, **kde),
+            in_bits(
+                f"i_t_{name}",
+                value.i_ty,
+                stderr=value.i_ty_sampling_error,
+                estimator="monte_carlo",
+                saturated=bool(value.saturated),
+                **columns,
+            ),
+        ]
+    return records
+
+
+def own_noise_variance(t: np.ndarray) -> float | None:
+    """The `trace` rule on these very activations; None for a constant layer."""
+    try:
+        return information.noise_variance(t, rule="trace")
+    except InputError:
+        return None
+
+
+def preference(shape: tuple[float, float], texture: tuple[float, float], **columns: Any) -> Record:
+    """The preference index (I_S - I_T) / (I_S + I_T) of two (value, standard error): 1 shape alone, -1 texture alone.
+
+    Negative bounds count as 0. The standard error is propagated as for independent errors. No index is given where the
+    sum is within twice its standard error of 0.
+    """
+    (s, s_error), (t, t_error) = ((max(value, 0.0), error) for value, error in (shape, texture))
+    total = s + t
+    if total <= 2 * math.hypot(s_error, t_error):
+        note = {**columns, "note": "the layer tells of neither cue"}
+        return Record(quantity="cue_preference", value=None, ok=False, **note)
+    error = 2 * math.hypot(t * s_error, s * t_error) / total**2
+    return Record(quantity="cue_preference", value=(s - t) / total, stderr=error, unit="1", **columns)
+
+
+def as_array(tap: Any) -> np.ndarray:
+    """A layer's activation on the host."""
+    return np.asarray(jax.device_get(tap))

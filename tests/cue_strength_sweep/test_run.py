@@ -1,0 +1,211 @@
+"""A tiny sweep from command to figure: it goes on cell by cell with the same numbers, and its statistics are right."""
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from rich.console import Console
+from scipy import stats
+
+from mi_jax import records
+from mi_jax.cue_strength_sweep import run as sweep
+from mi_jax.cue_strength_sweep.cell import cell_sets
+from mi_jax.cue_strength_sweep.figure import cells_of, contrast
+from mi_jax.cue_strength_sweep.run import Cell, Sweep
+from mi_jax.errors import InputError
+from mi_jax.records import run_records
+from mi_jax.records.table import Record
+from mi_jax.report import figures
+from mi_jax.runs.progress import Reporter
+from mi_jax.training import Interrupted
+
+TINY = Sweep(
+    rho_shape=(2.0,),
+    rho_texture=(1.0, 2.0),
+    norms=("linf",),
+    noise_training=False,
+    seeds=2,
+    coarse="none",
+    width=0.125,
+    n_train=200,
+    epochs=2,
+    clean_epochs=1,
+    batch_size=50,
+    steps=1,
+    samples=100,
+    restarts=1,
+)
+
+
+def rows_of(run_dir: Path) -> list[dict]:
+    return [json.loads(line) for line in (run_dir / "records.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """A sweep that was stopped after its first cell and went on, and what it wrote before it went on."""
+    run_dir = tmp_path_factory.mktemp("sweep") / "stopped"
+    said = io.StringIO()
+    console = Console(file=said, width=200)
+    with pytest.raises(Interrupted):
+        sweep.run(TINY, run_dir=run_dir, reporter=Reporter(console), stop_asked=(run_dir / "records.jsonl").exists)
+    first = rows_of(run_dir)
+    # What a kill while rows were being written leaves behind.
+    with (run_dir / "records.jsonl").open("a") as file:
+        file.write('{"run": "rho_shape=2,rho_texture=2,fine", "training": "nt", "quanti')
+    sweep.run(TINY, run_dir=run_dir, reporter=Reporter(console))
+    return run_dir, first, said.getvalue()
+
+
+def test_a_stopped_sweep_keeps_its_finished_cell_and_does_only_the_others(swept):
+    run_dir, first, said = swept
+    rows = rows_of(run_dir)
+    assert {row["run"] for row in first} == {"rho_shape=2,rho_texture=1,fine"}
+    assert rows[: len(first)] == first
+    assert {row["run"] for row in rows[len(first) :]} == {"rho_shape=2,rho_texture=2,fine"}
+    assert said.count("rho_texture=1,fine: shape bias") == said.count("rho_texture=2,fine: shape bias") == 1
+    assert "cell 1/2" in said
+    assert "cell 2/2" in said
+
+
+def test_a_cell_gives_the_same_records_wherever_and_whenever_it_is_done(swept):
+    run_dir, _, _ = swept
+    network = run.network_of(TINY)
+    alone = list(run.measure_cell(TINY, Cell(2.0, 2.0, "fine"), network))
+    last = [row for row in rows_of(run_dir) if row["run"] == "rho_shape=2,rho_texture=2,fine"]
+    keys = ("training", "seed", "epoch", "quantity", "inputs", "subset", "value", "stderr")
+    assert [tuple(getattr(row, key) for key in keys) for row in alone] == [tuple(r[key] for key in keys) for r in last]
+
+
+def test_every_network_and_control_has_its_rows(swept):
+    found = run_records.read(swept[0])
+    assert set(found.trainings) == {"untrained", "nt", "at-linf", "matched-linf"}
+    for quantity, subset, inputs in (
+        ("shape_bias", "conflict", "clean"),
+        ("shape_bias", "conflict_swapped", "clean"),
+        ("accuracy", "test", "clean"),
+        ("i_t_shape", "factorial", "clean"),
+        ("i_t_texture", "factorial", "clean"),
+        ("i_t_shuffled", "factorial", "clean"),
+    ):
+        assert len(found.select(quantity=quantity, subset=subset, inputs=inputs)) == 2 * 4 * 2
+    attacked = found.select(quantity="accuracy", inputs="adversarial")
+    assert set(attacked["training"]) == {"nt", "at-linf"}
+    shuffled = found.select(quantity="i_t_shuffled")
+    assert (shuffled["value"] <= 4 * shuffled["stderr"] + 1e-6).all()
+    untrained = found.select(quantity="accuracy", inputs="clean", training="untrained")["value"]
+    trained = found.select(quantity="accuracy", inputs="clean", training="nt")["value"]
+    assert trained.mean() > untrained.mean()
+
+
+def test_a_matched_network_is_as_accurate_as_its_moments_allow(swept):
+    accuracy = run_records.read(swept[0]).select(quantity="accuracy", inputs="clean", subset="test")
+    values = accuracy.set_index(["training", "run", "seed"])["value"]
+    for run, seed in values.loc["nt"].index:
+        adversarial = values["at-linf", run, seed]
+        ends = [values["untrained", run, seed], values["nt", run, seed]]
+        assert abs(values["matched-linf", run, seed] - adversarial) <= min(abs(end - adversarial) for end in ends)
+
+
+def test_the_figure_shows_the_sweep(swept):
+    figure = swept[0] / "figures" / "margin_sweep.png"
+    assert figure.stat().st_size > 10_000
+    found = run_records.read(swept[0])
+    (spec,) = [spec for spec in figures.available(found) if spec.name == "margin_sweep"]
+    assert "2 seeds" in spec.caption(found)
+
+
+def test_a_finished_sweep_does_nothing_again_and_another_is_refused(swept, quiet):
+    run_dir = swept[0]
+    before = (run_dir / "records.jsonl").read_bytes()
+    sweep.run(TINY, run_dir=run_dir, reporter=quiet)
+    assert (run_dir / "records.jsonl").read_bytes() == before
+    with pytest.raises(InputError, match=r"another configuration .*seeds was 2, now 4"):
+        sweep.run(replace(TINY, seeds=4), run_dir=run_dir, reporter=quiet)
+
+
+def test_all_trainings_of_a_seed_start_from_the_same_weights():
+    network = run.network_of(TINY)
+    images = jnp.zeros((4, 32, 32, 3), jnp.uint8)
+    starts = [
+        run._trainer(TINY, network, objective, norm, (1,)).init(images)["variables"]
+        for _, objective, norm in Sweep().trainings
+    ]
+    for start in starts[1:]:
+        jax.tree.map(np.testing.assert_array_equal, starts[0], start)
+
+
+def test_cells_differ_in_amplitude_alone_and_swapping_exchanges_the_cues():
+    low, high = (cell_sets(TINY, Cell(rho, 1.0, "fine"))[1] for rho in (1.0, 2.0))
+    for name in low:
+        for factor in ("shape", "texture"):
+            np.testing.assert_array_equal(low[name].factors[factor], high[name].factors[factor])
+    away = np.abs(high["conflict"].images.astype(int) - 127.5).mean()
+    # Shape at 16/255 and texture at 8/255 either add up or nearly cancel, whichever of them is larger.
+    assert away == pytest.approx(np.abs(high["swapped"].images.astype(int) - 127.5).mean(), rel=0.05)
+    np.testing.assert_array_equal(low["conflict"].images, low["swapped"].images)
+    assert (high["conflict"].images != high["swapped"].images).mean() > 0.3
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"rho_shape": ()}, "rho-shape"),
+        ({"rho_texture": (1.0, 1.0)}, "each once"),
+        ({"rho_shape": (0.0,)}, "positive"),
+        ({"rho_shape": (16.0,)}, "0.5"),
+        ({"seeds": 0}, "seeds"),
+        ({"clean_epochs": 10}, "0 to 9"),
+        ({"samples": 50}, "100"),
+        ({"eps": 0.0}, "eps"),
+    ],
+)
+def test_a_sweep_that_cannot_be_done_is_refused_in_words(wrong, message):
+    with pytest.raises(InputError, match=message):
+        Sweep(**wrong)
+
+
+def _evidence(tmp_path: Path, biases: dict[tuple[float, float], tuple[list[float], list[float]]], accuracy=1.0):
+    tmp_path.mkdir(exist_ok=True)
+    rows = []
+    for (shape, texture), pair in biases.items():
+        for training, values in zip(("nt", "at-linf"), pair, strict=True):
+            for seed, value in enumerate(values):
+                where = {"run": Cell(shape, texture, "fine").name, "training": training, "seed": seed, "epoch": 1.0}
+                where |= {"inputs": "clean", "n": 100}
+                rows.append(Record(quantity="shape_bias", value=value, subset="conflict", **where))
+                rows.append(Record(quantity="accuracy", value=accuracy, subset="test", **where))
+    records.append(tmp_path, rows)
+    return run_records.read(tmp_path)
+
+
+def test_a_cells_difference_is_a_paired_t_test(tmp_path):
+    before, after = [0.3, 0.4, 0.45], [0.1, 0.3, 0.25]
+    table = contrast(cells_of(_evidence(tmp_path, {(2.0, 2.0): (before, after)})), "at-linf", "nt")
+    expected = stats.ttest_rel(after, before)
+    (row,) = table.to_dict("records")
+    assert row["mean"] == pytest.approx(expected.statistic * stats.sem(np.subtract(after, before)))
+    assert row["p"] == pytest.approx(expected.pvalue)
+    low, high = expected.confidence_interval()
+    assert (row["low"], row["high"]) == (pytest.approx(low), pytest.approx(high))
+
+
+def test_significance_is_corrected_over_cells_and_untrained_cells_take_no_part(tmp_path):
+    # p of these paired differences is 0.034: significant alone, not among three (0.05 / 3).
+    gap = ([0.5, 0.5, 0.5], [0.4, 0.42, 0.45])
+    none = ([0.5, 0.6, 0.4], [0.52, 0.55, 0.43])
+    alone = contrast(cells_of(_evidence(tmp_path / "one", {(2.0, 2.0): gap})), "at-linf", "nt")
+    assert alone["significant"].tolist() == [True]
+    cells = {(1.0, 1.0): none, (1.0, 2.0): none, (2.0, 2.0): gap}
+    several = contrast(cells_of(_evidence(tmp_path / "three", cells)), "at-linf", "nt")
+    assert alone["p"].iloc[0] == pytest.approx(several["p"].iloc[2])
+    assert 0.05 / 3 < alone["p"].iloc[0] < 0.05
+    assert several["significant"].tolist() == [False] * 3
+    failed = contrast(cells_of(_evidence(tmp_path / "failed", {(2.0, 2.0): gap}, accuracy=0.1)), "at-linf", "nt")
+    assert failed["failed"].tolist() == [True]
+    assert failed["significant"].tolist() == [False]

@@ -1,0 +1,115 @@
+"""Scores against hand-made estimates, failures as rows, and that a stopped validation goes on."""
+
+import math
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+
+from mi_jax import information
+from mi_jax.information import Estimate, monte_carlo
+from mi_jax.information.benchmark import Plan, known_tasks, score, scores
+from mi_jax.information.benchmark.scores import KEYS, attempts, grid_task, held, summary
+
+TINY = Plan(sizes=(40,), dimensions=(2,), repeats=2, slow_repeats=1, task_rows=0)
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return pd.DataFrame(score(TINY))
+
+
+def test_every_estimator_has_a_row_for_every_target_it_knows(rows):
+    for target in ("input", "label", "continuous"):
+        assert set(rows[rows["target"] == target]["estimator"]) == set(information.estimators(target))
+    assert not rows.duplicated(list(KEYS)).any()
+
+
+def test_failures_are_rows_with_their_reason(rows):
+    failed = rows[~rows["ok"]]
+    assert set(failed["estimator"]) == {"infonce", "nwj", "smile"}  # 40 rows are less than four batches
+    assert failed["note"].str.contains("four batches").all()
+    assert failed["value"].isna().all()
+
+
+def test_values_are_in_bits_of_the_same_estimate(rows):
+    task = grid_task("label", 2)
+    t, y = task.sample(40, 0)
+    want = monte_carlo(t, y, noise_variance=0.5, key=jax.random.key(0))
+    row = rows.query("estimator == 'monte_carlo' and target == 'label' and seed == 0").iloc[0]
+    assert row["value"] == pytest.approx(want.i_ty / math.log(2))
+    assert row["error"] == pytest.approx(want.i_ty_sampling_error / math.log(2))
+    assert row["truth"] == pytest.approx(0.5)
+
+
+def test_attempts_that_are_done_are_left_out(rows):
+    done = set(rows[list(KEYS)].itertuples(index=False, name=None))
+    assert list(score(TINY, done=done)) == []
+    assert [r["estimator"] for r in score(TINY, done=done - {("grid", "two-normals-d2", 40, "ksg", 0)})] == ["ksg"]
+
+
+@pytest.mark.parametrize("target", ["input", "label", "continuous"])
+def test_grid_holds_its_information_at_every_width(target):
+    for d in (1, 8, 64):
+        task = grid_task(target, d)
+        assert task.dimension == d
+        assert task.information / math.log(2) == pytest.approx(scores.GRID_INFORMATION[target], abs=1e-9)
+
+
+def test_intervals_and_bounds_are_judged_by_their_kind():
+    def verdict(kind, value, stderr, **details):
+        return held(Estimate("x", value, stderr, kind, 10, {}, details), 1.0)
+
+    assert verdict("value", 1.15, 0.1) is True
+    assert verdict("value", 1.25, 0.1) is False
+    assert verdict("value", 1.25, 0.1, sampling_error=0.2) is True
+    assert verdict("value", 1.205, 0.1) is False
+    assert verdict("value", 1.205, 0.1, degrees_of_freedom=19.0) is True  # Student's t: 2.09 in place of 1.96
+    assert verdict("value", 1.215, 0.1, degrees_of_freedom=19.0) is False
+    assert verdict("value", 1.0, None) is None
+    assert verdict("lower", 1.1, 0.1) is True
+    assert verdict("lower", 1.2, 0.1) is False
+    assert verdict("upper", 0.9, None) is False
+    assert verdict("upper", 1.0, None) is True
+    assert verdict("heuristic", 1.0, 0.1) is None
+
+
+def test_an_estimate_that_is_not_finite_or_breaks_is_a_failure(monkeypatch):
+    task = grid_task("continuous", 1)
+    nan = Estimate("ksg", math.nan, None, "value", 30, {})
+    monkeypatch.setattr(information, "estimate", lambda *_, **__: nan)
+    assert scores._attempt("grid", task, 30, "ksg", 0)["note"] == "ArithmeticError: the value is nan"
+    assert scores._attempt("grid", task, 4096, "renyi", 0)["note"].startswith("not tried above 1024 rows")
+
+
+def test_summary_has_bias_error_share_and_failures():
+    columns = ["suite", "target", "estimator", "truth", "value", "held", "seconds", "ok"]
+    table = pd.DataFrame(
+        [
+            ["grid", "label", "probe", 1.0, 0.5, True, 1.0, True],
+            ["grid", "label", "probe", 1.0, 1.1, False, 3.0, True],
+            ["grid", "label", "probe", 1.0, None, None, None, False],
+            ["tasks", "label", "probe", 1.0, 9.0, False, 1.0, True],
+        ],
+        columns=columns,
+    )
+    (row,) = summary(table).to_dict("records")
+    assert (row["attempts"], row["failed"], row["held"], row["seconds"]) == (3, 1, 0.5, 2.0)
+    assert row["bias"] == pytest.approx(-0.2)
+    assert row["rmse"] == pytest.approx(math.sqrt((0.25 + 0.01) / 2))
+
+
+def test_shapetex_pixels_have_their_factors_and_lose_erased_ones():
+    tasks = {task.name: task for task in known_tasks() if task.name.startswith("shapetex")}
+    t, shape = tasks["shapetex-shape"].sample(100, 0)
+    assert t.shape == (100, 3072)
+    assert sorted(np.bincount(shape)) == [10] * 10
+    assert tasks["shapetex-shape"].information == pytest.approx(math.log(10))
+    erased, _ = tasks["shapetex-shape-erased"].sample(100, 0)
+    assert tasks["shapetex-shape-erased"].information == 0
+    assert np.abs(t - 0.5).max() > 20 / 255
+    assert np.abs(erased - 0.5).max() < (8 + 6 * 2) / 255  # texture and noise are left
+    names = [task.name for task in known_tasks()]
+    assert len(set(names)) == len(names)
+    assert len(list(attempts(Plan(sizes=(), dimensions=(), repeats=0, slow_repeats=0)))) > 200

@@ -1,0 +1,269 @@
+"""The panel: reference values, closed forms, and that every registered estimator keeps the protocol."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.feature_selection import mutual_info_classif
+
+from mi_jax.errors import InputError
+from mi_jax.information import binning, estimate, estimators, fit_probe, ksg, probe, register, renyi, sliced, tasks
+from mi_jax.information.binning import nsb_entropy
+from mi_jax.information.estimators.renyi import kernel_width
+from mi_jax.information.estimators.variational import objective_value
+
+_spec = importlib.util.spec_from_file_location("make_golden", Path(__file__).with_name("make_golden.py"))
+assert _spec is not None
+assert _spec.loader is not None
+reference = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(reference)
+GOLDEN = json.loads(reference.GOLDEN.read_text())
+
+
+@pytest.fixture(scope="module")
+def classes():
+    r = np.random.default_rng(0)
+    y = np.arange(240) % 3
+    return (2 * np.eye(3, 5)[y] + r.standard_normal((240, 5))).astype(np.float32), y
+
+
+@pytest.mark.parametrize("case", list(reference.CASES))
+@pytest.mark.parametrize("size", reference.BIN_SIZES)
+def test_binning_equals_the_reference(case, size):
+    x, y, classes = reference.CASES[case]()
+    got = binning(x, y, bin_size=size, num_classes=classes)
+    want = GOLDEN["cases"][case]["binning"][str(size)]
+    assert got.i_tx == pytest.approx(want["i_tx"], abs=1e-12)
+    assert got.i_ty == pytest.approx(want["i_ty"], abs=1e-12)
+
+
+def test_corrections_bring_the_binned_entropy_nearer_to_the_truth():
+    errors = {"none": [], "miller_madow": [], "nsb": []}
+    for seed in range(20):
+        counts = np.bincount(np.random.default_rng(seed).integers(0, 30, 40))
+        x = np.repeat(np.arange(len(counts)), counts)[:, None].astype(np.float32)
+        for correction, errs in errors.items():
+            errs.append(binning(x, bin_size=1.0, correction=correction).i_tx - np.log(30))
+    bias = {name: abs(np.mean(errs)) for name, errs in errors.items()}
+    assert bias["miller_madow"] < bias["none"]
+    assert bias["nsb"] < bias["none"]
+
+
+def test_nsb_entropy_knows_its_alphabet_and_its_limits():
+    assert nsb_entropy(np.array([5000, 5000]), 2) == pytest.approx(np.log(2), abs=1e-3)
+    assert nsb_entropy(np.array([7]), 1) == 0
+
+
+@pytest.mark.parametrize(
+    ("counts", "alphabet", "want"),
+    [([5, 2, 1], 3, 0.932685338), ([1] * 12, 1000, 5.728198423), ([7, 3, 1, 1], 10, 1.330326253)],
+)
+def test_nsb_entropy_has_its_reference_values(counts, alphabet, want):
+    assert nsb_entropy(np.array(counts), alphabet) == pytest.approx(want, abs=1e-7)
+
+
+def test_miller_madow_adds_half_a_count_for_every_cell_but_one():
+    x = np.repeat(np.arange(4.0), [5, 3, 2, 1])[:, None]
+    y = np.array([0] * 5 + [1] * 6)
+    plain, corrected = binning(x, y, bin_size=1.0), binning(x, y, bin_size=1.0, correction="miller_madow")
+    assert corrected.i_tx - plain.i_tx == pytest.approx(3 / 22, abs=1e-12)
+    assert corrected.i_ty - plain.i_ty == pytest.approx(3 / 22 - 6 / 11 * 2 / 12, abs=1e-12)
+
+
+def test_bins_by_layer_do_not_depend_on_scale():
+    x = np.random.default_rng(1).standard_normal((100, 2))
+    assert binning(x, bins=5).i_tx == binning(64 * x, bins=5).i_tx < np.log(100)
+
+
+def test_bins_divide_the_range_of_the_layer():
+    x = np.random.default_rng(1).standard_normal((100, 1))
+    assert binning(x, bins=1).i_tx == 0
+    low, high = x.min(), x.max()
+    for bins in (2, 5, 8):
+        counts = np.histogram(x, bins=bins, range=(low, high))[0]
+        p = counts[counts > 0] / 100
+        assert binning(x, bins=bins).i_tx == pytest.approx(-np.sum(p * np.log(p)), abs=1e-12)
+    grid = np.arange(64.0)[:, None] % 16
+    assert binning(grid + 0.75, bins=5).i_tx == binning(grid, bins=5).i_tx <= np.log(5)
+
+
+def test_values_beyond_the_range_of_integers_are_counted_apart():
+    assert binning(np.arange(10)[:, None] * 1e20).i_tx == pytest.approx(np.log(10), abs=1e-12)
+    assert binning(np.array([[-0.0], [0.0]])).i_tx == 0
+    with pytest.raises(InputError, match="too large"):
+        binning(np.array([[1e300], [0.0]]), bin_size=1e-20)
+
+
+@pytest.mark.parametrize("alpha", [1.01, 2.0])
+def test_renyi_equals_the_eigenvalue_reference(alpha):
+    x, y, _ = reference.blobs()
+    z = np.random.default_rng(11).standard_normal((200, 16)).astype(np.float32)
+    want = GOLDEN["renyi"][str(alpha)]
+    assert renyi(x, y, alpha=alpha, width=1.0).value == pytest.approx(want["i_label"], abs=1e-9)
+    assert renyi(x, z, alpha=alpha, width=1.0, other_width=4.0).value == pytest.approx(want["i_other"], abs=1e-9)
+
+
+def test_renyi_widths_follow_their_rules():
+    x = np.random.default_rng(5).standard_normal((50, 3)) * [1, 2, 3]
+    total = x.var(axis=0).sum()
+    assert kernel_width(x, "scott") == pytest.approx(50 ** (-1 / 7) * np.sqrt(total), rel=1e-12)
+    assert kernel_width(x, "silverman") == pytest.approx((4 / 5 / 50) ** (1 / 7) * np.sqrt(total), rel=1e-12)
+    assert kernel_width(np.array([[0.0], [1.0], [5.0]]), "median") == 4
+
+
+@pytest.mark.parametrize("alpha", [1.01, 2.0])
+def test_renyi_of_a_constant_layer_is_zero(alpha):
+    constant, y = np.full((40, 3), 0.3, np.float32), np.arange(40) % 3
+    z = np.random.default_rng(0).standard_normal((40, 2))
+    for width in ("median", "scott", 1.0):
+        assert renyi(constant, y, alpha=alpha, width=width).value == 0
+        assert renyi(constant, z, alpha=alpha, width=width).value == 0
+    assert renyi(z, constant, alpha=alpha).value == 0
+    with pytest.raises(InputError, match="kernel width is 0"):
+        renyi(np.eye(40)[:, :1], y, alpha=alpha)
+
+
+@pytest.mark.parametrize("k", [3, 5, 10])
+def test_ksg_equals_the_dense_reference(k):
+    x, y = reference.ksg_pair()
+    assert ksg(x, y, k=k).value == pytest.approx(GOLDEN["ksg"][str(k)], abs=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1e4])
+def test_neighbours_do_not_depend_on_units_once_both_are_standardised(scale, key):
+    x, y = reference.ksg_pair()
+    assert ksg(scale * x, y).value < 0.01, "the maximum norm sees one of the two alone"
+    assert ksg(scale * x, y, standardise=True).value == pytest.approx(ksg(x, y, standardise=True).value, abs=1e-9)
+    many = 0.3 * np.random.default_rng(3).standard_normal((1000, 4)) + x
+    value = sliced(many, y, key=key, slices=4).value
+    assert value > 0.1
+    assert sliced(scale * many, y, key=key, slices=4).value == pytest.approx(value, abs=1e-9)
+
+
+def test_label_form_of_ksg_agrees_with_scikit_learn(classes):
+    x, y = classes
+    want = mutual_info_classif(x[:, :1].astype(np.float64), y, n_neighbors=3, random_state=0)[0]
+    assert ksg(x[:, :1], y).value == pytest.approx(want, abs=0.02)
+
+
+def test_ties_among_neighbours_are_counted_as_equal(key):
+    """On discrete values the estimate is nearly the plug-in information; it was -3.3 nats for an independent bit."""
+    r = np.random.default_rng(0)
+    y = np.arange(400) % 3
+    bit = r.integers(0, 2, (400, 1)).astype(float)
+    assert ksg(bit, y).value == pytest.approx(0, abs=0.01)
+    assert sliced(np.repeat(bit, 30, axis=1), y, key=key, slices=3).value == pytest.approx(0, abs=0.01)
+    assert ksg(bit, r.integers(0, 2, (400, 1)).astype(float)).value == pytest.approx(0, abs=0.01)
+    assert ksg(y[:, None].astype(float), y).value == pytest.approx(np.log(3), abs=0.01)
+    assert ksg(bit, bit).value == pytest.approx(np.log(2), abs=0.01)
+
+
+@pytest.mark.parametrize("width", [2, 40])
+def test_neighbours_of_a_constant_layer_tell_nothing(width, key):
+    constant = np.full((60, width), 1.7, np.float32)
+    y, z = np.arange(60) % 3, np.round(np.random.default_rng(0).standard_normal((60, 2)))
+    for other in (y, z):
+        assert ksg(constant, other).value == 0
+        assert sliced(constant, other, key=key, slices=2).value == 0
+    assert ksg(z, constant).value == 0
+
+
+def test_neighbours_within_classes_of_one_row_are_refused():
+    with pytest.raises(InputError, match="no class has two rows"):
+        ksg(np.eye(3), np.arange(3), k=1)
+
+
+def test_sliced_information_is_below_the_whole(classes, key):
+    x, y = classes
+    got = sliced(x, y, key=key)
+    assert 0.05 < got.value < ksg(x, y).value
+    assert got.stderr < 0.05
+
+
+def test_probe_reaches_the_truth_where_a_linear_read_out_is_optimal(key):
+    task = tasks.label_task(16)
+    t, y = task.observe(4000, 0)
+    got = probe(t, y, key=key)
+    assert abs(got.value - task.information) < 4 * got.stderr
+    assert got.details["accuracy"] > 0.8
+
+
+def test_probe_finds_nothing_in_shuffled_labels(classes, key):
+    x, y = classes
+    for seed in range(3):
+        shuffled = np.random.default_rng(seed).permutation(y)
+        got = probe(x, shuffled, key=key)
+        assert got.value < 2 * got.stderr
+
+
+def test_probe_of_a_wide_layer_is_its_arrays(key):
+    r = np.random.default_rng(3)
+    y = np.arange(60) % 4
+    x = (3 * np.eye(4, 900)[y] + 0.2 * r.standard_normal((60, 900))).astype(np.float32)
+    fitted = fit_probe(x, y, num_classes=6)
+    log_q = fitted.log_probabilities(x)
+    assert fitted.weight.shape == (900, 6)
+    assert (log_q.argmax(axis=1) == y).all()
+    np.testing.assert_allclose(np.exp(log_q).sum(axis=1), 1, atol=1e-12)
+    assert (log_q[:, 4:] == -np.inf).all()
+
+
+def test_variational_objectives_have_their_closed_values():
+    b = 5
+    scores = jnp.where(jnp.eye(b, dtype=bool), 0.0, -1e9)
+    assert objective_value("infonce", scores) == pytest.approx(np.log(b), abs=1e-6)  # the ceiling: log of the batch
+    flat = jnp.zeros((b, b))
+    assert objective_value("infonce", flat) == pytest.approx(0, abs=1e-6)
+    assert objective_value("nwj", flat + 1) == pytest.approx(0, abs=1e-6)
+    assert objective_value("smile", flat) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["infonce", "nwj", "smile"])
+def test_trained_bounds_come_near_the_truth_in_low_dimension(name, key):
+    task = tasks.normal_task(1, 1, 0.75)
+    got = estimate(name, *task.sample(2000, 0), key=key, steps=400, hidden=32, batch=32)
+    assert got.value == pytest.approx(task.information, abs=0.15)
+    if got.kind == "lower":
+        assert got.value < task.information + 4 * got.stderr
+
+
+def test_every_estimator_keeps_the_protocol(classes, key):
+    x, y = classes
+    cheap = {name: {"steps": 2, "batch": 16} for name in ("infonce", "nwj", "smile")} | {"sliced": {"slices": 2}}
+    compiled = {"input": "infonce", "label": "nwj", "continuous": "smile"}  # one function, a program each
+    for target, other in (("input", None), ("label", y), ("continuous", x[:, :2])):
+        for name in estimators(target):
+            if name in compiled.values() and name != compiled[target]:
+                continue
+            options = dict(cheap.get(name, {}))
+            if target == "input" or name in ("kde_upper", "kde_lower", "monte_carlo"):
+                options["noise_variance"] = 1.0
+            got = estimate(name, x, other, key=key, **options)
+            assert got.estimator == name
+            assert got.n == len(x)
+            assert np.isfinite(got.value)
+            assert got.stderr is None or got.stderr >= 0
+            assert got.kind in ("value", "lower", "upper", "heuristic")
+            json.dumps({"settings": dict(got.settings), "details": dict(got.details)})
+
+
+def test_unknown_names_and_targets_are_refused(classes, key):
+    x, y = classes
+    with pytest.raises(InputError, match="choose one of"):
+        estimate("magic", x, y, key=key)
+    with pytest.raises(InputError, match="no target 'continuous'"):
+        estimate("probe", x, x, key=key)
+    with pytest.raises(ValueError, match="exists already"):
+        register("ksg", targets=("label",))(lambda t, other, *, key: None)
+    with pytest.raises(InputError, match="positive noise_variance"):
+        estimate("infonce", x, key=key, batch=8)
+    with pytest.raises(InputError, match="four batches"):
+        estimate("infonce", x, y, key=key, batch=200)
+    with pytest.raises(InputError, match="folds"):
+        probe(x[:20], y[:20], key=jax.random.key(0), folds=9)
+    with pytest.raises(InputError, match="alpha"):
+        renyi(x, y, alpha=1)

@@ -1,0 +1,77 @@
+"""The information plane where activations do not fit on the device, or not twice in memory."""
+
+import weakref
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import mi_jax as mj
+from mi_jax import batches, data
+from mi_jax.measure import information as plane
+from mi_jax.measure.information import Probe, frozen_rulers, information_plane
+
+CONFIG = Probe(noise="fixed,trace,median,scale_free")
+
+
+@pytest.fixture
+def measure(key):
+    """Measures an untrained network on 60 digits, as if 60 others were their twins."""
+    digits = mj.data.load("digits", limit=120).train
+    network = mj.models.create("mlp", num_classes=10, input_shape=(8, 8, 1), width=0.1)
+    variables, images, labels = (
+        network.init(key),
+        data.to_float(jnp.asarray(digits.images)),
+        jnp.asarray(digits.labels[:60]),
+    )
+
+    def rows():
+        rulers = frozen_rulers(network, variables, images[:60], config=CONFIG)
+        return information_plane(network, variables, images[:60], images[60:], labels, rulers=rulers, config=CONFIG)
+
+    return rows
+
+
+def test_activations_on_the_host_give_the_same_rows(measure, monkeypatch):
+    on_device, layers, kinds = measure(), plane._layers, set()
+
+    def watched(taps, *arguments):
+        kinds.update(type(tap) for tap in taps.values())
+        return layers(taps, *arguments)
+
+    monkeypatch.setattr(batches, "DEVICE_BYTES", 1)
+    monkeypatch.setattr(plane, "_layers", watched)
+    on_host = measure()
+    assert kinds == {np.ndarray}
+    assert len(on_host) == 2 * 5 * (4 * 27 + 2)  # inputs, layers; noise rules x quantities and classes; binning
+    assert on_host == on_device
+
+
+def test_clean_activations_are_let_go_before_the_adversarial_ones_are_made(measure, monkeypatch):
+    made, activations = [], plane.activations
+
+    def watched(*arguments):
+        assert [reference() for reference in made] == [None] * len(made)
+        taps = {layer: np.array(tap) for layer, tap in activations(*arguments).items()}
+        made.extend(map(weakref.ref, taps.values()))
+        return taps
+
+    monkeypatch.setattr(plane, "activations", watched)
+    measure()
+    assert len(made) == 3 * 5  # of the rulers, of clean images, of their twins; layers
+
+
+def test_what_is_said_of_a_class_is_said_of_its_own_images(measure):
+    labels = mj.data.load("digits", limit=120).train.labels[:60]
+    rows = [row for row in measure() if row.quantity == "i_tx_given_y_upper"]
+    for row in rows:
+        count = int(np.sum(labels == int(str(row.subset).removeprefix("class="))))
+        assert row.n == count
+        assert row.saturated == (row.value >= 0.95 * np.log2(count) - 1e-9)
+    assert {row.saturated for row in rows} == {True, False}
+
+
+def test_a_class_without_an_image_has_no_row(key):
+    tap, labels = jnp.asarray(np.random.default_rng(0).standard_normal((40, 3)), jnp.float32), np.arange(40) % 3
+    rows = plane._kde(tap, labels, {"fixed": 0.1}, 5, {"layer": "a", "inputs": "clean", "n": 40})
+    assert {row.subset for row in rows if row.quantity == "i_tx_given_y_upper"} == {"class=0", "class=1", "class=2"}

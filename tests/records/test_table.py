@@ -1,0 +1,242 @@
+"""Records: the schema is stored as promised, a kill costs at most the line it cut, and nothing is ever a bare NaN."""
+
+import json
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+
+from mi_jax import records
+from mi_jax.errors import InputError
+from mi_jax.records.table import Record
+
+DOCUMENTED = [
+    *(
+        "run",
+        "arch",
+        "dataset",
+        "training",
+        "seed",
+        "step",
+        "epoch",
+        "inputs",
+        "layer",
+        "estimator",
+        "quantity",
+        "value",
+    ),
+    *("stderr", "unit", "n", "noise_variance", "saturated", "ok", "note", "noise_rule", "subset", "level"),
+]
+
+
+def accuracy(value, *, training="nt", seed=0, step=0, **columns):
+    return Record(quantity="accuracy", value=value, training=training, seed=seed, step=step, **columns)
+
+
+def lines_of(run_dir):
+    return (run_dir / "records.jsonl").read_text().splitlines()
+
+
+def test_every_line_has_the_documented_columns_in_order(tmp_path):
+    records.append(tmp_path, [accuracy(0.5)])
+    (line,) = lines_of(tmp_path)
+    assert list(json.loads(line)) == DOCUMENTED == list(records.COLUMNS)
+    assert json.loads(line)["layer"] is None
+
+
+def test_what_was_written_is_read_back_with_typed_columns(tmp_path):
+    rows = [
+        Record(
+            **{"run": "r", "arch": "vgg", "dataset": "shapetex", "training": "at", "seed": 3, "step": 40, "epoch": 1.5},
+            **{"inputs": "adversarial", "layer": "conv1", "estimator": "kde", "quantity": "i_tx_upper", "value": 7.25},
+            **{"stderr": 0.5, "unit": "bits", "n": 1000, "noise_variance": 0.1, "saturated": False, "ok": True},
+            **{"note": "π", "noise_rule": "fixed", "subset": "class=3", "level": 2.0},
+        ),
+        accuracy(0.25),
+    ]  # fmt: skip
+    assert records.append(tmp_path, rows) == 2
+    frame = records.load(tmp_path)
+    assert list(frame.columns) == DOCUMENTED
+    first, second = frame.iloc[0], frame.iloc[1]
+    assert all(first[name] == getattr(rows[0], name) for name in DOCUMENTED)
+    assert {name: str(frame[name].dtype) for name in ("seed", "step", "n", "saturated", "ok", "epoch", "value")} == {
+        "seed": "Int64", "step": "Int64", "n": "Int64", "saturated": "boolean", "ok": "bool", "epoch": "float64",
+        "value": "float64"}  # fmt: skip
+    assert second.layer is None
+    assert math.isnan(second.stderr)
+    assert second.n is pd.NA
+    assert frame[frame.saturated].empty
+
+
+def test_several_runs_are_stacked_in_the_order_given(tmp_path):
+    for name, value in (("a", 0.25), ("b", 0.75)):
+        (tmp_path / name).mkdir()
+        records.append(tmp_path / name, [accuracy(value, run=name)])
+    frame = records.load([tmp_path / "b", str(tmp_path / "a")])
+    assert frame.run.tolist() == ["b", "a"]
+    assert frame.value.tolist() == [0.75, 0.25]
+
+
+def test_numbers_of_numpy_and_jax_are_stored_as_plain_numbers(tmp_path):
+    record = accuracy(
+        jnp.float32(0.5), n=np.int64(7), saturated=np.bool_(True), epoch=jnp.asarray(2), level=np.float32(8)
+    )
+    assert [type(v) for v in (record.value, record.n, record.saturated, record.epoch)] == [float, int, bool, float]
+    records.append(tmp_path, [record])
+    assert records.load(tmp_path).loc[0, ["value", "n", "level"]].tolist() == [0.5, 7, 8.0]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_value_that_is_not_finite_becomes_a_failed_row_with_its_reason(tmp_path, value):
+    records.append(tmp_path, [accuracy(value, note="pgd-7"), accuracy(0.5, stderr=value)])
+    assert "NaN" not in "".join(lines_of(tmp_path))
+    assert "Infinity" not in "".join(lines_of(tmp_path))
+    frame = records.load(tmp_path)
+    assert frame.ok.tolist() == [False, False]
+    assert frame.note.tolist() == [f"pgd-7; value is {value}", f"stderr is {value}"]
+    assert math.isnan(frame.value[0])
+    assert frame.value[1] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"value": None}, "has no value"),
+        ({"value": None, "ok": False}, "no reason"),
+        ({"value": np.zeros(2)}, "single float"),
+        ({"value": "high"}, "single float"),
+        ({"value": 1.0, "seed": 0.5}, "single int"),
+    ],
+)
+def test_a_record_that_says_nothing_is_refused(columns, said):
+    with pytest.raises(InputError, match=said):
+        Record(quantity="loss", **columns)
+
+
+def test_nats_become_bits_with_their_standard_error():
+    record = records.in_bits("i_tx", 2 * math.log(2), stderr=math.log(2) / 2, training="nt", n=5)
+    assert (record.value, record.stderr, record.unit, record.n) == (2.0, 0.5, "bits", 5)
+    failed = records.in_bits("i_tx", None, ok=False, note="layer is constant")
+    assert (failed.value, failed.ok, failed.unit) == (None, False, "bits")
+
+
+def test_a_line_cut_by_a_kill_is_ignored_by_load_and_dropped_by_the_next_append(tmp_path):
+    records.append(tmp_path, [accuracy(0.25), accuracy(0.5)])
+    path = tmp_path / "records.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-30])
+    assert records.load(tmp_path).value.tolist() == [0.25]
+    records.append(tmp_path, [accuracy(0.75, epoch=2)])
+    assert records.load(tmp_path).value.tolist() == [0.25, 0.75]
+    assert path.read_bytes().startswith(whole[: whole.index(b"\n") + 1])
+
+
+def test_a_file_that_holds_only_a_cut_line_starts_anew(tmp_path):
+    (tmp_path / "records.jsonl").write_text('{"run": "r", "qua')
+    assert records.load(tmp_path).empty
+    records.append(tmp_path, [accuracy(0.75)])
+    assert records.load(tmp_path).value.tolist() == [0.75]
+
+
+def test_a_write_that_fails_half_way_leaves_the_file_as_it_was(tmp_path, monkeypatch):
+    records.append(tmp_path, [accuracy(0.25)])
+    before = (tmp_path / "records.jsonl").read_bytes()
+
+    class FullDisk:
+        """A file that takes 10 bytes and is then full."""
+
+        def __init__(self, file):
+            self.file, self.written = file, 0
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.file.close()
+
+        def write(self, data):
+            if self.written:
+                raise OSError(28, "No space left on device")
+            self.written = self.file.write(data[:10])
+            return self.written
+
+    def full_disk(*args, **kwargs):
+        return FullDisk(open(*args, **kwargs))
+
+    monkeypatch.setattr(records, "open", full_disk, raising=False)
+    with pytest.raises(InputError, match="No space left on device"):
+        records.append(tmp_path, [accuracy(0.5)])
+    assert (tmp_path / "records.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "not json",
+        '{"quantity": "loss", "value": NaN}',
+        "[1]",
+        '{"value": 1}',
+        '{"quantity": "loss", "colour": 1}',
+    ],
+)
+def test_a_corrupt_line_is_named_by_its_number(tmp_path, bad):
+    records.append(tmp_path, [accuracy(0.25)])
+    with open(tmp_path / "records.jsonl", "a") as file:
+        file.write(bad + "\n")
+    records.append(tmp_path, [accuracy(0.5)])
+    with pytest.raises(InputError, match=r"line 2 of .*records\.jsonl"):
+        records.load(tmp_path)
+
+
+def test_a_column_of_the_wrong_type_is_refused(tmp_path):
+    (tmp_path / "records.jsonl").write_text('{"quantity": "loss", "value": "high"}\n')
+    with pytest.raises(InputError, match="column 'value'"):
+        records.load(tmp_path)
+
+
+def test_missing_places_are_named(tmp_path):
+    with pytest.raises(InputError, match="does not exist; give a directory"):
+        records.load(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"records.jsonl does not exist; start the run"):
+        records.load(tmp_path)
+    with pytest.raises(InputError, match="at least one"):
+        records.load([])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="is not a directory"):
+        records.append(tmp_path / "file", [])
+
+
+def test_records_are_cut_back_to_an_earlier_moment_byte_for_byte(tmp_path):
+    assert records.size(tmp_path) == 0
+    records.append(tmp_path, [accuracy(0.25)])
+    moment, before = records.size(tmp_path), (tmp_path / "records.jsonl").read_bytes()
+    records.append(tmp_path, [accuracy(0.5), accuracy(0.75)])
+    with open(tmp_path / "records.jsonl", "a") as file:
+        file.write('{"run": "cut')
+    records.truncate(tmp_path, moment)
+    assert (tmp_path / "records.jsonl").read_bytes() == before
+    records.truncate(tmp_path, moment)
+    assert records.load(tmp_path).value.tolist() == [0.25]
+
+
+def test_records_that_lost_rows_are_not_taken_for_whole(tmp_path):
+    records.append(tmp_path, [accuracy(0.25)])
+    with pytest.raises(InputError, match="were written; restore it or start anew"):
+        records.truncate(tmp_path, records.size(tmp_path) + 1)
+
+
+def test_a_measurement_made_twice_counts_once_as_last_made(tmp_path):
+    row = {"quantity": "shape_bias", "training": "at", "seed": 0, "epoch": 6, "subset": "conflict"}
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    records.append(
+        tmp_path / "a", [Record(value=0.5, **row), Record(value=0.75, **row), Record(value=1, note="n", **row)]
+    )
+    records.append(tmp_path / "b", [Record(value=0.25, **row)])
+    assert records.load(tmp_path / "a").value.tolist() == [0.75, 1.0]
+    assert records.load([tmp_path / "a", tmp_path / "b"]).value.tolist() == [0.75, 1.0, 0.25]

@@ -1,0 +1,64 @@
+"""The JSON form of configurations: nothing is lost on the way, nothing unknown is accepted."""
+
+import dataclasses
+import json
+from typing import Literal
+
+import pytest
+
+from mi_jax.runs import json_codec
+from mi_jax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Inner:
+    norm: Literal["linf", "l2"] = "linf"
+    eps: float = 8 / 255
+
+
+@dataclasses.dataclass(frozen=True)
+class Outer:
+    name: str
+    inner: Inner = Inner()
+    levels: tuple[float, ...] = (1.0, 2.0)
+    shape: tuple[int, int] = (3, 4)
+    limit: int | None = None
+    on: bool = False
+
+
+def test_round_trip_through_json_is_the_identity_and_hashable():
+    outer = Outer("a", Inner("l2", 0.1), (0.5,), (1, 2), 7, True)
+    again = json_codec.from_dict(Outer, json.loads(json.dumps(json_codec.to_dict(outer))))
+    assert again == outer
+    assert hash(again) == hash(outer)
+
+
+def test_absent_keys_take_their_default_and_integers_become_floats():
+    read = json_codec.from_dict(Outer, {"name": "b", "inner": {"eps": 1}, "levels": [2]})
+    assert read == Outer("b", Inner(eps=1.0), (2.0,))
+    assert isinstance(read.inner.eps, float)
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        ({"name": "a", "epss": 1}, r"Outer has the unknown key 'epss'; its keys are name, inner"),
+        ({"name": "a", "inner": {"epz": 1}}, r"Outer\.inner has the unknown key 'epz'"),
+        ({"inner": {}}, r"Outer lacks the key 'name'"),
+        ({"name": "a", "inner": {"norm": "l1"}}, r"Outer\.inner\.norm is 'l1'; expected one of 'linf', 'l2'"),
+        ({"name": "a", "limit": "many"}, r"Outer\.limit is 'many'; expected int or null"),
+        ({"name": "a", "levels": [1, "x"]}, r"Outer\.levels\[1\] is 'x'; expected float"),
+        ({"name": "a", "shape": [1]}, r"Outer\.shape is \[1\]"),
+        ({"name": "a", "on": 1}, r"Outer\.on is 1; expected bool"),
+        ({"name": "a", "limit": True}, r"Outer\.limit is True"),
+        (["a"], r"Outer is \['a'\]; expected an object"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(data, sentence):
+    with pytest.raises(InputError, match=sentence):
+        json_codec.from_dict(Outer, data)
+
+
+def test_differences_name_every_field_that_differs():
+    lines = json_codec.differences(Outer("a"), Outer("b", Inner(eps=0.5)))
+    assert lines == ["name: 'a' -> 'b'", f"inner.eps: {8 / 255!r} -> 0.5"]

@@ -1,0 +1,221 @@
+"""Command lines: documented flags reach the configuration, mistakes cost one sentence and status 2."""
+
+import dataclasses
+import errno
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mi_jax import cli, data, parallel, report
+from mi_jax.errors import InputError
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_no_flags_but_the_architecture_is_the_quick_shapetex_run():
+    command = cli.parse_run(["--arch=vgg"])
+    assert (command.config.arch, command.config.dataset, command.config.preset) == ("vgg", "shapetex", "quick")
+    assert command.config.trainings == ("nt", "at")
+    assert command.config.seeds >= 2
+    assert command.directory == Path("runs/shapetex-vgg")
+
+
+def test_every_documented_flag_reaches_the_configuration():
+    flags = """
+        --arch lenet --dataset mnist --data-dir /d --preset paper --training at --seeds 4 --epochs 7 --width 0.5
+        --batch-size 32 --run-dir /r --overwrite --attack.norm l2 --attack.eps 0.5 --attack.steps 9
+        --attack.step-size 0.1 --probe.samples 77 --probe.noise fixed,layer --dtype bfloat16 --mesh none
+    """
+    c = cli.parse_run(flags.split())
+    config = c.config
+    assert (config.arch, config.dataset, config.preset, config.training) == ("lenet", "mnist", "paper", "at")
+    assert (config.seeds, config.epochs, config.width, config.batch_size) == (4, 7, 0.5, 32)
+    assert (config.attack.norm, config.attack.eps, config.attack.steps, config.attack.step_size) == ("l2", 0.5, 9, 0.1)
+    assert (config.probe.samples, config.probe.rules) == (77, ("fixed", "layer"))
+    assert (config.dtype, config.mesh) == ("bfloat16", "none")
+    assert (c.data_dir, c.run_dir, c.overwrite) == ("/d", Path("/r"), True)
+
+
+def test_the_paper_preset_is_the_set_up_of_the_study():
+    mnist = cli.parse_run(["--preset=paper", "--dataset=mnist", "--arch=lenet"]).config
+    assert (mnist.attack.eps, mnist.attack.step_size, mnist.attack.steps) == (45 / 255, 8 / 255, 7)
+    cifar = cli.parse_run(["--preset=paper", "--dataset=cifar10"]).config
+    assert (cifar.attack.eps, cifar.attack.step_size) == (8 / 255, 2 / 255)
+    assert (cifar.epochs, cifar.batch_size, cifar.probe.samples, cifar.limit, cifar.width) == (
+        200,
+        128,
+        5000,
+        None,
+        1.0,
+    )
+    rate = cifar.optimizer
+    assert (rate.name, rate.learning_rate, rate.momentum, rate.schedule) == ("sgd", 0.1, 0.9, "multistep")
+
+
+def test_the_steps_of_both_attacks_follow_a_radius_that_is_given():
+    l2 = cli.parse_run(["--attack.norm=l2", "--attack.eps=0.5"]).config
+    assert l2.attack.step_size == pytest.approx(0.25), "half the radius, as in the preset"
+    assert (l2.final_attack.norm, l2.final_attack.steps, l2.final_attack.step_size) == ("l2", 20, 0.125)
+    assert cli.parse_run([]).config.final_attack.step_size == pytest.approx(2 / 255)
+    one_step = cli.parse_run(["--attack.eps=4/255", "--attack.steps=1"]).config
+    assert one_step.attack.step_size == pytest.approx(4 / 255), "one step of half the radius would not reach it"
+    assert cli.parse_run(["--attack.eps=0.5", "--attack.step_size=0.1"]).config.attack.step_size == 0.1
+    few = cli.parse_run(["--evaluation.steps=5", "--attack.eps=0.1"]).config
+    assert few.final_attack.step_size == pytest.approx(0.05)
+
+
+def test_a_version_behind_the_name_of_the_data_set_changes_no_default():
+    for preset in ("quick", "paper"):
+        plain, versioned = (
+            cli.parse_run([f"--preset={preset}", f"--dataset={name}"]).config for name in ("mnist", "mnist:3.0.1")
+        )
+        assert dataclasses.replace(versioned, dataset="mnist") == plain
+        assert versioned.attack.eps == 45 / 255
+
+
+def test_images_are_held_out_where_the_best_epoch_is_to_be_told_from_the_last():
+    assert cli.parse_run(["--preset=paper"]).config.held_out == 0.02
+    assert cli.parse_run(["--training=nt,fast"]).config.held_out == 0.02
+    assert cli.parse_run(["--training=nt,at"]).config.held_out == 0.0
+    assert cli.parse_run(["--training=fast", "--held-out=0"]).config.held_out == 0.0
+
+
+@pytest.mark.parametrize(
+    "flags", [["--attack.eps=16/255"], ["--attack.eps", "16/255"], ["--attack.eps", str(16 / 255)]]
+)
+def test_pixel_units_may_be_fractions(flags):
+    assert cli.parse_run([*flags, "--run-dir", "1/2"]).config.attack.eps == 16 / 255
+    assert cli.parse_run([*flags, "--run-dir", "1/2"]).run_dir == Path("1/2")
+
+
+def run(*flags: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / "experiments" / "run.py"), *flags]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--preset=slow"], "choose quick or paper"),
+        (["--seeds=0"], "seeds is 0; expected at least 1"),
+        (["--training=nt,magic"], "expected some of nt, at"),
+        (["--training=nt,nt"], "name each objective once"),
+        (["--attack.steps=0"], "attack.steps is 0"),
+        (["--attack.eps=-0.1"], "eps"),
+        (["--attack.eps=2"], "eps"),
+        (["--probe.samples=1"], "at least 2 images"),
+        (["--probe.noise=white"], "expected rules of fixed, layer, trace, median, scale_free"),
+        (["--optimizer.learning-rate=-1"], "must be positive"),
+        (["--evaluation.steps=0"], "evaluation.steps is 0; expected at least 1"),
+        (["--evaluation.step-size=0"], "evaluation.step-size is 0.0; it must be positive"),
+        (["--evaluation.restarts=0"], "evaluation.restarts is 0; expected at least 1"),
+        (["--evaluation.checks=10", "--attack.eps=0"], "attack.eps is 0, at which there is nothing to check"),
+        (["--evaluation.checks=1"], "evaluation.checks is 1; expected at least 2 images, or 0 for none"),
+        (["--attack.eps=0.5", "--attack.norm=l2", "--evaluation.step-size=0.02"], "20 steps of it go 0.4 and never"),
+    ],
+)
+def test_a_value_out_of_range_is_named_when_the_command_is_read(flags, words, capsys):
+    with pytest.raises((InputError, SystemExit)) as caught, cli.leaving_cleanly():
+        cli.parse_run(flags)
+    assert isinstance(caught.value, SystemExit)
+    assert caught.value.code == 2
+    assert words in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--arch=vgg99"], "vgg11"),
+        (["--dataset=imagenot"], "imagenot"),
+        (["--width=0.0001"], "width"),
+        (["--mesh=data=64"], "mesh asks for 64 devices"),
+        (["--epohcs=3"], "--epochs"),
+        (["--dtype=float16"], "bfloat16"),
+        (["--run-dir=/dev/null/x"], "a part of the path is a file"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_sentence_and_status_2(flags, words, tmp_path):
+    answer = run(f"--run-dir={tmp_path / 'run'}", *flags)
+    assert answer.returncode == 2, answer.stderr
+    assert words in answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def status_of(script: str, *arguments: str, monkeypatch) -> object:
+    """The status that a script of `experiments/` leaves with, run in this process."""
+    path = str(ROOT / "experiments" / script)
+    monkeypatch.setattr(sys, "argv", [path, *arguments])
+    monkeypatch.setattr(parallel, "keep_compiled_programs", lambda: None)
+    with pytest.raises(SystemExit) as left:
+        runpy.run_path(path, run_name="__main__")
+    return left.value.code
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "words"),
+    [
+        ("study.py", ["geometry", "{file}"], "{file} is not a run directory"),
+        ("study.py", ["geometry", "{long}"], "cannot be read (File name too long)"),
+        ("run.py", ["--arch=mlp", "--dataset=digits", "--run-dir={long}"], "the name is too long"),
+        ("report.py", ["{long}"], "the name is too long"),
+        ("report.py", ["{file}"], "is not a directory"),
+    ],
+)
+def test_a_path_that_is_no_run_directory_is_one_sentence(script, arguments, words, tmp_path, monkeypatch, capsys):
+    places = {"file": tmp_path / "file", "long": tmp_path / ("x" * 300)}
+    places["file"].touch()
+    given = [argument.format(**places) for argument in arguments]
+    assert status_of(script, *given, monkeypatch=monkeypatch) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert words.format(**places) in told
+
+
+def test_a_full_disk_under_a_report_is_one_sentence(tmp_path, monkeypatch, capsys):
+    def fail(run_dir, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(run_dir / "report.tmp"))
+
+    monkeypatch.setattr(report, "build", fail)
+    assert status_of("report.py", str(tmp_path), monkeypatch=monkeypatch) == 2
+    assert capsys.readouterr().err.startswith(f"error: Cannot read or write {tmp_path}/report.tmp: the disk is full")
+
+
+def test_ctrl_c_while_data_are_prepared_is_its_status(monkeypatch, capsys):
+    def stop(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(data, "prepare", stop)
+    assert status_of("prepare_data.py", "--dataset=mnist", monkeypatch=monkeypatch) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_help_explains_every_option():
+    answer = run("--help")
+    assert answer.returncode == 0
+    for flag in ("--attack.step-size", "--probe.noise", "--population", "--evaluation.restarts", "--overwrite"):
+        assert flag in answer.stdout
+    # An option without a text shows nothing but its default.
+    described = answer.stdout.split("--attack.eps")[1].split("--attack.steps")[0]
+    assert "pixel" in described
+
+
+def test_a_negative_fraction_is_refused_as_a_number(capsys):
+    with pytest.raises(SystemExit) as left:
+        cli.parse_run(["--attack.eps=-8/255"])
+    assert left.value.code == 2
+    assert "eps must be a finite number >= 0" in capsys.readouterr().err
+
+
+def test_a_reader_that_leaves_early_is_no_error():
+    command = [sys.executable, str(ROOT / "experiments" / "run.py"), "--help"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
+        assert program.stdout
+        assert program.stderr
+        program.stdout.close()
+        assert program.stderr.read() == ""
+        assert program.wait(timeout=120) == 1
