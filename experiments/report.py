@@ -13,7 +13,7 @@ def main(run_dir: tyro.conf.Positional[Path], *, every_figure: bool = False) -> 
 
     Args:
         run_dir: the run directory, for example runs/shapetex-vgg.
-        every_figure: draw the minor figures too: further rulers, and binning.
+        every_figure: draw the minor figures too: further noise rules, and binning.
     """
     with cli.leaving_cleanly(), disk_errors_explained(run_dir):
         print(report.build(run_dir, every_figure=every_figure))

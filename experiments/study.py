@@ -10,7 +10,7 @@ import tyro
 from mi_jax import cli, parallel, runs
 from mi_jax.runs.progress import Reporter
 from mi_jax.runs.signals import StopSignals
-from mi_jax.studies import Moments
+from mi_jax.studies import WhichCheckpoints
 from mi_jax.training import Interrupted
 
 
@@ -30,7 +30,7 @@ class StudyCommand:
     run_dir: Annotated[Path, tyro.conf.Positional]
     data_dir: str | None = None
     samples: int = 500
-    epochs: Moments | None = None
+    epochs: WhichCheckpoints | None = None
 
 
 def main() -> None:
@@ -45,7 +45,7 @@ def main() -> None:
                     run_dir=command.run_dir,
                     data_dir=command.data_dir,
                     samples=command.samples,
-                    moments=command.epochs,
+                    which_checkpoints=command.epochs,
                     reporter=reporter,
                     stop_asked=stop,
                 )

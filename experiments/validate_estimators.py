@@ -34,10 +34,12 @@ def main() -> None:
         parallel.keep_compiled_programs()
         with Reporter() as reporter:
 
-            def tell(done: float, stage: str) -> None:
+            def report_progress(done: float, stage: str) -> None:
                 reporter.update(Status(stage=stage, done=done))
 
-            summary = run(FULL if command.full else Validation(), folder=command.run_dir, tell=tell)
+            summary = run(
+                FULL if command.full else Validation(), folder=command.run_dir, report_progress=report_progress
+            )
             table = Table(*summary.columns, title="Estimators on the grid, bits")
             for row in summary.itertuples(index=False):
                 table.add_row(*(f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row))

@@ -20,13 +20,13 @@ def vgg11(variables: dict[str, Any], *, width: float, classes: int = 10) -> nn.M
             number += 1
             conv = nn.Conv2d(channels, int(base * width), 3, padding=1, bias=False)
             norm = nn.BatchNorm2d(int(base * width))
-            ours, moments = params[f"conv{number}"], statistics[f"conv{number}"]["norm"]
+            ours, which_checkpoints = params[f"conv{number}"], statistics[f"conv{number}"]["norm"]
             _fill(conv.weight, np.transpose(ours["conv"]["kernel"], (3, 2, 0, 1)))
             for tensor, values in (
                 (norm.weight, ours["norm"]["scale"]),
                 (norm.bias, ours["norm"]["bias"]),
-                (norm.running_mean, moments["mean"]),
-                (norm.running_var, moments["var"]),
+                (norm.running_mean, which_checkpoints["mean"]),
+                (norm.running_var, which_checkpoints["var"]),
             ):
                 _fill(tensor, values)
             layers |= {f"conv{number}": conv, f"norm{number}": norm, f"relu{number}": nn.ReLU()}

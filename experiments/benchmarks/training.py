@@ -20,7 +20,7 @@ from torch_vgg import channels_last, vgg11  # pyright: ignore[reportMissingImpor
 from mi_jax import data, models
 from mi_jax.attacks import PGD, pgd
 from mi_jax.models.cost import matmul_flops
-from mi_jax.training import Adversary, Optimizer, Trainer
+from mi_jax.training import ObjectiveConfig, Optimizer, Trainer
 
 EPS, STEP = 8 / 255, 2 / 255
 
@@ -96,7 +96,7 @@ def epoch(width: float, batch: int, updates: int, repeats: int) -> Timing:
     config = PGD(eps=EPS, steps=7, step_size=STEP)
     optimizer = Optimizer(learning_rate=0.01, schedule="constant", weight_decay=5e-4)
     trainer = Trainer(
-        network=network, objective="at", adversary=Adversary(attack=config), optimizer=optimizer,
+        network=network, objective="at", objective_config=ObjectiveConfig(attack=config), optimizer=optimizer,
         augmentation=data.Augmentation(), epochs=1, batch_size=batch, examples=len(y), seeds=(0,),
     )  # fmt: skip
     pixels, labels = jnp.asarray(np.round(x * 255).astype(np.uint8)), jnp.asarray(y)

@@ -14,10 +14,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mi_jax.attacks.engine import randomness
 from mi_jax.attacks.engine.input_checks import check_count, check_eps
-from mi_jax.attacks.engine.run import Evaluate, Procedure, Rows, run
+from mi_jax.attacks.engine.run import AttackStep, Evaluate, Rows, run
 from mi_jax.attacks.losses import Loss, check_loss, loss_of
 from mi_jax.attacks.results import AttackResult
-from mi_jax.attacks.threat_model import Norm, Scalar, check_norm, length, spread, steepest, unit
+from mi_jax.attacks.threat_model import Norm, Scalar, check_norm, length, per_image, steepest, unit
 from mi_jax.errors import InputError
 from mi_jax.typing import Images, Key, LogitsFn
 
@@ -75,7 +75,7 @@ class APGDState(NamedTuple):
     @property
     def images(self) -> Images:
         """The last misclassified iterate, else the iterate of highest loss."""
-        return jnp.where(spread(self.found), self.adversarial, self.best)
+        return jnp.where(per_image(self.found), self.adversarial, self.best)
 
 
 def checkpoints(steps: int) -> np.ndarray:
@@ -161,8 +161,8 @@ def _update(config: APGD, s: APGDState, gradient, losses, wrong, i, window):
     # i = 0 is the start itself; the first step (i = 1) is the one the official code compares with a row of zeros.
     rose = losses > jnp.where(i == 1, compared, s.last_loss)
     better = losses > s.best_loss
-    best = jnp.where(spread(better), s.point, s.best)
-    best_gradient = jnp.where(spread(better), gradient, s.best_gradient)
+    best = jnp.where(per_image(better), s.point, s.best)
+    best_gradient = jnp.where(per_image(better), gradient, s.best_gradient)
     best_loss = jnp.where(better, losses, s.best_loss)
     increases = s.increases + ((i > 0) & rose)
 
@@ -178,15 +178,15 @@ def _update(config: APGD, s: APGDState, gradient, losses, wrong, i, window):
         best_at_check=jnp.where(check | (i == 0), best_loss, s.best_at_check),
         halved=jnp.where(check, halve, s.halved),
         step_size=jnp.where(halve, s.step_size / 2, s.step_size),
-        adversarial=jnp.where(spread(wrong), s.point, s.adversarial),
+        adversarial=jnp.where(per_image(wrong), s.point, s.adversarial),
         found=s.found | wrong,
-        point=jnp.where(spread(halve), best, s.point),
+        point=jnp.where(per_image(halve), best, s.point),
     )
-    return s, jnp.where(spread(halve), best_gradient, gradient)
+    return s, jnp.where(per_image(halve), best_gradient, gradient)
 
 
 def _move(norm: str, clean: Images, s: APGDState, gradient: Images, weight: Scalar, eps: Scalar) -> Images:
-    z = _into_ball(s.point + spread(s.step_size) * steepest(gradient, norm), clean, eps, norm)
+    z = _into_ball(s.point + per_image(s.step_size) * steepest(gradient, norm), clean, eps, norm)
     return _into_ball(s.point + (z - s.point) * weight + (s.point - s.previous) * (1 - weight), clean, eps, norm)
 
 
@@ -194,11 +194,11 @@ def _into_ball(images: Images, clean: Images, eps: Scalar, norm: str) -> Images:
     if norm == "linf":
         return jnp.clip(jnp.clip(images, clean - eps, clean + eps), 0, 1)
     delta = images - clean
-    size = jnp.minimum(eps, spread(length(delta, "l2")))
+    size = jnp.minimum(eps, per_image(length(delta, "l2")))
     return jnp.clip(clean + unit(delta, "l2") * size, 0, 1)
 
 
-PROCEDURE = Procedure(
+ATTACK_STEP = AttackStep(
     begin=begin,
     advance=advance,
     iterations=lambda config: config.steps + 1,
@@ -215,4 +215,4 @@ def apgd(
     Arguments, `eps` and errors as for `pgd`. Where no run succeeds the point of the highest margin among the
     runs' highest losses is returned. Raises `InputError` also for eps = 0 and too few classes for the loss.
     """
-    return run(PROCEDURE, config, logits_fn, variables, x, y, key, eps)
+    return run(ATTACK_STEP, config, logits_fn, variables, x, y, key, eps)

@@ -148,10 +148,10 @@ class _Model:
         if self.random:
             return
         again = self.logits(images[: self.batch])
-        spread = np.abs(again - logits[: self.batch]).max()
-        if spread > 1e-4 * max(1.0, np.abs(logits).max()):
+        per_image = np.abs(again - logits[: self.batch]).max()
+        if per_image > 1e-4 * max(1.0, np.abs(logits).max()):
             raise InputError(
-                f"The model is not deterministic: the same images gave logits that differ by {spread:.2g}; "
+                f"The model is not deterministic: the same images gave logits that differ by {per_image:.2g}; "
                 "give it as logits_fn(variables, x, key) with version='rand'."
             )
 
@@ -187,13 +187,13 @@ class _Evaluation:
         groups = self._groups(config)
         for number, group in enumerate(groups):
 
-            def tell(part: float, number=number) -> None:
+            def report_progress(part: float, number=number) -> None:
                 state.seconds = time.monotonic() - began
                 self._tell(index, (number + part) / len(groups))
 
-            self._attack(index, config, group, tell)
+            self._attack(index, config, group, report_progress)
             state.done[group] = True
-            tell(1.0)
+            report_progress(1.0)
         broken = int(np.sum(state.broken_by == index))
         robust = int(np.sum(state.broken_by == ROBUST))
         state.reports.append(
@@ -207,11 +207,11 @@ class _Evaluation:
         together = max(1, self.model.rows // folds(config))
         return [left[first : first + together] for first in range(0, len(left), together)]
 
-    def _attack(self, index: int, config: Attack, group: np.ndarray, tell: Callable[[float], None]) -> None:
+    def _attack(self, index: int, config: Attack, group: np.ndarray, report_progress: Callable[[float], None]) -> None:
         """Run one group of images to its end and record those that it broke."""
         rows, image, keys = self._rows(index, config, group)
         confirm = functools.partial(self._confirm, index, config)
-        broken, hit = _drive(self.model, config, rows, image, keys, self._stage_key(index), confirm, tell)
+        broken, hit = _drive(self.model, config, rows, image, keys, self._stage_key(index), confirm, report_progress)
         for i, adversarial in broken.items():
             self.state.images[i] = adversarial
             self.state.broken_by[i] = index
@@ -266,7 +266,7 @@ class _Evaluation:
 
 
 def _drive(
-    model: _Model, config: Attack, rows: Rows, image: np.ndarray, keys, key: Key, confirm, tell
+    model: _Model, config: Attack, rows: Rows, image: np.ndarray, keys, key: Key, confirm, report_progress
 ) -> tuple[dict[int, np.ndarray], set[int]]:
     """Advance the rows to the end of the attack.
 
@@ -306,7 +306,7 @@ def _drive(
                 broken |= dict(zip(aimed[agreed][::-1].tolist(), adversarial[agreed][::-1], strict=True))
                 hit.update(aimed.tolist())
                 live &= ~np.isin(image[places], list(broken))
-        tell(after / total)
+        report_progress(after / total)
         left = int(live.sum())
         if left == 0:
             break

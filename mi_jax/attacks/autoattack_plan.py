@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from mi_jax.attacks.apgd import APGD
-from mi_jax.attacks.apgd import PROCEDURE as APGD_PROCEDURE
+from mi_jax.attacks.apgd import ATTACK_STEP as APGD_PROCEDURE
 from mi_jax.attacks.engine.input_checks import check_count, check_eps
-from mi_jax.attacks.engine.run import Procedure
+from mi_jax.attacks.engine.run import AttackStep
+from mi_jax.attacks.fab import ATTACK_STEP as FAB_PROCEDURE
 from mi_jax.attacks.fab import FAB
-from mi_jax.attacks.fab import PROCEDURE as FAB_PROCEDURE
 from mi_jax.attacks.pgd import PGD
-from mi_jax.attacks.pgd_rows import PROCEDURE as PGD_PROCEDURE
-from mi_jax.attacks.square import PROCEDURE as SQUARE_PROCEDURE
+from mi_jax.attacks.pgd_rows import ATTACK_STEP as PGD_PROCEDURE
+from mi_jax.attacks.square import ATTACK_STEP as SQUARE_PROCEDURE
 from mi_jax.attacks.square import Square
 from mi_jax.attacks.square_proposals import tile_side
 from mi_jax.attacks.threat_model import check_norm
@@ -27,7 +27,7 @@ VERSIONS = {
     "rand": ("apgd-ce", "apgd-dlr"),
 }
 NAMES = ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square")
-PROCEDURES = {
+ATTACK_STEPS = {
     PGD: PGD_PROCEDURE,
     APGD: APGD_PROCEDURE,
     FAB: FAB_PROCEDURE,
@@ -139,6 +139,6 @@ def _check_classes(name: str, config: Attack, classes: int) -> None:
         raise InputError(f"{name} has {targets} targets, but there are only {classes - 1} wrong classes.")
 
 
-def procedure_of(config: Attack) -> Procedure:
+def procedure_of(config: Attack) -> AttackStep:
     """The procedure that carries out a config."""
-    return PROCEDURES[type(config)]
+    return ATTACK_STEPS[type(config)]

@@ -13,11 +13,11 @@ from jaxtyping import Array, Float
 
 from mi_jax.attacks.engine import randomness
 from mi_jax.attacks.engine.input_checks import check_count, check_eps
-from mi_jax.attacks.engine.run import Evaluate, Procedure, Rows, run
+from mi_jax.attacks.engine.run import AttackStep, Evaluate, Rows, run
 from mi_jax.attacks.losses import at
 from mi_jax.attacks.projections import onto_hyperplane
 from mi_jax.attacks.results import AttackResult
-from mi_jax.attacks.threat_model import TINY, Norm, Scalar, check_norm, length, spread, unit
+from mi_jax.attacks.threat_model import TINY, Norm, Scalar, check_norm, length, per_image, unit
 from mi_jax.errors import InputError
 from mi_jax.typing import Images, Key, LogitsFn
 
@@ -69,7 +69,7 @@ def begin(config: FAB, rows: Rows, bits: randomness.Bits, eps: Scalar) -> FABSta
         draws = bits.reshape(start.shape)
         noise = 2 * randomness.uniform(draws) - 1 if config.norm == "linf" else randomness.normal(draws)
         away = jnp.clip(start + eps / 2 * unit(noise.astype(start.dtype), config.norm), 0, 1)
-        start = jnp.where(spread(rows.restarts > 0), away, start)
+        start = jnp.where(per_image(rows.restarts > 0), away, start)
     none = jnp.full(len(start), jnp.inf, start.dtype)
     return FABState(start, rows.images, none, rows.images, jnp.zeros(len(start), bool))
 
@@ -86,12 +86,12 @@ def advance(evaluate: Evaluate, config: FAB, rows: Rows, state: FABState, bits, 
         distance = length(point - rows.images, config.norm)
         nearer = wrong & (distance < s.distance)
         s = s._replace(
-            nearest=jnp.where(spread(nearer), point, s.nearest),
+            nearest=jnp.where(per_image(nearer), point, s.nearest),
             distance=jnp.where(nearer, distance, s.distance),
-            point=jnp.where(spread(wrong), rows.images + (point - rows.images) * config.beta, point),
+            point=jnp.where(per_image(wrong), rows.images + (point - rows.images) * config.beta, point),
         )
         found = s.distance <= eps
-        return s._replace(found=found, images=jnp.where(spread(found), s.nearest, rows.images))
+        return s._replace(found=found, images=jnp.where(per_image(found), s.nearest, rows.images))
 
     return jax.lax.fori_loop(first, first + count, iteration, state)
 
@@ -136,11 +136,11 @@ def _step(config: FAB, clean: Images, point: Images, difference: Array, gradient
         jnp.concatenate([x, x0]), jnp.concatenate([w, w]), jnp.concatenate([offset, offset]), config.norm
     ).reshape((2, *point.shape))
     sizes = [jnp.maximum(length(move, config.norm), 1e-8) for move in both]
-    alpha = spread(jnp.minimum(sizes[0] / (sizes[0] + sizes[1]), config.alpha_max))
+    alpha = per_image(jnp.minimum(sizes[0] / (sizes[0] + sizes[1]), config.alpha_max))
     return jnp.clip((point + config.eta * both[0]) * (1 - alpha) + (clean + config.eta * both[1]) * alpha, 0, 1)
 
 
-PROCEDURE = Procedure(
+ATTACK_STEP = AttackStep(
     begin=begin,
     advance=advance,
     iterations=lambda config: config.steps,
@@ -157,4 +157,4 @@ def fab(
     Arguments, `eps` and errors as for `pgd`. Where no adversarial image within eps was found, the clean image is
     returned. Raises `InputError` also for eps = 0.
     """
-    return run(PROCEDURE, config, logits_fn, variables, x, y, key, eps)
+    return run(ATTACK_STEP, config, logits_fn, variables, x, y, key, eps)

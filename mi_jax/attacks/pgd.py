@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mi_jax.attacks.engine.chunks import in_slices
+from mi_jax.attacks.engine.chunks import chunked_map
 from mi_jax.attacks.engine.input_checks import (
     check_batch,
     check_class_indices,
@@ -58,7 +58,7 @@ class PGD:
     restarts: int = 1
     loss: Loss | str = "ce"
     keep: Literal["last", "best"] | str = "last"
-    start_law: StartLaw | str = "uniform"
+    init: StartLaw | str = "uniform"
 
     def __post_init__(self):
         check_norm(self.norm)
@@ -68,7 +68,7 @@ class PGD:
         check_loss(self.loss)
         if not (math.isfinite(self.step_size) and self.step_size > 0):
             raise InputError(f"step_size must be a positive number; got {self.step_size!r} (2/255 is usual).")
-        for name, allowed in (("keep", ("last", "best")), ("start_law", ("uniform", "radius", "gaussian"))):
+        for name, allowed in (("keep", ("last", "best")), ("init", ("uniform", "radius", "gaussian"))):
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name} {getattr(self, name)!r} is unknown; use one of {', '.join(allowed)}.")
         if self.restarts > 1 and not self.random_start:
@@ -229,7 +229,7 @@ def _first_point(images: Images, key: Key | None, config: PGD, eps: jax.Array, s
         return images
     if key is None:
         raise InputError("A random start needs a key; give key=jax.random.key(0) or set random_start=False.")
-    return _random_start(key, images, eps, config.norm, config.start_law)
+    return _random_start(key, images, eps, config.norm, config.init)
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4))
@@ -251,7 +251,7 @@ def _run(logits_fn, config: PGD, folds, variables, images, labels, targets, star
         return _climb(logits_fn, config, variables, start, clean, y, eps, step_size, *goal)
 
     goal = () if targets is None else (fold(targets),)
-    chosen, history = in_slices(climb, start, fold(images), fold(labels), *goal)
+    chosen, history = chunked_map(climb, start, fold(images), fold(labels), *goal)
     return _worst_restart(chosen, history.T, images, labels, folds, config.norm)
 
 

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mi_jax.attacks.engine import randomness
-from mi_jax.attacks.engine.run import Evaluate, Procedure, Rows
+from mi_jax.attacks.engine.run import AttackStep, Evaluate, Rows
 from mi_jax.attacks.losses import loss_of
 from mi_jax.attacks.pgd import PGD
-from mi_jax.attacks.threat_model import Scalar, project, project_image, spread, steepest, unit
+from mi_jax.attacks.threat_model import Scalar, per_image, project, project_image, steepest, unit
 from mi_jax.typing import Images
 
 
@@ -36,13 +36,13 @@ def begin(config: PGD, rows: Rows, bits: randomness.Bits, eps: Scalar) -> PGDSta
 
 def _perturbation(config: PGD, bits: randomness.Bits, images: Images, eps: Scalar) -> Images:
     pixels = bits[:, 1:].reshape(images.shape)
-    radius = spread(randomness.uniform(bits[:, 0]).astype(images.dtype))
-    if config.start_law == "gaussian":
+    radius = per_image(randomness.uniform(bits[:, 0]).astype(images.dtype))
+    if config.init == "gaussian":
         return project(1e-3 * randomness.normal(pixels).astype(images.dtype), eps, config.norm)
     if config.norm == "linf":
         box = eps * (2 * randomness.uniform(pixels).astype(images.dtype) - 1)
-        return box if config.start_law == "uniform" else radius * box
-    power = images[0].size if config.start_law == "uniform" else 1
+        return box if config.init == "uniform" else radius * box
+    power = images[0].size if config.init == "uniform" else 1
     return eps * radius ** (1 / power) * unit(randomness.normal(pixels).astype(images.dtype), "l2")
 
 
@@ -62,7 +62,7 @@ def advance(evaluate: Evaluate, config: PGD, rows: Rows, state: PGDState, bits, 
         moved = s.point + config.step_size * steepest(gradient, config.norm)
         return PGDState(
             point=project_image(moved, rows.images, eps, config.norm),
-            images=jnp.where(spread(take), s.point, s.images),
+            images=jnp.where(per_image(take), s.point, s.images),
             loss=jnp.where(take, losses, s.loss),
             found=s.found | wrong,
         )
@@ -70,7 +70,7 @@ def advance(evaluate: Evaluate, config: PGD, rows: Rows, state: PGDState, bits, 
     return jax.lax.fori_loop(first, first + count, iteration, state)
 
 
-PROCEDURE = Procedure(
+ATTACK_STEP = AttackStep(
     begin=begin,
     advance=advance,
     iterations=lambda config: config.steps + 1,

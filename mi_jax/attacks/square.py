@@ -14,10 +14,10 @@ from jaxtyping import Array, Bool, Float
 
 from mi_jax.attacks import square_proposals
 from mi_jax.attacks.engine.input_checks import check_count, check_eps
-from mi_jax.attacks.engine.run import BLOCK, Evaluate, Procedure, Rows, run
+from mi_jax.attacks.engine.run import BLOCK, AttackStep, Evaluate, Rows, run
 from mi_jax.attacks.losses import at, best_other
 from mi_jax.attacks.results import AttackResult
-from mi_jax.attacks.threat_model import Norm, Scalar, check_norm, spread
+from mi_jax.attacks.threat_model import Norm, Scalar, check_norm, per_image
 from mi_jax.errors import InputError
 from mi_jax.typing import Images, Key, LogitsFn
 
@@ -82,7 +82,7 @@ def accept(s: SquareState, candidate: Images, logits: Array, rows: Rows) -> Squa
     take = ((margin < s.margin) | (margin <= 0)) & ~s.found
     wrong = jnp.argmax(logits, axis=1) != rows.labels
     return SquareState(
-        images=jnp.where(spread(take), candidate, s.images),
+        images=jnp.where(per_image(take), candidate, s.images),
         margin=jnp.where(take, margin.astype(s.margin.dtype), s.margin),
         found=s.found | (take & wrong),
     )
@@ -106,7 +106,7 @@ def window_sides(config: Square, shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(sides)
 
 
-PROCEDURE = Procedure(
+ATTACK_STEP = AttackStep(
     begin=begin,
     advance=advance,
     iterations=lambda config: config.queries + 1,
@@ -123,4 +123,4 @@ def square(
     Arguments, `eps` and errors as for `pgd`. Where no query succeeds the image of least margin is returned.
     Raises `InputError` also for eps = 0, and for L2 on images with a side below 5 pixels.
     """
-    return run(PROCEDURE, config, logits_fn, variables, x, y, key, eps)
+    return run(ATTACK_STEP, config, logits_fn, variables, x, y, key, eps)

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from mi_jax.attacks.engine import randomness
-from mi_jax.attacks.threat_model import TINY, Scalar, length, spread, unit
+from mi_jax.attacks.threat_model import TINY, Scalar, length, per_image, unit
 from mi_jax.errors import InputError
 from mi_jax.typing import Images
 
@@ -149,7 +149,7 @@ def _propose_bump(best: Images, clean: Images, draw: Draw, shape: Array, side: A
     def norms(values):
         return jnp.sqrt(jnp.sum(jnp.square(values), axis=(1, 2), keepdims=True))
 
-    spare = jnp.maximum(jnp.square(eps) - jnp.square(spread(length(delta, "l2"))), 0)
+    spare = jnp.maximum(jnp.square(eps) - jnp.square(per_image(length(delta, "l2"))), 0)
     freed = jnp.square(norms(jnp.where(inside | second, delta, 0)))
     down, across = (jnp.arange(n) for n in best.shape[1:3])
     at_row = jnp.clip(down - draw.corner[:, :1], 0, len(shape) - 1)[:, :, None]

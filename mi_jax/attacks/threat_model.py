@@ -26,7 +26,7 @@ def check_norm(norm: str) -> None:
         raise InputError(f"Norm {norm!r} is unknown; use one of {', '.join(get_args(Norm))}.")
 
 
-def spread(values: Shaped[Array, " b"]) -> Shaped[Array, "b 1 1 1"]:
+def per_image(values: Shaped[Array, " b"]) -> Shaped[Array, "b 1 1 1"]:
     """Give one value an image the axes of the images."""
     return values[:, None, None, None]
 
@@ -40,7 +40,7 @@ def length(delta: Images, norm: str) -> Float[Array, " b"]:
 
 def unit(direction: Images, norm: str) -> Images:
     """Scale each direction to length one; a zero direction stays zero."""
-    return direction / (spread(length(direction, norm)) + TINY)
+    return direction / (per_image(length(direction, norm)) + TINY)
 
 
 def steepest(gradient: Images, norm: str) -> Images:
@@ -52,7 +52,7 @@ def project(delta: Images, eps: Scalar, norm: str) -> Images:
     """Bring each perturbation back into the ball of radius eps."""
     if norm == "linf":
         return jnp.clip(delta, -eps, eps)
-    return delta * jnp.minimum(1, eps / jnp.maximum(spread(length(delta, norm)), TINY))
+    return delta * jnp.minimum(1, eps / jnp.maximum(per_image(length(delta, norm)), TINY))
 
 
 def project_image(images: Images, clean: Images, eps: Scalar, norm: str) -> Images:

@@ -10,7 +10,7 @@ from mi_jax.claims.paired import Paired, by_layer, difference_at_the_end, differ
 from mi_jax.claims.scale import scale_share
 from mi_jax.claims.verdicts import Claim, Finding, Verdict, judge_difference, judge_threshold
 from mi_jax.records.labels import INFORMATION, MINUS, name_of
-from mi_jax.records.run_records import Evidence, at_the_end, rulers, test_accuracy
+from mi_jax.records.run_records import RunRecords, accuracy_on_test, at_the_end, noise_rules
 from mi_jax.statistics.intervals import Interval, t_interval
 
 SMALLEST = {"bits": 0.1, "accuracy": 0.01, "nats": 0.05, "shape bias": 0.05}
@@ -21,27 +21,27 @@ _END = (
 )
 
 
-def evaluate(evidence: Evidence, *, baseline: str = "nt", treated: str = "at") -> tuple[Claim, ...]:
-    """The claims, each with its findings under the fixed and the trace ruler, for one pair of trainings.
+def evaluate(run_records: RunRecords, *, baseline: str = "nt", treated: str = "at") -> tuple[Claim, ...]:
+    """The claims, each with its findings under the fixed and the trace noise rule, for one pair of trainings.
 
     A finding whose rows are missing, or that has fewer than two paired seeds, is undecided and says why.
     """
     pair = (baseline, treated)
     return (
-        _same_trend(evidence, pair),
-        _less_information(evidence, pair),
-        _harder(evidence, pair),
-        _prefers_shape(evidence, pair),
-        _geometry(evidence, pair),
+        _same_trend(run_records, pair),
+        _less_information(run_records, pair),
+        _harder(run_records, pair),
+        _prefers_shape(run_records, pair),
+        _geometry(run_records, pair),
     )
 
 
-def _same_trend(evidence: Evidence, pair: tuple[str, str]) -> Claim:
+def _same_trend(run_records: RunRecords, pair: tuple[str, str]) -> Claim:
     first, second = map(name_of, pair)
-    first_ruler, *_, last_ruler = rulers(evidence)
+    first_ruler, *_, last_ruler = noise_rules(run_records)
     findings = [
-        _trend_finding(evidence, ruler, quantity, label, conditions)
-        for ruler in rulers(evidence)
+        _trend_finding(run_records, noise_rule, quantity, label, conditions)
+        for noise_rule in noise_rules(run_records)
         for quantity in ("i_tx_upper", "i_ty_upper")
         for label, conditions in (
             (f"{first} and {second}, clean inputs", ((pair[0], "clean"), (pair[1], "clean"))),
@@ -68,10 +68,14 @@ def _same_trend(evidence: Evidence, pair: tuple[str, str]) -> Claim:
 
 
 def _trend_finding(
-    evidence: Evidence, ruler: str, quantity: str, label: str, conditions: tuple[tuple[str, str], tuple[str, str]]
+    run_records: RunRecords,
+    noise_rule: str,
+    quantity: str,
+    label: str,
+    conditions: tuple[tuple[str, str], tuple[str, str]],
 ) -> Finding:
     curves = [
-        evidence.select(training=t, inputs=i, quantity=quantity, estimator="kde", noise_rule=ruler, subset=None)
+        run_records.select(training=t, inputs=i, quantity=quantity, estimator="kde", noise_rule=noise_rule, subset=None)
         for t, i in conditions
     ]
     per_seed, remark = trends.similarity(*curves)
@@ -82,19 +86,19 @@ def _trend_finding(
     mean, low, high, count = t_interval(per_seed)
     interval = Interval(mean, max(low, -1.0), min(high, 1.0), count)
     verdict = judge_threshold(interval, threshold=math.sqrt(HALF), reversed_below=0.0)
-    return _finding(f"{INFORMATION[quantity[:4]]}: {label}", ruler, interval, "correlation", verdict, remark)
+    return _finding(f"{INFORMATION[quantity[:4]]}: {label}", noise_rule, interval, "correlation", verdict, remark)
 
 
-def _less_information(evidence: Evidence, pair: tuple[str, str]) -> Claim:
+def _less_information(run_records: RunRecords, pair: tuple[str, str]) -> Claim:
     findings = []
-    for ruler in rulers(evidence):
+    for noise_rule in noise_rules(run_records):
         for estimator, quantity, words in (
             ("kde", "i_tx_upper", "KDE upper bound"),
             ("kde", "i_tx_lower", "KDE lower bound"),
             ("monte_carlo", "i_tx", "Monte Carlo"),
         ):
-            rows = evidence.select(
-                inputs="clean", estimator=estimator, quantity=quantity, noise_rule=ruler, subset=None
+            rows = run_records.select(
+                inputs="clean", estimator=estimator, quantity=quantity, noise_rule=noise_rule, subset=None
             )
             if rows.empty and estimator != "kde":
                 continue
@@ -103,7 +107,7 @@ def _less_information(evidence: Evidence, pair: tuple[str, str]) -> Claim:
             difference = t_interval((table[pair[1]] - table[pair[0]]).mean(axis=1)) if len(table) else t_interval([])
             remark = _layers_remark(found)
             verdict = judge_difference(difference, sign=-1, smallest=SMALLEST["bits"])
-            findings.append(_finding(f"I(X;T), {words}", ruler, difference, "bits", verdict, remark))
+            findings.append(_finding(f"I(X;T), {words}", noise_rule, difference, "bits", verdict, remark))
     first, second = map(name_of, pair)
     return Claim(
         number="2a",
@@ -120,10 +124,10 @@ def _less_information(evidence: Evidence, pair: tuple[str, str]) -> Claim:
     )
 
 
-def _harder(evidence: Evidence, pair: tuple[str, str]) -> Claim:
+def _harder(run_records: RunRecords, pair: tuple[str, str]) -> Claim:
     first, second = map(name_of, pair)
-    accuracy = difference_of_shares(test_accuracy(evidence).query("attack == 'clean'"), pair)
-    trained_on = evidence.select(quantity="loss", training=pair, subset="train")
+    accuracy = difference_of_shares(accuracy_on_test(run_records).query("attack == 'clean'"), pair)
+    trained_on = run_records.select(quantity="loss", training=pair, subset="train")
     loss = difference_at_the_end(trained_on, pair)
     inputs = trained_on.drop_duplicates("training").set_index("training")["inputs"]
     of_each = ", ".join(f"{name_of(training)}: {inputs[training]}" for training in pair[::-1] if training in inputs)
@@ -145,8 +149,8 @@ def _harder(evidence: Evidence, pair: tuple[str, str]) -> Claim:
     )
 
 
-def _prefers_shape(evidence: Evidence, pair: tuple[str, str]) -> Claim:
-    rows = evidence.select(quantity="shape_bias", inputs="clean", subset="conflict")
+def _prefers_shape(run_records: RunRecords, pair: tuple[str, str]) -> Claim:
+    rows = run_records.select(quantity="shape_bias", inputs="clean", subset="conflict")
     first, second = map(name_of, pair)
     gap = difference_at_the_end(rows, pair)
     findings = [
@@ -184,8 +188,8 @@ def _prefers_shape(evidence: Evidence, pair: tuple[str, str]) -> Claim:
     )
 
 
-def _geometry(evidence: Evidence, pair: tuple[str, str]) -> Claim:
-    share, remark = scale_share(evidence, pair)
+def _geometry(run_records: RunRecords, pair: tuple[str, str]) -> Claim:
+    share, remark = scale_share(run_records, pair)
     findings = [
         _finding(
             "Share of the I(X;T) difference that is scale",
@@ -196,9 +200,9 @@ def _geometry(evidence: Evidence, pair: tuple[str, str]) -> Claim:
             remark,
         )
     ]
-    for ruler in rulers(evidence):
-        rows = evidence.select(
-            inputs="clean", estimator="kde", quantity="i_tx_upper", noise_rule=ruler, subset=None, training=pair
+    for noise_rule in noise_rules(run_records):
+        rows = run_records.select(
+            inputs="clean", estimator="kde", quantity="i_tx_upper", noise_rule=noise_rule, subset=None, training=pair
         )
         flags = at_the_end(rows).assign(flag=lambda table: table["saturated"].fillna(False).astype(float))
         saturated = t_interval(flags.groupby("seed")["flag"].mean())
@@ -206,7 +210,9 @@ def _geometry(evidence: Evidence, pair: tuple[str, str]) -> Claim:
             saturated = Interval(saturated.mean, max(saturated.low, 0.0), min(saturated.high, 1.0), saturated.count)
             context = "context: a saturated estimate counts distinct samples and measures no information"
             findings.append(
-                _finding("Share of layers saturated", ruler, saturated, "share", "undecided", context, decides=False)
+                _finding(
+                    "Share of layers saturated", noise_rule, saturated, "share", "undecided", context, decides=False
+                )
             )
     first, second = map(name_of, pair)
     return Claim(
@@ -216,13 +222,13 @@ def _geometry(evidence: Evidence, pair: tuple[str, str]) -> Claim:
         "alone.",
         method=f"How much of the {second} minus {first} difference in I(X;T) is a difference in the scale of "
         "activations. With D the difference of the upper bounds under a noise that both share (the fixed one, or "
-        "that of the trace ruler where the fixed one saturates every layer), and R the difference once "
+        "that of the trace noise rule where the fixed one saturates every layer), and R the difference once "
         f"{second} activations are rescaled to {first}'s variance, the share is Σ|D{MINUS}R| / (Σ|D{MINUS}R| + "
         "Σ|R|), sums over the layers unsaturated in both; per seed, then a t-interval. Supported above one half. "
         "If no rescaled estimates were recorded, a proxy stands in: D and R are then relative differences, "
-        f"2(b{MINUS}a)/(a+b), D under a ruler that both trainings share (the fixed one, or the trace ruler where that "
+        f"2(b{MINUS}a)/(a+b), D under a noise rule that both trainings share (the fixed one, or the trace noise rule where that "
         "saturates everywhere), R under one that follows each training's own scale. It is a proxy because the second "
-        "ruler also changes how large the noise is. The study geometry records the rescaled estimates.",
+        "noise rule also changes how large the noise is. The study geometry records the rescaled estimates.",
         findings=tuple(findings),
         figures=("information_difference", "scale_split", "geometry"),
     )
@@ -230,7 +236,7 @@ def _geometry(evidence: Evidence, pair: tuple[str, str]) -> Claim:
 
 def _finding(
     statistic: str,
-    ruler: str | None,
+    noise_rule: str | None,
     interval: Interval,
     unit: str,
     verdict: Verdict,
@@ -243,7 +249,7 @@ def _finding(
     value, low, high = (None if math.isnan(number) else number for number in interval[:3])
     return Finding(
         statistic=statistic,
-        ruler=ruler,
+        noise_rule=noise_rule,
         value=value,
         low=low,
         high=high,

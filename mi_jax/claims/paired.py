@@ -1,4 +1,4 @@
-"""Two trainings at the end of a run, seed by seed: differences, layers that can be compared, rulers they share.
+"""Two trainings at the end of a run, seed by seed: differences, layers that can be compared, noise rules they share.
 
 It turns rows into paired tables; it judges nothing.
 """
@@ -27,7 +27,7 @@ class Paired(NamedTuple):
 
 
 def shares_noise(rows: Table, pair: tuple[str, str]) -> bool:
-    """Whether two trainings were measured with the same noise variance in every layer (a ruler frozen across them)."""
+    """Whether two trainings were measured with the same noise variance in every layer (a noise rule frozen across them)."""
     last = at_the_end(rows[rows["training"].isin(pair)])
     table = last.pivot_table(index=["seed", "layer"], columns="training", values="noise_variance")
     if not set(pair) <= set(table.columns):

@@ -17,12 +17,12 @@ class Finding:
     """One statistic with its 95 % interval over seeds and what it says about a claim.
 
     `value`, `low`, `high` are None where the statistic could not be formed; `remark` then says why, and otherwise what
-    a reader must know (which layers, which reference). A finding that does not `decide` is context. `ruler` is the
+    a reader must know (which layers, which reference). A finding that does not `decide` is context. `noise rule` is the
     noise rule under which it was measured, None if the statistic needs none.
     """
 
     statistic: str
-    ruler: str | None
+    noise_rule: str | None
     value: float | None
     low: float | None
     high: float | None
@@ -47,28 +47,28 @@ class Claim:
     findings: tuple[Finding, ...]
     figures: tuple[str, ...]
 
-    def deciding(self, ruler: str | None) -> tuple[Finding, ...]:
+    def deciding(self, noise_rule: str | None) -> tuple[Finding, ...]:
         """The findings that decide under a noise rule: its own and those that need no rule."""
-        return tuple(f for f in self.findings if f.decides and f.ruler in (ruler, None))
+        return tuple(f for f in self.findings if f.decides and f.noise_rule in (noise_rule, None))
 
-    def verdict(self, ruler: str | None) -> Verdict:
+    def verdict(self, noise_rule: str | None) -> Verdict:
         """The verdict under a noise rule. A claim says all its findings at once, so the weakest one decides.
 
         Supported if every finding is, reversed if every finding is, not supported if any speaks against it, else
         undecided. (Each at 95 %. Supported and reversed, which all findings must share, then hold at 95 % at least, an
         intersection-union test, Berger 1982; one finding is enough for not supported, which has no such level.)
         """
-        verdicts = {finding.verdict for finding in self.deciding(ruler)}
+        verdicts = {finding.verdict for finding in self.deciding(noise_rule)}
         if verdicts == {"reversed"}:
             return "reversed"
         if verdicts & {"reversed", "not supported"}:
             return "not supported"
         return "undecided" if "undecided" in verdicts or not verdicts else "supported"
 
-    def weakest(self, ruler: str | None) -> Finding | None:
+    def weakest(self, noise_rule: str | None) -> Finding | None:
         """The finding that settles the verdict: the first of those that speak against the claim most."""
         order = ("reversed", "not supported", "undecided", "supported")
-        return min(self.deciding(ruler), key=lambda finding: order.index(finding.verdict), default=None)
+        return min(self.deciding(noise_rule), key=lambda finding: order.index(finding.verdict), default=None)
 
 
 def judge_difference(interval: Interval, *, sign: int, smallest: float) -> Verdict:

@@ -18,7 +18,7 @@ from scipy import stats
 from mi_jax.plotting import style
 from mi_jax.plotting.figures import FigureSpec, register
 from mi_jax.records.labels import MINUS
-from mi_jax.records.run_records import Evidence
+from mi_jax.records.run_records import RunRecords
 from mi_jax.statistics.intervals import LEVEL, Table, t_interval
 
 _CELL = re.compile(r"rho_shape=([\d.]+),rho_texture=([\d.]+),(fine|coarse)")
@@ -28,14 +28,14 @@ _UNTRAINED_ACCURACY = 0.2
 _MAP = matplotlib.colormaps["PuOr"]
 
 
-def cells_of(evidence: Evidence) -> Table:
+def cells_of(run_records: RunRecords) -> Table:
     """Shape bias and clean accuracy of every network of a sweep.
 
     Columns rho_shape, rho_texture, scale, training, seed, bias, accuracy; empty if the records are of no sweep.
     """
     keys = ["run", "training", "seed"]
-    bias = evidence.select(quantity="shape_bias", inputs="clean", subset="conflict").set_index(keys)["value"]
-    accuracy = evidence.select(quantity="accuracy", inputs="clean", subset="test").set_index(keys)["value"]
+    bias = run_records.select(quantity="shape_bias", inputs="clean", subset="conflict").set_index(keys)["value"]
+    accuracy = run_records.select(quantity="accuracy", inputs="clean", subset="test").set_index(keys)["value"]
     runs = [run for run in bias.index.get_level_values("run") if run and _CELL.fullmatch(run)]
     if not runs:
         return pd.DataFrame()
@@ -85,10 +85,10 @@ def contrast(cells: Table, treated: str, baseline: str) -> Table:
 def _p_value(gap: np.ndarray) -> float:
     if len(gap) < 2:
         return np.nan
-    spread = gap.std(ddof=1)
-    if spread == 0:
+    per_image = gap.std(ddof=1)
+    if per_image == 0:
         return 1.0 if gap[0] == 0 else 0.0
-    return float(2 * stats.t.sf(abs(gap.mean()) / spread * np.sqrt(len(gap)), len(gap) - 1))
+    return float(2 * stats.t.sf(abs(gap.mean()) / per_image * np.sqrt(len(gap)), len(gap) - 1))
 
 
 def _holm(p: np.ndarray) -> np.ndarray:
@@ -117,8 +117,8 @@ def _panels(cells: Table) -> list[list[tuple[str, str, str]]]:
     return [row for row in (first, second) if row]
 
 
-def _draw(evidence: Evidence) -> Figure:
-    cells = cells_of(evidence)
+def _draw(run_records: RunRecords) -> Figure:
+    cells = cells_of(run_records)
     rows = _panels(cells)
     fine, coarse = (cells[cells["scale"] == scale] for scale in ("fine", "coarse"))
     columns = max(map(len, rows))
@@ -216,8 +216,8 @@ def _signed(value: float) -> str:
     return f"{value:+.2f}".replace("-", MINUS)
 
 
-def _caption(evidence: Evidence) -> str:
-    cells = cells_of(evidence)
+def _caption(run_records: RunRecords) -> str:
+    cells = cells_of(run_records)
     seeds = cells.groupby(["run", "training"])["seed"].nunique()
     count = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
     return (
@@ -237,7 +237,7 @@ register(
         title="Which cue adversarial training prefers, by margin",
         alt="Heat maps of the change in shape bias by shape margin and texture margin, one for each norm and control.",
         caption=_caption,
-        needs=lambda evidence: bool(len(cells_of(evidence))),
+        needs=lambda run_records: bool(len(cells_of(run_records))),
         draw=_draw,
         order=5,
     )

@@ -27,7 +27,7 @@ from mi_jax.runs import json_codec as configs
 from mi_jax.runs import provenance
 from mi_jax.runs.directory import RunDir, disk_errors_explained, open_run, read_json, write_json
 from mi_jax.runs.progress import Reporter, Status
-from mi_jax.training import Adversary, Diverged, Moment, Optimizer, Trainer, evaluate, fit
+from mi_jax.training import Diverged, ObjectiveConfig, Optimizer, Trainer, TrainingProgress, evaluate, fit
 from mi_jax.typing import Variables
 
 __all__ = ["Cell", "Sweep", "draw", "measure_cell", "network_of", "run"]
@@ -74,8 +74,10 @@ def run(
                 if directory.is_complete(cell.name):
                     continue
                 records.truncate(run_dir, directory.records_bytes)
-                tell = functools.partial(_tell, reporter, f"cell {number + 1}/{len(cells)} {cell.name}", number, cells)
-                found = list(measure_cell(sweep, cell, network, tell=tell, stop_asked=stop_asked))
+                report_progress = functools.partial(
+                    _tell, reporter, f"cell {number + 1}/{len(cells)} {cell.name}", number, cells
+                )
+                found = list(measure_cell(sweep, cell, network, report_progress=report_progress, stop_asked=stop_asked))
                 records.append(run_dir, found)
                 directory.complete(cell.name)
                 reporter.say(_summary(cell, found))
@@ -95,11 +97,11 @@ def network_of(sweep: Sweep) -> Network:
 
 def draw(run_dir: Path) -> Path:
     """Draws the summary figure from the records and returns its path."""
-    evidence = read(run_dir)
+    run_records = read(run_dir)
     folder = run_dir / "figures"
     folder.mkdir(exist_ok=True)
-    (spec,) = [spec for spec in figures.available(evidence) if spec.name == _FIGURE]
-    return figures.save(spec, evidence, folder)
+    (spec,) = [spec for spec in figures.available(run_records) if spec.name == _FIGURE]
+    return figures.save(spec, run_records, folder)
 
 
 def measure_cell(
@@ -107,7 +109,7 @@ def measure_cell(
     cell: Cell,
     network: Network,
     *,
-    tell: Callable[..., None] = lambda *_, **__: None,
+    report_progress: Callable[..., None] = lambda *_, **__: None,
     stop_asked: Callable[[], bool] = lambda: False,
 ) -> Iterator[Record]:
     """Trains every training and seed of a cell, and gives the records of each with its controls.
@@ -126,10 +128,10 @@ def measure_cell(
         trainer = _trainer(sweep, network, objective, norm, seeds)
         keep = _Snapshots(trainer, sets["redundant"], wanted=name == "nt")
 
-        def after(state: Any, moment: Moment, keep=keep, name=name, i=i) -> None:
-            if moment.ends_epoch:
-                keep(state, moment.epoch)
-            tell(name, (i + moment.epoch / sweep.epochs * 0.7) / count, moment, sweep.epochs)
+        def after(state: Any, progress: TrainingProgress, keep=keep, name=name, i=i) -> None:
+            if progress.ends_epoch:
+                keep(state, progress.epoch)
+            report_progress(name, (i + progress.epoch / sweep.epochs * 0.7) / count, progress, sweep.epochs)
 
         if name == "nt":
             state = trainer.init(images)
@@ -148,13 +150,13 @@ def measure_cell(
             continue
         history |= keep.history
         for seed, member in trainer.members(state):
-            tell(f"{name} seed {seed}: strong attack", (i + 0.7) / count)
+            report_progress(f"{name} seed {seed}: strong attack", (i + 0.7) / count)
             norms = (norm,) if norm else sweep.norms
             found = measure(sweep, network, member["variables"], sets, seed, norms)
             yield from _named(found, cell, sweep, name, seed, sweep.epochs)
             if norm and history.get(seed):
                 accuracy = next(r.value for r in found if r.quantity == "accuracy" and r.inputs == "clean")
-                epoch, _, matched = min(history[seed], key=lambda moment: abs(moment[1] - (accuracy or 0.0)))
+                epoch, _, matched = min(history[seed], key=lambda progress: abs(progress[1] - (accuracy or 0.0)))
                 found = measure(sweep, network, matched, sets, seed, ())
                 yield from _named(found, cell, sweep, f"matched-{norm}", seed, epoch)
 
@@ -199,7 +201,7 @@ def _trainer(sweep: Sweep, network: Network, objective: str, norm: Norm | None, 
     return Trainer(
         network=network,
         objective=objective,
-        adversary=Adversary(attack=sweep.training_attack(norm or "linf"), noise=sweep.eps),
+        objective_config=ObjectiveConfig(attack=sweep.training_attack(norm or "linf"), noise=sweep.eps),
         optimizer=Optimizer(
             name="adam", learning_rate=sweep.learning_rate, weight_decay=1e-4, schedule="triangle", warmup=0.3
         ),
@@ -224,18 +226,18 @@ def _tell(
     cells: tuple[Cell, ...],
     training: str,
     share: float,
-    moment: Moment | None = None,
+    progress: TrainingProgress | None = None,
     epochs: int | None = None,
 ) -> None:
     status = Status(f"{cell}: {training}", (number + share) / len(cells))
-    if moment is not None:
+    if progress is not None:
         status = replace(
             status,
-            epoch=moment.epoch,
+            epoch=progress.epoch,
             epochs=epochs,
-            loss=float(np.mean(moment.loss)),
-            accuracy=float(np.mean(moment.accuracy)),
-            images_per_second=moment.images / moment.seconds,
+            loss=float(np.mean(progress.loss)),
+            accuracy=float(np.mean(progress.accuracy)),
+            images_per_second=progress.images / progress.seconds,
         )
     reporter.update(status)
 

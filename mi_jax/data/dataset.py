@@ -90,7 +90,7 @@ def check_limit(limit: int | None) -> None:
         raise InputError(f"limit must be a whole number of images from 1, or left out for all; got {limit!r}.")
 
 
-def divide(split: Split, test_share: float) -> tuple[Split, Split]:
+def stratified_split(split: Split, test_share: float) -> tuple[Split, Split]:
     """A stratified, always equal division into training and test parts, each in its original order.
 
     The first `test_share` of every class's fixed shuffle, rounded to whole images, is the test part.

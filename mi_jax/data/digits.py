@@ -5,7 +5,7 @@ The set has no official test part; the split here is fixed.
 
 import numpy as np
 
-from mi_jax.data.dataset import Dataset, Split, divide
+from mi_jax.data.dataset import Dataset, Split, stratified_split
 
 TEST_SHARE = 0.2
 
@@ -21,5 +21,5 @@ def dataset() -> Dataset:
     pixels, target = load_digits(return_X_y=True)
     images = np.round(np.asarray(pixels) * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
     everything = Split(images=images, labels=np.asarray(target, np.int32))
-    train, test = divide(everything, TEST_SHARE)
+    train, test = stratified_split(everything, TEST_SHARE)
     return Dataset(name="digits", train=train, test=test, class_names=tuple(str(digit) for digit in range(10)))

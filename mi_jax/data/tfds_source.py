@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from mi_jax.data.dataset import Dataset, Split, divide
+from mi_jax.data.dataset import Dataset, Split, stratified_split
 from mi_jax.data.progress import progress
 from mi_jax.errors import InputError
 
@@ -116,7 +116,7 @@ def decode(source: Source, name: str) -> Dataset:
     test_name = next((split for split in ("test", "validation") if split in splits), None)
     train = _read_split(builder, "train", image_key, label_key, name)
     if test_name is None:
-        train, test = divide(train, TEST_SHARE)
+        train, test = stratified_split(train, TEST_SHARE)
     else:
         test = _read_split(builder, test_name, image_key, label_key, name)
     if train.images.shape[1:] != test.images.shape[1:]:
@@ -152,7 +152,7 @@ def classification_keys(info: Any, name: str) -> tuple[str, str, tuple[str, ...]
     """
     import tensorflow_datasets as tfds
 
-    def refusal(reason: str) -> InputError:
+    def unsupported_reason(reason: str) -> InputError:
         return InputError(f"{name} cannot be used for image classification: {reason}.")
 
     image_key, label_key = (info.supervised_keys or ("image", "label"))[:2]
@@ -161,15 +161,15 @@ def classification_keys(info: Any, name: str) -> tuple[str, str, tuple[str, ...]
         features[key] if isinstance(key, str) and key in features else None for key in (image_key, label_key)
     )
     if not isinstance(image, tfds.features.Image):
-        raise refusal("its inputs are not images")
+        raise unsupported_reason("its inputs are not images")
     if not isinstance(label, tfds.features.ClassLabel) or not label.num_classes:
-        raise refusal("its images carry no class label")
+        raise unsupported_reason("its images carry no class label")
     pixel_type: Any = image.np_dtype
     shape: Any = image.shape
     if pixel_type != np.uint8:
-        raise refusal(f"its pixels are {np.dtype(pixel_type).name}, not uint8")
+        raise unsupported_reason(f"its pixels are {np.dtype(pixel_type).name}, not uint8")
     if shape[-1] not in (1, 3):
-        raise refusal(f"its images have {shape[-1]} channels, not 1 or 3")
+        raise unsupported_reason(f"its images have {shape[-1]} channels, not 1 or 3")
     return image_key, label_key, tuple(label.names)
 
 

@@ -143,7 +143,7 @@ def _nsb_terms(
     """Return the log weight of each log b, and the posterior mean entropy given b, [grid]."""
     k, n, b = alphabet, float(np.sum(values * times)), np.exp(log_b)
     v, total = values[:, None] + b, n + k * b
-    evidence = gammaln(k * b) - gammaln(total) + times @ (gammaln(v) - gammaln(b))
+    run_records = gammaln(k * b) - gammaln(total) + times @ (gammaln(v) - gammaln(b))
     slope = k * polygamma(1, k * b + 1) - polygamma(1, b + 1)  # of the entropy expected a priori
     seen, unseen = times @ (v * psi(v + 1)), (k - times.sum()) * b * psi(b + 1)
-    return evidence + np.log(np.maximum(slope, 1e-300)) + log_b, psi(total + 1) - (seen + unseen) / total
+    return run_records + np.log(np.maximum(slope, 1e-300)) + log_b, psi(total + 1) - (seen + unseen) / total

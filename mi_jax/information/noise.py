@@ -1,6 +1,6 @@
 """Rules for the variance of the noise that makes the information of a deterministic layer finite, and grids of it.
 
-A rule is a ruler: freeze the value it gave across epochs and across the models that are compared.
+A rule is a noise rule: freeze the value it gave across epochs and across the models that are compared.
 """
 
 import math

@@ -150,7 +150,7 @@ def normal_task(d: int, other: int, rho: float) -> Task:
 
 
 def paired_task(d: int, information: float) -> Task:
-    """Two standard normals of d coordinates, each correlated with its twin alone, `information` nats together."""
+    """Two standard normals of d coordinates, each correlated with its adversarial example alone, `information` nats together."""
     rho = math.sqrt(-math.expm1(-2 * information / d))
 
     def sample(n: int, seed: int) -> Sample:

@@ -1,4 +1,4 @@
-"""Loss and accuracy on clean images, on adversarial twins and under a strong attack. Trains nothing."""
+"""Loss and accuracy on clean images, on adversarial examples and under a strong attack. Trains nothing."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -96,14 +96,16 @@ def performance(
     return [dataclasses.replace(record, quantity="loss", value=loss, stderr=None, unit="nats"), record]
 
 
-def adversarial_twins(network: Network, variables: Variables, images: Images, labels: Labels, *, attack: PGD) -> Images:
-    """The adversarial twin of each image for this very network, from the image itself (no random start)."""
+def adversarial_examples(
+    network: Network, variables: Variables, images: Images, labels: Labels, *, attack: PGD
+) -> Images:
+    """The adversarial example of each image for this very network, from the image itself (no random start)."""
     plain = dataclasses.replace(attack, random_start=False, restarts=1)
 
-    def twins(x, y):
+    def adversarial_images(x, y):
         return pgd(network.logits, variables, x, y, config=plain).images
 
-    return map_batches(twins, images, labels)
+    return map_batches(adversarial_images, images, labels)
 
 
 def describe(attack: PGD) -> str:

@@ -9,7 +9,7 @@ from mi_jax.data.sample import fixed_sample
 from mi_jax.measure.accuracy import accuracy_row, radius
 from mi_jax.models import Network
 from mi_jax.records.table import Record
-from mi_jax.studies.registry import Findings, Study, Subject, register
+from mi_jax.studies.registry import Study, StudyInput, StudyResult, register
 from mi_jax.typing import Images, Key, Labels, Variables
 
 _CHECKED = 100
@@ -123,14 +123,14 @@ def _usual(version: str, names: Sequence[str]) -> dict[str, int]:
     return usual
 
 
-def autoattack(subject: Subject) -> Findings:
+def autoattack(study_input: StudyInput) -> StudyResult:
     """AutoAttack `standard` at the radius of the run's attack on the sample, and the self-checks on part of it."""
-    images, labels = fixed_sample(subject.dataset.test.images, subject.dataset.test.labels, subject.samples)
-    norm, eps = subject.attack.norm, subject.attack.eps
-    arguments = (subject.network, subject.variables)
-    rows = under_autoattack(*arguments, images, labels, subject.key, norm=norm, eps=eps)
+    images, labels = fixed_sample(study_input.dataset.test.images, study_input.dataset.test.labels, study_input.samples)
+    norm, eps = study_input.attack.norm, study_input.attack.eps
+    arguments = (study_input.network, study_input.variables)
+    rows = under_autoattack(*arguments, images, labels, study_input.key, norm=norm, eps=eps)
     few = (images[:_CHECKED], labels[:_CHECKED])
-    return Findings(rows + self_checks(*arguments, *few, subject.key, norm=norm, eps=eps))
+    return StudyResult(rows + self_checks(*arguments, *few, study_input.key, norm=norm, eps=eps))
 
 
 STUDY = register(

@@ -1,6 +1,6 @@
-"""How much each layer tells of the input and of the label, on clean images and their adversarial twins.
+"""How much each layer tells of the input and of the label, on clean images and their adversarial examples.
 
-The images are one fixed sample, drawn without replacement; a twin is made with the very network that is measured.
+The images are one fixed sample, drawn without replacement; an adversarial example is made with the very network that is measured.
 """
 
 import dataclasses
@@ -15,27 +15,27 @@ from mi_jax import information
 from mi_jax.batches import map_batches
 from mi_jax.errors import InputError
 from mi_jax.models import Network
-from mi_jax.records.table import Record, in_bits
+from mi_jax.records.table import Record, information_record
 from mi_jax.typing import Images, Labels, Variables
 
 RULES = ("fixed", "layer", "trace", "median", "scale_free")
 """How the noise variance of a layer is chosen. `fixed` is one number for all layers. `layer`, `trace` and `median`
 are measured once, on the untrained network that all trainings of a seed share, and kept for all epochs and trainings:
-one ruler. `scale_free` is the `trace` rule on the measured network's own clean activations, so that a mere change of
+one noise rule. `scale_free` is the `trace` rule on the measured network's own clean activations, so that a mere change of
 scale does not show."""
 
 _KDE = ("i_tx_upper", "i_tx_lower", "i_ty_upper", "i_ty_lower", "i_ty_certified_upper", "i_ty_certified_lower")
 _KDE_BY_CLASS = ("i_tx_given_y_upper", "i_tx_given_y_lower")
 _BINNING = ("i_tx", "i_ty")
 
-Rulers = Mapping[str, Mapping[str, float]]
+NoiseVariances = Mapping[str, Mapping[str, float]]
 """Rule to layer to noise variance."""
 Tap = jax.Array | np.ndarray
 """A layer's activations `[n ...]`; on the host where those of all layers would fill the device (see `batches`)."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Probe:
+class InformationConfig:
     """What is measured while training.
 
     Attributes:
@@ -95,7 +95,9 @@ def activations(network: Network, variables: Variables, images: Images) -> dict[
     return {layer: taps[layer] for layer in network.layers}
 
 
-def frozen_rulers(network: Network, variables: Variables, images: Images, *, config: Probe) -> Rulers:
+def frozen_noise_variances(
+    network: Network, variables: Variables, images: Images, *, config: InformationConfig
+) -> NoiseVariances:
     """The noise variances that stay the same for all epochs and trainings of a seed.
 
     Args:
@@ -115,39 +117,41 @@ def information_plane(
     network: Network,
     variables: Variables,
     images: Images,
-    twins: Images,
+    adversarial_images: Images,
     labels: Labels,
     *,
-    rulers: Rulers,
-    config: Probe,
+    noise_variances: NoiseVariances,
+    config: InformationConfig,
 ) -> list[Record]:
-    """Information that every layer carries, on a sample of clean images and on their adversarial twins.
+    """Information that every layer carries, on a sample of clean images and on their adversarial examples.
 
     Args:
         network: what is measured.
         variables: its variables.
         images: the sample, in [0, 1], `[n h w c]`.
-        twins: the adversarial twin of each, from `adversarial_twins`.
+        adversarial examples: the adversarial example of each, from `adversarial_examples`.
         labels: int `[n]`.
-        rulers: from `frozen_rulers`.
+        noise rules: from `frozen_noise_variances`.
         config: names the rules and the bin size.
 
     Returns:
         Records without the columns that name the run and the moment.
     """
     clean = activations(network, variables, images)
-    rulers = with_scale_free(rulers, clean, config=config)
-    records = _layers(clean, labels, "clean", rulers, network.num_classes, config)
+    noise_variances = with_scale_free(noise_variances, clean, config=config)
+    records = _layers(clean, labels, "clean", noise_variances, network.num_classes, config)
     del clean  # before the others are made: both would not fit where layers are wide
-    adversarial = activations(network, variables, twins)
-    return records + _layers(adversarial, labels, "adversarial", rulers, network.num_classes, config)
+    adversarial = activations(network, variables, adversarial_images)
+    return records + _layers(adversarial, labels, "adversarial", noise_variances, network.num_classes, config)
 
 
-def with_scale_free(rulers: Rulers, clean: Mapping[str, Tap], *, config: Probe) -> Rulers:
-    """The frozen rulers and, where the configuration names it, the one that follows these clean activations."""
+def with_scale_free(
+    noise_variances: NoiseVariances, clean: Mapping[str, Tap], *, config: InformationConfig
+) -> NoiseVariances:
+    """The frozen noise rules and, where the configuration names it, the one that follows these clean activations."""
     if "scale_free" not in config.rules:
-        return rulers
-    return {**rulers, "scale_free": {layer: _variance(tap, "trace", config) for layer, tap in clean.items()}}
+        return noise_variances
+    return {**noise_variances, "scale_free": {layer: _variance(tap, "trace", config) for layer, tap in clean.items()}}
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -155,7 +159,7 @@ def _taps(network: Network, variables: Variables, images: Images) -> dict[str, j
     return dict(network.apply(variables, images)[1])
 
 
-def _variance(tap: Tap, rule: Any, config: Probe) -> float:
+def _variance(tap: Tap, rule: Any, config: InformationConfig) -> float:
     if rule == "fixed":
         return config.noise_variance
     try:
@@ -165,12 +169,19 @@ def _variance(tap: Tap, rule: Any, config: Probe) -> float:
 
 
 def _layers(
-    taps: Mapping[str, Tap], labels: Labels, inputs: str, rulers: Rulers, num_classes: int, config: Probe
+    taps: Mapping[str, Tap],
+    labels: Labels,
+    inputs: str,
+    noise_variances: NoiseVariances,
+    num_classes: int,
+    config: InformationConfig,
 ) -> list[Record]:
     records = []
     for layer, tap in taps.items():
         columns = {"layer": layer, "inputs": inputs, "n": len(labels)}
-        records += _kde(tap, labels, {rule: by_layer[layer] for rule, by_layer in rulers.items()}, num_classes, columns)
+        records += _kde(
+            tap, labels, {rule: by_layer[layer] for rule, by_layer in noise_variances.items()}, num_classes, columns
+        )
         records += _binning(tap, labels, num_classes, config.bin_size, columns)
     return records
 
@@ -198,9 +209,11 @@ def _kde(tap, labels, variances: Mapping[str, float], num_classes: int, columns:
             "saturated": bool(np.asarray(estimate.saturated)[i]),
             **columns,
         }
-        records += [in_bits(name, values[name][i], **common) for name in _KDE]
+        records += [information_record(name, values[name][i], **common) for name in _KDE]
         records += [
-            in_bits(name, values[name][i, k], subset=f"class={k}", **common | _of_class(values, i, k, counts[k]))
+            information_record(
+                name, values[name][i, k], subset=f"class={k}", **common | _of_class(values, i, k, counts[k])
+            )
             for name in _KDE_BY_CLASS
             for k in np.flatnonzero(counts).tolist()
         ]
@@ -219,4 +232,7 @@ def _binning(tap, labels, num_classes: int, bin_size: float, columns: dict[str, 
     except InputError as reason:
         return [Record(quantity="i_tx", value=None, ok=False, estimator="binning", note=str(reason), **columns)]
     note = f"bin {bin_size:g}"
-    return [in_bits(name, getattr(estimate, name), estimator="binning", note=note, **columns) for name in _BINNING]
+    return [
+        information_record(name, getattr(estimate, name), estimator="binning", note=note, **columns)
+        for name in _BINNING
+    ]

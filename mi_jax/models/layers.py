@@ -19,7 +19,7 @@ BATCH_NORM_MOMENTUM = 0.9
 BATCH_NORM_EPSILON = 1e-5
 
 
-class Draws:
+class NormalStream:
     """Standard normal numbers, dealt out in order from one draw for the initial weights of a whole network.
 
     XLA's CPU compiler needs a second for each generator it meets, so VGG-11 drawn layer by layer took ten seconds to
@@ -42,7 +42,7 @@ class Draws:
         return std * self._numbers[start : self.used].reshape(shape)
 
 
-class Pass:
+class ForwardContext:
     """One forward pass: its mode, its dtype, its randomness, and the taps it leaves.
 
     Attributes:
@@ -99,7 +99,7 @@ class Conv(nnx.Module):
         in_features: int,
         features: int,
         size: int,
-        draws: Draws,
+        draws: NormalStream,
         *,
         stride: int = 1,
         padding: int | None = None,
@@ -110,7 +110,7 @@ class Conv(nnx.Module):
         self.kernel = nnx.Param(draws.normal((size, size, in_features, features), std))
         self.bias = nnx.Param(jnp.zeros((features,), jnp.float32)) if bias else None
 
-    def __call__(self, x: jax.Array, run: Pass) -> jax.Array:
+    def __call__(self, x: jax.Array, run: ForwardContext) -> jax.Array:
         """Convolves in the pass's dtype."""
         kernel = self.kernel[...].astype(run.dtype)
         y = convolution.conv2d(x.astype(run.dtype), kernel, stride=self.stride, padding=self.padding, method=run.method)
@@ -120,11 +120,11 @@ class Conv(nnx.Module):
 class Dense(nnx.Module):
     """Affine map of the last axis, `[b c] -> [b features]`. Initial kernels: normal, variance `gain` / fan-in."""
 
-    def __init__(self, in_features: int, features: int, draws: Draws, *, gain: float = 2.0):
+    def __init__(self, in_features: int, features: int, draws: NormalStream, *, gain: float = 2.0):
         self.kernel = nnx.Param(draws.normal((in_features, features), math.sqrt(gain / in_features)))
         self.bias = nnx.Param(jnp.zeros((features,), jnp.float32))
 
-    def __call__(self, x: jax.Array, run: Pass) -> jax.Array:
+    def __call__(self, x: jax.Array, run: ForwardContext) -> jax.Array:
         """Multiplies in the pass's dtype."""
         return x.astype(run.dtype) @ self.kernel[...].astype(run.dtype) + self.bias[...].astype(run.dtype)
 
@@ -132,10 +132,10 @@ class Dense(nnx.Module):
 class Head(Dense):
     """The dense layer that gives the logits: always computed in float32, tapped as `logits`."""
 
-    def __init__(self, in_features: int, num_classes: int, draws: Draws):
+    def __init__(self, in_features: int, num_classes: int, draws: NormalStream):
         super().__init__(in_features, num_classes, draws, gain=1.0)
 
-    def __call__(self, x: jax.Array, run: Pass) -> jax.Array:
+    def __call__(self, x: jax.Array, run: ForwardContext) -> jax.Array:
         """`[b c] -> [b num_classes]`, float32."""
         return run.tap("logits", x.astype(jnp.float32) @ self.kernel[...] + self.bias[...])
 
@@ -153,7 +153,7 @@ class BatchNorm(nnx.Module):
         self.mean = nnx.BatchStat(jnp.zeros((features,), jnp.float32))
         self.var = nnx.BatchStat(jnp.ones((features,), jnp.float32))
 
-    def __call__(self, x: jax.Array, run: Pass) -> jax.Array:
+    def __call__(self, x: jax.Array, run: ForwardContext) -> jax.Array:
         """Normalises, and in training mode moves the running statistics."""
         mean, var = self._update(x) if run.train else (self.mean[...], self.var[...])
         factor = self.scale[...] * jax.lax.rsqrt(var + BATCH_NORM_EPSILON)

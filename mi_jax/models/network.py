@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 from mi_jax.errors import InputError
 from mi_jax.models import cost, registry
 from mi_jax.models.convolution import METHODS, Method
-from mi_jax.models.layers import Draws, Pass
+from mi_jax.models.layers import ForwardContext, NormalStream
 from mi_jax.typing import Key, Variables
 
 DTYPES = ("float32", "bfloat16")
@@ -194,8 +194,8 @@ def _per_channel(name: str, value: float | tuple[float, ...], count: int) -> tup
     return values
 
 
-def _build(network: Network, draws: Draws) -> nnx.Module:
-    description = registry.Description(network.num_classes, network.input_shape, network.width)
+def _build(network: Network, draws: NormalStream) -> nnx.Module:
+    description = registry.ModelSpec(network.num_classes, network.input_shape, network.width)
     return registry.build(network.arch, description, draws)
 
 
@@ -217,7 +217,7 @@ class _Structure(NamedTuple):
 @cache
 def _structure(network: Network) -> _Structure:
     """The module's graph, the shapes of its variables and the count of its random numbers, without drawing any."""
-    draws = Draws()
+    draws = NormalStream()
     model = nnx.eval_shape(lambda: _build(network, draws))
     return _Structure(*_split(model), draws.used)
 
@@ -225,7 +225,7 @@ def _structure(network: Network) -> _Structure:
 @partial(jax.jit, static_argnums=0)
 def _init(network: Network, key: Key) -> Variables:
     numbers = jax.random.normal(key, (_structure(network).draws,))
-    return _split(_build(network, Draws(numbers)))[1]
+    return _split(_build(network, NormalStream(numbers)))[1]
 
 
 @cache
@@ -238,7 +238,7 @@ def _tap_shapes(network: Network) -> tuple[tuple[str, tuple[int, ...]], ...]:
 def _forward(
     network: Network, variables: Variables, x: jax.Array, perturbations: Mapping[str, jax.Array] | None = None
 ) -> tuple[jax.Array, Taps]:
-    run = Pass(dtype=jnp.dtype(network.dtype), method=network.convolution, perturbations=perturbations)
+    run = ForwardContext(dtype=jnp.dtype(network.dtype), method=network.convolution, perturbations=perturbations)
     logits = _merge(network, variables)(_normalise(network, x), run)
     run.close()
     return logits, run.taps
@@ -259,7 +259,7 @@ def _apply_train(
     network: Network, variables: Variables, x: jax.Array, key: Key
 ) -> tuple[jax.Array, Taps, dict[str, Any]]:
     model = _merge(network, variables)
-    run = Pass(train=True, dtype=jnp.dtype(network.dtype), method=network.convolution, key=key)
+    run = ForwardContext(train=True, dtype=jnp.dtype(network.dtype), method=network.convolution, key=key)
     logits = model(_normalise(network, x), run)
     _, statistics, _ = nnx.split(model, nnx.BatchStat, ...)
     return logits, run.taps, _plain(statistics)

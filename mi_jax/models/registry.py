@@ -9,11 +9,11 @@ from functools import cache
 from flax import nnx
 
 from mi_jax.errors import InputError
-from mi_jax.models.layers import Draws
+from mi_jax.models.layers import NormalStream
 
 
 @dataclass(frozen=True)
-class Description:
+class ModelSpec:
     """What a builder is told: the number of logits, the shape of an image, and the multiplier of the widths."""
 
     num_classes: int
@@ -21,7 +21,7 @@ class Description:
     width: float
 
 
-Builder = Callable[[Description, Draws], nnx.Module]
+Builder = Callable[[ModelSpec, NormalStream], nnx.Module]
 _BUILDERS: dict[str, Builder] = {}
 _ALIASES: dict[str, str] = {}
 
@@ -55,8 +55,8 @@ def resolve(arch: str) -> str:
     return name
 
 
-def build(arch: str, description: Description, draws: Draws) -> nnx.Module:
-    """The module of an architecture: called with normalised images and a `Pass`, it gives logits and taps its layers.
+def build(arch: str, description: ModelSpec, draws: NormalStream) -> nnx.Module:
+    """The module of an architecture: called with normalised images and a `ForwardContext`, it gives logits and taps its layers.
 
     Raises InputError for an unknown name, or a width that leaves nothing.
     """

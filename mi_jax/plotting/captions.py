@@ -3,7 +3,7 @@
 It formats; it draws and computes nothing else.
 """
 
-from mi_jax.records.run_records import Evidence, at_the_end
+from mi_jax.records.run_records import RunRecords, at_the_end
 from mi_jax.statistics.intervals import Table
 
 
@@ -54,9 +54,9 @@ def epochs(rows: Table) -> str:
     return f"{len(values)} epochs measured, {values[0]:g} to {values[-1]:g}"
 
 
-def where(evidence: Evidence) -> str:
+def where(run_records: RunRecords) -> str:
     """Network and data set, if recorded."""
-    parts = [evidence.records[column].dropna().unique() for column in ("arch", "dataset")]
+    parts = [run_records.records[column].dropna().unique() for column in ("arch", "dataset")]
     return " on ".join(", ".join(part) for part in parts if len(part))
 
 

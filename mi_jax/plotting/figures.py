@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from mi_jax.plotting.style import RC
-from mi_jax.records.run_records import Evidence
+from mi_jax.records.run_records import RunRecords
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,11 +28,11 @@ class FigureSpec:
     name: str
     title: str
     alt: str
-    caption: Callable[[Evidence], str]
-    needs: Callable[[Evidence], bool]
-    draw: Callable[[Evidence], Figure]
+    caption: Callable[[RunRecords], str]
+    needs: Callable[[RunRecords], bool]
+    draw: Callable[[RunRecords], Figure]
     order: int
-    minor: Callable[[Evidence], bool] = lambda _: False
+    minor: Callable[[RunRecords], bool] = lambda _: False
 
 
 _DPI = 160
@@ -47,16 +47,16 @@ def register(spec: FigureSpec) -> FigureSpec:
     return spec
 
 
-def available(evidence: Evidence) -> list[FigureSpec]:
+def available(run_records: RunRecords) -> list[FigureSpec]:
     """The registered figures that the records allow, in the order of the page."""
-    found = [spec for spec in _REGISTRY.values() if spec.needs(evidence)]
-    return sorted(found, key=lambda spec: (spec.minor(evidence), spec.order, spec.name))
+    found = [spec for spec in _REGISTRY.values() if spec.needs(run_records)]
+    return sorted(found, key=lambda spec: (spec.minor(run_records), spec.order, spec.name))
 
 
-def save(spec: FigureSpec, evidence: Evidence, directory: Path) -> Path:
+def save(spec: FigureSpec, run_records: RunRecords, directory: Path) -> Path:
     """Draws a figure and writes `<name>.png`; the same records give the same bytes."""
     with matplotlib.rc_context(RC):
-        figure = spec.draw(evidence)
+        figure = spec.draw(run_records)
         figure.set_dpi(_DPI)
         canvas = FigureCanvasAgg(figure)
         canvas.draw()

@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from mi_jax.records.run_records import Evidence
+from mi_jax.records.run_records import RunRecords
 
 
-def by_training(evidence: Evidence, study: str, name: str) -> dict[str, list[np.ndarray]]:
+def by_training(run_records: RunRecords, study: str, name: str) -> dict[str, list[np.ndarray]]:
     """One array a seed for every training that has any, trainings in their order; empty if the study was not run."""
-    arrays = evidence.arrays(study) or {}
+    arrays = run_records.arrays(study) or {}
     found: dict[str, list[np.ndarray]] = {}
-    for training in evidence.trainings:
+    for training in run_records.trainings:
         prefix = f"{name}.{training}."
         seeds = sorted(int(key.removeprefix(prefix)) for key in arrays if key.startswith(prefix))
         if seeds:

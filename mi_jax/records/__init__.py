@@ -6,10 +6,10 @@ from mi_jax.records.table import (
     MEASUREMENT,
     Record,
     append,
-    in_bits,
+    information_record,
     load,
     size,
     truncate,
 )
 
-__all__ = ["COLUMNS", "FILE_NAME", "MEASUREMENT", "Record", "append", "in_bits", "load", "size", "truncate"]
+__all__ = ["COLUMNS", "FILE_NAME", "MEASUREMENT", "Record", "append", "information_record", "load", "size", "truncate"]

@@ -1,20 +1,20 @@
-"""The words that figures, tables and captions share: how trainings, rulers and quantities are called.
+"""The words that figures, tables and captions share: how trainings, noise rules and quantities are called.
 
 It holds no colours and no numbers.
 """
 
-RULERS = ("fixed", "trace", "scale_free")
+NOISE_RULES = ("fixed", "trace", "scale_free")
 """The noise rules under which every claim is judged, where they were measured.
 
 `fixed` is one noise variance; `trace` scales with the layer, in a run's default as it was before training; `scale_free`
 is the trace rule on the very activations measured, so that a mere change of scale does not show.
 """
 RULER_NAMES = {
-    "fixed": "fixed ruler",
-    "trace": "trace ruler",
-    "scale_free": "scale-free ruler",
-    "layer": "layer-variance ruler",
-    "median": "median-distance ruler",
+    "fixed": "fixed noise rule",
+    "trace": "trace noise rule",
+    "scale_free": "scale-free noise rule",
+    "layer": "layer-variance noise rule",
+    "median": "median-distance noise rule",
 }
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 INPUTS = ("clean", "adversarial")

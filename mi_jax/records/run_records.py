@@ -17,14 +17,14 @@ import pandas as pd
 
 from mi_jax import records
 from mi_jax.errors import InputError
-from mi_jax.records.labels import INPUTS, RULERS
+from mi_jax.records.labels import INPUTS, NOISE_RULES
 from mi_jax.statistics.intervals import Table
 
 _FINAL = "final"
 
 
 @dataclass(frozen=True, eq=False)
-class Evidence:
+class RunRecords:
     """The records of one run and what stands beside them. Figures and claims take this and nothing else.
 
     `records` holds the estimates that succeeded, `failed` those that did not; their column `finished` is true at the
@@ -86,7 +86,7 @@ class Evidence:
             raise InputError(f"{path} is not a readable array file; delete it and make it again") from error
 
 
-def read(run_dir: str | os.PathLike[str]) -> Evidence:
+def read(run_dir: str | os.PathLike[str]) -> RunRecords:
     """Reads a run directory; `config.json` and `provenance.json` may be absent.
 
     Raises InputError if the directory or its records are missing, empty or corrupt.
@@ -99,7 +99,7 @@ def read(run_dir: str | os.PathLike[str]) -> Evidence:
     measured = pd.MultiIndex.from_frame(table.loc[table["ok"], records.MEASUREMENT])
     failed = table[~table["ok"]]
     failed = failed[~pd.MultiIndex.from_frame(failed[records.MEASUREMENT]).isin(measured)]
-    return Evidence(
+    return RunRecords(
         run_dir=directory,
         records=table[table["ok"]].reset_index(drop=True),
         failed=failed.reset_index(drop=True),
@@ -108,32 +108,32 @@ def read(run_dir: str | os.PathLike[str]) -> Evidence:
     )
 
 
-def rulers(evidence: Evidence) -> tuple[str, ...]:
+def noise_rules(run_records: RunRecords) -> tuple[str, ...]:
     """The noise rules under which claims are judged: those measured, but always the fixed and one that scales."""
-    through_training = evidence.select(quantity="i_tx_upper", estimator="kde", subset=None, level=None)
+    through_training = run_records.select(quantity="i_tx_upper", estimator="kde", subset=None, level=None)
     measured = set(through_training["noise_rule"].dropna())
     scaled = measured & {"trace", "scale_free"} or {"scale_free"}
-    return tuple(rule for rule in RULERS if rule == "fixed" or rule in scaled)
+    return tuple(rule for rule in NOISE_RULES if rule == "fixed" or rule in scaled)
 
 
-def pair_of(evidence: Evidence) -> tuple[str, str]:
+def compared_trainings(run_records: RunRecords) -> tuple[str, str]:
     """The trainings that the claims compare: NT and AT, or what stands first for either if one was not trained.
 
     A single training is named beside the one that is missing, never with itself.
     """
-    trainings = evidence.trainings
+    trainings = run_records.trainings
     baseline = "nt" if "nt" in trainings or len(trainings) < 2 else trainings[0]
     others = [training for training in trainings if training != baseline]
     return baseline, "at" if "at" in others or not others else others[0]
 
 
-def test_accuracy(evidence: Evidence) -> Table:
+def accuracy_on_test(run_records: RunRecords) -> Table:
     """Rows of test accuracy with a column `attack`: `clean`, or the attack as the note of the row names it.
 
     Where an attack was both followed through training and run by the final evaluation (whose notes begin with `final`),
     only the final evaluation's rows are kept: it takes more images.
     """
-    rows = evidence.select(quantity="accuracy", subset="test", inputs=INPUTS)
+    rows = run_records.select(quantity="accuracy", subset="test", inputs=INPUTS)
     note = rows["note"].fillna("")
     attack = note.str.removeprefix(_FINAL).str.strip().replace("", "adversarial")
     rows = rows.assign(attack=attack.where(rows["inputs"] == "adversarial", "clean"), final=note.str.startswith(_FINAL))

@@ -114,7 +114,7 @@ MEASUREMENT = [
 """The columns that say what was measured and where; with `note`, two equal rows are one measurement made twice."""
 
 
-def in_bits(quantity: str, nats: Scalar | None, *, stderr: Scalar | None = None, **columns: Any) -> Record:
+def information_record(quantity: str, nats: Scalar | None, *, stderr: Scalar | None = None, **columns: Any) -> Record:
     """A record in bits of an information value (and its standard error) given in nats.
 
     The library computes in nats; this is the one place where they become bits.

@@ -3,7 +3,7 @@
 It never touches live objects: a run directory is all it takes.
 """
 
-from mi_jax.records.run_records import Evidence, read
+from mi_jax.records.run_records import RunRecords, read
 from mi_jax.report.page import build
 
-__all__ = ["Evidence", "build", "read"]
+__all__ = ["RunRecords", "build", "read"]

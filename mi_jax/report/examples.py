@@ -1,4 +1,4 @@
-"""A few test images, their adversarial twins and what the networks made of both: one file beside the records.
+"""A few test images, their adversarial examples and what the networks made of both: one file beside the records.
 
 It makes no adversarial images and draws nothing.
 """
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mi_jax.errors import InputError
-from mi_jax.records.run_records import Evidence
+from mi_jax.records.run_records import RunRecords
 
 _NAME = "examples"
 
@@ -56,11 +56,13 @@ def save(
             "adversarial images and predictions name different trainings; give all three for each training"
         )
     arrays = {"images": clean, "labels": _per_image(labels, "labels", len(clean)), "class_names": np.array(class_names)}
-    for training, twins in adversarial.items():
-        twins = np.asarray(twins, dtype=np.float32)
-        if twins.shape != clean.shape:
-            raise InputError(f"adversarial images of {training} have shape {twins.shape}; expected {clean.shape}")
-        arrays[f"adversarial.{training}"] = twins
+    for training, adversarial_images in adversarial.items():
+        adversarial_images = np.asarray(adversarial_images, dtype=np.float32)
+        if adversarial_images.shape != clean.shape:
+            raise InputError(
+                f"adversarial images of {training} have shape {adversarial_images.shape}; expected {clean.shape}"
+            )
+        arrays[f"adversarial.{training}"] = adversarial_images
         for kind, predicted in (("clean", predicted_clean), ("adversarial", predicted_adversarial)):
             arrays[f"predicted_{kind}.{training}"] = _per_image(
                 predicted[training], f"predictions of {training}", len(clean)
@@ -72,9 +74,9 @@ def save(
     return path
 
 
-def load(evidence: Evidence) -> Examples | None:
+def load(run_records: RunRecords) -> Examples | None:
     """The examples beside a run's records, or None if there are none. Raises InputError if the file lacks an array."""
-    arrays = evidence.arrays(_NAME)
+    arrays = run_records.arrays(_NAME)
     if arrays is None:
         return None
     trainings = [name.partition(".")[2] for name in arrays if name.startswith("adversarial.")]
@@ -89,7 +91,7 @@ def load(evidence: Evidence) -> Examples | None:
             attack=str(arrays["attack"]),
         )
     except KeyError as error:
-        raise InputError(f"{_NAME}.npz in {evidence.run_dir} lacks {error}; delete it and make it again") from None
+        raise InputError(f"{_NAME}.npz in {run_records.run_dir} lacks {error}; delete it and make it again") from None
 
 
 def _per_image(values: Any, what: str, n: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from mi_jax.claims.paired import shares_noise
 from mi_jax.claims.verdicts import Claim, Finding
 from mi_jax.plotting import captions
 from mi_jax.records.labels import DASH, MINUS, RULER_NAMES, name_of
-from mi_jax.records.run_records import Evidence, rulers
+from mi_jax.records.run_records import RunRecords, noise_rules
 from mi_jax.report.figures.training import accuracies
 from mi_jax.statistics.intervals import Table, accuracy_over_seeds
 
@@ -44,13 +44,13 @@ def interval(low: float | None, high: float | None, unit: str = "") -> str:
     return f"[{scale * low:.{digits}f}, {scale * high:.{digits}f}]".replace("-", MINUS)
 
 
-def claims(evidence: Evidence, shown: Mapping[str, str], baseline: str, treated: str) -> str:
-    """The claims with a verdict under each ruler, and every statistic behind them folded below each.
+def claims(run_records: RunRecords, shown: Mapping[str, str], baseline: str, treated: str) -> str:
+    """The claims with a verdict under each noise rule, and every statistic behind them folded below each.
 
     `shown` maps the names of the figures on the page to their titles.
     """
-    found, judged_by = evaluate(evidence, baseline=baseline, treated=treated), rulers(evidence)
-    heads = "".join(f"<th>{escape(RULER_NAMES[ruler].capitalize())}</th>" for ruler in judged_by)
+    found, judged_by = evaluate(run_records, baseline=baseline, treated=treated), noise_rules(run_records)
+    heads = "".join(f"<th>{escape(RULER_NAMES[noise_rule].capitalize())}</th>" for noise_rule in judged_by)
     rows = "".join(_claim_row(claim, judged_by, shown) for claim in found)
     return (
         f'<table class="claims"><caption>{escape(name_of(treated))} against {escape(name_of(baseline))}, paired '
@@ -61,12 +61,12 @@ def claims(evidence: Evidence, shown: Mapping[str, str], baseline: str, treated:
 
 
 def _claim_row(claim: Claim, judged_by: Sequence[str], shown: Mapping[str, str]) -> str:
-    if all(finding.ruler is None for finding in claim.findings if finding.decides):
+    if all(finding.noise_rule is None for finding in claim.findings if finding.decides):
         cells = f'<td colspan="{len(judged_by)}" data-label="Verdict">{_verdict(claim, None)}</td>'
     else:
         cells = "".join(
-            f'<td data-label="{escape(RULER_NAMES[ruler].capitalize())}">{_verdict(claim, ruler)}</td>'
-            for ruler in judged_by
+            f'<td data-label="{escape(RULER_NAMES[noise_rule].capitalize())}">{_verdict(claim, noise_rule)}</td>'
+            for noise_rule in judged_by
         )
     links = "<br>".join(
         f'<a href="#{escape(name)}">{escape(shown[name])}</a>' for name in claim.figures if name in shown
@@ -77,8 +77,8 @@ def _claim_row(claim: Claim, judged_by: Sequence[str], shown: Mapping[str, str])
     )
 
 
-def _verdict(claim: Claim, ruler: str | None) -> str:
-    finding, verdict = claim.weakest(ruler), claim.verdict(ruler)
+def _verdict(claim: Claim, noise_rule: str | None) -> str:
+    finding, verdict = claim.weakest(noise_rule), claim.verdict(noise_rule)
     badge = f'<span class="verdict {verdict.replace(" ", "-")}">{verdict}</span>'
     if finding is None:
         return badge
@@ -100,7 +100,7 @@ def _method(found: Sequence[Claim]) -> str:
     for claim in found:
         rows = "".join(
             f'<tr{"" if f.decides else " class=context"}><th scope="row">{escape(f.statistic)}</th>'
-            f'<td data-label="Ruler">{escape(RULER_NAMES[f.ruler] if f.ruler else DASH)}</td>'
+            f'<td data-label="Noise rule">{escape(RULER_NAMES[f.noise_rule] if f.noise_rule else DASH)}</td>'
             f'<td data-label="Value">{value_of(f)}</td>'
             f'<td data-label="Seeds">{f.seeds}</td><td data-label="Verdict">{_own_verdict(f)}</td>'
             f'<td data-label="Remark">{escape(f.remark)}</td></tr>'
@@ -108,7 +108,7 @@ def _method(found: Sequence[Claim]) -> str:
         )
         blocks.append(
             f"<h4>Claim {escape(claim.number)}</h4><p>{escape(claim.method)}</p>"
-            "<table><thead><tr><th>Statistic</th><th>Ruler</th>"
+            "<table><thead><tr><th>Statistic</th><th>Noise rule</th>"
             f"<th>Value</th><th>Seeds</th><th>Verdict</th><th>Remark</th></tr></thead><tbody>{rows}</tbody></table>"
         )
     return f"<details><summary>What exactly was computed, and every statistic</summary>{''.join(blocks)}</details>"
@@ -116,35 +116,37 @@ def _method(found: Sequence[Claim]) -> str:
 
 def _own_verdict(finding: Finding) -> str:
     """The verdict of one statistic; context that is not judged has none."""
-    return DASH if not finding.decides and finding.ruler else finding.verdict
+    return DASH if not finding.decides and finding.noise_rule else finding.verdict
 
 
-def rulers_in_words(evidence: Evidence, pair: tuple[str, str]) -> str:
-    """What the rulers were in this run, and which of them leave differences in scale between the trainings in."""
+def noise_rules_in_words(run_records: RunRecords, pair: tuple[str, str]) -> str:
+    """What the noise rules were in this run, and which of them leave differences in scale between the trainings in."""
     sentences = []
-    for ruler in rulers(evidence):
-        rows = evidence.select(quantity="i_tx_upper", estimator="kde", noise_rule=ruler, inputs="clean", subset=None)
+    for noise_rule in noise_rules(run_records):
+        rows = run_records.select(
+            quantity="i_tx_upper", estimator="kde", noise_rule=noise_rule, inputs="clean", subset=None
+        )
         if rows.empty:
-            sentences.append(f"{RULER_NAMES[ruler].capitalize()}: not measured.")
+            sentences.append(f"{RULER_NAMES[noise_rule].capitalize()}: not measured.")
             continue
-        sentences.append(f"{RULER_NAMES[ruler].capitalize()}: {captions.noise(rows)}, {captions.samples(rows)}.")
-        if ruler != "fixed" and shares_noise(rows, pair):
+        sentences.append(f"{RULER_NAMES[noise_rule].capitalize()}: {captions.noise(rows)}, {captions.samples(rows)}.")
+        if noise_rule != "fixed" and shares_noise(rows, pair):
             sentences.append(
                 "Being shared, it sets a useful level but leaves a difference in scale between trainings in."
             )
     return " ".join(sentences)
 
 
-def headline(evidence: Evidence) -> str:
+def headline(run_records: RunRecords) -> str:
     """Accuracy at the end of training: a row a training, clean and under each attack, with intervals."""
-    table = accuracies(evidence)
+    table = accuracies(run_records)
     if table.empty:
         return "<p>No test accuracy was recorded.</p>"
     attacks = list(table["attack"].unique())
     counts = table.groupby("attack")["n"].min()
     heads = "".join(f"<th>{escape(attack)}{_images(counts[attack])}</th>" for attack in attacks)
     rows = []
-    for training in evidence.trainings:
+    for training in run_records.trainings:
         mine = table[table["training"] == training].set_index("attack")
         if mine.empty:
             continue
@@ -173,18 +175,18 @@ def _accuracy(row: Table) -> str:
     return f'<span class="value">{number(row["mean"], "share")}</span> <span class="ends">{ends}</span>'
 
 
-def transfers(evidence: Evidence) -> str:
+def transfers(run_records: RunRecords) -> str:
     """Accuracy of every training on adversarial images made on the others; nothing where that was not measured."""
-    rows = evidence.select(quantity="transfer_accuracy")
+    rows = run_records.select(quantity="transfer_accuracy")
     if rows.empty:
         return ""
     table = accuracy_over_seeds(rows.assign(source=rows["subset"].str.removeprefix("source=")), ["training", "source"])
     known = table.set_index(["training", "source"])
-    heads = "".join(f"<th>made on {escape(name_of(source))}</th>" for source in evidence.trainings)
+    heads = "".join(f"<th>made on {escape(name_of(source))}</th>" for source in run_records.trainings)
     body = ""
-    for target in evidence.trainings:
+    for target in run_records.trainings:
         cells = ""
-        for source in evidence.trainings:
+        for source in run_records.trainings:
             found = (target, source) in known.index
             value = _accuracy(known.loc[(target, source)]) if found else DASH
             cells += f'<td data-label="made on {escape(name_of(source))}">{value}</td>'
@@ -197,14 +199,14 @@ def transfers(evidence: Evidence) -> str:
     )
 
 
-def self_checks(evidence: Evidence) -> str:
+def self_checks(run_records: RunRecords) -> str:
     """What the self-checks of the attacks say of each training: whether robust accuracies can be believed."""
-    counts, signs = evidence.select(quantity="attack_checks"), evidence.select(quantity="attack_sign")
+    counts, signs = run_records.select(quantity="attack_checks"), run_records.select(quantity="attack_sign")
     if counts.empty:
         command = "<code>python experiments/study.py autoattack RUN_DIR</code>"
         return f'<p class="small">The attacks were not checked for signs of masked gradients: {command}</p>'
     items = []
-    for training in evidence.trainings:
+    for training in run_records.trainings:
         mine = counts[counts["training"] == training]
         if mine.empty:
             continue
@@ -214,9 +216,9 @@ def self_checks(evidence: Evidence) -> str:
     return f"<p>Signs that the attacks mislead, such as masked gradients:</p><ul>{''.join(items)}</ul>"
 
 
-def failures(evidence: Evidence) -> str:
+def failures(run_records: RunRecords) -> str:
     """The estimates that failed, with their reasons; a sentence if none did."""
-    failed = evidence.failed
+    failed = run_records.failed
     if failed.empty:
         return "<p>No estimate failed.</p>"
     columns = ["training", "seed", "epoch", "inputs", "layer", "estimator", "quantity", "note"]

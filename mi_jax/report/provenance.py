@@ -8,30 +8,32 @@ from html import escape
 
 from mi_jax.plotting import captions
 from mi_jax.records.labels import name_of
-from mi_jax.records.run_records import Evidence
+from mi_jax.records.run_records import RunRecords
 
 
-def summary(evidence: Evidence) -> str:
+def summary(run_records: RunRecords) -> str:
     """Network, data set, trainings, seeds, epochs; and that the run is unfinished, where its provenance says so."""
-    rows = evidence.records
+    rows = run_records.records
     trained = rows[rows["training"].notna()]
     parts = [
-        captions.where(evidence),
-        f"trained as {', '.join(name_of(training) for training in evidence.trainings)}" if evidence.trainings else "",
+        captions.where(run_records),
+        f"trained as {', '.join(name_of(training) for training in run_records.trainings)}"
+        if run_records.trainings
+        else "",
         _count(trained["seed"].nunique(), "seed"),
         f"epochs 0 to {rows['epoch'].max():g}" if rows["epoch"].notna().any() else "",
-        f"commit {str(evidence.provenance['git_commit'])[:10]}" if evidence.provenance.get("git_commit") else "",
+        f"commit {str(run_records.provenance['git_commit'])[:10]}" if run_records.provenance.get("git_commit") else "",
     ]
     text = "; ".join(part for part in parts if part) + "."
-    if "end" in evidence.provenance and evidence.provenance["end"] is None:
+    if "end" in run_records.provenance and run_records.provenance["end"] is None:
         text += " This run has not finished: the report shows what it has measured so far."
     return text
 
 
-def folded(evidence: Evidence) -> str:
+def folded(run_records: RunRecords) -> str:
     """`config.json` and `provenance.json` as folded, escaped blocks; nothing for a file that is not there."""
     blocks = []
-    for title, content in (("Configuration", evidence.config), ("Provenance", evidence.provenance)):
+    for title, content in (("Configuration", run_records.config), ("Provenance", run_records.provenance)):
         if content:
             text = escape(json.dumps(content, indent=2, ensure_ascii=False))
             blocks.append(f"<details><summary>{title}</summary><pre>{text}</pre></details>")

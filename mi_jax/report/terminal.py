@@ -12,7 +12,7 @@ from rich.table import Table
 from mi_jax.claims import claims
 from mi_jax.claims.verdicts import Claim
 from mi_jax.records.labels import DASH, RULER_NAMES, name_of
-from mi_jax.records.run_records import Evidence, pair_of, read, rulers
+from mi_jax.records.run_records import RunRecords, compared_trainings, noise_rules, read
 from mi_jax.report.figures.training import accuracies
 from mi_jax.report.html_tables import interval, number, value_of
 
@@ -23,18 +23,18 @@ def table(run_dir: str | os.PathLike[str]) -> Group:
     Raises:
         InputError: where the directory or its records are missing or corrupt.
     """
-    evidence = read(run_dir)
-    return Group(_accuracies(evidence), _claims(evidence))
+    run_records = read(run_dir)
+    return Group(_accuracies(run_records), _claims(run_records))
 
 
-def _accuracies(evidence: Evidence) -> Table:
-    found = accuracies(evidence)
+def _accuracies(run_records: RunRecords) -> Table:
+    found = accuracies(run_records)
     shown = Table(title="Test accuracy at the end of training, 95 % interval", title_justify="left")
     shown.add_column("training")
     attacks = list(found["attack"].unique()) if len(found) else []
     for attack in attacks:
         shown.add_column(attack, justify="right")
-    for training in evidence.trainings if attacks else ():
+    for training in run_records.trainings if attacks else ():
         mine = found[found["training"] == training].set_index("attack")
         shown.add_row(name_of(training), *(_cell(mine, attack) for attack in attacks))
     return shown
@@ -47,23 +47,23 @@ def _cell(rows: Any, attack: str) -> str:
     return f"{number(row['mean'], 'share')} {interval(row['low'], row['high'], 'share')}"
 
 
-def _claims(evidence: Evidence) -> Table:
-    """A row a claim; under each ruler the verdict and the statistic that settles it."""
-    baseline, treated = pair_of(evidence)
+def _claims(run_records: RunRecords) -> Table:
+    """A row a claim; under each noise rule the verdict and the statistic that settles it."""
+    baseline, treated = compared_trainings(run_records)
     shown = Table(title=f"Claims of the study, {name_of(treated)} against {name_of(baseline)}", title_justify="left")
-    judged_by = rulers(evidence)
-    for column in ("", "claim", *(RULER_NAMES[ruler] for ruler in judged_by)):
+    judged_by = noise_rules(run_records)
+    for column in ("", "claim", *(RULER_NAMES[noise_rule] for noise_rule in judged_by)):
         shown.add_column(column)
-    for claim in claims.evaluate(evidence, baseline=baseline, treated=treated):
-        cells = [_verdict(claim, ruler) for ruler in judged_by]
-        if all(finding.ruler is None for finding in claim.findings if finding.decides):
+    for claim in claims.evaluate(run_records, baseline=baseline, treated=treated):
+        cells = [_verdict(claim, noise_rule) for noise_rule in judged_by]
+        if all(finding.noise_rule is None for finding in claim.findings if finding.decides):
             cells[1:] = [DASH] * (len(cells) - 1)
         shown.add_row(claim.number, claim.name, *cells, end_section=True)
     return shown
 
 
-def _verdict(claim: Claim, ruler: str) -> str:
-    finding, verdict = claim.weakest(ruler), claim.verdict(ruler)
+def _verdict(claim: Claim, noise_rule: str) -> str:
+    finding, verdict = claim.weakest(noise_rule), claim.verdict(noise_rule)
     if finding is None:
         return verdict
     return f"{verdict}\n{value_of(finding) if finding.value is not None else finding.remark}"

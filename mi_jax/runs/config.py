@@ -6,8 +6,8 @@ from typing import Literal
 from mi_jax import attacks
 from mi_jax.attacks import PGD, Budget
 from mi_jax.errors import InputError
-from mi_jax.measure.information import Probe
-from mi_jax.training import OBJECTIVES, Adversary, Optimizer
+from mi_jax.measure.information import InformationConfig
+from mi_jax.training import OBJECTIVES, ObjectiveConfig, Optimizer
 
 Preset = Literal["quick", "paper"]
 
@@ -80,7 +80,7 @@ class RunConfig:
             to the data set, or none if empty.
         study_samples: test images each of them looks at.
         optimizer, attack, probe, evaluation: see their classes. The attack is the inner one of adversarial training
-            and makes the twins on which information is measured.
+            and makes the adversarial examples on which information is measured.
         attack_batch_norm: mode of batch normalisation in the training attack.
         attack_warmup: epochs over which the perturbations of adversarial training grow from nothing to full length. A
             network that knows nothing yet may answer a strong attacker with a constant for good.
@@ -122,7 +122,7 @@ class RunConfig:
     held_out: float = 0.0
     studies: str = ""
     study_samples: int = 500
-    probe: Probe = Probe()
+    probe: InformationConfig = InformationConfig()
     evaluation: Evaluation = Evaluation()
 
     def __post_init__(self):
@@ -146,7 +146,7 @@ class RunConfig:
             )
         if self.attack.eps == 0 and self.evaluation.checks:
             raise InputError("attack.eps is 0, at which there is nothing to check; set evaluation.checks to 0.")
-        _ = self.adversary  # refuses what is out of range
+        _ = self.objective_config  # refuses what is out of range
         judge = self.final_attack
         reach = judge.steps * judge.step_size
         if reach < judge.eps * (1 - 1e-6):
@@ -161,9 +161,9 @@ class RunConfig:
         return tuple(part.strip() for part in self.training.split(",") if part.strip())
 
     @property
-    def adversary(self) -> Adversary:
+    def objective_config(self) -> ObjectiveConfig:
         """What the objectives need of this configuration."""
-        return Adversary(
+        return ObjectiveConfig(
             attack=self.attack, batch_norm=self.attack_batch_norm, noise=self.noise, trades_beta=self.trades_beta,
             mart_weight=self.mart_weight, fast_step=self.fast_step,
         )  # fmt: skip
@@ -205,7 +205,7 @@ def preset(name: Preset, *, dataset: str, arch: str, training: str = "nt,at") ->
             attack=PGD(eps=eps, steps=7, step_size=step),
             studies="all",
             study_samples=1000,
-            probe=Probe(samples=5000),
+            probe=InformationConfig(samples=5000),
             evaluation=Evaluation(samples=10_000, autoattack="standard", autoattack_samples=10_000, checks=100),
         )  # fmt: skip
     return RunConfig(

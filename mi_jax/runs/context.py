@@ -10,7 +10,7 @@ import numpy as np
 
 from mi_jax import data, models, parallel
 from mi_jax.runs import early_stopping
-from mi_jax.runs.precompile import Rehearsals
+from mi_jax.runs.precompile import BackgroundCompiler
 from mi_jax.runs.checkpoint_format import whole
 from mi_jax.runs.progress import Reporter, Status
 from mi_jax.runs.config import RunConfig
@@ -18,16 +18,16 @@ from mi_jax import records
 from mi_jax.runs.checkpoints import Checkpoints
 from mi_jax.records.table import Record
 from mi_jax.runs.directory import RunDir
-from mi_jax.measure.information import Rulers, frozen_rulers
+from mi_jax.measure.information import NoiseVariances, frozen_noise_variances
 from mi_jax.measure.accuracy import robustness
 from mi_jax.data.sample import fixed_sample
-from mi_jax.training import OBJECTIVES, Moment, Trainer, held_out_attack, set_apart
+from mi_jax.training import OBJECTIVES, TrainingProgress, Trainer, held_out_attack, split_held_out
 from mi_jax.typing import Variables
 
 _VMAPPED_ON_ACCELERATORS = ("mlp", "lenet", "cnn", "wrn-10-1")
 
 
-class Setup:
+class RunContext:
     """One call of `run` or `study`.
 
     Attributes:
@@ -54,14 +54,14 @@ class Setup:
         self.config, self.network, self.directory = config, network, directory
         self.reporter, self.stop_asked = reporter, stop_asked
         self.mesh = parallel.make_mesh(config.mesh)
-        train, self.held_out = set_apart(dataset.train, config.held_out)
+        train, self.held_out = split_held_out(dataset.train, config.held_out)
         self.dataset: data.Dataset = dataclasses.replace(dataset, train=train)
         self.images = parallel.replicated(self.mesh, train.images)
         self.labels = parallel.replicated(self.mesh, train.labels)
         self.sample = fixed_sample(dataset.test.images, dataset.test.labels, config.probe.samples)
         self.probe_epochs = config.probe.schedule(config.epochs)
-        self.rulers = functools.cache(self._rulers)
-        self.rehearsals = Rehearsals({} if self.mesh else self._rehearsed())
+        self.noise_variances = functools.cache(self._rulers)
+        self.compiler = BackgroundCompiler({} if self.mesh else self._compiled_ahead())
         self.robust_accuracy: float | None = None
         self.work_done, self._work = 0.0, float(sum(map(self.work_of, config.trainings)) * config.seeds)
 
@@ -81,7 +81,7 @@ class Setup:
         return Trainer(
             network=self.network,
             objective=training,
-            adversary=c.adversary,
+            objective_config=c.objective_config,
             optimizer=c.optimizer,
             augmentation=data.augmentation_for(c.dataset),
             epochs=c.epochs,
@@ -94,7 +94,7 @@ class Setup:
             attack_warmup=c.attack_warmup,
         )
 
-    def _rehearsed(self) -> dict[str, Callable[[], object]]:
+    def _compiled_ahead(self) -> dict[str, Callable[[], object]]:
         """One update of every training that is still to be done, and the final attack on one batch."""
         groups = self.groups()
         trainers = {
@@ -178,24 +178,24 @@ class Setup:
             common["seed"] = seed
         records.append(self.directory.path, [dataclasses.replace(row, **common) for row in rows])
 
-    def _rulers(self, seed: int) -> Rulers:
+    def _rulers(self, seed: int) -> NoiseVariances:
         trainer = self.trainer(self.config.trainings[0], (seed,))
         variables = trainer.init(self.images)["variables"]
-        return frozen_rulers(self.network, variables, self.sample[0], config=self.config.probe)
+        return frozen_noise_variances(self.network, variables, self.sample[0], config=self.config.probe)
 
-    def tell(self, trainer: Trainer, moment: Moment) -> None:
+    def report_progress(self, trainer: Trainer, progress: TrainingProgress) -> None:
         """Shows where a training stands."""
-        within = self.work_of(trainer.objective) * len(trainer.seeds) * moment.step / trainer.total_steps
+        within = self.work_of(trainer.objective) * len(trainer.seeds) * progress.step / trainer.total_steps
         self.reporter.update(
             Status(
-                f"{trainer.objective} seed {spell(trainer.seeds)}",
+                f"{trainer.objective} seed {join_seeds(trainer.seeds)}",
                 (self.work_done + within) / self._work * 0.97,
-                epoch=moment.epoch,
+                epoch=progress.epoch,
                 epochs=trainer.epochs,
-                loss=float(np.mean(moment.loss)),
-                accuracy=float(np.mean(moment.accuracy)),
+                loss=float(np.mean(progress.loss)),
+                accuracy=float(np.mean(progress.accuracy)),
                 robust_accuracy=self.robust_accuracy,
-                images_per_second=moment.images / moment.seconds,
+                images_per_second=progress.images / progress.seconds,
             )
         )
 
@@ -229,11 +229,11 @@ class Setup:
         return float(updates + len(self.probe_epochs) * len(self.sample[1]) * (2 * steps + 3))
 
 
-def spell(seeds: tuple[int, ...]) -> str:
+def join_seeds(seeds: tuple[int, ...]) -> str:
     """Seeds in words, such as `0,1`."""
     return ",".join(map(str, seeds))
 
 
 def unit_of(training: str, seeds: tuple[int, ...]) -> str:
     """The name under which a training is noted as complete."""
-    return f"train/{training}/{spell(seeds)}"
+    return f"train/{training}/{join_seeds(seeds)}"

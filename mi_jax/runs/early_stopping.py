@@ -12,18 +12,18 @@ from mi_jax.runs.checkpoints import Checkpoints
 from mi_jax.records.table import Record
 from mi_jax.runs.directory import read_json, write_json
 from mi_jax.measure.accuracy import describe
-from mi_jax.training import Trainer, Watch
+from mi_jax.training import Trainer, EarlyStopping
 
 _BEST = "best.json"
 
 
-def rows_of_epoch(watch: Watch, seed: int) -> list[Record]:
+def rows_of_epoch(watch: EarlyStopping, seed: int) -> list[Record]:
     """Clean and robust held-out accuracy at the end of the newest epoch."""
     end = watch.histories[seed][-1]
     return [_accuracy(watch, end.clean, "clean", None), _accuracy(watch, end.robust, "adversarial", watch.attack)]
 
 
-def rows_at_the_end(watch: Watch, trainer: Trainer, seed: int) -> list[Record]:
+def rows_at_the_end(watch: EarlyStopping, trainer: Trainer, seed: int) -> list[Record]:
     """Which epoch was best, and which one the training was stopped after, if it was, and why."""
     best, last = watch.best(seed), watch.histories[seed][-1]
     shared: dict[str, Any] = {"unit": "1", "subset": "held_out", "n": watch.count}
@@ -39,7 +39,7 @@ def rows_at_the_end(watch: Watch, trainer: Trainer, seed: int) -> list[Record]:
     return rows
 
 
-def name_best(directory: Path, store: Checkpoints, watch: Watch, seed: int) -> None:
+def name_best(directory: Path, store: Checkpoints, watch: EarlyStopping, seed: int) -> None:
     """Writes `best.json` into the directory of the steps, once the step it names is on disk."""
     if watch.histories[seed]:
         store.wait()
@@ -51,7 +51,7 @@ def best_step(directory: Path) -> int:
     return read_json(directory / _BEST)["step"]
 
 
-def _accuracy(watch: Watch, value: float, inputs: str, attack: Any) -> Record:
+def _accuracy(watch: EarlyStopping, value: float, inputs: str, attack: Any) -> Record:
     error, note = math.sqrt(value * (1 - value) / watch.count), describe(attack) if attack else None
     return Record(
         quantity="accuracy", value=value, stderr=error, unit="1", n=watch.count, subset="held_out", inputs=inputs,

@@ -93,7 +93,7 @@ def _decode(hint: Any, value: Any, where: str) -> Any:
         return value
     elif hint is type(None) and value is None:
         return None
-    raise InputError(f"{where} is {value!r}; expected {_spell(hint)}.")
+    raise InputError(f"{where} is {value!r}; expected {_type_name(hint)}.")
 
 
 def _decode_union(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
@@ -102,10 +102,10 @@ def _decode_union(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
             return _decode(hint, value, where)
         except InputError:
             continue
-    raise InputError(f"{where} is {value!r}; expected {' or '.join(map(_spell, arguments))}.")
+    raise InputError(f"{where} is {value!r}; expected {' or '.join(map(_type_name, arguments))}.")
 
 
-def _spell(hint: Any) -> str:
+def _type_name(hint: Any) -> str:
     if typing.get_origin(hint) is Literal:
         return "one of " + ", ".join(map(repr, typing.get_args(hint)))
     return "null" if hint is type(None) else getattr(hint, "__name__", str(hint))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
 
-class Rehearsals:
+class BackgroundCompiler:
     """Named calls made once in one background thread, in their order, for the programs they compile.
 
     Args:

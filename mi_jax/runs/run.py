@@ -14,7 +14,7 @@ from mi_jax.runs import provenance
 from mi_jax.runs import json_codec as configs
 from mi_jax.errors import InputError
 from mi_jax.runs import evaluate
-from mi_jax.runs.context import Setup, spell, unit_of
+from mi_jax.runs.context import RunContext, join_seeds, unit_of
 from mi_jax.runs.train import Training
 from mi_jax.runs.progress import Reporter, Status
 from mi_jax.runs.config import RunConfig
@@ -63,7 +63,7 @@ def run(
                 reporter.say(f"{run_dir} holds this very run, finished; --overwrite runs it again.")
                 return run_dir / "report.html"
             _note_start(directory, command=command, data_dir=data_dir)
-            _to_the_end(Setup(config, network, dataset, directory, reporter, stop_asked))
+            _to_the_end(RunContext(config, network, dataset, directory, reporter, stop_asked))
             return run_dir / "report.html"
         finally:
             directory.close()
@@ -75,7 +75,7 @@ def study(
     run_dir: Path,
     data_dir: str | None = None,
     samples: int = 500,
-    moments: studies.Moments | None = None,
+    which_checkpoints: studies.WhichCheckpoints | None = None,
     reporter: Reporter,
     stop_asked: Callable[[], bool] = lambda: False,
 ) -> Path:
@@ -111,8 +111,8 @@ def study(
             if not directory.is_complete("report"):
                 raise InputError(f"{run_dir} is not finished; give the command that started it once more, then this.")
             try:
-                setup = Setup(config, network, dataset, directory, reporter, stop_asked)
-                evaluate.study(setup, chosen, samples, moments)
+                context = RunContext(config, network, dataset, directory, reporter, stop_asked)
+                evaluate.study(context, chosen, samples, which_checkpoints)
             except BaseException:
                 records.truncate(run_dir, directory.records_bytes)
                 raise
@@ -174,54 +174,54 @@ def _begun_by_this_job(run_dir: Path) -> bool:
     return read_json(path).get("slurm_job") == _slurm_job()
 
 
-def _to_the_end(setup: Setup) -> None:
+def _to_the_end(context: RunContext) -> None:
     """Does every unit that is not done yet."""
-    setup.reporter.start_from(setup.done_before())
+    context.reporter.start_from(context.done_before())
     try:
-        for training in setup.config.trainings:
-            for seeds in setup.groups():
-                _reopen_if_damaged(setup, training, seeds)
-                _unit(setup, unit_of(training, seeds), functools.partial(_train, setup, training, seeds))
-                setup.work_done += setup.work_of(training) * len(seeds)
-        setup.rehearsals.wait_for("attack")
-        for seed in range(setup.config.seeds):
-            _unit(setup, f"judge/{seed}", functools.partial(evaluate.judge, setup, seed))
-        _unit(setup, "examples", functools.partial(evaluate.show, setup))
-        for chosen in studies.find_for(setup.dataset, setup.config.studies):
+        for training in context.config.trainings:
+            for seeds in context.groups():
+                _reopen_if_damaged(context, training, seeds)
+                _unit(context, unit_of(training, seeds), functools.partial(_train, context, training, seeds))
+                context.work_done += context.work_of(training) * len(seeds)
+        context.compiler.wait_for("attack")
+        for seed in range(context.config.seeds):
+            _unit(context, f"judge/{seed}", functools.partial(evaluate.evaluate_seed, context, seed))
+        _unit(context, "examples", functools.partial(evaluate.save_examples, context))
+        for chosen in studies.find_for(context.dataset, context.config.studies):
             _unit(
-                setup,
+                context,
                 f"study/{chosen.name}",
-                functools.partial(evaluate.study, setup, chosen, setup.config.study_samples),
+                functools.partial(evaluate.study, context, chosen, context.config.study_samples),
             )
-        _unit(setup, "report", functools.partial(_report, setup))
+        _unit(context, "report", functools.partial(_report, context))
     finally:
-        setup.rehearsals.close()
+        context.compiler.close()
 
 
-def _unit(setup: Setup, name: str, work: Callable[[], None]) -> None:
-    if setup.stop_asked():
+def _unit(context: RunContext, name: str, work: Callable[[], None]) -> None:
+    if context.stop_asked():
         raise Interrupted
-    if not setup.directory.is_complete(name):
+    if not context.directory.is_complete(name):
         work()
-        setup.directory.complete(name)
+        context.directory.complete(name)
 
 
-def _reopen_if_damaged(setup: Setup, training: str, seeds: tuple[int, ...]) -> None:
+def _reopen_if_damaged(context: RunContext, training: str, seeds: tuple[int, ...]) -> None:
     """Has a finished training done again from an intact step where its network is damaged on disk."""
     unit = unit_of(training, seeds)
-    if setup.directory.is_complete(unit) and any(lost := [setup.damage(training, seed) for seed in seeds]):
-        setup.reporter.say(
-            f"{'; '.join(filter(None, lost))}: {training} seed {spell(seeds)} is trained again from there."
+    if context.directory.is_complete(unit) and any(lost := [context.damage(training, seed) for seed in seeds]):
+        context.reporter.say(
+            f"{'; '.join(filter(None, lost))}: {training} seed {join_seeds(seeds)} is trained again from there."
         )
-        setup.directory.reopen(unit)
+        context.directory.reopen(unit)
 
 
-def _train(setup: Setup, training: str, seeds: tuple[int, ...]) -> None:
-    Training(setup, training, seeds).run()
+def _train(context: RunContext, training: str, seeds: tuple[int, ...]) -> None:
+    Training(context, training, seeds).run()
 
 
-def _report(setup: Setup) -> None:
-    setup.reporter.update(Status("figures and report", setup.done()))
-    path = setup.directory.path / "provenance.json"
+def _report(context: RunContext) -> None:
+    context.reporter.update(Status("figures and report", context.done()))
+    path = context.directory.path / "provenance.json"
     write_json(path, {**read_json(path), "end": provenance.now()})
-    report.build(setup.directory.path, every_figure=setup.config.preset == "paper")
+    report.build(context.directory.path, every_figure=context.config.preset == "paper")

@@ -11,11 +11,11 @@ from mi_jax.errors import InputError
 from mi_jax.runs import early_stopping
 from mi_jax.runs.measure import probe
 from mi_jax.runs.checkpoint_format import restored, to_save
-from mi_jax.runs.context import Setup
+from mi_jax.runs.context import RunContext
 from mi_jax import records
 from mi_jax.runs.checkpoints import Checkpoints, restore_together
 from mi_jax.records.table import Record
-from mi_jax.training import OBJECTIVES, Diverged, Interrupted, Moment, Watch, fit
+from mi_jax.training import OBJECTIVES, Diverged, Interrupted, TrainingProgress, EarlyStopping, fit
 
 _SAVE_SECONDS = 30.0
 
@@ -23,26 +23,26 @@ _SAVE_SECONDS = 30.0
 class Training:
     """One objective on some seeds, resumable after any kill."""
 
-    def __init__(self, setup: Setup, training: str, seeds: tuple[int, ...]):
-        self.setup = setup
-        self.trainer = setup.trainer(training, seeds)
-        self.stores = {seed: setup.store(training, seed) for seed in seeds}
-        held_out = setup.held_out
-        self.watch = Watch(self.trainer, held_out.images, held_out.labels, setup.config.attack) if held_out else None
+    def __init__(self, context: RunContext, training: str, seeds: tuple[int, ...]):
+        self.context = context
+        self.trainer = context.trainer(training, seeds)
+        self.stores = {seed: context.store(training, seed) for seed in seeds}
+        held_out = context.held_out
+        self.watch = EarlyStopping(self.trainer, held_out.images, held_out.labels, context.config.attack) if held_out else None
 
     def run(self) -> None:
         """Trains to the end, from the newest checkpoint that is intact for every seed."""
-        setup = self.setup
-        state = parallel.replicated(setup.mesh, self.trainer.init(setup.images))
-        setup.rehearsals.begin()
+        context = self.context
+        state = parallel.replicated(context.mesh, self.trainer.init(context.images))
+        context.compiler.begin()
         with self._closing_stores():
             saved = self._restore(state)
             if saved is None:
-                records.truncate(setup.directory.path, setup.directory.records_bytes)
+                records.truncate(context.directory.path, context.directory.records_bytes)
                 self._probe(state, 0)
                 self._save(state, 0)
                 saved = 0, state
-            setup.rehearsals.wait_for(self.trainer.objective)
+            context.compiler.wait_for(self.trainer.objective)
             self._fit(*saved)
             if self.watch:
                 self._conclude(self.watch)
@@ -54,7 +54,7 @@ class Training:
             yield
         except Interrupted:
             for failure in _close(self.stores.values()):
-                self.setup.reporter.say(f"The newest state could not be saved ({failure}); the one before it is.")
+                self.context.reporter.say(f"The newest state could not be saved ({failure}); the one before it is.")
             raise
         except BaseException:
             _close(self.stores.values())
@@ -63,21 +63,21 @@ class Training:
             raise failure
 
     def _fit(self, first_step: int, state: Any) -> None:
-        setup, watch, last_save = self.setup, self.watch, time.monotonic()
+        context, watch, last_save = self.context, self.watch, time.monotonic()
 
-        def after_chunk(state: Any, moment: Moment) -> None:
+        def after_chunk(state: Any, progress: TrainingProgress) -> None:
             nonlocal last_save
-            setup.tell(self.trainer, moment)
+            context.report_progress(self.trainer, progress)
             probe_due, improved = False, []
-            if moment.ends_epoch:
-                probe_due = round(moment.epoch) in setup.probe_epochs
-                self._record_epoch(moment)
-                self._probe(state, moment.step, information=probe_due)
+            if progress.ends_epoch:
+                probe_due = round(progress.epoch) in context.probe_epochs
+                self._record_epoch(progress)
+                self._probe(state, progress.step, information=probe_due)
                 if watch:
-                    improved = self._look(watch, state, moment)
+                    improved = self._look(watch, state, progress)
             ends = watch is not None and watch.collapsed()
-            if probe_due or improved or ends or moment.stopping or time.monotonic() - last_save > _SAVE_SECONDS:
-                self._save(state, moment.step)
+            if probe_due or improved or ends or progress.stopping or time.monotonic() - last_save > _SAVE_SECONDS:
+                self._save(state, progress.step)
                 last_save = time.monotonic()
             if watch:
                 self._name_best(watch, improved)
@@ -86,11 +86,11 @@ class Training:
             fit(
                 self.trainer,
                 state,
-                setup.images,
-                setup.labels,
+                context.images,
+                context.labels,
                 first_step=first_step,
                 after_chunk=after_chunk,
-                stop_asked=setup.stop_asked,
+                stop_asked=context.stop_asked,
                 enough=watch.collapsed if watch else lambda: False,
             )
         except Diverged as error:
@@ -105,11 +105,11 @@ class Training:
 
         None where there is no such step: nothing is left of the others then.
         """
-        setup, watch, stores = self.setup, self.watch, list(self.stores.values())
+        context, watch, stores = self.context, self.watch, list(self.stores.values())
         found, damaged = restore_together(stores)
         step = found[0].step if found else None
         for reason in damaged:
-            setup.reporter.say(f"{reason}; {'starting anew' if step is None else f'going on from update {step}'}.")
+            context.reporter.say(f"{reason}; {'starting anew' if step is None else f'going on from update {step}'}.")
         for store in stores:
             store.discard_after(-1 if step is None else step)
         if step is None:
@@ -120,17 +120,17 @@ class Training:
             if watch:
                 watch.resume(seed, saved.metadata["held_out"], store.steps())
         # Rows of a training that is done again lie before those of later units: they stay, and the new ones count.
-        records.truncate(setup.directory.path, max(found[0].metadata["records_bytes"], setup.directory.records_bytes))
+        records.truncate(context.directory.path, max(found[0].metadata["records_bytes"], context.directory.records_bytes))
         if watch:
             self._keep_best(watch, self.trainer.seeds)
             self._name_best(watch, self.trainer.seeds)
-        return step, parallel.replicated(setup.mesh, self.trainer.join(states))
+        return step, parallel.replicated(context.mesh, self.trainer.join(states))
 
     def _save(self, state: Any, step: int) -> None:
         metadata = {
-            "records_bytes": records.size(self.setup.directory.path),
+            "records_bytes": records.size(self.context.directory.path),
             "epoch": step / self.trainer.steps_per_epoch,
-            "network": configs.to_dict(self.setup.network),
+            "network": configs.to_dict(self.context.network),
         }
         for seed, member in self.trainer.members(state):
             history = {"held_out": self.watch.to_json(seed)} if self.watch else {}
@@ -138,52 +138,52 @@ class Training:
 
     # Early stopping
 
-    def _look(self, watch: Watch, state: Any, moment: Moment) -> list[int]:
+    def _look(self, watch: EarlyStopping, state: Any, progress: TrainingProgress) -> list[int]:
         """Measures and records held-out accuracy at the end of an epoch; the seeds that were never better."""
-        watch.measure(state, moment)
+        watch.measure(state, progress)
         for seed in self.trainer.seeds:
             rows = early_stopping.rows_of_epoch(watch, seed)
-            self.setup.append(self.trainer, moment.step, rows, seed=seed)
+            self.context.append(self.trainer, progress.step, rows, seed=seed)
         self._keep_best(watch, watch.improved())
         return watch.improved()
 
-    def _keep_best(self, watch: Watch, seeds: Sequence[int]) -> None:
+    def _keep_best(self, watch: EarlyStopping, seeds: Sequence[int]) -> None:
         """Sees to it that the best steps of these seeds outlive the saves to come."""
         for seed in seeds:
             self.stores[seed].close()
-            self.stores[seed] = self.setup.store(self.trainer.objective, seed, keep=watch.kept(seed))
+            self.stores[seed] = self.context.store(self.trainer.objective, seed, keep=watch.kept(seed))
 
-    def _name_best(self, watch: Watch, seeds: Sequence[int]) -> None:
+    def _name_best(self, watch: EarlyStopping, seeds: Sequence[int]) -> None:
         for seed in seeds:
-            directory = self.setup.directory.checkpoints(self.trainer.objective, seed)
+            directory = self.context.directory.checkpoints(self.trainer.objective, seed)
             early_stopping.name_best(directory, self.stores[seed], watch, seed)
 
-    def _conclude(self, watch: Watch) -> None:
+    def _conclude(self, watch: EarlyStopping) -> None:
         """Records which epoch was best, and why a training ended early if it did."""
         for seed in self.trainer.seeds:
             rows = early_stopping.rows_at_the_end(watch, self.trainer, seed)
             for row in rows[1:]:
-                self.setup.reporter.say(f"{self.trainer.objective} seed {seed}: {row.note}.")
-            self.setup.append(self.trainer, watch.histories[seed][-1].step, rows, seed=seed)
+                self.context.reporter.say(f"{self.trainer.objective} seed {seed}: {row.note}.")
+            self.context.append(self.trainer, watch.histories[seed][-1].step, rows, seed=seed)
 
     # Measuring
 
     def _probe(self, state: Any, step: int, *, information: bool = True) -> None:
         for seed, member in self.trainer.members(state):
-            rows = probe(self.setup, seed, self.trainer.evaluated(member), information=information)
-            self.setup.append(self.trainer, step, rows, seed=seed)
+            rows = probe(self.context, seed, self.trainer.evaluated(member), information=information)
+            self.context.append(self.trainer, step, rows, seed=seed)
 
-    def _record_epoch(self, moment: Moment) -> None:
+    def _record_epoch(self, progress: TrainingProgress) -> None:
         """Cross-entropy and accuracy on the images trained on."""
         trainer = self.trainer
         inputs = OBJECTIVES[trainer.objective].inputs
         n = trainer.steps_per_epoch * trainer.batch_size
         common = {"inputs": inputs, "subset": "train", "n": n, "note": "mean over the epoch's updates"}
         rows = []
-        for seed, loss, accuracy in zip(trainer.seeds, moment.cross_entropy, moment.accuracy, strict=True):
+        for seed, loss, accuracy in zip(trainer.seeds, progress.cross_entropy, progress.accuracy, strict=True):
             rows.append(Record(quantity="loss", value=loss, unit="nats", seed=seed, **common))
             rows.append(Record(quantity="accuracy", value=accuracy, unit="1", seed=seed, **common))
-        self.setup.append(trainer, moment.step, rows)
+        self.context.append(trainer, progress.step, rows)
 
 
 def _close(stores: Iterable[Checkpoints]) -> list[OSError]:

@@ -11,14 +11,14 @@ from mi_jax.studies import (
     saliency,
     shape_texture,
 )
-from mi_jax.studies.registry import STUDIES, Findings, Moments, Study, Subject, find, find_for
+from mi_jax.studies.registry import STUDIES, Study, StudyInput, StudyResult, WhichCheckpoints, find, find_for
 
 __all__ = [
     "STUDIES",
-    "Findings",
-    "Moments",
     "Study",
-    "Subject",
+    "StudyInput",
+    "StudyResult",
+    "WhichCheckpoints",
     "autoattack",
     "confusion",
     "distortions",

@@ -9,24 +9,24 @@ import numpy as np
 from mi_jax.attacks import PGD
 from mi_jax.data import Dataset
 from mi_jax.errors import InputError
-from mi_jax.measure.information import Probe
+from mi_jax.measure.information import InformationConfig
 from mi_jax.models import Network
 from mi_jax.records.table import Record
 from mi_jax.typing import Key, Variables
 
-Moments = Literal["last", "measured"]
+WhichCheckpoints = Literal["last", "measured"]
 """Which networks of a training are studied: the finished one, or that of every epoch at which a run measured."""
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class StudyInput:
     """A trained network and what a study may use.
 
     Attributes:
         network: its description.
         variables: its variables.
         dataset: what it was trained on.
-        attack: the attack of the run, which makes adversarial twins.
+        attack: the attack of the run, which makes adversarial examples.
         samples: how many test images a study should look at.
         key: the same for every training of a seed, so that compared networks meet the same random draws.
         probe: what the run measured: on how many images, and under which fixed noise variance.
@@ -41,13 +41,13 @@ class Subject:
     attack: PGD
     samples: int
     key: Key
-    probe: Probe = Probe()
+    probe: InformationConfig = InformationConfig()
     baseline: Callable[[], Variables | None] = lambda: None
     untrained: Callable[[], Variables | None] = lambda: None
 
 
 @dataclass(frozen=True, eq=False)
-class Findings:
+class StudyResult:
     """What a study found: records without the columns that name run and moment, and arrays for its figure.
 
     The arrays of finished networks are kept as `<study>.npz` in the run directory, `<name>.<training>.<seed>`.
@@ -72,9 +72,9 @@ class Study:
 
     name: str
     title: str
-    run: Callable[[Subject], Findings]
-    refusal: Callable[[Dataset], str | None] = lambda dataset: None
-    moments: Moments = "last"
+    run: Callable[[StudyInput], StudyResult]
+    unsupported_reason: Callable[[Dataset], str | None] = lambda dataset: None
+    which_checkpoints: WhichCheckpoints = "last"
     part_of: str | None = None
 
 
@@ -111,10 +111,10 @@ def find_for(dataset: Dataset, names: str) -> tuple[Study, ...]:
     """
     if names == "all":
         whole = (s for s in STUDIES.values() if s.name != "autoattack" and s.part_of is None)
-        return tuple(s for s in whole if not s.refusal(dataset))
+        return tuple(s for s in whole if not s.unsupported_reason(dataset))
     chosen = tuple(find(name.strip()) for name in names.split(",") if name.strip())
     for study in chosen:
-        refusal = study.refusal(dataset)
-        if refusal:
-            raise InputError(f"The study {study.name} does not apply to {dataset.name}: {refusal}.")
+        unsupported_reason = study.unsupported_reason(dataset)
+        if unsupported_reason:
+            raise InputError(f"The study {study.name} does not apply to {dataset.name}: {unsupported_reason}.")
     return chosen

@@ -2,26 +2,26 @@
 
 from mi_jax.training.epoch import Trainer
 from mi_jax.training.evaluation import evaluate, predictions
-from mi_jax.training.fit import Diverged, Interrupted, Moment, fit
-from mi_jax.training.held_out import EpochEnd, Watch, held_out_attack, held_out_rows, set_apart
-from mi_jax.training.objectives import OBJECTIVES, Adversary, Objective
+from mi_jax.training.fit import Diverged, Interrupted, TrainingProgress, fit
+from mi_jax.training.held_out import EarlyStopping, HeldOutAccuracy, held_out_attack, held_out_rows, split_held_out
+from mi_jax.training.objectives import OBJECTIVES, Objective, ObjectiveConfig
 from mi_jax.training.optimizer import Optimizer
 
 __all__ = [
     "OBJECTIVES",
-    "Adversary",
     "Diverged",
-    "EpochEnd",
+    "EarlyStopping",
+    "HeldOutAccuracy",
     "Interrupted",
-    "Moment",
     "Objective",
+    "ObjectiveConfig",
     "Optimizer",
     "Trainer",
-    "Watch",
+    "TrainingProgress",
     "evaluate",
     "fit",
     "held_out_attack",
     "held_out_rows",
     "predictions",
-    "set_apart",
+    "split_held_out",
 ]

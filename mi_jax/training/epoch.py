@@ -20,7 +20,7 @@ from mi_jax.errors import InputError
 from mi_jax.models import Network
 from mi_jax.parallel import Mesh, over_batch
 from mi_jax.training import optimizer as optimizers
-from mi_jax.training.objectives import OBJECTIVES, Adversary
+from mi_jax.training.objectives import OBJECTIVES, ObjectiveConfig
 from mi_jax.training.weights import adversarial_weights, averaged
 from mi_jax.typing import Variables
 
@@ -59,7 +59,7 @@ class Trainer:
 
     network: Network
     objective: str
-    adversary: Adversary
+    objective_config: ObjectiveConfig
     optimizer: optimizers.Optimizer
     augmentation: data.Augmentation
     epochs: int
@@ -202,14 +202,14 @@ def _update(trainer: Trainer, state: State, step, batch, labels, key) -> State:
     x = data.augment(data.to_float(batch), augment_key, pad=trainer.augmentation.pad, flip=trainer.augmentation.flip)
     x, labels = over_batch(trainer.mesh, x), over_batch(trainer.mesh, labels)
     variables = state["variables"]
-    perturbed, statistics = objective.perturb(network, variables, x, labels, perturb_key, trainer.adversary)
+    perturbed, statistics = objective.perturb(network, variables, x, labels, perturb_key, trainer.objective_config)
     if trainer.attack_warmup and objective.adversarial:
         reach = jnp.minimum(1.0, (step + 1) / (trainer.attack_warmup * trainer.steps_per_epoch))
         perturbed = x + reach * (perturbed - x)
 
     def loss_of(params):
         seen = {"params": params, "batch_stats": statistics}
-        return objective.loss(network, seen, x, perturbed, labels, loss_key, trainer.adversary)
+        return objective.loss(network, seen, x, perturbed, labels, loss_key, trainer.objective_config)
 
     at = variables["params"]
     if trainer.awp and objective.adversarial:

@@ -22,7 +22,7 @@ class Diverged(Exception):
 
 
 @dataclass(frozen=True)
-class Moment:
+class TrainingProgress:
     """Where a training stands.
 
     Attributes:
@@ -54,7 +54,7 @@ def fit(
     labels: Any,
     *,
     first_step: int = 0,
-    after_chunk: Callable[[State, Moment], None],
+    after_chunk: Callable[[State, TrainingProgress], None],
     stop_asked: Callable[[], bool] = lambda: False,
     enough: Callable[[], bool] = lambda: False,
 ) -> State:
@@ -84,11 +84,11 @@ def fit(
         state = jax.block_until_ready(trainer.advance(state, images, labels, step, last))
         seconds = time.perf_counter() - began
         stopping = stop_asked()
-        moment = _moment(trainer, state, last, seconds, last - step, stopping)
-        if not np.all(np.isfinite(moment.loss)):
-            seed = trainer.seeds[int(np.argmin(np.isfinite(moment.loss)))]
-            raise Diverged(f"the loss of seed {seed} is {moment.loss} in epoch {moment.epoch:.1f}")
-        after_chunk(state, moment)
+        progress = _training_progress(trainer, state, last, seconds, last - step, stopping)
+        if not np.all(np.isfinite(progress.loss)):
+            seed = trainer.seeds[int(np.argmin(np.isfinite(progress.loss)))]
+            raise Diverged(f"the loss of seed {seed} is {progress.loss} in epoch {progress.epoch:.1f}")
+        after_chunk(state, progress)
         if stopping:
             raise Interrupted
         # The first chunk holds the compilation, so its time says nothing about the length of the next.
@@ -97,9 +97,11 @@ def fit(
     return state
 
 
-def _moment(trainer: Trainer, state: State, step: int, seconds: float, updates: int, stopping: bool) -> Moment:
+def _training_progress(
+    trainer: Trainer, state: State, step: int, seconds: float, updates: int, stopping: bool
+) -> TrainingProgress:
     totals = jax.tree.map(np.atleast_1d, jax.device_get(state["totals"]))
-    return Moment(
+    return TrainingProgress(
         step=step,
         epoch=step / trainer.steps_per_epoch,
         ends_epoch=step % trainer.steps_per_epoch == 0,

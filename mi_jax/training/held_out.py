@@ -20,7 +20,7 @@ from mi_jax.errors import InputError
 from mi_jax.models import Network
 from mi_jax.training.epoch import State, Trainer
 from mi_jax.training.evaluation import evaluate
-from mi_jax.training.fit import Moment
+from mi_jax.training.fit import TrainingProgress
 from mi_jax.training.objectives import OBJECTIVES
 from mi_jax.typing import Key, Variables
 
@@ -58,7 +58,7 @@ def held_out_rows(labels: np.ndarray, share: float) -> np.ndarray:
     return rows
 
 
-def set_apart(split: data.Split, share: float) -> tuple[data.Split, data.Split | None]:
+def split_held_out(split: data.Split, share: float) -> tuple[data.Split, data.Split | None]:
     """The images to train on and those held out (None for a share of 0), by `held_out_rows`."""
     rows = held_out_rows(split.labels, share)
     if not len(rows):
@@ -80,7 +80,7 @@ def held_out_attack(attack: PGD) -> PGD:
 
 
 @dataclass(frozen=True)
-class EpochEnd:
+class HeldOutAccuracy:
     """One training at the end of an epoch.
 
     Attributes:
@@ -96,7 +96,7 @@ class EpochEnd:
     trained: float
 
 
-def best(history: Sequence[EpochEnd], objective: str) -> EpochEnd:
+def best(history: Sequence[HeldOutAccuracy], objective: str) -> HeldOutAccuracy:
     """The earliest epoch of highest held-out accuracy: robust for adversarial objectives, clean for the others.
 
     Normal training is hardly robust at any epoch: its robust accuracy would choose an epoch by chance.
@@ -105,7 +105,7 @@ def best(history: Sequence[EpochEnd], objective: str) -> EpochEnd:
     return max(history, key=lambda end: end.robust if robust else end.clean)
 
 
-def collapsed(history: Sequence[EpochEnd], count: int) -> bool:
+def collapsed(history: Sequence[HeldOutAccuracy], count: int) -> bool:
     """Whether the newest epoch overfitted catastrophically (Wong et al. 2020).
 
     It did if the robust accuracy fell below half of its best, by more than three standard errors, while the accuracy
@@ -123,7 +123,7 @@ def collapsed(history: Sequence[EpochEnd], count: int) -> bool:
     return fell and now.trained > top.trained
 
 
-class Watch:
+class EarlyStopping:
     """The held-out accuracy of one training, epoch by epoch: one history a seed.
 
     Args:
@@ -135,7 +135,7 @@ class Watch:
 
     def __init__(self, trainer: Trainer, images: Any, labels: Any, attack: PGD):
         self.attack = held_out_attack(attack)
-        self.histories: dict[int, tuple[EpochEnd, ...]] = dict.fromkeys(trainer.seeds, ())
+        self.histories: dict[int, tuple[HeldOutAccuracy, ...]] = dict.fromkeys(trainer.seeds, ())
         self._trainer = trainer
         self._images, self._labels = data.to_float(jnp.asarray(images)), jnp.asarray(labels)
 
@@ -144,16 +144,16 @@ class Watch:
         """How many images are held out."""
         return len(self._labels)
 
-    def measure(self, state: State, moment: Moment) -> None:
+    def measure(self, state: State, progress: TrainingProgress) -> None:
         """Adds the epoch that has just ended to the history of every seed."""
-        for (seed, member), trained in zip(self._trainer.members(state), moment.accuracy, strict=True):
+        for (seed, member), trained in zip(self._trainer.members(state), progress.accuracy, strict=True):
             variables = self._trainer.evaluated(member)
             key = jax.random.fold_in(jax.random.key(seed), 3)
             clean, robust = _accuracies(self._trainer.network, variables, self._images, self._labels, key, self.attack)
-            end = EpochEnd(moment.step, round(moment.epoch), clean, robust, float(trained))
+            end = HeldOutAccuracy(progress.step, round(progress.epoch), clean, robust, float(trained))
             self.histories[seed] += (end,)
 
-    def best(self, seed: int) -> EpochEnd:
+    def best(self, seed: int) -> HeldOutAccuracy:
         """The best epoch of a seed so far; there must be one."""
         return best(self.histories[seed], self._trainer.objective)
 
@@ -181,7 +181,7 @@ class Watch:
 
     def resume(self, seed: int, history: Iterable[dict[str, Any]], steps: Sequence[int]) -> None:
         """Takes up a history that `to_json` gave, without best epochs that are no longer among the saved `steps`."""
-        ends = [EpochEnd(**end) for end in history]
+        ends = [HeldOutAccuracy(**end) for end in history]
         while ends and best(ends, self._trainer.objective).step not in steps:
             ends.remove(best(ends, self._trainer.objective))
         self.histories[seed] = tuple(ends)

@@ -26,7 +26,7 @@ from mi_jax.attacks import (
     square,
 )
 from mi_jax.attacks.apgd import advance, begin_at
-from mi_jax.attacks.engine.run import Procedure, Rows, evaluator
+from mi_jax.attacks.engine.run import AttackStep, Rows, evaluator
 from mi_jax.attacks.losses import cross_entropy
 from mi_jax.attacks.pgd_rows import PGDState
 from mi_jax.errors import InputError
@@ -202,7 +202,7 @@ def test_only_an_image_within_eps_up_to_rounding_breaks_one(monkeypatch, norm, r
             point = rows.images + share * eps / (reach if config.norm == "l2" else 1)
             return PGDState(point, point, jnp.zeros(len(point)), jnp.ones(len(point), bool))
 
-        return Procedure(begin, lambda e, c, r, state, *_: state, lambda c: 1, lambda c, s: 1, lambda c, s: 0)
+        return AttackStep(begin, lambda e, c, r, state, *_: state, lambda c: 1, lambda c, s: 1, lambda c, s: 0)
 
     def by_brightness(variables, x):
         mean = jnp.mean(x - variables, axis=(1, 2, 3))
@@ -211,7 +211,7 @@ def test_only_an_image_within_eps_up_to_rounding_breaks_one(monkeypatch, norm, r
     images = np.random.default_rng(0).uniform(0.6, 0.9, (20, 8, 8, 3)).astype(np.float32)
     key, labels = jax.random.key(0), np.zeros(20, int)
     for share, broken in ((1.0, 20), (1.01, 0)):
-        monkeypatch.setitem(autoattack_plan.PROCEDURES, PGD, shifted(share))
+        monkeypatch.setitem(autoattack_plan.ATTACK_STEPS, PGD, shifted(share))
         eps = 1e-4 * reach
         # The model knows the clean images, so batches must hold them as they stand.
         net = jnp.asarray(np.concatenate([images, np.repeat(images[-1:], 12, axis=0)]))

@@ -99,7 +99,7 @@ def test_gaussian_start_of_a_row_is_brought_into_a_small_ball(batch, norm):
     x, y = batch
     rows = Rows(x, y, y, jnp.zeros_like(y))
     bits = jax.random.bits(jax.random.key(0), (9, 1 + 24), jnp.uint32)
-    config = PGD(norm=norm, eps=1.0, start_law="gaussian")
+    config = PGD(norm=norm, eps=1.0, init="gaussian")
     state = pgd_rows.begin(config, rows, bits, jnp.float32(5e-4))
     np.testing.assert_allclose(mj.attacks.norms.length(state.point - x, norm), 5e-4, rtol=1e-3)
 

@@ -7,7 +7,7 @@ import pytest
 
 from mi_jax import records
 from mi_jax.claims.claims import evaluate
-from mi_jax.records.run_records import at_the_end, pair_of, read, rulers
+from mi_jax.records.run_records import at_the_end, compared_trainings, noise_rules, read
 from mi_jax.records.table import Record
 from mi_jax.statistics.intervals import t_interval, wilson
 
@@ -31,8 +31,8 @@ def claims_of(tmp_path, rows):
     return {claim.number: claim for claim in evaluate(read(tmp_path))}
 
 
-def finding(claim, statistic, ruler=None):
-    (found,) = (f for f in claim.findings if f.statistic == statistic and f.ruler == ruler)
+def finding(claim, statistic, noise_rule=None):
+    (found,) = (f for f in claim.findings if f.statistic == statistic and f.noise_rule == noise_rule)
     return found
 
 
@@ -215,7 +215,7 @@ def test_scale_share_by_rescaling(tmp_path):
     # D = -2; R = -0.5, -1: the shares are 1.5 / 2 and 1 / 2.
     assert share.value == pytest.approx((0.75 + 0.5) / 2)
     assert (share.low, share.high) == (0.0, 1.0)
-    assert share.remark == "by rescaling, fixed ruler; 1 of 1 layers"
+    assert share.remark == "by rescaling, fixed noise rule; 1 of 1 layers"
 
 
 @pytest.mark.parametrize(("trace_at", "verdict"), [(1.999, "supported"), (1.2, "not supported")])
@@ -248,9 +248,9 @@ def test_a_trace_ruler_shared_by_the_trainings_cannot_tell_scale(tmp_path):
 
 def test_a_single_training_is_never_compared_with_itself(tmp_path):
     records.append(tmp_path, [row for seed in range(3) for row in both_bounds("at", seed, "a", 4.0)])
-    evidence = read(tmp_path)
-    assert pair_of(evidence) == ("nt", "at")
-    for claim in evaluate(evidence):
+    run_records = read(tmp_path)
+    assert compared_trainings(run_records) == ("nt", "at")
+    for claim in evaluate(run_records):
         assert claim.verdict("fixed") == claim.verdict("trace") == "undecided", claim.number
 
 
@@ -258,7 +258,7 @@ def test_rows_of_distorted_images_bring_no_ruler(tmp_path):
     rows = both_bounds("nt", 0, "a", 4.0) + both_bounds("nt", 0, "a", 4.0, rule="trace")
     rows += both_bounds("nt", 0, "a", 4.0, rule="scale_free", level=0.5, subset="saturate")
     records.append(tmp_path, rows)
-    assert rulers(read(tmp_path)) == ("fixed", "trace")
+    assert noise_rules(read(tmp_path)) == ("fixed", "trace")
 
 
 def test_a_layer_that_failed_in_one_seed_is_left_out_for_all_and_named(tmp_path):
@@ -294,12 +294,12 @@ def test_finished_networks_are_those_best_on_held_out_images(tmp_path):
             rows += information(training, seed, "a", (5, end + 0.1, end + 0.2, 9.0))
             rows.append(at_end("best_epoch", training, seed, best, subset="held_out"))
     records.append(tmp_path, rows)
-    evidence = read(tmp_path)
-    last = at_the_end(evidence.select(quantity="i_tx_upper"))
+    run_records = read(tmp_path)
+    last = at_the_end(run_records.select(quantity="i_tx_upper"))
     assert sorted(zip(last["training"], last["epoch"], last["value"], strict=True)) == [
         ("at", 1.0, 3.1), ("at", 2.0, 3.2), ("nt", 1.0, 4.1), ("nt", 2.0, 4.2),
     ]  # fmt: skip
-    assert at_the_end(evidence.select(quantity="best_epoch"))["epoch"].max() == 4, "rows of no finished network"
+    assert at_the_end(run_records.select(quantity="best_epoch"))["epoch"].max() == 4, "rows of no finished network"
 
 
 def test_equal_accuracies_on_few_images_do_not_show_that_there_is_no_difference(tmp_path):

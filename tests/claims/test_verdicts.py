@@ -43,7 +43,7 @@ def test_verdict_on_a_threshold(low, high, verdict):
 def claim(*verdicts, context=()):
     findings = [
         Finding(
-            statistic=verdict, ruler="fixed" if i else None, value=1.0, low=0.0, high=2.0, unit="bits",
+            statistic=verdict, noise_rule="fixed" if i else None, value=1.0, low=0.0, high=2.0, unit="bits",
             seeds=3, verdict=verdict, decides=i < len(verdicts),
         )
         for i, verdict in enumerate([*verdicts, *context])

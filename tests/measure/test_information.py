@@ -9,14 +9,14 @@ import pytest
 import mi_jax as mj
 from mi_jax import batches, data
 from mi_jax.measure import information as plane
-from mi_jax.measure.information import Probe, frozen_rulers, information_plane
+from mi_jax.measure.information import InformationConfig, frozen_noise_variances, information_plane
 
-CONFIG = Probe(noise="fixed,trace,median,scale_free")
+CONFIG = InformationConfig(noise="fixed,trace,median,scale_free")
 
 
 @pytest.fixture
 def measure(key):
-    """Measures an untrained network on 60 digits, as if 60 others were their twins."""
+    """Measures an untrained network on 60 digits, as if 60 others were their adversarial examples."""
     digits = mj.data.load("digits", limit=120).train
     network = mj.models.create("mlp", num_classes=10, input_shape=(8, 8, 1), width=0.1)
     variables, images, labels = (
@@ -26,8 +26,10 @@ def measure(key):
     )
 
     def rows():
-        rulers = frozen_rulers(network, variables, images[:60], config=CONFIG)
-        return information_plane(network, variables, images[:60], images[60:], labels, rulers=rulers, config=CONFIG)
+        noise_variances = frozen_noise_variances(network, variables, images[:60], config=CONFIG)
+        return information_plane(
+            network, variables, images[:60], images[60:], labels, noise_variances=noise_variances, config=CONFIG
+        )
 
     return rows
 
@@ -58,7 +60,7 @@ def test_clean_activations_are_let_go_before_the_adversarial_ones_are_made(measu
 
     monkeypatch.setattr(plane, "activations", watched)
     measure()
-    assert len(made) == 3 * 5  # of the rulers, of clean images, of their twins; layers
+    assert len(made) == 3 * 5  # of the noise rules, of clean images, of their adversarial examples; layers
 
 
 def test_what_is_said_of_a_class_is_said_of_its_own_images(measure):

@@ -116,9 +116,9 @@ def test_a_record_that_says_nothing_is_refused(columns, said):
 
 
 def test_nats_become_bits_with_their_standard_error():
-    record = records.in_bits("i_tx", 2 * math.log(2), stderr=math.log(2) / 2, training="nt", n=5)
+    record = records.information_record("i_tx", 2 * math.log(2), stderr=math.log(2) / 2, training="nt", n=5)
     assert (record.value, record.stderr, record.unit, record.n) == (2.0, 0.5, "bits", 5)
-    failed = records.in_bits("i_tx", None, ok=False, note="layer is constant")
+    failed = records.information_record("i_tx", None, ok=False, note="layer is constant")
     assert (failed.value, failed.ok, failed.unit) == (None, False, "bits")
 
 

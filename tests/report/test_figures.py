@@ -28,17 +28,17 @@ OWN = {
 
 
 @pytest.fixture(scope="module")
-def evidence(run_dir):
+def run_records(run_dir):
     return evidence_module.read(run_dir)
 
 
-def spec_of(name, evidence):
-    (found,) = (spec for spec in figures.available(evidence) if spec.name == name)
+def spec_of(name, run_records):
+    (found,) = (spec for spec in figures.available(run_records) if spec.name == name)
     return found
 
 
-def drawn(name, evidence):
-    figure = spec_of(name, evidence).draw(evidence)
+def drawn(name, run_records):
+    figure = spec_of(name, run_records).draw(run_records)
     FigureCanvasAgg(figure).draw()
     return figure
 
@@ -62,30 +62,30 @@ def bands(axes):
     return found
 
 
-def values_by_seed(evidence, **columns):
-    rows = evidence.select(**columns)
+def values_by_seed(run_records, **columns):
+    rows = run_records.select(**columns)
     return rows.pivot_table(index="seed", columns="epoch", values="value").to_numpy()
 
 
-def test_a_finished_run_shows_every_figure_once_in_order(evidence):
-    found = [spec.name for spec in figures.available(evidence)]
+def test_a_finished_run_shows_every_figure_once_in_order(run_records):
+    found = [spec.name for spec in figures.available(run_records)]
     assert set(found) >= OWN
     assert len(found) == len(set(found))
     assert found[0] == "training_curves"
 
 
-def test_every_figure_has_a_caption_and_an_alternative_text(evidence):
-    for spec in figures.available(evidence):
+def test_every_figure_has_a_caption_and_an_alternative_text(run_records):
+    for spec in figures.available(run_records):
         if spec.name in OWN - {"examples"}:
-            assert "3 seeds" in spec.caption(evidence), spec.name
+            assert "3 seeds" in spec.caption(run_records), spec.name
         assert len(spec.alt) > 20
 
 
-def test_information_curves_are_the_means_of_the_records_with_their_t_interval(evidence):
-    panels = drawn("information_epochs_i_tx_upper_fixed", evidence).axes
+def test_information_curves_are_the_means_of_the_records_with_their_t_interval(run_records):
+    panels = drawn("information_epochs_i_tx_upper_fixed", run_records).axes
     assert [axes.get_title(loc="left") for axes in panels] == ["conv0", "conv1", "logits"]
     wanted = {"quantity": "i_tx_upper", "noise_rule": "fixed", "layer": "conv1", "inputs": "adversarial"}
-    by_seed = values_by_seed(evidence, training="at", **wanted)
+    by_seed = values_by_seed(run_records, training="at", **wanted)
     line = curves(panels[1])[colour("at"), "--"]
     np.testing.assert_allclose(line.get_xdata(), [0, 1, 2, 4, 8])
     np.testing.assert_allclose(line.get_ydata(), by_seed.mean(axis=0))
@@ -94,9 +94,9 @@ def test_information_curves_are_the_means_of_the_records_with_their_t_interval(e
     assert any(np.isclose(v[:, 1].min(), min(e.low for e in expected)) for v in edges)
 
 
-def test_saturated_points_are_hollow_and_the_ceiling_is_log_n(evidence):
-    axes = drawn("information_epochs_i_tx_upper_fixed", evidence).axes[0]
-    rows = evidence.select(quantity="i_tx_upper", noise_rule="fixed", layer="conv0")
+def test_saturated_points_are_hollow_and_the_ceiling_is_log_n(run_records):
+    axes = drawn("information_epochs_i_tx_upper_fixed", run_records).axes[0]
+    rows = run_records.select(quantity="i_tx_upper", noise_rule="fixed", layer="conv0")
     flagged = rows.groupby(["training", "inputs", "epoch"])["saturated"].any().sum()
     hollow = [line for line in axes.lines if line.get_marker() == "o" and line.get_markerfacecolor() == "white"]
     assert sum(len(line.get_xdata()) for line in hollow) == flagged > 0
@@ -104,17 +104,17 @@ def test_saturated_points_are_hollow_and_the_ceiling_is_log_n(evidence):
     assert [line.get_ydata()[0] for line in ceiling] == [pytest.approx(math.log2(1000))]
 
 
-def test_difference_is_paired_by_seed(evidence):
-    figure = drawn("information_difference", evidence)
-    rows = evidence.select(quantity="i_tx_upper", noise_rule="trace", inputs="clean", epoch=8.0)
+def test_difference_is_paired_by_seed(run_records):
+    figure = drawn("information_difference", run_records)
+    rows = run_records.select(quantity="i_tx_upper", noise_rule="trace", inputs="clean", epoch=8.0)
     table = rows.pivot_table(index="seed", columns=["layer", "training"], values="value")
     expected = [(table[layer]["at"] - table[layer]["nt"]).mean() for layer in ("conv0", "conv1", "logits")]
     line = curves(figure.axes[1])[colour("at"), "-"]
     np.testing.assert_allclose(line.get_ydata(), expected)
 
 
-def test_plane_ends_where_the_records_end(evidence):
-    axes = drawn("information_plane_fixed", evidence).axes[1]
+def test_plane_ends_where_the_records_end(run_records):
+    axes = drawn("information_plane_fixed", run_records).axes[1]
     assert axes.get_title(loc="left") == "AT, clean inputs"
     where = {
         "training": "at",
@@ -124,14 +124,14 @@ def test_plane_ends_where_the_records_end(evidence):
         "epoch": 8.0,
         "subset": None,
     }
-    end = [evidence.select(quantity=quantity, **where)["value"].mean() for quantity in ("i_tx_upper", "i_ty_upper")]
+    end = [run_records.select(quantity=quantity, **where)["value"].mean() for quantity in ("i_tx_upper", "i_ty_upper")]
     line = curves(axes)[style.layer_colours(3)[2], "-"]
     np.testing.assert_allclose([line.get_xdata()[-1], line.get_ydata()[-1]], end)
 
 
-def test_training_curves_are_in_per_cent_with_their_band(evidence):
-    axes = drawn("training_curves", evidence).axes[3]
-    by_seed = values_by_seed(evidence, quantity="accuracy", training="at", inputs="clean", subset="test")
+def test_training_curves_are_in_per_cent_with_their_band(run_records):
+    axes = drawn("training_curves", run_records).axes[3]
+    by_seed = values_by_seed(run_records, quantity="accuracy", training="at", inputs="clean", subset="test")
     line = curves(axes)[colour("at"), "-"]
     np.testing.assert_allclose(line.get_ydata(), 100 * by_seed.mean(axis=0))
     tops = [v[:, 1].max() for v in bands(axes)[colour("at")]]
@@ -180,10 +180,10 @@ def test_the_final_evaluation_stands_for_the_same_attack_followed_on_fewer_image
     assert dict(zip(table["attack"], table["mean"], strict=True)) == {"clean": 0.8, "pgd-7": 0.5, "pgd-20": 0.3}
 
 
-def test_label_entropy_is_the_ceiling_of_i_ty(evidence):
-    rows = evidence.select(quantity="i_ty_upper", noise_rule="fixed")
-    assert ceiling_of(evidence, rows, "i_ty") == (pytest.approx(math.log2(10)), "H(Y)")
-    assert ceiling_of(evidence, rows.assign(n=7), "i_ty") == (pytest.approx(math.log2(10)), "log₂ K")
+def test_label_entropy_is_the_ceiling_of_i_ty(run_records):
+    rows = run_records.select(quantity="i_ty_upper", noise_rule="fixed")
+    assert ceiling_of(run_records, rows, "i_ty") == (pytest.approx(math.log2(10)), "H(Y)")
+    assert ceiling_of(run_records, rows.assign(n=7), "i_ty") == (pytest.approx(math.log2(10)), "log₂ K")
 
 
 def test_colours_and_lines_of_conditions_are_fixed_and_distinct():
@@ -201,17 +201,17 @@ def test_perturbations_are_amplified_to_fill_the_grey_scale():
     assert images.amplification(np.ones(3)) == 1
 
 
-def test_the_same_records_give_the_same_file(evidence, tmp_path):
-    spec = spec_of("robustness", evidence)
-    first = figures.save(spec, evidence, tmp_path).read_bytes()
-    assert figures.save(spec, evidence, tmp_path).read_bytes() == first
+def test_the_same_records_give_the_same_file(run_records, tmp_path):
+    spec = spec_of("robustness", run_records)
+    first = figures.save(spec, run_records, tmp_path).read_bytes()
+    assert figures.save(spec, run_records, tmp_path).read_bytes() == first
     with Image.open(tmp_path / "robustness.png") as image:
         assert image.size[0] == 1440
 
 
-def test_a_name_is_registered_once(evidence):
+def test_a_name_is_registered_once(run_records):
     with pytest.raises(ValueError, match="registered already"):
-        figures.register(spec_of("robustness", evidence))
+        figures.register(spec_of("robustness", run_records))
 
 
 def test_cue_information_through_training_is_drawn_where_it_was_measured_at_several_epochs(tmp_path):
@@ -236,9 +236,9 @@ def test_cue_information_through_training_is_drawn_where_it_was_measured_at_seve
     assert "cue_epochs" not in [spec.name for spec in figures.available(evidence_module.read(tmp_path / "once"))]
 
 
-def test_information_within_each_class_is_the_mean_over_seeds(evidence):
-    axes = drawn("class_information", evidence).axes[0]
-    rows = evidence.select(
+def test_information_within_each_class_is_the_mean_over_seeds(run_records):
+    axes = drawn("class_information", run_records).axes[0]
+    rows = run_records.select(
         quantity="i_tx_given_y_upper",
         inputs="clean",
         noise_rule="trace",

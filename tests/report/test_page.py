@@ -73,8 +73,8 @@ def test_the_page_needs_nothing_outside_itself(built):
 
 
 def test_minor_figures_are_drawn_only_when_asked_for(built, run_dir, tmp_path):
-    evidence = read(run_dir)
-    minor = {spec.name for spec in figures.available(evidence) if spec.minor(evidence)}
+    run_records = read(run_dir)
+    minor = {spec.name for spec in figures.available(run_records) if spec.minor(run_records)}
     brief = tmp_path / "brief"
     shutil.copytree(run_dir, brief, ignore=shutil.ignore_patterns("figures", "report.html"))
     page = Page(report.build(brief).read_text(encoding="utf-8"))
@@ -162,7 +162,7 @@ def test_the_terminal_shows_the_verdicts_of_the_page(run_dir):
     assert "pgd-20" in shown
     for claim in claims.evaluate(read(run_dir)):
         line = next(row for row in shown.splitlines() if claim.name in row)
-        found = [claim.verdict(ruler) for ruler in ("fixed", "trace")]
+        found = [claim.verdict(noise_rule) for noise_rule in ("fixed", "trace")]
         assert [word in line for word in found] == [True, True]
         weakest = claim.weakest("fixed")
         assert html_tables.value_of(weakest) in shown if weakest.value is not None else weakest.remark in shown
@@ -190,9 +190,9 @@ def test_broken_files_beside_the_records_are_named(tmp_path):
 
 def test_examples_that_do_not_fit_together_are_refused(tmp_path):
     good = {"images": np.zeros((2, 4, 4, 3)), "labels": np.zeros(2, int), "class_names": ["a"], "attack": "pgd"}
-    twins = {"nt": np.zeros((2, 4, 4, 3))}
+    adversarial_images = {"nt": np.zeros((2, 4, 4, 3))}
     said = {"nt": np.zeros(2, int)}
-    parts = {"adversarial": twins, "predicted_clean": said, "predicted_adversarial": said}
+    parts = {"adversarial": adversarial_images, "predicted_clean": said, "predicted_adversarial": said}
     with pytest.raises(InputError, match="expected \\[n h w c\\]"):
         examples.save(tmp_path, **{**good, "images": np.zeros((2, 4, 4))}, **parts)
     with pytest.raises(InputError, match="different trainings"):

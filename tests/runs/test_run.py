@@ -29,7 +29,7 @@ from mi_jax.errors import InputError
 from mi_jax.runs.progress import Reporter
 from mi_jax.runs.config import Evaluation, RunConfig
 from mi_jax.runs.checkpoints import Checkpoints
-from mi_jax.measure.information import Probe
+from mi_jax.measure.information import InformationConfig
 from mi_jax.data.sample import fixed_sample
 from mi_jax.training import Interrupted
 
@@ -225,7 +225,7 @@ def tiny_config(small_config):
     """Two trainings and seeds, side by side, that take next to no time."""
     return dataclasses.replace(
         small_config, training="nt,noise", population="vmap", epochs=2, limit=100, batch_size=25,
-        probe=Probe(samples=20, epochs="0", noise="fixed"), evaluation=Evaluation(samples=20, steps=1),
+        probe=InformationConfig(samples=20, epochs="0", noise="fixed"), evaluation=Evaluation(samples=20, steps=1),
     )  # fmt: skip
 
 

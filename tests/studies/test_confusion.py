@@ -10,33 +10,33 @@ from mi_jax.attacks import PGD
 from mi_jax.records import run_records
 from mi_jax.report import figures
 from mi_jax.runs.directory import write_arrays
-from mi_jax.studies.confusion.study import transfer, transfer_matrix
-from mi_jax.studies.registry import Subject
+from mi_jax.studies.confusion.study import confusion, transfer
+from mi_jax.studies.registry import StudyInput
 from mi_jax.training import evaluate
 
 
 @pytest.fixture(scope="module")
-def subject():
+def study_input():
     dataset = data.load("digits")
     network = models.create("cnn", num_classes=10, input_shape=(8, 8, 1), width=0.25)
     attack = PGD(eps=0.2, steps=3, step_size=0.1)
-    return Subject(network, network.init(jax.random.key(3)), dataset, attack, 10_000, jax.random.key(0))
+    return StudyInput(network, network.init(jax.random.key(3)), dataset, attack, 10_000, jax.random.key(0))
 
 
 @pytest.fixture(scope="module")
-def findings(subject):
-    return transfer_matrix(subject)
+def findings(study_input):
+    return confusion(study_input)
 
 
 @pytest.mark.parametrize("inputs", ["clean", "adversarial"])
-def test_every_image_counts_once_in_the_row_of_its_class(subject, findings, inputs):
+def test_every_image_counts_once_in_the_row_of_its_class(study_input, findings, inputs):
     counts = findings.arrays[f"counts_{inputs}"]
-    np.testing.assert_array_equal(counts.sum(1), np.bincount(subject.dataset.test.labels, minlength=10))
+    np.testing.assert_array_equal(counts.sum(1), np.bincount(study_input.dataset.test.labels, minlength=10))
 
 
-def test_the_diagonal_of_the_clean_matrix_is_the_accuracy(subject, findings):
-    test = subject.dataset.test
-    _, accuracy = evaluate(subject.network, subject.variables, data.to_float(test.images), test.labels)
+def test_the_diagonal_of_the_clean_matrix_is_the_accuracy(study_input, findings):
+    test = study_input.dataset.test
+    _, accuracy = evaluate(study_input.network, study_input.variables, data.to_float(test.images), test.labels)
     assert np.trace(findings.arrays["counts_clean"]) == round(accuracy * len(test))
     by_class = {r.subset: r for r in findings.records if r.quantity == "accuracy" and r.inputs == "clean"}
     assert sum(r.value * r.n for r in by_class.values()) == pytest.approx(accuracy * len(test))
@@ -55,19 +55,19 @@ def test_confidence_is_the_mean_probability_of_the_predicted_class_and_absent_in
     assert np.isnan(found.confidence).sum() == 7
 
 
-def test_errors_that_all_go_to_one_class_have_entropy_0(subject):
-    blind = jax.tree.map(jnp.zeros_like, subject.variables)  # every image is given class 0
-    rows = {(r.quantity, r.inputs): r for r in transfer_matrix(dataclasses.replace(subject, variables=blind)).records}
+def test_errors_that_all_go_to_one_class_have_entropy_0(study_input):
+    blind = jax.tree.map(jnp.zeros_like, study_input.variables)  # every image is given class 0
+    rows = {(r.quantity, r.inputs): r for r in confusion(dataclasses.replace(study_input, variables=blind)).records}
     assert rows["error_entropy", "clean"].value == 0.0
     assert rows["confidence_wrong", "clean"].value == pytest.approx(0.1)
-    assert rows["error_entropy", "clean"].n == np.sum(subject.dataset.test.labels != 0)
+    assert rows["error_entropy", "clean"].n == np.sum(study_input.dataset.test.labels != 0)
 
 
-def test_a_study_changes_nothing_it_was_given_and_repeats_itself(subject, findings):
-    before = jax.tree.map(np.array, subject.variables), subject.dataset.test.images.copy()
-    again = transfer_matrix(subject)
+def test_a_study_changes_nothing_it_was_given_and_repeats_itself(study_input, findings):
+    before = jax.tree.map(np.array, study_input.variables), study_input.dataset.test.images.copy()
+    again = confusion(study_input)
     assert again.records == findings.records
-    jax.tree.map(np.testing.assert_array_equal, before, (subject.variables, subject.dataset.test.images))
+    jax.tree.map(np.testing.assert_array_equal, before, (study_input.variables, study_input.dataset.test.images))
 
 
 def test_the_figure_sums_the_counts_of_all_seeds(findings, tmp_path):

@@ -8,34 +8,34 @@ import pytest
 from mi_jax import data, information, models, records
 from mi_jax.attacks import PGD
 from mi_jax.data.sample import fixed_sample
-from mi_jax.measure.accuracy import adversarial_twins
+from mi_jax.measure.accuracy import adversarial_examples
 from mi_jax.measure.information import activations
 from mi_jax.records import run_records
 from mi_jax.report import figures
 from mi_jax.runs.directory import write_arrays
 from mi_jax.studies.distortions.study import distort, distortion_curves, studied
-from mi_jax.studies.registry import Subject
+from mi_jax.studies.registry import StudyInput
 from mi_jax.training import evaluate
 
 SHAPE = (8, 8, 1)
 
 
 @pytest.fixture(scope="module")
-def subject():
+def study_input():
     dataset = data.load("digits", limit=120)
     network = models.create("cnn", num_classes=10, input_shape=SHAPE, width=0.25)
     attack = PGD(eps=0.2, steps=2, step_size=0.1)
-    return Subject(network, network.init(jax.random.key(3)), dataset, attack, 40, jax.random.key(0))
+    return StudyInput(network, network.init(jax.random.key(3)), dataset, attack, 40, jax.random.key(0))
 
 
 @pytest.fixture(scope="module")
-def findings(subject):
-    return distortion_curves(subject)
+def findings(study_input):
+    return distortion_curves(study_input)
 
 
 @pytest.fixture(scope="module")
-def sample(subject):
-    return fixed_sample(subject.dataset.test.images, subject.dataset.test.labels, subject.samples)
+def sample(study_input):
+    return fixed_sample(study_input.dataset.test.images, study_input.dataset.test.labels, study_input.samples)
 
 
 def _chosen(findings, **columns):
@@ -54,18 +54,18 @@ def test_the_identity_level_of_every_distortion_leaves_images_alone(distortion):
 
 
 @pytest.mark.parametrize("distortion", studied(SHAPE), ids=lambda distortion: distortion.name)
-def test_the_identity_level_holds_the_undistorted_measurement(subject, findings, sample, distortion):
-    loss, accuracy = evaluate(subject.network, subject.variables, *sample)
+def test_the_identity_level_holds_the_undistorted_measurement(study_input, findings, sample, distortion):
+    loss, accuracy = evaluate(study_input.network, study_input.variables, *sample)
     at = {"subset": distortion.name, "level": distortion.identity, "inputs": "clean"}
     (found_loss,), (found_accuracy,) = (_chosen(findings, quantity=q, **at) for q in ("loss", "accuracy"))
     assert found_loss.value == pytest.approx(loss, rel=1e-5)
     assert found_accuracy.value == pytest.approx(accuracy)
-    tap = activations(subject.network, subject.variables, sample[0])["logits"]
-    ruler = information.noise_variance(tap, rule="trace")
-    truth = information.kde(tap, sample[1], noise_variance=ruler, num_classes=10)
+    tap = activations(study_input.network, study_input.variables, sample[0])["logits"]
+    noise_rule = information.noise_variance(tap, rule="trace")
+    truth = information.kde(tap, sample[1], noise_variance=noise_rule, num_classes=10)
     (row,) = _chosen(findings, quantity="i_tx_upper", layer="logits", noise_rule="scale_free", **at)
     assert row.value == pytest.approx(float(truth.i_tx_upper) / np.log(2), rel=1e-5)
-    assert row.noise_variance == pytest.approx(ruler)
+    assert row.noise_variance == pytest.approx(noise_rule)
     assert row.n == 40
 
 
@@ -77,9 +77,9 @@ def test_noise_is_frozen_at_the_undistorted_clean_activations(findings):
     assert {row.noise_variance for row in _chosen(findings, noise_rule="fixed")} == {0.1}
 
 
-def test_two_networks_meet_the_same_permutations_phases_and_noise(subject, findings):
-    other = subject.network.init(jax.random.key(4))
-    again = distortion_curves(dataclasses.replace(subject, variables=other))
+def test_two_networks_meet_the_same_permutations_phases_and_noise(study_input, findings):
+    other = study_input.network.init(jax.random.key(4))
+    again = distortion_curves(dataclasses.replace(study_input, variables=other))
     np.testing.assert_array_equal(again.arrays["clean"], findings.arrays["clean"])
     assert [r.value for r in again.records] != [r.value for r in findings.records]
 
@@ -91,14 +91,16 @@ def test_another_key_moves_what_is_drawn_and_nothing_else(sample):
         assert np.array_equal(one, two) != drawn
 
 
-def test_adversarial_images_are_made_first_and_share_the_draws_of_the_clean_ones(subject, findings, sample):
-    twins = adversarial_twins(subject.network, subject.variables, *sample, attack=subject.attack)
+def test_adversarial_images_are_made_first_and_share_the_draws_of_the_clean_ones(study_input, findings, sample):
+    adversarial_images = adversarial_examples(
+        study_input.network, study_input.variables, *sample, attack=study_input.attack
+    )
     for number, distortion in enumerate(studied(SHAPE)):
         level = distortion.levels[-1]
-        changed = distort(twins, distortion, level, jax.random.fold_in(subject.key, number))
+        changed = distort(adversarial_images, distortion, level, jax.random.fold_in(study_input.key, number))
         place = (findings.arrays["subset"] == distortion.name) & (findings.arrays["level"] == level)
         np.testing.assert_array_equal(np.round(np.asarray(changed[0]) * 255), findings.arrays["adversarial"][place][0])
-        _, accuracy = evaluate(subject.network, subject.variables, changed, sample[1])
+        _, accuracy = evaluate(study_input.network, study_input.variables, changed, sample[1])
         at = {"subset": distortion.name, "level": level, "inputs": "adversarial"}
         (row,) = _chosen(findings, quantity="accuracy", **at)
         assert row.value == pytest.approx(accuracy)
@@ -119,8 +121,8 @@ def test_levels_fit_the_image():
     assert "patch_shuffle" not in [d.name for d in studied((7, 7, 3))]
 
 
-def test_a_constant_network_gives_rows_that_say_why_there_is_no_ruler(subject):
-    blind = dataclasses.replace(subject, variables=jax.tree.map(jnp.zeros_like, subject.variables))
+def test_a_constant_network_gives_rows_that_say_why_there_is_no_ruler(study_input):
+    blind = dataclasses.replace(study_input, variables=jax.tree.map(jnp.zeros_like, study_input.variables))
     found = distortion_curves(blind)
     refused = _chosen(found, noise_rule="scale_free")
     assert refused
@@ -129,11 +131,11 @@ def test_a_constant_network_gives_rows_that_say_why_there_is_no_ruler(subject):
     assert {row.value for row in _chosen(found, noise_rule="fixed", quantity="i_tx_upper")} == {0.0}
 
 
-def test_a_study_changes_nothing_it_was_given_and_repeats_itself(subject, findings):
-    before = jax.tree.map(np.array, subject.variables), subject.dataset.test.images.copy()
-    again = distortion_curves(subject)
+def test_a_study_changes_nothing_it_was_given_and_repeats_itself(study_input, findings):
+    before = jax.tree.map(np.array, study_input.variables), study_input.dataset.test.images.copy()
+    again = distortion_curves(study_input)
     assert again.records == findings.records
-    jax.tree.map(np.testing.assert_array_equal, before, (subject.variables, subject.dataset.test.images))
+    jax.tree.map(np.testing.assert_array_equal, before, (study_input.variables, study_input.dataset.test.images))
 
 
 def test_the_figures_are_drawn_from_what_was_found(findings, tmp_path):

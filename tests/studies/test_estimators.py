@@ -10,46 +10,54 @@ import pytest
 from mi_jax import data, information, models, records
 from mi_jax.attacks import PGD
 from mi_jax.data.sample import fixed_sample
-from mi_jax.measure.accuracy import adversarial_twins
-from mi_jax.measure.information import Probe, activations, frozen_rulers, information_plane
+from mi_jax.measure.accuracy import adversarial_examples
+from mi_jax.measure.information import InformationConfig, activations, frozen_noise_variances, information_plane
 from mi_jax.records import run_records
 from mi_jax.report import figures
 from mi_jax.studies.estimators.study import PANEL, estimators
-from mi_jax.studies.registry import Subject
+from mi_jax.studies.registry import StudyInput
 
-PROBE = Probe(samples=90, noise="fixed,trace,scale_free", noise_variance=0.5)
+PROBE = InformationConfig(samples=90, noise="fixed,trace,scale_free", noise_variance=0.5)
 SHOWN = 70
 
 
 @pytest.fixture(scope="module")
-def subject():
+def study_input():
     network = models.create("cnn", num_classes=10, input_shape=(8, 8, 1), width=0.25)
     start, end = (network.init(jax.random.key(seed)) for seed in (0, 1))
     attack = PGD(eps=0.1, steps=1, step_size=0.1)
-    return Subject(
+    return StudyInput(
         network, end, data.load("digits", limit=120), attack, SHOWN, jax.random.key(2),
         probe=PROBE, untrained=lambda: start,
     )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def found(subject):
-    return estimators(subject).records
+def found(study_input):
+    return estimators(study_input).records
 
 
 @pytest.fixture(scope="module")
-def sample(subject):
-    return fixed_sample(subject.dataset.test.images, subject.dataset.test.labels, PROBE.samples)
+def sample(study_input):
+    return fixed_sample(study_input.dataset.test.images, study_input.dataset.test.labels, PROBE.samples)
 
 
-def test_every_value_lies_in_the_bracket_that_the_run_measures(subject, sample, found):
+def test_every_value_lies_in_the_bracket_that_the_run_measures(study_input, sample, found):
     images, labels = sample
-    twins = adversarial_twins(subject.network, subject.variables, images, labels, attack=subject.attack)
-    rulers = frozen_rulers(subject.network, subject.untrained(), images, config=PROBE)
+    adversarial_images = adversarial_examples(
+        study_input.network, study_input.variables, images, labels, attack=study_input.attack
+    )
+    noise_variances = frozen_noise_variances(study_input.network, study_input.untrained(), images, config=PROBE)
     bounds = {
         (r.layer, r.inputs, r.noise_rule, r.quantity): r
         for r in information_plane(
-            subject.network, subject.variables, images, twins, labels, rulers=rulers, config=PROBE
+            study_input.network,
+            study_input.variables,
+            images,
+            adversarial_images,
+            labels,
+            noise_variances=noise_variances,
+            config=PROBE,
         )
         if r.subset is None
     }
@@ -63,16 +71,16 @@ def test_every_value_lies_in_the_bracket_that_the_run_measures(subject, sample, 
         slack = 4 * row.stderr + 1e-6
         assert ends[0].value - slack <= row.value <= ends[1].value + slack
         checked += 1
-    assert checked == 2 * 2 * 3 * len(subject.network.layers)
+    assert checked == 2 * 2 * 3 * len(study_input.network.layers)
 
 
-def test_the_panel_is_the_estimators_called_by_hand(subject, sample, found):
+def test_the_panel_is_the_estimators_called_by_hand(study_input, sample, found):
     images, labels = sample
-    layer = subject.network.layers[1]
-    tap = np.asarray(activations(subject.network, subject.variables, images)[layer])[:SHOWN]
+    layer = study_input.network.layers[1]
+    tap = np.asarray(activations(study_input.network, study_input.variables, images)[layer])[:SHOWN]
     for name in PANEL:
         (row,) = [r for r in found if (r.estimator, r.layer, r.inputs) == (name, layer, "clean")]
-        key = jax.random.fold_in(subject.key, 1)
+        key = jax.random.fold_in(study_input.key, 1)
         by_hand = information.estimate(name, tap, np.asarray(labels)[:SHOWN], key=key, num_classes=10)
         assert row.value == pytest.approx(by_hand.value / math.log(2), abs=1e-6)
         assert row.n == SHOWN

@@ -11,20 +11,20 @@ from mi_jax.records import run_records
 from mi_jax.report import figures
 from mi_jax.runs.directory import write_arrays
 from mi_jax.studies.fourier.study import fourier, frequencies, mean_frequency, power, radial, sensitivity, waves
-from mi_jax.studies.registry import Subject
+from mi_jax.studies.registry import StudyInput
 
 
 @pytest.fixture(scope="module")
-def subject():
+def study_input():
     dataset = data.load("digits", limit=120)
     network = models.create("cnn", num_classes=10, input_shape=(8, 8, 1), width=0.25)
     attack = PGD(eps=0.2, steps=2, step_size=0.1)
-    return Subject(network, network.init(jax.random.key(3)), dataset, attack, 60, jax.random.key(0))
+    return StudyInput(network, network.init(jax.random.key(3)), dataset, attack, 60, jax.random.key(0))
 
 
 @pytest.fixture(scope="module")
-def findings(subject):
-    return fourier(subject)
+def findings(study_input):
+    return fourier(study_input)
 
 
 @pytest.mark.parametrize(("height", "width", "count"), [(8, 8, 34), (5, 6, 16), (7, 7, 25)])
@@ -107,28 +107,28 @@ def test_rings_leave_out_frequencies_that_were_not_measured():
     np.testing.assert_array_equal(radial(values)[1], [0.25, 0.75, np.nan])
 
 
-def test_the_map_of_errors_is_whole_and_symmetric(findings, subject):
+def test_the_map_of_errors_is_whole_and_symmetric(findings, study_input):
     error = findings.arrays["error"]
     assert error.shape == (8, 8)
     np.testing.assert_array_equal(error[1:, 1:], error[1:, 1:][::-1, ::-1])
     assert 0 <= error.min() <= error.max() <= 1
     rows = {r.quantity: r for r in findings.records}
-    assert rows["wave_error"].n == subject.samples // 5
-    assert rows["perturbation_power"].n == subject.samples
+    assert rows["wave_error"].n == study_input.samples // 5
+    assert rows["perturbation_power"].n == study_input.samples
     assert rows["perturbation_frequency"].value == pytest.approx(mean_frequency(findings.arrays["power"]))
 
 
-def test_an_attack_of_no_steps_has_no_spectrum(subject):
-    none = fourier(dataclasses.replace(subject, attack=PGD(steps=0)))
+def test_an_attack_of_no_steps_has_no_spectrum(study_input):
+    none = fourier(dataclasses.replace(study_input, attack=PGD(steps=0)))
     assert not none.arrays["power"].any()
     assert all(r.quantity != "perturbation_frequency" for r in none.records)
 
 
-def test_a_study_changes_nothing_it_was_given_and_repeats_itself(subject, findings):
-    before = jax.tree.map(np.array, subject.variables), subject.dataset.test.images.copy()
-    again = fourier(subject)
+def test_a_study_changes_nothing_it_was_given_and_repeats_itself(study_input, findings):
+    before = jax.tree.map(np.array, study_input.variables), study_input.dataset.test.images.copy()
+    again = fourier(study_input)
     assert again.records == findings.records
-    jax.tree.map(np.testing.assert_array_equal, before, (subject.variables, subject.dataset.test.images))
+    jax.tree.map(np.testing.assert_array_equal, before, (study_input.variables, study_input.dataset.test.images))
 
 
 def test_the_figure_is_drawn_from_what_was_found(findings, tmp_path):

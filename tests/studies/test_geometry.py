@@ -13,13 +13,13 @@ from scipy.spatial.distance import pdist, squareform
 from mi_jax import data, information, records
 from mi_jax.attacks import PGD
 from mi_jax.data.sample import fixed_sample
-from mi_jax.measure.information import Probe
+from mi_jax.measure.information import InformationConfig
 from mi_jax.models import Network
 from mi_jax.records import run_records
 from mi_jax.report import figures
 from mi_jax.studies.geometry.study import geometry
 from mi_jax.studies.noise_grid.study import LEVELS, noise_grid
-from mi_jax.studies.registry import Subject
+from mi_jax.studies.registry import StudyInput
 
 
 class Scaled(Network):
@@ -37,14 +37,14 @@ class Scaled(Network):
         return self.apply(variables, x)[0]
 
 
-PROBE = Probe(samples=80, noise_variance=0.5)
+PROBE = InformationConfig(samples=80, noise_variance=0.5)
 
 
 def subject_of(scale, *, baseline=None, untrained=1.0):
     def given(value):
         return None if value is None else {"scale": jnp.float32(value)}
 
-    return Subject(
+    return StudyInput(
         Scaled("scaled", 10, (8, 8, 1)), {"scale": jnp.float32(scale)}, data.load("digits", limit=100),
         PGD(eps=0.1, steps=1, step_size=0.05), 80, jax.random.key(0), probe=PROBE,
         baseline=lambda: given(baseline), untrained=lambda: given(untrained),

@@ -14,7 +14,7 @@ from mi_jax.models import Network
 from mi_jax.records import run_records
 from mi_jax.report import figures
 from mi_jax.runs.directory import write_arrays
-from mi_jax.studies.registry import Subject
+from mi_jax.studies.registry import StudyInput
 from mi_jax.studies.saliency.study import (
     attribution_layer,
     correlation,
@@ -50,7 +50,7 @@ class Linear(Network):
 def _linear(dataset, weights, samples=200):
     network = Linear("linear", 10, dataset.input_shape)
     variables = {"params": {"weights": jnp.asarray(weights, jnp.float32)}, "batch_stats": {}}
-    return Subject(network, variables, dataset, PGD(steps=1), samples, jax.random.key(0))
+    return StudyInput(network, variables, dataset, PGD(steps=1), samples, jax.random.key(0))
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def digits_subject():
     dataset = data.load("digits", limit=60)
     network = models.create("cnn", num_classes=10, input_shape=(8, 8, 1), width=0.25)
     attack = PGD(eps=0.2, steps=1, step_size=0.1)
-    return Subject(network, network.init(jax.random.key(3)), dataset, attack, 120, jax.random.key(0))
+    return StudyInput(network, network.init(jax.random.key(3)), dataset, attack, 120, jax.random.key(0))
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 
 from mi_jax import data, models
 from mi_jax.attacks import PGD
-from mi_jax.training import Adversary, Optimizer, Trainer
+from mi_jax.training import ObjectiveConfig, Optimizer, Trainer
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +25,7 @@ def trainer(digits):
     return Trainer(
         network=models.create("cnn", num_classes=10, input_shape=(8, 8, 1), width=0.25),
         objective="at",
-        adversary=Adversary(attack=PGD(eps=0.1, steps=2, step_size=0.05)),
+        objective_config=ObjectiveConfig(attack=PGD(eps=0.1, steps=2, step_size=0.05)),
         optimizer=Optimizer(name="adam", learning_rate=0.01, schedule="triangle"),
         augmentation=data.Augmentation(pad=1),
         epochs=3,

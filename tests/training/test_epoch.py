@@ -137,11 +137,13 @@ def test_calibrated_statistics_are_those_of_the_first_images(normalised_trainer,
 def test_batch_norm_in_the_attack_is_in_the_mode_that_was_asked_for(normalised_trainer, arrays, mode):
     """Against an attack written out with the mode's statistics, which move in `batch_update` alone."""
     trainer = normalised_trainer
-    adversary = dataclasses.replace(trainer.adversary, batch_norm=mode)
-    adversary = dataclasses.replace(adversary, attack=attacks.PGD(eps=0.1, steps=1, step_size=0.05, random_start=False))
+    objective_config = dataclasses.replace(trainer.objective_config, batch_norm=mode)
+    objective_config = dataclasses.replace(
+        objective_config, attack=attacks.PGD(eps=0.1, steps=1, step_size=0.05, random_start=False)
+    )
     variables = trainer.init(arrays[0])["variables"]
     x, y = data.to_float(arrays[0][:16]) * 0.5, arrays[1][:16]
-    found, statistics = OBJECTIVES["at"].perturb(trainer.network, variables, x, y, jax.random.key(1), adversary)
+    found, statistics = OBJECTIVES["at"].perturb(trainer.network, variables, x, y, jax.random.key(1), objective_config)
 
     def loss(images):
         if mode == "eval":

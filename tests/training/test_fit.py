@@ -19,10 +19,10 @@ def test_training_learns_real_digits_and_reports_each_epoch(normal_trainer, arra
         trainer,
         trainer.init(arrays[0]),
         *arrays,
-        after_chunk=lambda _, moment: ends.append(moment) if moment.ends_epoch else None,
+        after_chunk=lambda _, progress: ends.append(progress) if progress.ends_epoch else None,
     )
-    assert [round(moment.epoch) for moment in ends] == list(range(1, 31))
-    assert [moment.step for moment in ends] == [10 * k for k in range(1, 31)]
+    assert [round(progress.epoch) for progress in ends] == list(range(1, 31))
+    assert [progress.step for progress in ends] == [10 * k for k in range(1, 31)]
     assert ends[-1].loss[0] < 0.5 * ends[0].loss[0]
     _, accuracy = evaluate(
         trainer.network, state["variables"], digits.test.images / np.float32(255), digits.test.labels
@@ -34,8 +34,8 @@ def test_a_wish_to_stop_is_met_after_the_chunk_and_the_rest_gives_the_same_bits(
     whole = fit(trainer, trainer.init(arrays[0]), *arrays, after_chunk=lambda *_: None)
     kept = []
 
-    def keep(state, moment):
-        kept.append((jax.device_get(state), moment.step))
+    def keep(state, progress):
+        kept.append((jax.device_get(state), progress.step))
 
     with pytest.raises(Interrupted):
         fit(trainer, trainer.init(arrays[0]), *arrays, after_chunk=keep, stop_asked=lambda: len(kept) == 1)
@@ -72,11 +72,11 @@ def test_evaluate_gives_the_mean_cross_entropy_and_the_accuracy(normal_trainer, 
 
 
 def test_noise_training_adds_gaussian_noise_of_the_given_size(trainer):
-    adversary = dataclasses.replace(trainer.adversary, noise=0.05)
+    objective_config = dataclasses.replace(trainer.objective_config, noise=0.05)
     x = jnp.full((64, 8, 8, 1), 0.5)
     variables = {"params": {}, "batch_stats": {}}
     noisy, _ = OBJECTIVES["noise"].perturb(
-        trainer.network, variables, x, jnp.zeros(64, jnp.int32), jax.random.key(0), adversary
+        trainer.network, variables, x, jnp.zeros(64, jnp.int32), jax.random.key(0), objective_config
     )
     assert float(jnp.std(noisy - x)) == pytest.approx(0.05, rel=0.05)
     assert float(noisy.min()) >= 0

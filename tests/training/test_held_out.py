@@ -17,27 +17,27 @@ from mi_jax.attacks import PGD, pgd
 from mi_jax.errors import InputError
 from mi_jax.runs.progress import Reporter
 from mi_jax.training import (
-    EpochEnd,
+    EarlyStopping,
+    HeldOutAccuracy,
     Interrupted,
-    Moment,
-    Watch,
+    TrainingProgress,
     evaluate,
     held_out,
     held_out_attack,
     held_out_rows,
-    set_apart,
+    split_held_out,
 )
 from mi_jax.training.held_out import best, collapsed
 
 
-def history(*ends: tuple[float, float, float]) -> list[EpochEnd]:
+def history(*ends: tuple[float, float, float]) -> list[HeldOutAccuracy]:
     """From (clean, robust, trained) of every epoch."""
-    return [EpochEnd(10 * n, n, *end) for n, end in enumerate(ends, start=1)]
+    return [HeldOutAccuracy(10 * n, n, *end) for n, end in enumerate(ends, start=1)]
 
 
 def test_held_out_images_are_apart_from_the_rest_always_the_same_and_of_every_class(digits):
     split = data.load("digits").train
-    train, held_out = set_apart(split, 0.1)
+    train, held_out = split_held_out(split, 0.1)
     rows = held_out_rows(split.labels, 0.1)
     np.testing.assert_array_equal(rows, held_out_rows(split.labels.copy(), 0.1))
     assert len(set(rows)) == len(rows) == len(held_out) == len(split) - len(train)
@@ -49,7 +49,7 @@ def test_held_out_images_are_apart_from_the_rest_always_the_same_and_of_every_cl
 
 
 def test_nothing_held_out_leaves_the_images_as_they_are(digits):
-    train, held_out = set_apart(digits.train, 0.0)
+    train, held_out = split_held_out(digits.train, 0.0)
     assert train is digits.train
     assert held_out is None
 
@@ -94,10 +94,12 @@ def test_a_watch_measures_every_seed_and_remembers_across_a_stop(trainer, digits
     network = mj.models.create("mlp", num_classes=10, input_shape=(8, 8, 1), width=0.25)
     trainer = dataclasses.replace(trainer, network=network, objective="nt", seeds=(0, 4))
     images, labels = digits.test.images[:60], digits.test.labels[:60]
-    watch, state = Watch(trainer, images, labels, trainer.adversary.attack), trainer.init(arrays[0])
+    watch, state = EarlyStopping(trainer, images, labels, trainer.objective_config.attack), trainer.init(arrays[0])
     for epoch, accuracy in ((1, [0.5, 0.6]), (2, [0.7, 0.8])):
-        moment = Moment(10 * epoch, float(epoch), True, np.zeros(2), np.zeros(2), np.asarray(accuracy), 1.0, 640)
-        watch.measure(state, moment)
+        progress = TrainingProgress(
+            10 * epoch, float(epoch), True, np.zeros(2), np.zeros(2), np.asarray(accuracy), 1.0, 640
+        )
+        watch.measure(state, progress)
     x = data.to_float(jnp.asarray(images))
     for (seed, member), trained in zip(trainer.members(state), (0.7, 0.8), strict=True):
         end = watch.histories[seed][-1]
@@ -110,7 +112,7 @@ def test_a_watch_measures_every_seed_and_remembers_across_a_stop(trainer, digits
         assert end.robust == pytest.approx(1 - float(jnp.mean(hit)), abs=1e-6)
         assert watch.kept(seed) == [10]
     assert watch.improved() == [], "an epoch as good as an earlier one is not the best"
-    again = Watch(trainer, images, labels, trainer.adversary.attack)
+    again = EarlyStopping(trainer, images, labels, trainer.objective_config.attack)
     again.resume(0, json.loads(json.dumps(watch.to_json(0))), watch.kept(0))
     assert again.histories[0] == watch.histories[0]
     again.resume(0, watch.to_json(0), [])

@@ -10,13 +10,13 @@ import pytest
 from mi_jax import attacks, data, models
 from mi_jax.attacks.threat_model import random_perturbation
 from mi_jax.errors import InputError
-from mi_jax.training import OBJECTIVES, Adversary, Optimizer, Trainer
+from mi_jax.training import OBJECTIVES, ObjectiveConfig, Optimizer, Trainer
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional
 
 NETWORK = models.create("mlp", num_classes=10, input_shape=(8, 8, 1), width=0.25)
-ADVERSARY = Adversary(attack=attacks.PGD(eps=0.1, steps=3, step_size=0.04))
+ADVERSARY = ObjectiveConfig(attack=attacks.PGD(eps=0.1, steps=3, step_size=0.04))
 KEY = jax.random.key(7)
 
 
@@ -116,14 +116,14 @@ def test_the_losses_stay_finite_where_the_network_is_sure_and_wrong(variables, b
 def test_without_its_divergence_an_objective_is_its_first_term(variables, batch, name):
     """TRADES with beta 0 is normal training, to the bit; MART with weight 0 forgets the clean images."""
     x, y = batch
-    adversary = dataclasses.replace(ADVERSARY, trades_beta=0.0, mart_weight=0.0)
+    objective_config = dataclasses.replace(ADVERSARY, trades_beta=0.0, mart_weight=0.0)
     first, other = (
-        OBJECTIVES[name].loss(NETWORK, variables, clean, moved, y, KEY, adversary)[0]
+        OBJECTIVES[name].loss(NETWORK, variables, clean, moved, y, KEY, objective_config)[0]
         for clean, moved in ((x, 1 - x), (x, x) if name == "trades" else (1 - x, 1 - x))
     )
     np.testing.assert_allclose(first, other, rtol=1e-6)
     if name == "trades":
-        normal = OBJECTIVES["nt"].loss(NETWORK, variables, x, x, y, KEY, adversary)[0]
+        normal = OBJECTIVES["nt"].loss(NETWORK, variables, x, x, y, KEY, objective_config)[0]
         assert float(first) == float(normal)
 
 
@@ -159,7 +159,7 @@ def test_the_attack_of_trades_climbs_the_divergence_from_a_small_gaussian_start(
 def test_the_step_of_fast_training_is_one_of_a_radius_and_a_quarter_from_a_random_point(variables, batch, norm):
     x, y = batch
     eps = 0.1 if norm == "linf" else 0.8
-    attack = attacks.PGD(norm=norm, eps=eps, steps=7, step_size=0.001, start_law="gaussian")
+    attack = attacks.PGD(norm=norm, eps=eps, steps=7, step_size=0.001, init="gaussian")
     found, _ = OBJECTIVES["fast"].perturb(NETWORK, variables, x, y, KEY, dataclasses.replace(ADVERSARY, attack=attack))
     start = jnp.clip(x + random_perturbation(KEY, x.shape, x.dtype, jnp.float32(eps), norm, "uniform"), 0, 1)
     slope = jax.grad(lambda images: attacks.losses.cross_entropy(NETWORK.logits(variables, images), y).sum())(start)
@@ -211,7 +211,7 @@ def test_settings_out_of_range_are_refused(change, message):
 def test_an_unknown_objective_is_refused_with_the_known_ones():
     with pytest.raises(InputError, match="Unknown training 'pgd'; choose from nt, at, trades, mart, fast, noise"):
         Trainer(
-            network=NETWORK, objective="pgd", adversary=ADVERSARY, optimizer=Optimizer(),
+            network=NETWORK, objective="pgd", objective_config=ADVERSARY, optimizer=Optimizer(),
             augmentation=data.Augmentation(), epochs=1, batch_size=1, examples=1, seeds=(0,),
         )  # fmt: skip
 

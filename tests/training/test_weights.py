@@ -11,7 +11,7 @@ import pytest
 
 from mi_jax import attacks, data, models
 from mi_jax.errors import InputError
-from mi_jax.training import Adversary, Optimizer
+from mi_jax.training import ObjectiveConfig, Optimizer
 from mi_jax.training.weights import adversarial_weights, averaged
 
 
@@ -20,7 +20,7 @@ def perceptron(trainer):
     return dataclasses.replace(
         trainer,
         network=models.create("mlp", num_classes=10, input_shape=(8, 8, 1), width=0.25),
-        adversary=Adversary(attack=attacks.PGD(eps=0.1, steps=1, step_size=0.1, random_start=False)),
+        objective_config=ObjectiveConfig(attack=attacks.PGD(eps=0.1, steps=1, step_size=0.1, random_start=False)),
         optimizer=Optimizer(learning_rate=0.1, momentum=0.0, weight_decay=0.0, schedule="constant"),
         augmentation=data.Augmentation(),
     )

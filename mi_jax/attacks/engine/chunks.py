@@ -12,7 +12,7 @@ ROWS_ON_CPU = 128
 """More rows leave a CPU's caches between two steps: a small network then takes a fifth more time for an image."""
 
 
-def in_slices(attack: Callable[..., Any], *rows: jax.Array, most: int | None = None) -> Any:
+def chunked_map(attack: Callable[..., Any], *rows: jax.Array, most: int | None = None) -> Any:
     """`attack(*rows)`, on a CPU made of even slices of at most `ROWS_ON_CPU` rows, one after the other. Traceable.
 
     Args:

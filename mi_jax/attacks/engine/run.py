@@ -1,6 +1,6 @@
 """One row of work: an image with its label and, for a targeted attack, a target; and how every attack works on rows.
 
-An attack here is a `Procedure`: it begins a state of arrays with one row each, and advances it by some
+An attack here is a `AttackStep`: it begins a state of arrays with one row each, and advances it by some
 iterations. `autoattack` drives procedures from the host; `run` drives one inside a single compiled call.
 """
 
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mi_jax.attacks.engine.chunks import in_slices
+from mi_jax.attacks.engine.chunks import chunked_map
 from mi_jax.attacks.engine.input_checks import (
     accepts,
     check_batch,
@@ -47,7 +47,7 @@ Evaluate = Callable[[Images, Any], jax.Array]
 """`evaluate(images, iteration) -> logits [r k]`."""
 
 
-class Procedure(NamedTuple):
+class AttackStep(NamedTuple):
     """An attack on rows.
 
     `begin(config, rows, bits, eps) -> state`, without the model. `advance(evaluate, config, rows, state, bits,
@@ -89,7 +89,7 @@ def evaluator(logits_fn: Callable[..., Any], variables: Any, key: Key | None) ->
 
 
 def run(
-    procedure: Procedure,
+    procedure: AttackStep,
     config: Any,
     logits_fn: LogitsFn,
     variables: Any,
@@ -121,7 +121,7 @@ def run(
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _run(procedure: Procedure, config, logits_fn, random, variables, images, labels, key, eps) -> AttackResult:
+def _run(procedure: AttackStep, config, logits_fn, random, variables, images, labels, key, eps) -> AttackResult:
     width, count = folds(config), len(images)
     image, fold = jnp.repeat(jnp.arange(count), width), jnp.tile(jnp.arange(width), count)
     # The noise of a random model must not repeat the bits of the starts.
@@ -152,16 +152,16 @@ def _run(procedure: Procedure, config, logits_fn, random, variables, images, lab
 
     # The noise of a random model is one draw for all rows.
     most = len(image) if random else None
-    candidates, found, logits = in_slices(attack, row_keys(key, image, fold), *rows, most=most)
+    candidates, found, logits = chunked_map(attack, row_keys(key, image, fold), *rows, most=most)
     return _best_rows(candidates, found, logits, images, labels, config.norm)
 
 
-def start_bits(procedure: Procedure, config: Any, keys: jax.Array, shape: tuple[int, ...]) -> Bits:
+def start_bits(procedure: AttackStep, config: Any, keys: jax.Array, shape: tuple[int, ...]) -> Bits:
     """The random words of each row's start [r, words]."""
     return row_bits(keys, jnp.int32(0), procedure.start_words(config, shape))
 
 
-def step_bits(procedure: Procedure, config: Any, keys: jax.Array, block: Any, shape: tuple[int, ...]) -> Bits | None:
+def step_bits(procedure: AttackStep, config: Any, keys: jax.Array, block: Any, shape: tuple[int, ...]) -> Bits | None:
     """The random words of one block of iterations [r, BLOCK, words], or None for an attack that needs none."""
     words = procedure.step_words(config, shape)
     if words == 0:

@@ -57,7 +57,7 @@ def measure_coverage(
     plan: CoveragePlan,
     *,
     done: Set[tuple[Any, ...]] = frozenset(),
-    tell: Callable[[float, str], None] = lambda *_: None,
+    report_progress: Callable[[float, str], None] = lambda *_: None,
 ) -> Iterator[list[dict[str, Any]]]:
     """Yield the rows of one cell after another, those in `done` (tuples of `KEYS`) left out.
 
@@ -70,7 +70,7 @@ def measure_coverage(
     cells = [cell for cell in grid if cell not in done]
     for number, cell in enumerate(cells):
         n, d = cell[:2]
-        tell(number / len(cells), f"coverage of intervals, {n} rows")
+        report_progress(number / len(cells), f"coverage of intervals, {n} rows")
         variances = np.array(plan.noise) * 2 * d / math.log(n)
         yield [
             dict(zip(KEYS, cell, strict=True))

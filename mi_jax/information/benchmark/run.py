@@ -22,7 +22,7 @@ from mi_jax.plotting.style import RC
 
 SCORES, SUMMARY, COVERAGE = "scores.csv", "summary.csv", "coverage.csv"
 Table = Any
-Tell = Callable[[float, str], None]
+ReportProgress = Callable[[float, str], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +45,7 @@ FULL = Validation(
 """The larger grid: hours on two cores."""
 
 
-def run(validation: Validation, *, folder: Path, tell: Tell = lambda *_: None) -> Table:
+def run(validation: Validation, *, folder: Path, report_progress: ReportProgress = lambda *_: None) -> Table:
     """Measure what a directory lacks of a validation, draw its figures, and return the summary of the scores.
 
     Writes scores.csv, coverage.csv and summary.csv as it goes, and the figures at the end. Raises InputError when the
@@ -56,14 +56,16 @@ def run(validation: Validation, *, folder: Path, tell: Tell = lambda *_: None) -
     except OSError as error:
         raise InputError(f"{folder} cannot be made a directory: {error.strerror}.") from error
     done = _done(folder / SCORES, scores.KEYS)
-    found = scores.score(validation.plan, done=done, tell=lambda share, where: tell(0.7 * share, where))
+    found = scores.score(
+        validation.plan, done=done, report_progress=lambda share, where: report_progress(0.7 * share, where)
+    )
     _append(folder / SCORES, ([row] for row in found))
     done = _done(folder / COVERAGE, coverage.KEYS)
     rest = coverage.measure_coverage(
-        validation.coverage, done=done, tell=lambda share, where: tell(0.7 + 0.3 * share, where)
+        validation.coverage, done=done, report_progress=lambda share, where: report_progress(0.7 + 0.3 * share, where)
     )
     _append(folder / COVERAGE, rest)
-    tell(1.0, "figures")
+    report_progress(1.0, "figures")
     table = _read(folder / SCORES)
     short = scores.summary(table)
     short.to_csv(folder / SUMMARY, index=False)

@@ -122,7 +122,7 @@ def score(
     plan: Plan,
     *,
     done: Set[tuple[Any, ...]] = frozenset(),
-    tell: Callable[[float, str], None] = lambda *_: None,
+    report_progress: Callable[[float, str], None] = lambda *_: None,
 ) -> Iterator[dict[str, Any]]:
     """Yield one row for every attempt of the plan that is not among `done` (tuples of `KEYS`), in bits.
 
@@ -131,7 +131,7 @@ def score(
     """
     wanted = [a for a in attempts(plan) if (a[0], a[1].name, *a[2:]) not in done]
     for number, (suite, task, n, name, seed) in enumerate(wanted):
-        tell(number / len(wanted), f"{suite}, {task.target}, {n} rows")
+        report_progress(number / len(wanted), f"{suite}, {task.target}, {n} rows")
         yield _attempt(suite, task, n, name, seed)
 
 

@@ -4,8 +4,8 @@ import jax
 from flax import nnx
 
 from mi_jax.models import convolution
-from mi_jax.models.layers import Conv, Dense, Draws, Head, Pass, channels
-from mi_jax.models.registry import Description, register
+from mi_jax.models.layers import Conv, Dense, ForwardContext, Head, NormalStream, channels
+from mi_jax.models.registry import ModelSpec, register
 
 _CONV_WIDTHS = (16, 32, 64)
 _DENSE_WIDTH = 64
@@ -17,7 +17,7 @@ class CNN(nnx.Module):
     Taps: `conv1`, `conv2`, `conv3`, `dense1` after the ReLU, `logits`.
     """
 
-    def __init__(self, description: Description, draws: Draws):
+    def __init__(self, description: ModelSpec, draws: NormalStream):
         height, width, features = description.input_shape
         for number, base in enumerate(_CONV_WIDTHS, start=1):
             widened = channels(base, description.width)
@@ -28,7 +28,7 @@ class CNN(nnx.Module):
         self.dense1 = Dense(height * width * features, hidden, draws)
         self.head = Head(hidden, description.num_classes, draws)
 
-    def __call__(self, x: jax.Array, run: Pass) -> jax.Array:
+    def __call__(self, x: jax.Array, run: ForwardContext) -> jax.Array:
         """Logits of normalised images."""
         for number in range(1, len(_CONV_WIDTHS) + 1):
             name = f"conv{number}"
@@ -39,6 +39,6 @@ class CNN(nnx.Module):
 
 
 @register("cnn")
-def build_cnn(description: Description, draws: Draws) -> CNN:
+def build_cnn(description: ModelSpec, draws: NormalStream) -> CNN:
     """Three convolutions and a dense layer."""
     return CNN(description, draws)

@@ -8,8 +8,8 @@ import jax
 from flax import nnx
 
 from mi_jax.models import convolution
-from mi_jax.models.layers import Conv, Dense, Draws, Head, Pass, channels
-from mi_jax.models.registry import Description, register
+from mi_jax.models.layers import Conv, Dense, ForwardContext, Head, NormalStream, channels
+from mi_jax.models.registry import ModelSpec, register
 
 _KERNEL = 5
 _ORIGINAL_SIDE = 32
@@ -18,7 +18,7 @@ _ORIGINAL_SIDE = 32
 class LeNet(nnx.Module):
     """Two convolutions and two dense layers. Taps: `conv1`, `conv2`, `dense1`, `dense2` after the ReLU, `logits`."""
 
-    def __init__(self, description: Description, draws: Draws):
+    def __init__(self, description: ModelSpec, draws: NormalStream):
         height, width, colours = description.input_shape
         first, second, third, fourth = (channels(base, description.width) for base in (6, 16, 120, 84))
         lost = _KERNEL - 1
@@ -32,7 +32,7 @@ class LeNet(nnx.Module):
         self.dense2 = Dense(third, fourth, draws)
         self.head = Head(fourth, description.num_classes, draws)
 
-    def __call__(self, x: jax.Array, run: Pass) -> jax.Array:
+    def __call__(self, x: jax.Array, run: ForwardContext) -> jax.Array:
         """Logits of normalised images."""
         x = run.tap("conv1", jax.nn.relu(self.conv1(x, run)))
         x = run.tap("conv2", jax.nn.relu(self.conv2(convolution.max_pool(x), run)))
@@ -44,6 +44,6 @@ class LeNet(nnx.Module):
 
 
 @register("lenet", "lenet5")
-def build_lenet(description: Description, draws: Draws) -> LeNet:
+def build_lenet(description: ModelSpec, draws: NormalStream) -> LeNet:
     """LeNet-5."""
     return LeNet(description, draws)

@@ -3,8 +3,8 @@
 import jax
 from flax import nnx
 
-from mi_jax.models.layers import Dense, Draws, Head, Pass, channels
-from mi_jax.models.registry import Description, register
+from mi_jax.models.layers import Dense, ForwardContext, Head, NormalStream, channels
+from mi_jax.models.registry import ModelSpec, register
 
 _WIDTHS = (1024, 20, 20, 20)
 
@@ -12,7 +12,7 @@ _WIDTHS = (1024, 20, 20, 20)
 class MLP(nnx.Module):
     """Dense layers over the flattened image. Taps: `dense1` to `dense4` after the ReLU, `logits`."""
 
-    def __init__(self, description: Description, draws: Draws):
+    def __init__(self, description: ModelSpec, draws: NormalStream):
         height, width, features = description.input_shape
         features *= height * width
         for number, base in enumerate(_WIDTHS, start=1):
@@ -21,7 +21,7 @@ class MLP(nnx.Module):
             features = widened
         self.head = Head(features, description.num_classes, draws)
 
-    def __call__(self, x: jax.Array, run: Pass) -> jax.Array:
+    def __call__(self, x: jax.Array, run: ForwardContext) -> jax.Array:
         """Logits of normalised images."""
         x = x.reshape(x.shape[0], -1)
         for number in range(1, len(_WIDTHS) + 1):
@@ -31,6 +31,6 @@ class MLP(nnx.Module):
 
 
 @register("mlp")
-def build_mlp(description: Description, draws: Draws) -> MLP:
+def build_mlp(description: ModelSpec, draws: NormalStream) -> MLP:
     """Four hidden layers."""
     return MLP(description, draws)

@@ -4,8 +4,8 @@ import jax
 from flax import nnx
 
 from mi_jax.models import convolution
-from mi_jax.models.layers import BatchNorm, Conv, Draws, Head, Pass, channels
-from mi_jax.models.registry import Description, register
+from mi_jax.models.layers import BatchNorm, Conv, ForwardContext, Head, NormalStream, channels
+from mi_jax.models.registry import ModelSpec, register
 
 _STAGE_WIDTHS = (64, 128, 256, 512)
 _STAGE_DEPTHS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3)}
@@ -14,7 +14,7 @@ _STAGE_DEPTHS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3)}
 class BasicBlock(nnx.Module):
     """Two 3 x 3 convolutions and a shortcut, projected by a 1 x 1 convolution where the shape changes."""
 
-    def __init__(self, in_features: int, features: int, stride: int, draws: Draws):
+    def __init__(self, in_features: int, features: int, stride: int, draws: NormalStream):
         self.conv1 = Conv(in_features, features, 3, draws, stride=stride)
         self.norm1 = BatchNorm(features)
         self.conv2 = Conv(features, features, 3, draws)
@@ -24,7 +24,7 @@ class BasicBlock(nnx.Module):
             self.shortcut = Conv(in_features, features, 1, draws, stride=stride)
             self.shortcut_norm = BatchNorm(features)
 
-    def __call__(self, x: jax.Array, run: Pass) -> jax.Array:
+    def __call__(self, x: jax.Array, run: ForwardContext) -> jax.Array:
         """`[b h w in_features] -> [b h/stride w/stride features]`."""
         y = jax.nn.relu(self.norm1(self.conv1(x, run), run))
         y = self.norm2(self.conv2(y, run), run)
@@ -36,7 +36,7 @@ class BasicBlock(nnx.Module):
 class ResNet(nnx.Module):
     """Stem, four stages, mean pooling. Taps: `stem`, `stage1` to `stage4`, `pooled`, `logits`."""
 
-    def __init__(self, depths: tuple[int, ...], description: Description, draws: Draws):
+    def __init__(self, depths: tuple[int, ...], description: ModelSpec, draws: NormalStream):
         self.depths = depths
         features = channels(_STAGE_WIDTHS[0], description.width)
         self.stem = Conv(description.input_shape[-1], features, 3, draws)
@@ -49,7 +49,7 @@ class ResNet(nnx.Module):
                 features = widened
         self.head = Head(features, description.num_classes, draws)
 
-    def __call__(self, x: jax.Array, run: Pass) -> jax.Array:
+    def __call__(self, x: jax.Array, run: ForwardContext) -> jax.Array:
         """Logits of normalised images."""
         x = run.tap("stem", jax.nn.relu(self.stem_norm(self.stem(x, run), run)))
         for stage, depth in enumerate(self.depths, start=1):
@@ -60,12 +60,12 @@ class ResNet(nnx.Module):
 
 
 @register("resnet18")
-def build_resnet18(description: Description, draws: Draws) -> ResNet:
+def build_resnet18(description: ModelSpec, draws: NormalStream) -> ResNet:
     """Two blocks a stage."""
     return ResNet(_STAGE_DEPTHS["resnet18"], description, draws)
 
 
 @register("resnet34")
-def build_resnet34(description: Description, draws: Draws) -> ResNet:
+def build_resnet34(description: ModelSpec, draws: NormalStream) -> ResNet:
     """Three, four, six and three blocks."""
     return ResNet(_STAGE_DEPTHS["resnet34"], description, draws)

@@ -7,8 +7,8 @@ import jax
 from flax import nnx
 
 from mi_jax.models import convolution
-from mi_jax.models.layers import BatchNorm, Conv, Draws, Head, Pass, channels
-from mi_jax.models.registry import Description, register
+from mi_jax.models.layers import BatchNorm, Conv, ForwardContext, Head, NormalStream, channels
+from mi_jax.models.registry import ModelSpec, register
 
 _STAGE_WIDTHS = (64, 128, 256, 512, 512)
 _STAGE_DEPTHS = {
@@ -22,11 +22,11 @@ _STAGE_DEPTHS = {
 class ConvBlock(nnx.Module):
     """3 x 3 convolution, batch normalisation, ReLU."""
 
-    def __init__(self, in_features: int, features: int, draws: Draws):
+    def __init__(self, in_features: int, features: int, draws: NormalStream):
         self.conv = Conv(in_features, features, 3, draws)
         self.norm = BatchNorm(features)
 
-    def __call__(self, x: jax.Array, run: Pass) -> jax.Array:
+    def __call__(self, x: jax.Array, run: ForwardContext) -> jax.Array:
         """`[b h w in_features] -> [b h w features]`."""
         return jax.nn.relu(self.norm(self.conv(x, run), run))
 
@@ -34,7 +34,7 @@ class ConvBlock(nnx.Module):
 class VGG(nnx.Module):
     """Five stages of convolutions with max-pooling after each. Taps: `conv1`, `conv2`, ..., `logits`."""
 
-    def __init__(self, depths: tuple[int, ...], description: Description, draws: Draws):
+    def __init__(self, depths: tuple[int, ...], description: ModelSpec, draws: NormalStream):
         self.depths = depths
         features = description.input_shape[-1]
         block = 0
@@ -46,7 +46,7 @@ class VGG(nnx.Module):
                 features = widened
         self.head = Head(features, description.num_classes, draws)
 
-    def __call__(self, x: jax.Array, run: Pass) -> jax.Array:
+    def __call__(self, x: jax.Array, run: ForwardContext) -> jax.Array:
         """Logits of normalised images."""
         block = 0
         for depth in self.depths:
@@ -59,24 +59,24 @@ class VGG(nnx.Module):
 
 
 @register("vgg11", "vgg")
-def build_vgg11(description: Description, draws: Draws) -> VGG:
+def build_vgg11(description: ModelSpec, draws: NormalStream) -> VGG:
     """Eight convolutions."""
     return VGG(_STAGE_DEPTHS["vgg11"], description, draws)
 
 
 @register("vgg13")
-def build_vgg13(description: Description, draws: Draws) -> VGG:
+def build_vgg13(description: ModelSpec, draws: NormalStream) -> VGG:
     """Ten convolutions."""
     return VGG(_STAGE_DEPTHS["vgg13"], description, draws)
 
 
 @register("vgg16")
-def build_vgg16(description: Description, draws: Draws) -> VGG:
+def build_vgg16(description: ModelSpec, draws: NormalStream) -> VGG:
     """Thirteen convolutions."""
     return VGG(_STAGE_DEPTHS["vgg16"], description, draws)
 
 
 @register("vgg19")
-def build_vgg19(description: Description, draws: Draws) -> VGG:
+def build_vgg19(description: ModelSpec, draws: NormalStream) -> VGG:
     """Sixteen convolutions."""
     return VGG(_STAGE_DEPTHS["vgg19"], description, draws)

@@ -7,8 +7,8 @@ import jax
 from flax import nnx
 
 from mi_jax.models import convolution
-from mi_jax.models.layers import BatchNorm, Conv, Draws, Head, Pass, channels
-from mi_jax.models.registry import Description, register
+from mi_jax.models.layers import BatchNorm, Conv, ForwardContext, Head, NormalStream, channels
+from mi_jax.models.registry import ModelSpec, register
 
 _STAGE_WIDTHS = (16, 32, 64)
 
@@ -16,7 +16,7 @@ _STAGE_WIDTHS = (16, 32, 64)
 class PreactivationBlock(nnx.Module):
     """Normalise, activate, convolve, twice; the shortcut is a 1 x 1 convolution where the width changes."""
 
-    def __init__(self, in_features: int, features: int, stride: int, slope: float, draws: Draws):
+    def __init__(self, in_features: int, features: int, stride: int, slope: float, draws: NormalStream):
         self.slope = slope
         self.norm1 = BatchNorm(in_features)
         self.conv1 = Conv(in_features, features, 3, draws, stride=stride)
@@ -26,7 +26,7 @@ class PreactivationBlock(nnx.Module):
         if self.projected:
             self.shortcut = Conv(in_features, features, 1, draws, stride=stride)
 
-    def __call__(self, x: jax.Array, run: Pass) -> jax.Array:
+    def __call__(self, x: jax.Array, run: ForwardContext) -> jax.Array:
         """`[b h w in_features] -> [b h/stride w/stride features]`."""
         activated = _activate(self.norm1(x, run), self.slope)
         y = _activate(self.norm2(self.conv1(activated, run), run), self.slope)
@@ -39,7 +39,7 @@ class WideResNet(nnx.Module):
     Taps: `stem` and `stage1` to `stage3` (sums, before the next activation), `pooled`, `logits`.
     """
 
-    def __init__(self, depth: int, widening: int, slope: float, description: Description, draws: Draws):
+    def __init__(self, depth: int, widening: int, slope: float, description: ModelSpec, draws: NormalStream):
         self.blocks, self.slope = (depth - 4) // 6, slope
         features = channels(_STAGE_WIDTHS[0], description.width)
         self.stem = Conv(description.input_shape[-1], features, 3, draws)
@@ -52,7 +52,7 @@ class WideResNet(nnx.Module):
         self.norm = BatchNorm(features)
         self.head = Head(features, description.num_classes, draws)
 
-    def __call__(self, x: jax.Array, run: Pass) -> jax.Array:
+    def __call__(self, x: jax.Array, run: ForwardContext) -> jax.Array:
         """Logits of normalised images."""
         x = run.tap("stem", self.stem(x, run))
         for stage in range(1, len(_STAGE_WIDTHS) + 1):
@@ -68,12 +68,12 @@ def _activate(x: jax.Array, slope: float) -> jax.Array:
 
 
 @register("wrn-10-1")
-def build_wrn_10_1(description: Description, draws: Draws) -> WideResNet:
+def build_wrn_10_1(description: ModelSpec, draws: NormalStream) -> WideResNet:
     """One block a stage, LeakyReLU 0.1."""
     return WideResNet(10, 1, 0.1, description, draws)
 
 
 @register("wrn-28-10")
-def build_wrn_28_10(description: Description, draws: Draws) -> WideResNet:
+def build_wrn_28_10(description: ModelSpec, draws: NormalStream) -> WideResNet:
     """Four blocks a stage, ten times as wide, ReLU."""
     return WideResNet(28, 10, 0.0, description, draws)

@@ -1,4 +1,4 @@
-"""Information against depth at the end of training, and what one training changes against another, ruler by ruler.
+"""Information against depth at the end of training, and what one training changes against another, noise rule by noise rule.
 
 It reads rows of I(X;T) and I(T;Y) by layer at the last epoch only.
 """
@@ -11,40 +11,40 @@ from matplotlib.figure import Figure
 from mi_jax.plotting import captions, style
 from mi_jax.plotting.figures import FigureSpec, register
 from mi_jax.records.labels import INFORMATION, MINUS, RULER_NAMES, name_of
-from mi_jax.records.run_records import Evidence, at_the_end, conditions, pair_of
+from mi_jax.records.run_records import RunRecords, at_the_end, compared_trainings, conditions
 from mi_jax.report.figures.information import finish_panels, handles_of, layers_of, rows_of, unit_of
 from mi_jax.statistics.intervals import Table, over_seeds
 
 _BRACKET = {"i_tx": ("i_tx_lower", "i_tx_upper"), "i_ty": ("i_ty_certified_lower", "i_ty_certified_upper")}
 
 
-def _draw_depth(evidence: Evidence) -> Figure:
-    rules = [rule for rule in RULER_NAMES if not rows_of(evidence, "i_tx_upper", rule).empty]
+def _draw_depth(run_records: RunRecords) -> Figure:
+    rules = [rule for rule in RULER_NAMES if not rows_of(run_records, "i_tx_upper", rule).empty]
     figure = style.new_figure(0.6 + 2.7 * len(rules))
     panels = style.grid_of(figure, len(rules), 2, sharex=True, sharey="col")
     shown = []
     for i, rule in enumerate(rules):
         for j, symbol in enumerate(INFORMATION):
-            _draw_depth_panel(panels[i, j], evidence, symbol, rule)
+            _draw_depth_panel(panels[i, j], run_records, symbol, rule)
             panels[i, j].set_title(f"{INFORMATION[symbol]}, {RULER_NAMES[rule]}", loc="left")
-        shown.append(rows_of(evidence, "i_tx_upper", rule))
+        shown.append(rows_of(run_records, "i_tx_upper", rule))
         panels[i, 0].set_ylabel(unit_of(shown[-1]))
     last = pd.concat([at_the_end(rows) for rows in shown])
-    handles = handles_of(evidence, last)
+    handles = handles_of(run_records, last)
     for j, symbol in enumerate(INFORMATION):
-        handles += finish_panels(evidence, last, symbol, list(panels[:, j]))
+        handles += finish_panels(run_records, last, symbol, list(panels[:, j]))
     style.legend_above(figure, handles)
     return figure
 
 
-def _draw_depth_panel(axes: Axes, evidence: Evidence, symbol: str, rule: str) -> None:
-    upper = at_the_end(rows_of(evidence, f"{symbol}_upper", rule))
-    layers = layers_of(evidence, upper)
+def _draw_depth_panel(axes: Axes, run_records: RunRecords, symbol: str, rule: str) -> None:
+    upper = at_the_end(rows_of(run_records, f"{symbol}_upper", rule))
+    layers = layers_of(run_records, upper)
     table = over_seeds(upper, ["training", "inputs", "layer"])
-    low, high = (_end_means(evidence, quantity, rule) for quantity in _BRACKET[symbol])
-    parts = list(conditions(table, evidence.trainings))
+    low, high = (_end_means(run_records, quantity, rule) for quantity in _BRACKET[symbol])
+    parts = list(conditions(table, run_records.trainings))
     for i, (training, inputs, part) in enumerate(parts):
-        colour, line = style.colour_of(training, evidence.trainings), style.line_of(inputs)
+        colour, line = style.colour_of(training, run_records.trainings), style.line_of(inputs)
         part = part.set_index("layer").reindex(layers)
         x = style.dodged(len(layers), i, len(parts))
         style.draw_line(axes, x, part["mean"], color=colour, linestyle=line)
@@ -57,27 +57,29 @@ def _draw_depth_panel(axes: Axes, evidence: Evidence, symbol: str, rule: str) ->
     style.layer_axis(axes, layers)
 
 
-def _end_means(evidence: Evidence, quantity: str, rule: str) -> Table:
+def _end_means(run_records: RunRecords, quantity: str, rule: str) -> Table:
     """Means over seeds at the end on clean inputs: a row a layer, a column a training."""
-    rows = at_the_end(rows_of(evidence, quantity, rule))
+    rows = at_the_end(rows_of(run_records, quantity, rule))
     return rows[rows["inputs"] == "clean"].pivot_table(index="layer", columns="training", values="value")
 
 
-def _caption_depth(evidence: Evidence) -> str:
-    rules = [rule for rule in RULER_NAMES if not rows_of(evidence, "i_tx_upper", rule).empty]
-    noise = "; ".join(f"{RULER_NAMES[rule]}: {captions.noise(rows_of(evidence, 'i_tx_upper', rule))}" for rule in rules)
-    rows = rows_of(evidence, "i_tx_upper", rules[0])
+def _caption_depth(run_records: RunRecords) -> str:
+    rules = [rule for rule in RULER_NAMES if not rows_of(run_records, "i_tx_upper", rule).empty]
+    noise = "; ".join(
+        f"{RULER_NAMES[rule]}: {captions.noise(rows_of(run_records, 'i_tx_upper', rule))}" for rule in rules
+    )
+    rows = rows_of(run_records, "i_tx_upper", rules[0])
     return (
-        f"Information of each layer at {captions.last_epoch(rows)}, {captions.where(evidence)}. Lines: upper bound of "
+        f"Information of each layer at {captions.last_epoch(rows)}, {captions.where(run_records)}. Lines: upper bound of "
         "I(X;T), difference of upper bounds for I(T;Y); whiskers: seeds. Shaded: the bracket on clean inputs, "
         f"between the lower and the upper bound for I(X;T), the certified pair for I(T;Y). Noise: {noise}; "
         f"{captions.samples(rows)}. {captions.seeds(rows)}"
     )
 
 
-def differences(evidence: Evidence, rule: str, baseline: str) -> Table:
+def differences(run_records: RunRecords, rule: str, baseline: str) -> Table:
     """Each other training minus the baseline at the end, paired by seed: training, inputs, layer, mean, low, high."""
-    rows = at_the_end(rows_of(evidence, "i_tx_upper", rule))
+    rows = at_the_end(rows_of(run_records, "i_tx_upper", rule))
     keys = ["seed", "inputs", "layer"]
     base = rows[rows["training"] == baseline].set_index(keys)
     others = rows[rows["training"] != baseline].set_index(keys)
@@ -87,26 +89,26 @@ def differences(evidence: Evidence, rule: str, baseline: str) -> Table:
     return over_seeds(paired, ["training", "inputs", "layer"])
 
 
-def _rules_compared(evidence: Evidence) -> list[str]:
-    if len(evidence.trainings) < 2:
+def _rules_compared(run_records: RunRecords) -> list[str]:
+    if len(run_records.trainings) < 2:
         return []
-    return [rule for rule in RULER_NAMES if len(differences(evidence, rule, pair_of(evidence)[0]))]
+    return [rule for rule in RULER_NAMES if len(differences(run_records, rule, compared_trainings(run_records)[0]))]
 
 
-def _draw_difference(evidence: Evidence) -> Figure:
-    rules, baseline = _rules_compared(evidence), pair_of(evidence)[0]
+def _draw_difference(run_records: RunRecords) -> Figure:
+    rules, baseline = _rules_compared(run_records), compared_trainings(run_records)[0]
     figure = style.new_figure(3.3)
     panels = style.grid_of(figure, 1, len(rules), sharey=True)[0]
     handles = {}
     hollow = False
     for axes, rule in zip(panels, rules, strict=True):
-        table = differences(evidence, rule, baseline)
-        layers = layers_of(evidence, table)
-        parts = list(conditions(table, evidence.trainings))
+        table = differences(run_records, rule, baseline)
+        layers = layers_of(run_records, table)
+        parts = list(conditions(table, run_records.trainings))
         for i, (training, inputs, part) in enumerate(parts):
             part = part.set_index("layer").reindex(layers)
             x = style.dodged(len(layers), i, len(parts))
-            colour, line = style.colour_of(training, evidence.trainings), style.line_of(inputs)
+            colour, line = style.colour_of(training, run_records.trainings), style.line_of(inputs)
             curve = style.draw_line(axes, x, part["mean"], color=colour, linestyle=line, linewidth=1.0)
             style.draw_whiskers(axes, x, part, colour=colour)
             hollow_here = part["saturated"].eq(True).to_numpy(dtype=bool)
@@ -124,13 +126,15 @@ def _draw_difference(evidence: Evidence) -> Figure:
     return figure
 
 
-def _caption_difference(evidence: Evidence) -> str:
-    rules = _rules_compared(evidence)
-    rows = rows_of(evidence, "i_tx_upper", rules[0])
-    noise = "; ".join(f"{RULER_NAMES[rule]}: {captions.noise(rows_of(evidence, 'i_tx_upper', rule))}" for rule in rules)
+def _caption_difference(run_records: RunRecords) -> str:
+    rules = _rules_compared(run_records)
+    rows = rows_of(run_records, "i_tx_upper", rules[0])
+    noise = "; ".join(
+        f"{RULER_NAMES[rule]}: {captions.noise(rows_of(run_records, 'i_tx_upper', rule))}" for rule in rules
+    )
     return (
-        f"Difference in the upper bound of I(X;T) to {name_of(pair_of(evidence)[0])} at {captions.last_epoch(rows)}, "
-        "paired by seed; below 0 the network keeps less about the input. A difference that vanishes under a ruler "
+        f"Difference in the upper bound of I(X;T) to {name_of(compared_trainings(run_records)[0])} at {captions.last_epoch(rows)}, "
+        "paired by seed; below 0 the network keeps less about the input. A difference that vanishes under a noise rule "
         f"that follows each training's scale is one of scale. Noise: {noise}; {captions.samples(rows)}. Hollow: "
         f"saturated in one of the two. {captions.seeds(rows)}"
     )
@@ -142,7 +146,7 @@ register(
         title="Information by depth at the end of training",
         alt="I(X;T) and I(T;Y) against layer for each training, one row a noise rule, with brackets.",
         caption=_caption_depth,
-        needs=lambda evidence: any(not rows_of(evidence, "i_tx_upper", rule).empty for rule in RULER_NAMES),
+        needs=lambda run_records: any(not rows_of(run_records, "i_tx_upper", rule).empty for rule in RULER_NAMES),
         draw=_draw_depth,
         order=35,
     )
@@ -150,10 +154,10 @@ register(
 register(
     FigureSpec(
         name="information_difference",
-        title="What adversarial training changes, by ruler",
+        title="What adversarial training changes, by noise rule",
         alt="Difference in I(X;T) between trainings at each layer, one panel a noise rule, with intervals around zero.",
         caption=_caption_difference,
-        needs=lambda evidence: bool(_rules_compared(evidence)),
+        needs=lambda run_records: bool(_rules_compared(run_records)),
         draw=_draw_difference,
         order=30,
     )

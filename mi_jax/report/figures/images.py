@@ -1,4 +1,4 @@
-"""Example images beside their adversarial twins and the perturbations between them.
+"""Example images beside their adversarial examples and the perturbations between them.
 
 It shows arrays that the run left beside its records; it makes no images.
 """
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from mi_jax.plotting import style
 from mi_jax.plotting.figures import FigureSpec, register
 from mi_jax.records.labels import name_of
-from mi_jax.records.run_records import Evidence
+from mi_jax.records.run_records import RunRecords
 from mi_jax.report import examples
 
 _MOST = 8
@@ -27,22 +27,24 @@ def amplification(deltas: np.ndarray) -> int:
 
 
 def _factor(found: examples.Examples) -> int:
-    return amplification(np.stack([twins - found.images for twins in found.adversarial.values()]))
+    return amplification(
+        np.stack([adversarial_images - found.images for adversarial_images in found.adversarial.values()])
+    )
 
 
-def _draw(evidence: Evidence) -> Figure:
-    found = examples.load(evidence)
+def _draw(run_records: RunRecords) -> Figure:
+    found = examples.load(run_records)
     if found is None:
         raise ValueError("no examples beside the records")
     count, factor, name = min(_MOST, len(found.images)), _factor(found), found.class_names
     labels = found.labels[:count]
     rows = [("clean", found.images, [(name[label], "#222222") for label in labels])]
-    for training, twins in found.adversarial.items():
+    for training, adversarial_images in found.adversarial.items():
         before, after = found.predicted_clean[training][:count], found.predicted_adversarial[training][:count]
         texts = [name[a] if a == b else f"→ {name[a]}" for a, b in zip(after, before, strict=True)]
         said = [(text, _RIGHT if a == label else _WRONG) for text, a, label in zip(texts, after, labels, strict=True)]
-        rows.append((f"{name_of(training)}\nadversarial", twins, said))
-        rows.append((f"{name_of(training)}\ndifference", 0.5 + factor * (twins - found.images), []))
+        rows.append((f"{name_of(training)}\nadversarial", adversarial_images, said))
+        rows.append((f"{name_of(training)}\ndifference", 0.5 + factor * (adversarial_images - found.images), []))
     return _sheet([(label, images[:count], titles) for label, images, titles in rows])
 
 
@@ -75,14 +77,14 @@ def _sheet(rows: Sequence[tuple[str, np.ndarray, Sequence[tuple[str, str]]]]) ->
     return figure
 
 
-def _caption(evidence: Evidence) -> str:
-    found = examples.load(evidence)
+def _caption(run_records: RunRecords) -> str:
+    found = examples.load(run_records)
     if found is None:
         return ""
     count = min(_MOST, len(found.images))
     return (
-        f"{count} test images, the adversarial twin of each made against each training ({found.attack}), and the "
-        f"difference, amplified {_factor(found)} times around grey. Above a clean image its class; above a twin the "
+        f"{count} test images, the adversarial example of each made against each training ({found.attack}), and the "
+        f"difference, amplified {_factor(found)} times around grey. Above a clean image its class; above an adversarial example the "
         "class predicted, with an arrow where the attack changed it, red where it is wrong, green where it is right. "
         "First seed."
     )
@@ -92,10 +94,10 @@ register(
     FigureSpec(
         name="examples",
         title="Adversarial examples",
-        alt="Test images in columns; in rows the clean image, and for each training its adversarial twin and the "
+        alt="Test images in columns; in rows the clean image, and for each training its adversarial example and the "
         "perturbation.",
         caption=_caption,
-        needs=lambda evidence: examples.load(evidence) is not None,
+        needs=lambda run_records: examples.load(run_records) is not None,
         draw=_draw,
         order=25,
     )

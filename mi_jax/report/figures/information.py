@@ -15,34 +15,34 @@ from matplotlib.lines import Line2D
 from mi_jax.plotting import captions, style
 from mi_jax.plotting.figures import FigureSpec, register
 from mi_jax.records.labels import INFORMATION, INPUTS, RULER_NAMES
-from mi_jax.records.run_records import Evidence, conditions, rulers
+from mi_jax.records.run_records import RunRecords, conditions, noise_rules
 from mi_jax.statistics.intervals import Table, over_seeds
 
 
-def rows_of(evidence: Evidence, quantity: str, rule: str | None, *, estimator: str = "kde") -> Table:
+def rows_of(run_records: RunRecords, quantity: str, rule: str | None, *, estimator: str = "kde") -> Table:
     """Rows of one quantity for whole samples of clean and adversarial inputs, under one noise rule."""
-    return evidence.select(
+    return run_records.select(
         quantity=quantity, estimator=estimator, noise_rule=rule, inputs=INPUTS, subset=None, level=None
     ).dropna(subset=["epoch"])
 
 
-def is_minor(evidence: Evidence, *, rule: str) -> bool:
-    """Whether figures under a rule are folded away: those of rulers between the fixed and the most scale-free one."""
-    return rule not in (rulers(evidence)[0], rulers(evidence)[-1])
+def is_minor(run_records: RunRecords, *, rule: str) -> bool:
+    """Whether figures under a rule are folded away: those of noise rules between the fixed and the most scale-free one."""
+    return rule not in (noise_rules(run_records)[0], noise_rules(run_records)[-1])
 
 
-def layers_of(evidence: Evidence, rows: Table) -> list[str]:
+def layers_of(run_records: RunRecords, rows: Table) -> list[str]:
     """The layers that have rows, in the order of the network."""
     present = set(rows["layer"].dropna())
-    return [layer for layer in evidence.layers if layer in present]
+    return [layer for layer in run_records.layers if layer in present]
 
 
-def ceiling_of(evidence: Evidence, rows: Table, symbol: str) -> tuple[float, str] | None:
+def ceiling_of(run_records: RunRecords, rows: Table, symbol: str) -> tuple[float, str] | None:
     """What no estimate can exceed, in bits: log2 N for I(X;T); H(Y) for I(T;Y), or log2 of the K classes."""
     if symbol == "i_tx":
         n = rows["n"].dropna()
         return (math.log2(int(n.min())), "log₂ N") if len(n) else None
-    classes = evidence.select(quantity="i_tx_given_y_upper", inputs="clean").drop_duplicates("subset")["n"].dropna()
+    classes = run_records.select(quantity="i_tx_given_y_upper", inputs="clean").drop_duplicates("subset")["n"].dropna()
     if classes.empty:
         return None
     if int(classes.sum()) not in set(rows["n"].dropna()):
@@ -52,21 +52,21 @@ def ceiling_of(evidence: Evidence, rows: Table, symbol: str) -> tuple[float, str
     return float(-(shares * np.log2(shares)).sum()), "H(Y)"
 
 
-def _draw_epochs(evidence: Evidence, *, quantity: str, rule: str | None, estimator: str = "kde") -> Figure:
-    rows = rows_of(evidence, quantity, rule, estimator=estimator)
-    symbol, layers = quantity[:4], layers_of(evidence, rows)
+def _draw_epochs(run_records: RunRecords, *, quantity: str, rule: str | None, estimator: str = "kde") -> Figure:
+    rows = rows_of(run_records, quantity, rule, estimator=estimator)
+    symbol, layers = quantity[:4], layers_of(run_records, rows)
     table = over_seeds(rows, ["layer", "training", "inputs", "epoch"])
     columns = min((4, 3, 5), key=lambda wide: -len(layers) % wide) if len(layers) > 4 else len(layers)
     count = math.ceil(len(layers) / columns)
     figure = style.new_figure(0.6 + 1.75 * count)
     panels = style.grid_of(figure, count, columns, sharex=True, sharey=True)
     for axes, layer in zip(panels.flat, layers, strict=False):
-        for training, inputs, curve in conditions(table[table["layer"] == layer], evidence.trainings):
-            colour, line = style.colour_of(training, evidence.trainings), style.line_of(inputs)
+        for training, inputs, curve in conditions(table[table["layer"] == layer], run_records.trainings):
+            colour, line = style.colour_of(training, run_records.trainings), style.line_of(inputs)
             style.draw_curve(axes, curve["epoch"], curve, colour=colour, line=line)
         axes.set_title(layer, loc="left")
     used, empty = panels.flat[: len(layers)], panels.flat[len(layers) :]
-    ceiling = finish_panels(evidence, rows, symbol, list(used))
+    ceiling = finish_panels(run_records, rows, symbol, list(used))
     for axes in empty:
         axes.set_visible(False)
     for j in range(columns):
@@ -74,13 +74,13 @@ def _draw_epochs(evidence: Evidence, *, quantity: str, rule: str | None, estimat
         style.epoch_axis(panels[lowest, j], rows["epoch"])
         panels[lowest, j].tick_params(labelbottom=True)
     figure.supylabel(f"{INFORMATION[symbol]} ({unit_of(rows)})", fontsize=9)
-    style.legend_above(figure, handles_of(evidence, rows) + ceiling)
+    style.legend_above(figure, handles_of(run_records, rows) + ceiling)
     return figure
 
 
-def finish_panels(evidence: Evidence, rows: Table, symbol: str, panels: Sequence[Axes]) -> list[Line2D]:
+def finish_panels(run_records: RunRecords, rows: Table, symbol: str, panels: Sequence[Axes]) -> list[Line2D]:
     """Draws the ceiling, gives panels of one quantity the same y-limits and returns the ceiling's legend entry."""
-    ceiling = ceiling_of(evidence, rows, symbol)
+    ceiling = ceiling_of(run_records, rows, symbol)
     if ceiling:
         for axes in panels:
             style.draw_ceiling(axes, ceiling[0])
@@ -88,10 +88,10 @@ def finish_panels(evidence: Evidence, rows: Table, symbol: str, panels: Sequence
     return [style.ceiling_handle(f"{ceiling[1]} = {ceiling[0]:.2f} bits")] if ceiling else []
 
 
-def handles_of(evidence: Evidence, rows: Table) -> list[Line2D]:
+def handles_of(run_records: RunRecords, rows: Table) -> list[Line2D]:
     """Legend entries for the trainings and inputs that the rows hold."""
     kinds = [kind for kind in INPUTS if (rows["inputs"] == kind).any()]
-    trainings = [t for t in evidence.trainings if (rows["training"] == t).any()]
+    trainings = [t for t in run_records.trainings if (rows["training"] == t).any()]
     return style.condition_handles(trainings, kinds, hollow=bool(rows["saturated"].fillna(False).any()))
 
 
@@ -100,16 +100,16 @@ def unit_of(rows: Table) -> str:
     return "/".join(rows["unit"].dropna().unique()) or "unit not recorded"
 
 
-def _caption_epochs(evidence: Evidence, *, quantity: str, rule: str | None, estimator: str = "kde") -> str:
-    rows = rows_of(evidence, quantity, rule, estimator=estimator)
+def _caption_epochs(run_records: RunRecords, *, quantity: str, rule: str | None, estimator: str = "kde") -> str:
+    rows = rows_of(run_records, quantity, rule, estimator=estimator)
     symbol = quantity[:4]
     what = "binning (0 or log N in wide layers)" if estimator == "binning" else _estimate_words(quantity)
     noise = "" if rule is None else f"{captions.noise(rows)}, "
-    ceiling = ceiling_of(evidence, rows, symbol)
+    ceiling = ceiling_of(run_records, rows, symbol)
     dotted = f" Dotted: {ceiling[1]} = {ceiling[0]:.2f} bits." if ceiling else ""
     hollow = " Hollow: saturated (J > 0.95 log N), the estimate only counts samples." if rows["saturated"].any() else ""
     return (
-        f"{INFORMATION[symbol]} of each layer through training, {captions.where(evidence)}: {what}. Solid on clean, "
+        f"{INFORMATION[symbol]} of each layer through training, {captions.where(run_records)}: {what}. Solid on clean, "
         f"dashed on adversarial inputs. Measured with {noise}{captions.samples(rows)}, {captions.epochs(rows)}. "
         f"{captions.seeds(rows)}{dotted}{hollow}"
     )
@@ -130,7 +130,7 @@ for _order, (_rule, _symbol) in enumerate([(r, s) for s in INFORMATION for r in 
             alt=f"One panel a layer: {INFORMATION[_symbol]} against epoch for each training, on clean and "
             "adversarial inputs.",
             caption=partial(_caption_epochs, quantity=_quantity, rule=_rule),
-            needs=lambda evidence, quantity=_quantity, rule=_rule: not rows_of(evidence, quantity, rule).empty,
+            needs=lambda run_records, quantity=_quantity, rule=_rule: not rows_of(run_records, quantity, rule).empty,
             draw=partial(_draw_epochs, quantity=_quantity, rule=_rule),
             order=40 + _order,
             minor=partial(is_minor, rule=_rule),
@@ -143,7 +143,7 @@ for _order, _symbol in enumerate(INFORMATION):
             title=f"{INFORMATION[_symbol]} through training, binning",
             alt=f"One panel a layer: {INFORMATION[_symbol]} by binning against epoch for each training.",
             caption=partial(_caption_epochs, quantity=_symbol, rule=None, estimator="binning"),
-            needs=lambda evidence, symbol=_symbol: not rows_of(evidence, symbol, None, estimator="binning").empty,
+            needs=lambda run_records, symbol=_symbol: not rows_of(run_records, symbol, None, estimator="binning").empty,
             draw=partial(_draw_epochs, quantity=_symbol, rule=None, estimator="binning"),
             order=90 + _order,
             minor=lambda _: True,

@@ -14,23 +14,23 @@ from matplotlib.lines import Line2D
 from mi_jax.plotting import captions, style
 from mi_jax.plotting.figures import FigureSpec, register
 from mi_jax.records.labels import INPUTS, RULER_NAMES, name_of
-from mi_jax.records.run_records import Evidence
+from mi_jax.records.run_records import RunRecords
 from mi_jax.report.figures.information import is_minor, layers_of, rows_of, unit_of
 from mi_jax.statistics.intervals import Table, over_seeds
 
 
-def paths(evidence: Evidence, rule: str) -> Table:
+def paths(run_records: RunRecords, rule: str) -> Table:
     """Points of the plane: training, inputs, layer, epoch with mean, low, high of I(X;T) (`_x`) and I(T;Y) (`_y`)."""
     keys = ["training", "inputs", "layer", "epoch"]
-    x, y = (over_seeds(rows_of(evidence, quantity, rule), keys) for quantity in ("i_tx_upper", "i_ty_upper"))
+    x, y = (over_seeds(rows_of(run_records, quantity, rule), keys) for quantity in ("i_tx_upper", "i_ty_upper"))
     return x.merge(y, on=keys, suffixes=("_x", "_y"))
 
 
-def _draw(evidence: Evidence, *, rule: str) -> Figure:
-    table = paths(evidence, rule)
-    layers = layers_of(evidence, table)
+def _draw(run_records: RunRecords, *, rule: str) -> Figure:
+    table = paths(run_records, rule)
+    layers = layers_of(run_records, table)
     kinds = [kind for kind in INPUTS if (table["inputs"] == kind).any()]
-    trainings = [t for t in evidence.trainings if (table["training"] == t).any()]
+    trainings = [t for t in run_records.trainings if (table["training"] == t).any()]
     colours = style.layer_colours(len(layers))
     figure = style.new_figure(0.5 + 2.9 * len(kinds))
     panels = style.grid_of(figure, len(kinds), len(trainings), sharex=True, sharey=True)
@@ -43,7 +43,7 @@ def _draw(evidence: Evidence, *, rule: str) -> Figure:
     for side, set_limits in (("x", panels[0, 0].set_xlim), ("y", panels[0, 0].set_ylim)):
         low, high = table[f"mean_{side}"].min(), table[f"mean_{side}"].max()
         set_limits(low - 0.08 * (high - low), high + 0.08 * (high - low))
-    unit = unit_of(rows_of(evidence, "i_tx_upper", rule))
+    unit = unit_of(rows_of(run_records, "i_tx_upper", rule))
     figure.supxlabel(f"I(X;T) ({unit})", fontsize=9)
     figure.supylabel(f"I(T;Y) ({unit})", fontsize=9)
     handles = [Line2D([], [], color=c, marker="o", label=layer) for layer, c in zip(layers, colours, strict=True)]
@@ -85,10 +85,10 @@ def _draw_path(axes: Axes, path: Table, colour: str) -> None:
     )
 
 
-def _caption(evidence: Evidence, *, rule: str) -> str:
-    rows = rows_of(evidence, "i_tx_upper", rule)
+def _caption(run_records: RunRecords, *, rule: str) -> str:
+    rows = rows_of(run_records, "i_tx_upper", rule)
     return (
-        f"Each layer's path through the information plane, {captions.where(evidence)}: the mean over seeds at each "
+        f"Each layer's path through the information plane, {captions.where(run_records)}: the mean over seeds at each "
         "measured epoch, points growing with the epoch, the large one the last, its crosses the spread over seeds. KDE "
         f"upper bound of I(X;T), difference of upper bounds for I(T;Y), measured with {captions.noise(rows)}, "
         f"{captions.samples(rows)}, {captions.epochs(rows)}. {captions.seeds(rows)} Layers from dark (first) to light "
@@ -103,8 +103,8 @@ for _order, _rule in enumerate(RULER_NAMES):
             title=f"Information plane, {RULER_NAMES[_rule]}",
             alt="Paths of the layers in the plane of I(X;T) and I(T;Y), a column a training, a row a kind of input.",
             caption=partial(_caption, rule=_rule),
-            needs=lambda evidence, rule=_rule: all(
-                not rows_of(evidence, quantity, rule).empty for quantity in ("i_tx_upper", "i_ty_upper")
+            needs=lambda run_records, rule=_rule: all(
+                not rows_of(run_records, quantity, rule).empty for quantity in ("i_tx_upper", "i_ty_upper")
             ),
             draw=partial(_draw, rule=_rule),
             order=60 + _order,

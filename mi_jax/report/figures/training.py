@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from mi_jax.plotting import captions, style
 from mi_jax.plotting.figures import FigureSpec, register
 from mi_jax.records.labels import INPUTS, name_of
-from mi_jax.records.run_records import Evidence, at_the_end, test_accuracy
+from mi_jax.records.run_records import RunRecords, accuracy_on_test, at_the_end
 from mi_jax.statistics.intervals import Table, accuracy_over_seeds, over_seeds
 
 _INPUTS = (*INPUTS, "noisy")
@@ -22,9 +22,9 @@ _CEILINGS = {"loss": math.inf, "accuracy": 102.0}
 _UNITS = {"loss": "cross-entropy (nats)", "accuracy": "accuracy (%)"}
 
 
-def through_training(evidence: Evidence) -> Table:
+def through_training(run_records: RunRecords) -> Table:
     """Rows of loss and accuracy that were followed through training: those of attacks run at the end alone left out."""
-    rows = evidence.select(quantity=("loss", "accuracy"), inputs=_INPUTS, subset=("train", "test"))
+    rows = run_records.select(quantity=("loss", "accuracy"), inputs=_INPUTS, subset=("train", "test"))
     rows = rows.assign(note=rows["note"].fillna(""))
     followed = (
         rows.groupby(["training", "seed", "quantity", "inputs", "subset", "note"])["epoch"].transform("nunique") > 1
@@ -32,14 +32,14 @@ def through_training(evidence: Evidence) -> Table:
     return rows[followed & rows["epoch"].notna()]
 
 
-def accuracies(evidence: Evidence) -> Table:
+def accuracies(run_records: RunRecords) -> Table:
     """Test accuracy at the end for each training and attack: mean, interval over seeds, the seeds' own values.
 
     Columns training, attack (`clean` first, then in order of appearance), mean, low, high, seeds, n, values; the ends
     are those of `accuracy_over_seeds`.
     """
     groups = []
-    for name, group in test_accuracy(evidence).groupby("attack", sort=False):
+    for name, group in accuracy_on_test(run_records).groupby("attack", sort=False):
         last = at_the_end(group)
         table = accuracy_over_seeds(last, ["training"]).assign(attack=name)
         table["values"] = [tuple(last.loc[last["training"] == t, "value"]) for t in table["training"]]
@@ -47,13 +47,13 @@ def accuracies(evidence: Evidence) -> Table:
     if not groups:
         return pd.DataFrame()
     table: Table = pd.concat(groups, ignore_index=True)
-    order = {t: i for i, t in enumerate(evidence.trainings)}
+    order = {t: i for i, t in enumerate(run_records.trainings)}
     attacks = {a: i for i, a in enumerate(sorted(table["attack"].unique(), key=lambda a: a != "clean"))}
     return table.sort_values(["attack", "training"], key=lambda c: c.map(attacks if c.name == "attack" else order))
 
 
-def _draw_curves(evidence: Evidence) -> Figure:
-    rows = through_training(evidence)
+def _draw_curves(run_records: RunRecords) -> Figure:
+    rows = through_training(run_records)
     quantities = [q for q in ("loss", "accuracy") if (rows["quantity"] == q).any()]
     subsets = [s for s in ("train", "test") if (rows["subset"] == s).any()]
     figure = style.new_figure(0.4 + 2.5 * len(quantities))
@@ -65,7 +65,7 @@ def _draw_curves(evidence: Evidence) -> Figure:
             if quantity == "accuracy":
                 table[["mean", "low", "high", "least", "most"]] *= 100
             for (training, inputs, _), curve in table.groupby(["training", "inputs", "note"], sort=False):
-                colour, line = style.colour_of(training, evidence.trainings), style.line_of(inputs)
+                colour, line = style.colour_of(training, run_records.trainings), style.line_of(inputs)
                 style.draw_curve(axes, curve["epoch"], curve, colour=colour, line=line)
             if i == 0:
                 axes.set_title(f"{subset} set", loc="left")
@@ -78,27 +78,27 @@ def _draw_curves(evidence: Evidence) -> Figure:
             ceiling=_CEILINGS[quantity],
         )
     shown = set(zip(rows["training"], rows["inputs"], strict=True))
-    style.legend_above(figure, style.condition_handles(evidence.trainings, _INPUTS, shown=shown))
+    style.legend_above(figure, style.condition_handles(run_records.trainings, _INPUTS, shown=shown))
     return figure
 
 
-def _caption_curves(evidence: Evidence) -> str:
-    rows = through_training(evidence)
+def _caption_curves(run_records: RunRecords) -> str:
+    rows = through_training(run_records)
     test = rows[rows["subset"] == "test"]
     attacks = ", ".join(note for note in test.loc[test["inputs"] == "adversarial", "note"].unique() if note)
     attack = f" Adversarial inputs: {attacks}." if attacks else ""
     dotted = ", dotted on noisy" if (rows["inputs"] == "noisy").any() else ""
     return (
-        f"Cross-entropy and accuracy through training, {captions.where(evidence)}; solid on clean, dashed on adversarial"
+        f"Cross-entropy and accuracy through training, {captions.where(run_records)}; solid on clean, dashed on adversarial"
         f"{dotted} inputs.{attack} Test set: {captions.samples(test)}. "
         f"{captions.seeds(rows)}"
     )
 
 
-def _draw_robustness(evidence: Evidence) -> Figure:
-    table = accuracies(evidence)
+def _draw_robustness(run_records: RunRecords) -> Figure:
+    table = accuracies(run_records)
     attacks = list(table["attack"].unique())
-    trainings = [t for t in evidence.trainings if (table["training"] == t).any()]
+    trainings = [t for t in run_records.trainings if (table["training"] == t).any()]
     figure = style.new_figure(3.2)
     axes = figure.subplots()
     width = 0.8 / len(trainings)
@@ -106,7 +106,7 @@ def _draw_robustness(evidence: Evidence) -> Figure:
         rows = table[table["training"] == training]
         x = np.array([attacks.index(a) for a in rows["attack"]]) + (i - (len(trainings) - 1) / 2) * width
         mean = 100 * rows["mean"].to_numpy()
-        colour = style.colour_of(training, evidence.trainings)
+        colour = style.colour_of(training, run_records.trainings)
         axes.bar(x, mean, width=0.92 * width, color=colour, alpha=0.85)
         reach = np.nan_to_num(np.abs(100 * rows[["low", "high"]].to_numpy().T - mean))
         axes.errorbar(x, mean, yerr=reach, fmt="none", ecolor="#222222", elinewidth=1.1, capsize=3, zorder=4)
@@ -135,7 +135,8 @@ def _draw_robustness(evidence: Evidence) -> Figure:
     axes.set_ylim(0, 109)
     axes.set_yticks(range(0, 101, 20))
     style.legend_above(
-        figure, [Patch(color=style.colour_of(t, evidence.trainings), alpha=0.85, label=name_of(t)) for t in trainings]
+        figure,
+        [Patch(color=style.colour_of(t, run_records.trainings), alpha=0.85, label=name_of(t)) for t in trainings],
     )
     return figure
 
@@ -145,9 +146,9 @@ def _wrapped(attack: str) -> str:
     return f"{name}\n{details}" if details else name
 
 
-def _caption_robustness(evidence: Evidence) -> str:
-    table = accuracies(evidence)
-    rows = test_accuracy(evidence)
+def _caption_robustness(run_records: RunRecords) -> str:
+    table = accuracies(run_records)
+    rows = accuracy_on_test(run_records)
     counts = {a: g["n"].min() for a, g in table.groupby("attack", sort=False) if g["n"].notna().all()}
     images = "; ".join(f"{attack}: {n} images" for attack, n in counts.items())
     several = table["seeds"].max() > 1
@@ -165,7 +166,7 @@ register(
         title="Training",
         alt="Loss and accuracy against epoch on clean and adversarial inputs, one colour a training.",
         caption=_caption_curves,
-        needs=lambda evidence: not through_training(evidence).empty,
+        needs=lambda run_records: not through_training(run_records).empty,
         draw=_draw_curves,
         order=10,
     )
@@ -176,7 +177,7 @@ register(
         title="Accuracy under attack",
         alt="Bars of clean and robust test accuracy for each attack and training, with intervals.",
         caption=_caption_robustness,
-        needs=lambda evidence: not accuracies(evidence).empty,
+        needs=lambda run_records: not accuracies(run_records).empty,
         draw=_draw_robustness,
         order=20,
     )

@@ -1,4 +1,4 @@
-"""Which class is taken for which: matrices of counts and mean confidence, on clean images and their twins."""
+"""Which class is taken for which: matrices of counts and mean confidence, on clean images and their adversarial examples."""
 
 from mi_jax.studies.confusion import figure, study
 

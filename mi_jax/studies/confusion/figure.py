@@ -1,6 +1,6 @@
 """Matrices of true against predicted class: counts and mean confidence, a column a training.
 
-It reads the arrays of the study `transfer_matrix` only.
+It reads the arrays of the study `confusion` only.
 """
 
 from functools import partial
@@ -15,38 +15,39 @@ from mi_jax.plotting import style
 from mi_jax.plotting.figures import FigureSpec, register
 from mi_jax.plotting.study_arrays import by_training
 from mi_jax.records.labels import INPUTS, name_of
-from mi_jax.records.run_records import Evidence
+from mi_jax.records.run_records import RunRecords
 
 _STUDY = "transfer_matrix"
 _MOST_NAMED = 12
 
 
-def counts_of(evidence: Evidence, inputs: str) -> dict[str, np.ndarray]:
+def counts_of(run_records: RunRecords, inputs: str) -> dict[str, np.ndarray]:
     """Counts `[k k]` of every training, summed over seeds."""
     return {
-        training: np.sum(seeds, axis=0) for training, seeds in by_training(evidence, _STUDY, f"counts_{inputs}").items()
+        training: np.sum(seeds, axis=0)
+        for training, seeds in by_training(run_records, _STUDY, f"counts_{inputs}").items()
     }
 
 
-def confidence_of(evidence: Evidence, inputs: str) -> dict[str, np.ndarray]:
+def confidence_of(run_records: RunRecords, inputs: str) -> dict[str, np.ndarray]:
     """Mean confidence `[k k]` of every training over the images of all seeds; NaN where a cell is empty."""
     found = {}
-    counts = by_training(evidence, _STUDY, f"counts_{inputs}")
-    for training, confidence in by_training(evidence, _STUDY, f"confidence_{inputs}").items():
+    counts = by_training(run_records, _STUDY, f"counts_{inputs}")
+    for training, confidence in by_training(run_records, _STUDY, f"confidence_{inputs}").items():
         total = sum(n * np.nan_to_num(c) for n, c in zip(counts[training], confidence, strict=True))
         size = np.sum(counts[training], axis=0)
         found[training] = np.divide(total, size, out=np.full(size.shape, np.nan), where=size > 0)
     return found
 
 
-def _draw(evidence: Evidence, *, shown: str) -> Figure:
-    trainings = list(counts_of(evidence, INPUTS[0]))
-    names = [str(name) for name in by_training(evidence, _STUDY, "class_names")[trainings[0]][0]]
+def _draw(run_records: RunRecords, *, shown: str) -> Figure:
+    trainings = list(counts_of(run_records, INPUTS[0]))
+    names = [str(name) for name in by_training(run_records, _STUDY, "class_names")[trainings[0]][0]]
     figure = style.new_figure(0.6 + 2 * min(4.0, 8.4 / len(trainings)))
     panels = style.grid_of(figure, 2, len(trainings), sharex=True, sharey=True)
     image: Any = None
     for i, inputs in enumerate(INPUTS):
-        counts, confidence = counts_of(evidence, inputs), confidence_of(evidence, inputs)
+        counts, confidence = counts_of(run_records, inputs), confidence_of(run_records, inputs)
         for j, training in enumerate(trainings):
             share = counts[training] / np.maximum(counts[training].sum(1, keepdims=True), 1)
             values = share if shown == "counts" else confidence[training]
@@ -75,10 +76,10 @@ def _draw_matrix(axes: Axes, values: np.ndarray, numbers: np.ndarray, names: lis
     return image
 
 
-def _caption(evidence: Evidence, *, shown: str) -> str:
-    seeds = {len(arrays) for arrays in by_training(evidence, _STUDY, "counts_clean").values()}
-    images = next(iter(counts_of(evidence, "clean").values())).sum() // max(seeds)
-    rows = evidence.select(quantity="confidence_right", inputs="adversarial")
+def _caption(run_records: RunRecords, *, shown: str) -> str:
+    seeds = {len(arrays) for arrays in by_training(run_records, _STUDY, "counts_clean").values()}
+    images = next(iter(counts_of(run_records, "clean").values())).sum() // max(seeds)
+    rows = run_records.select(quantity="confidence_right", inputs="adversarial")
     attack = ", ".join(rows["note"].dropna().unique())
     what = (
         "Numbers: images, summed over seeds; colour: share of the true class"
@@ -89,7 +90,7 @@ def _caption(evidence: Evidence, *, shown: str) -> str:
     several = f"{max(seeds)} seeds, {images} images each" if max(seeds) > 1 else f"1 seed, {images} images"
     return (
         f"True class (rows) against predicted class (columns) at the end of training, on clean test images and on the "
-        f"adversarial twins made against each network ({attack}). {what}. {several}; every image counts once a seed."
+        f"adversarial examples made against each network ({attack}). {what}. {several}; every image counts once a seed."
     )
 
 
@@ -102,7 +103,7 @@ for _order, (_shown, _title) in enumerate(
             title=f"Which class is {_title}",
             alt="Matrices of true against predicted class, a column a training, clean above adversarial.",
             caption=partial(_caption, shown=_shown),
-            needs=lambda evidence: bool(by_training(evidence, _STUDY, "counts_clean")),
+            needs=lambda run_records: bool(by_training(run_records, _STUDY, "counts_clean")),
             draw=partial(_draw, shown=_shown),
             order=140 + _order,
             minor=lambda _, shown=_shown: shown == "confidence",

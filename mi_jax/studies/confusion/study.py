@@ -1,4 +1,4 @@
-"""Which class is taken for which: matrices of counts and mean confidence, on clean images and their twins.
+"""Which class is taken for which: matrices of counts and mean confidence, on clean images and their adversarial examples.
 
 Rows are true classes, columns predicted ones; every image counts once. Makes no figure and trains nothing.
 """
@@ -9,9 +9,9 @@ import jax
 import numpy as np
 
 from mi_jax.data.sample import fixed_sample
-from mi_jax.measure.accuracy import adversarial_twins, describe
-from mi_jax.records.table import Record, in_bits
-from mi_jax.studies.registry import Findings, Study, Subject, register
+from mi_jax.measure.accuracy import adversarial_examples, describe
+from mi_jax.records.table import Record, information_record
+from mi_jax.studies.registry import Study, StudyInput, StudyResult, register
 from mi_jax.training import predictions
 
 
@@ -48,24 +48,29 @@ def transfer(logits: Any, labels: Any) -> Transfer:
     return Transfer(counts, confidence)
 
 
-def transfer_matrix(subject: Subject) -> Findings:
-    """The matrices on clean images and on the adversarial twins of the very network, of all that the sample holds.
+def confusion(study_input: StudyInput) -> StudyResult:
+    """The matrices on clean images and on the adversarial examples of the very network, of all that the sample holds.
 
     Arrays: `counts_clean`, `counts_adversarial`, `confidence_clean`, `confidence_adversarial` (see `Transfer`) and
     `class_names`. Records: `accuracy` of each class (subset `class=3`); `confidence_right` and `confidence_wrong`, mean
     over the images classified so; `error_entropy`, how evenly the errors of a class spread over the other classes, in
     bits: 0 where a class is always taken for the same other one, log2(k - 1) at most.
     """
-    test = subject.dataset.test
-    images, labels = fixed_sample(test.images, test.labels, subject.samples)
-    twins = adversarial_twins(subject.network, subject.variables, images, labels, attack=subject.attack)
+    test = study_input.dataset.test
+    images, labels = fixed_sample(test.images, test.labels, study_input.samples)
+    adversarial_images = adversarial_examples(
+        study_input.network, study_input.variables, images, labels, attack=study_input.attack
+    )
     records: list[Record] = []
-    arrays: dict[str, np.ndarray] = {"class_names": np.array(subject.dataset.class_names)}
-    for inputs, shown, note in (("clean", images, None), ("adversarial", twins, describe(subject.attack))):
-        found = transfer(predictions(subject.network, subject.variables, shown), labels)
+    arrays: dict[str, np.ndarray] = {"class_names": np.array(study_input.dataset.class_names)}
+    for inputs, shown, note in (
+        ("clean", images, None),
+        ("adversarial", adversarial_images, describe(study_input.attack)),
+    ):
+        found = transfer(predictions(study_input.network, study_input.variables, shown), labels)
         arrays |= {f"counts_{inputs}": found.counts, f"confidence_{inputs}": found.confidence}
         records += _records(found, {"inputs": inputs, "note": note})
-    return Findings(records, arrays)
+    return StudyResult(records, arrays)
 
 
 def _records(found: Transfer, columns: dict[str, Any]) -> list[Record]:
@@ -85,7 +90,7 @@ def _records(found: Transfer, columns: dict[str, Any]) -> list[Record]:
         records.append(Record(quantity=quantity, value=mean, unit="1", n=counts[cells].sum(), **columns))
     errors = np.where(right, 0, counts)
     if errors.any():
-        records.append(in_bits("error_entropy", _conditional_entropy(errors), n=errors.sum(), **columns))
+        records.append(information_record("error_entropy", _conditional_entropy(errors), n=errors.sum(), **columns))
     return records
 
 
@@ -100,6 +105,6 @@ register(
     Study(
         name="transfer_matrix",
         title="Which class is taken for which, and how surely",
-        run=transfer_matrix,
+        run=confusion,
     )
 )

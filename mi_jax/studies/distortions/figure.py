@@ -17,7 +17,7 @@ from mi_jax.plotting import captions, style
 from mi_jax.plotting.figures import FigureSpec, register
 from mi_jax.plotting.study_arrays import by_training
 from mi_jax.records.labels import INFORMATION, INPUTS, RULER_NAMES, name_of
-from mi_jax.records.run_records import Evidence, conditions
+from mi_jax.records.run_records import RunRecords, conditions
 from mi_jax.statistics.intervals import Table, over_seeds
 
 _STUDY = "distortion_curves"
@@ -34,10 +34,10 @@ _PAPER, _OTHERS = ("saturate", "patch_shuffle"), tuple(TITLES)[2:]
 
 
 def rows_of(
-    evidence: Evidence, quantity: str, names: tuple[str, ...] = tuple(TITLES), rule: str | None = None
+    run_records: RunRecords, quantity: str, names: tuple[str, ...] = tuple(TITLES), rule: str | None = None
 ) -> Table:
     """Rows of a quantity under the named distortions, from the last time the study was made."""
-    return evidence.select_at_the_end(quantity=quantity, subset=names, noise_rule=rule, inputs=INPUTS)
+    return run_records.select_at_the_end(quantity=quantity, subset=names, noise_rule=rule, inputs=INPUTS)
 
 
 def levels_of(rows: Table, name: str) -> list[float]:
@@ -56,8 +56,8 @@ def level_name(name: str, level: float) -> str:
     return f"{255 * level if name == 'gaussian_noise' else level:g}"
 
 
-def _draw_accuracy(evidence: Evidence) -> Figure:
-    rows = rows_of(evidence, "accuracy")
+def _draw_accuracy(run_records: RunRecords) -> Figure:
+    rows = rows_of(run_records, "accuracy")
     names = [name for name in TITLES if (rows["subset"] == name).any()]
     table = over_seeds(rows, ["training", "inputs", "subset", "level"])
     columns = min(4, len(names))
@@ -65,9 +65,9 @@ def _draw_accuracy(evidence: Evidence) -> Figure:
     panels = style.grid_of(figure, math.ceil(len(names) / columns), columns, sharey=True)
     for axes, name in zip(panels.flat, names, strict=False):
         levels = levels_of(rows, name)
-        for training, inputs, part in conditions(table[table["subset"] == name], evidence.trainings):
+        for training, inputs, part in conditions(table[table["subset"] == name], run_records.trainings):
             part = part.set_index("level").loc[levels]
-            colour = style.colour_of(training, evidence.trainings)
+            colour = style.colour_of(training, run_records.trainings)
             style.draw_curve(axes, range(len(levels)), part, colour=colour, line=style.line_of(inputs))
         axes.set_xticks(range(len(levels)), [level_name(name, level) for level in levels])
         axes.set_title(TITLES[name], loc="left")
@@ -76,30 +76,30 @@ def _draw_accuracy(evidence: Evidence) -> Figure:
         axes.set_visible(False)
     for axes in panels[:, 0]:
         axes.set_ylabel("accuracy")
-    style.legend_above(figure, style.condition_handles(evidence.trainings, INPUTS))
+    style.legend_above(figure, style.condition_handles(run_records.trainings, INPUTS))
     return figure
 
 
-def _caption_accuracy(evidence: Evidence) -> str:
-    rows = rows_of(evidence, "accuracy")
+def _caption_accuracy(run_records: RunRecords) -> str:
+    rows = rows_of(run_records, "accuracy")
     return (
-        f"Test accuracy under distortions of growing strength, {captions.where(evidence)}; at the left of each panel "
+        f"Test accuracy under distortions of growing strength, {captions.where(run_records)}; at the left of each panel "
         "the undistorted images. Solid: clean; dashed: adversarial images made first and then distorted "
         f"({_attack(rows)}). Images, permutations, phases and noise are the same for all networks and levels. "
         f"{captions.samples(rows)}. {captions.seeds(rows)}"
     )
 
 
-def _draw_information(evidence: Evidence, *, names: tuple[str, ...], rule: str) -> Figure:
-    found = rows_of(evidence, "i_tx_upper", names, rule)
+def _draw_information(run_records: RunRecords, *, names: tuple[str, ...], rule: str) -> Figure:
+    found = rows_of(run_records, "i_tx_upper", names, rule)
     names = tuple(name for name in names if (found["subset"] == name).any())
-    trainings = [t for t in evidence.trainings if (found["training"] == t).any()]
-    layers = [layer for layer in evidence.layers if (found["layer"] == layer).any()]
+    trainings = [t for t in run_records.trainings if (found["training"] == t).any()]
+    layers = [layer for layer in run_records.layers if (found["layer"] == layer).any()]
     figure = style.new_figure(0.4 + 2.3 * len(INFORMATION) * len(names))
     panels = style.grid_of(figure, len(INFORMATION) * len(names), len(trainings), sharex=True, sharey="row")
     pairs = [(name, symbol) for name in names for symbol in INFORMATION]
     for (name, symbol), row in zip(pairs, panels, strict=True):
-        rows = rows_of(evidence, f"{symbol}_upper", (name,), rule)
+        rows = rows_of(run_records, f"{symbol}_upper", (name,), rule)
         table = over_seeds(rows, ["training", "inputs", "level", "layer"])
         levels = levels_of(rows, name)
         for axes, training in zip(row, trainings, strict=True):
@@ -135,15 +135,15 @@ def _colours(count: int) -> list:
     return list(matplotlib.colormaps["plasma"](np.linspace(0.0, 0.85, count)))
 
 
-def _caption_information(evidence: Evidence, *, names: tuple[str, ...], rule: str) -> str:
-    rows = rows_of(evidence, "i_tx_upper", names, rule)
+def _caption_information(run_records: RunRecords, *, names: tuple[str, ...], rule: str) -> str:
+    rows = rows_of(run_records, "i_tx_upper", names, rule)
     variance = rows["noise_variance"]
     noise = (
         f"{variance.min():g}" if variance.nunique() == 1 else f"by layer, {variance.min():.2g} to {variance.max():.2g}"
     )
     return (
         f"Information across the layers for each strength of a distortion, dark the undistorted images, "
-        f"{captions.where(evidence)}; {RULER_NAMES[rule]} with noise variance {noise}, frozen at each network's "
+        f"{captions.where(run_records)}; {RULER_NAMES[rule]} with noise variance {noise}, frozen at each network's "
         "undistorted clean activations. KDE upper bound of I(X;T), difference of upper bounds for I(T;Y). Solid: "
         f"clean; dashed: adversarial images ({_attack(rows)}), distorted afterwards. {captions.samples(rows)}. "
         f"{captions.seeds(rows)}"
@@ -154,10 +154,12 @@ def _attack(rows: Table) -> str:
     return ", ".join(rows.loc[rows["inputs"] == "adversarial", "note"].dropna().unique())
 
 
-def _draw_examples(evidence: Evidence) -> Figure:
-    first = {training: seeds[0] for training, seeds in by_training(evidence, _STUDY, "adversarial").items()}
+def _draw_examples(run_records: RunRecords) -> Figure:
+    first = {training: seeds[0] for training, seeds in by_training(run_records, _STUDY, "adversarial").items()}
     training = next(iter(first))
-    subsets, levels, clean = (by_training(evidence, _STUDY, name)[training][0] for name in ("subset", "level", "clean"))
+    subsets, levels, clean = (
+        by_training(run_records, _STUDY, name)[training][0] for name in ("subset", "level", "clean")
+    )
     names = [name for name in TITLES if name in subsets]
     blocks = {"clean": clean, **{f"adversarial to {name_of(t)}": images for t, images in first.items()}}
     most = max(int((subsets == name).sum()) for name in names)
@@ -190,16 +192,16 @@ def _draw_examples(evidence: Evidence) -> Figure:
     return figure
 
 
-def _caption_examples(evidence: Evidence) -> str:
+def _caption_examples(run_records: RunRecords) -> str:
     return (
-        "One test image under every distortion and level, beside its adversarial twins, which were made first and "
-        f"then distorted ({_attack(rows_of(evidence, 'accuracy'))}; first seed). At the left of each block it is "
+        "One test image under every distortion and level, beside its adversarial examples, which were made first and "
+        f"then distorted ({_attack(rows_of(run_records, 'accuracy'))}; first seed). At the left of each block it is "
         "undistorted."
     )
 
 
-def _has_information(evidence: Evidence, *, names: tuple[str, ...], rule: str) -> bool:
-    return not rows_of(evidence, "i_tx_upper", names, rule).empty
+def _has_information(run_records: RunRecords, *, names: tuple[str, ...], rule: str) -> bool:
+    return not rows_of(run_records, "i_tx_upper", names, rule).empty
 
 
 register(
@@ -208,7 +210,7 @@ register(
         title="Accuracy under distortions",
         alt="Accuracy against the strength of each distortion, one colour a training, solid clean, dashed adversarial.",
         caption=_caption_accuracy,
-        needs=lambda evidence: not rows_of(evidence, "accuracy").empty,
+        needs=lambda run_records: not rows_of(run_records, "accuracy").empty,
         draw=_draw_accuracy,
         order=110,
     )
@@ -217,9 +219,9 @@ register(
     FigureSpec(
         name="distortion_examples",
         title="Distorted images",
-        alt="One image and its adversarial twins under every distortion, a row a distortion, from weak to strong.",
+        alt="One image and its adversarial examples under every distortion, a row a distortion, from weak to strong.",
         caption=_caption_examples,
-        needs=lambda evidence: bool(by_training(evidence, _STUDY, "clean")),
+        needs=lambda run_records: bool(by_training(run_records, _STUDY, "clean")),
         draw=_draw_examples,
         order=100,
     )

@@ -19,10 +19,10 @@ from mi_jax import distortions, information
 from mi_jax.batches import map_batches
 from mi_jax.data.sample import fixed_sample
 from mi_jax.errors import InputError
-from mi_jax.measure.accuracy import adversarial_twins, describe
-from mi_jax.measure.information import Probe, Rulers, Tap, activations, frozen_rulers
-from mi_jax.records.table import Record, in_bits
-from mi_jax.studies.registry import Findings, Study, Subject, register
+from mi_jax.measure.accuracy import adversarial_examples, describe
+from mi_jax.measure.information import InformationConfig, NoiseVariances, Tap, activations, frozen_noise_variances
+from mi_jax.records.table import Record, information_record
+from mi_jax.studies.registry import Study, StudyInput, StudyResult, register
 from mi_jax.typing import Images, Key, Labels
 
 Apply = Callable[[Images, float, Key], Images]
@@ -97,7 +97,7 @@ def distort(images: Images, distortion: Distortion, level: float, key: Key) -> I
     return map_batches(part, images, np.arange(len(images)))
 
 
-def distortion_curves(subject: Subject) -> Findings:
+def distortion_curves(study_input: StudyInput) -> StudyResult:
     """Accuracy, loss and information of every layer under each distortion, clean and adversarial.
 
     Records have the distortion as `subset` and its strength as `level`; at the identity they are the undistorted
@@ -105,38 +105,42 @@ def distortion_curves(subject: Subject) -> Findings:
     0.1; `scale_free`: the trace rule). The arrays are one example image at every level, uint8 `[condition h w c]`
     under `clean` and `adversarial`, with the `subset` and `level` of each condition.
     """
-    network, variables = subject.network, subject.variables
-    test = subject.dataset.test
-    images, labels = fixed_sample(test.images, test.labels, subject.samples)
-    twins = adversarial_twins(network, variables, images, labels, attack=subject.attack)
-    own = frozen_rulers(network, variables, images, config=Probe(noise="fixed,trace"))
-    rulers = {"fixed": own["fixed"], "scale_free": own["trace"]}
+    network, variables = study_input.network, study_input.variables
+    test = study_input.dataset.test
+    images, labels = fixed_sample(test.images, test.labels, study_input.samples)
+    adversarial_images = adversarial_examples(network, variables, images, labels, attack=study_input.attack)
+    own = frozen_noise_variances(network, variables, images, config=InformationConfig(noise="fixed,trace"))
+    noise_variances = {"fixed": own["fixed"], "scale_free": own["trace"]}
 
     records, arrays = [], {}
-    for inputs, originals in (("clean", images), ("adversarial", twins)):
-        columns = {"inputs": inputs, "note": describe(subject.attack) if inputs == "adversarial" else None}
-        untouched = _measure(subject, originals, labels, rulers, columns)
+    for inputs, originals in (("clean", images), ("adversarial", adversarial_images)):
+        columns = {"inputs": inputs, "note": describe(study_input.attack) if inputs == "adversarial" else None}
+        untouched = _measure(study_input, originals, labels, noise_variances, columns)
         shown = []
         for number, distortion in enumerate(studied(network.input_shape)):
-            key = jax.random.fold_in(subject.key, number)
+            key = jax.random.fold_in(study_input.key, number)
             for level in distortion.levels:
                 changed = distort(originals, distortion, level, key)
-                rows = untouched if changed is originals else _measure(subject, changed, labels, rulers, columns)
+                rows = (
+                    untouched
+                    if changed is originals
+                    else _measure(study_input, changed, labels, noise_variances, columns)
+                )
                 records += [dataclasses.replace(row, subset=distortion.name, level=level) for row in rows]
                 shown.append((distortion.name, level, np.asarray(changed[0])))
         subsets, levels, pictures = zip(*shown, strict=True)
         arrays[inputs] = np.round(np.stack(pictures) * 255).astype(np.uint8)
         arrays |= {"subset": np.array(subsets), "level": np.array(levels, np.float64)}
-    return Findings(records, arrays)
+    return StudyResult(records, arrays)
 
 
 def _measure(
-    subject: Subject, images: Images, labels: Labels, rulers: Rulers, columns: Mapping[str, Any]
+    study_input: StudyInput, images: Images, labels: Labels, noise_variances: NoiseVariances, columns: Mapping[str, Any]
 ) -> list[Record]:
     """Records of one set of images, without distortion and level."""
-    taps = activations(subject.network, subject.variables, images)
-    logits = taps[subject.network.layers[-1]]
-    n, classes = len(labels), subject.network.num_classes
+    taps = activations(study_input.network, study_input.variables, images)
+    logits = taps[study_input.network.layers[-1]]
+    n, classes = len(labels), study_input.network.num_classes
     losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
     accuracy = float(jnp.mean(jnp.argmax(logits, -1) == labels))
     error = math.sqrt(accuracy * (1 - accuracy) / n)
@@ -145,7 +149,7 @@ def _measure(
         Record(quantity="accuracy", value=accuracy, stderr=error, unit="1", n=n, **columns),
     ]
     for layer, tap in taps.items():
-        variances = {rule: by_layer[layer] for rule, by_layer in rulers.items()}
+        variances = {rule: by_layer[layer] for rule, by_layer in noise_variances.items()}
         records += _information(tap, labels, variances, classes, {"layer": layer, "n": n, **columns})
     return records
 
@@ -165,7 +169,7 @@ def _information(
     for i, (rule, variance) in enumerate(given.items()):
         saturated = bool(np.asarray(estimate.saturated)[i])
         own = {**where, "noise_rule": rule, "noise_variance": variance, "saturated": saturated}
-        records += [in_bits(name, np.asarray(getattr(estimate, name))[i], **own) for name in _KDE]
+        records += [information_record(name, np.asarray(getattr(estimate, name))[i], **own) for name in _KDE]
     return records
 
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from mi_jax.plotting import captions, style
 from mi_jax.plotting.figures import FigureSpec, register
 from mi_jax.records.labels import INFORMATION, INPUTS, RULER_NAMES
-from mi_jax.records.run_records import Evidence, conditions
+from mi_jax.records.run_records import RunRecords, conditions
 from mi_jax.report.figures.information import layers_of
 from mi_jax.statistics.intervals import Table, over_seeds
 
@@ -27,25 +27,25 @@ _PANEL = {
 }
 
 
-def _values(evidence: Evidence, symbol: str, rule: str) -> Table:
-    return evidence.select_at_the_end(quantity=symbol, estimator="monte_carlo", noise_rule=rule, subset=None)
+def _values(run_records: RunRecords, symbol: str, rule: str) -> Table:
+    return run_records.select_at_the_end(quantity=symbol, estimator="monte_carlo", noise_rule=rule, subset=None)
 
 
-def _rules(evidence: Evidence) -> list[str]:
-    return [rule for rule in RULER_NAMES if not _values(evidence, "i_tx", rule).empty]
+def _rules(run_records: RunRecords) -> list[str]:
+    return [rule for rule in RULER_NAMES if not _values(run_records, "i_tx", rule).empty]
 
 
-def _draw_values(evidence: Evidence) -> Figure:
-    rules = _rules(evidence)
+def _draw_values(run_records: RunRecords) -> Figure:
+    rules = _rules(run_records)
     figure = style.new_figure(0.6 + 2.5 * len(rules))
     panels = style.grid_of(figure, len(rules), 2, sharex=True, sharey="col")
     for i, rule in enumerate(rules):
         for j, symbol in enumerate(INFORMATION):
-            _draw_rule(panels[i, j], evidence, symbol, rule)
+            _draw_rule(panels[i, j], run_records, symbol, rule)
             panels[i, j].set_title(f"{INFORMATION[symbol]}, {RULER_NAMES[rule]}", loc="left")
         panels[i, 0].set_ylabel("bits")
-    rows: Table = pd.concat([_values(evidence, symbol, rule) for rule in rules for symbol in INFORMATION])
-    trainings = [training for training in evidence.trainings if (rows["training"] == training).any()]
+    rows: Table = pd.concat([_values(run_records, symbol, rule) for rule in rules for symbol in INFORMATION])
+    trainings = [training for training in run_records.trainings if (rows["training"] == training).any()]
     handles = style.condition_handles(trainings, _inputs(rows), hollow=bool(rows["saturated"].eq(True).any()))
     style.legend_above(figure, handles)
     return figure
@@ -56,29 +56,29 @@ def _inputs(rows: Table) -> list[str]:
     return [inputs for inputs in INPUTS if inputs in found]
 
 
-def _draw_rule(axes: Axes, evidence: Evidence, symbol: str, rule: str) -> None:
-    rows = _values(evidence, symbol, rule)
-    layers = layers_of(evidence, rows)
-    _draw_layers(axes, evidence, rows, layers)
+def _draw_rule(axes: Axes, run_records: RunRecords, symbol: str, rule: str) -> None:
+    rows = _values(run_records, symbol, rule)
+    layers = layers_of(run_records, rows)
+    _draw_layers(axes, run_records, rows, layers)
     place = np.arange(len(layers))
-    for training in evidence.trainings:
+    for training in run_records.trainings:
         ends = []
         for quantity in _BRACKET[symbol]:
-            found = evidence.select_at_the_end(
+            found = run_records.select_at_the_end(
                 quantity=quantity, estimator="kde", noise_rule=rule, training=training, inputs="clean", subset=None
             )
             ends.append(found.groupby("layer")["value"].mean().reindex(layers))
-        colour = style.colour_of(training, evidence.trainings)
+        colour = style.colour_of(training, run_records.trainings)
         axes.fill_between(place, *ends, color=colour, alpha=0.1, linewidth=0)
     axes.set_ylim(bottom=-0.1)
 
 
-def _draw_layers(axes: Axes, evidence: Evidence, rows: Table, layers: list[str]) -> None:
+def _draw_layers(axes: Axes, run_records: RunRecords, rows: Table, layers: list[str]) -> None:
     table = over_seeds(rows, ["training", "inputs", "layer"])
-    parts = list(conditions(table, evidence.trainings))
+    parts = list(conditions(table, run_records.trainings))
     for i, (training, inputs, part) in enumerate(parts):
         part = part.set_index("layer").reindex(layers)
-        x, colour = style.dodged(len(layers), i, len(parts)), style.colour_of(training, evidence.trainings)
+        x, colour = style.dodged(len(layers), i, len(parts)), style.colour_of(training, run_records.trainings)
         style.draw_line(axes, x, part["mean"], color=colour, linestyle=style.line_of(inputs), linewidth=1.2)
         style.draw_whiskers(axes, x, part, colour=colour)
         hollow = part["saturated"].eq(True).to_numpy(dtype=bool)
@@ -86,41 +86,41 @@ def _draw_layers(axes: Axes, evidence: Evidence, rows: Table, layers: list[str])
     style.layer_axis(axes, layers)
 
 
-def _caption_values(evidence: Evidence) -> str:
-    rules = _rules(evidence)
-    rows = _values(evidence, "i_tx", rules[0])
-    noise = "; ".join(f"{RULER_NAMES[rule]}: {captions.noise(_values(evidence, 'i_tx', rule))}" for rule in rules)
-    largest = max(float(_values(evidence, "i_tx", rule)["stderr"].max()) for rule in rules)
+def _caption_values(run_records: RunRecords) -> str:
+    rules = _rules(run_records)
+    rows = _values(run_records, "i_tx", rules[0])
+    noise = "; ".join(f"{RULER_NAMES[rule]}: {captions.noise(_values(run_records, 'i_tx', rule))}" for rule in rules)
+    largest = max(float(_values(run_records, "i_tx", rule)["stderr"].max()) for rule in rules)
     return (
-        f"Information of each layer at {captions.last_epoch(rows)}, {captions.where(evidence)}: unbiased Monte Carlo "
+        f"Information of each layer at {captions.last_epoch(rows)}, {captions.where(run_records)}: unbiased Monte Carlo "
         f"values of the mixture that the KDE bounds bracket (shaded: the bracket on clean inputs). Standard errors of "
         f"the draws are at most {largest:.2g} bits for I(X;T). Noise: {noise}; {captions.samples(rows)}. "
         f"{captions.seeds(rows)}"
     )
 
 
-def _panel_rows(evidence: Evidence, estimator: str) -> Table:
-    return evidence.select_at_the_end(quantity="i_ty", estimator=estimator, noise_rule=None, subset=None)
+def _panel_rows(run_records: RunRecords, estimator: str) -> Table:
+    return run_records.select_at_the_end(quantity="i_ty", estimator=estimator, noise_rule=None, subset=None)
 
 
-def _shown(evidence: Evidence) -> list[str]:
-    return [name for name in _PANEL if not _panel_rows(evidence, name).empty]
+def _shown(run_records: RunRecords) -> list[str]:
+    return [name for name in _PANEL if not _panel_rows(run_records, name).empty]
 
 
-def _draw_panel(evidence: Evidence) -> Figure:
-    names = _shown(evidence)
+def _draw_panel(run_records: RunRecords) -> Figure:
+    names = _shown(run_records)
     columns = min(3, len(names))
     count = math.ceil(len(names) / columns)
     figure = style.new_figure(0.7 + 2.4 * count)
     panels = style.grid_of(figure, count, columns, sharey=True)
     for axes, name in zip(panels.flat, names, strict=False):
-        rows = _panel_rows(evidence, name)
-        _draw_layers(axes, evidence, rows, layers_of(evidence, rows))
+        rows = _panel_rows(run_records, name)
+        _draw_layers(axes, run_records, rows, layers_of(run_records, rows))
         axes.set_title(_PANEL[name], loc="left")
     for axes in panels.flat[len(names) :]:
         axes.set_visible(False)
-    classes = evidence.select(quantity="i_tx_given_y_upper")["subset"].nunique()
-    handles = style.condition_handles(evidence.trainings, _inputs(_panel_rows(evidence, names[0])))
+    classes = run_records.select(quantity="i_tx_given_y_upper")["subset"].nunique()
+    handles = style.condition_handles(run_records.trainings, _inputs(_panel_rows(run_records, names[0])))
     if classes:
         for axes in panels.flat[: len(names)]:
             style.draw_ceiling(axes, math.log2(classes))
@@ -130,25 +130,25 @@ def _draw_panel(evidence: Evidence) -> Figure:
     return figure
 
 
-def _counts(evidence: Evidence) -> str:
+def _counts(run_records: RunRecords) -> str:
     """How many samples each estimator had, or all of them."""
-    counts = {_PANEL[name]: captions.samples(_panel_rows(evidence, name)) for name in _shown(evidence)}
+    counts = {_PANEL[name]: captions.samples(_panel_rows(run_records, name)) for name in _shown(run_records)}
     if len(set(counts.values())) == 1:
         return next(iter(counts.values()))
     return "; ".join(f"{name}: {count}" for name, count in counts.items())
 
 
-def _caption_panel(evidence: Evidence) -> str:
-    rows = _panel_rows(evidence, "probe")
+def _caption_panel(run_records: RunRecords) -> str:
+    rows = _panel_rows(run_records, "probe")
     notes = [
         f"{_PANEL[name]}: {note}"
-        for name in _shown(evidence)
-        if (note := next(iter(_panel_rows(evidence, name)["note"].dropna()), ""))
+        for name in _shown(run_records)
+        if (note := next(iter(_panel_rows(run_records, name)["note"].dropna()), ""))
     ]
     return (
         f"I(T;Y) of each layer by estimators that add no noise, at {captions.last_epoch(rows)}, "
-        f"{captions.where(evidence)}. They measure different things and are compared within a panel: "
-        f"{'; '.join(notes)}. {_counts(evidence)}. {captions.seeds(rows)}"
+        f"{captions.where(run_records)}. They measure different things and are compared within a panel: "
+        f"{'; '.join(notes)}. {_counts(run_records)}. {captions.seeds(rows)}"
     )
 
 
@@ -158,7 +158,7 @@ register(
         title="Unbiased values inside their brackets",
         alt="Monte Carlo values of I(X;T) and I(T;Y) by layer, each inside its bracket, a row a noise rule.",
         caption=_caption_values,
-        needs=lambda evidence: bool(_rules(evidence)),
+        needs=lambda run_records: bool(_rules(run_records)),
         draw=_draw_values,
         order=36,
     )
@@ -169,7 +169,7 @@ register(
         title="I(T;Y) by estimators without noise",
         alt="One panel an estimator: I(T;Y) against layer for each training, on clean and adversarial inputs.",
         caption=_caption_panel,
-        needs=lambda evidence: not _panel_rows(evidence, "probe").empty,
+        needs=lambda run_records: not _panel_rows(run_records, "probe").empty,
         draw=_draw_panel,
         order=37,
     )

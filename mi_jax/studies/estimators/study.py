@@ -1,4 +1,4 @@
-"""What other estimators say of each layer: unbiased values under every ruler, and a panel that uses no noise.
+"""What other estimators say of each layer: unbiased values under every noise rule, and a panel that uses no noise.
 
 It looks at the very sample on which the run measured its bounds, so that each value lies beside its bracket.
 """
@@ -12,10 +12,10 @@ import numpy as np
 from mi_jax import information
 from mi_jax.data.sample import fixed_sample
 from mi_jax.errors import InputError
-from mi_jax.measure.accuracy import adversarial_twins
-from mi_jax.measure.information import activations, frozen_rulers, with_scale_free
-from mi_jax.records.table import Record, in_bits
-from mi_jax.studies.registry import Findings, Study, Subject, register
+from mi_jax.measure.accuracy import adversarial_examples
+from mi_jax.measure.information import activations, frozen_noise_variances, with_scale_free
+from mi_jax.records.table import Record, information_record
+from mi_jax.studies.registry import Study, StudyInput, StudyResult, register
 from mi_jax.typing import Key, Labels
 
 PANEL: Mapping[str, str] = {
@@ -27,30 +27,36 @@ PANEL: Mapping[str, str] = {
 """Estimators of I(T;Y) that need no noise, and what each of them is."""
 
 
-def estimators(subject: Subject) -> Findings:
-    """Values of I(X;T) and I(T;Y) for every layer, on clean images and on their adversarial twins.
+def estimators(study_input: StudyInput) -> StudyResult:
+    """Values of I(X;T) and I(T;Y) for every layer, on clean images and on their adversarial examples.
 
     Estimator `monte_carlo`, under every noise rule of the run: `i_tx` and `i_ty` with the standard error of the noise
     draws, and `i_tx_sampling_error`, `i_ty_sampling_error`, by how much they would vary with the images as well. The
     estimators of `PANEL` give `i_ty` on as many images as the subject asks for, at most those of the run's sample.
     """
-    images, labels = fixed_sample(subject.dataset.test.images, subject.dataset.test.labels, subject.probe.samples)
-    start = subject.untrained()
-    reference = subject.variables if start is None else start
-    clean = activations(subject.network, subject.variables, images)
-    frozen = frozen_rulers(subject.network, reference, images, config=subject.probe)
-    rulers = with_scale_free(frozen, clean, config=subject.probe)
-    twins = adversarial_twins(subject.network, subject.variables, images, labels, attack=subject.attack)
-    attacked = activations(subject.network, subject.variables, twins)
+    images, labels = fixed_sample(
+        study_input.dataset.test.images, study_input.dataset.test.labels, study_input.probe.samples
+    )
+    start = study_input.untrained()
+    reference = study_input.variables if start is None else start
+    clean = activations(study_input.network, study_input.variables, images)
+    frozen = frozen_noise_variances(study_input.network, reference, images, config=study_input.probe)
+    noise_variances = with_scale_free(frozen, clean, config=study_input.probe)
+    adversarial_images = adversarial_examples(
+        study_input.network, study_input.variables, images, labels, attack=study_input.attack
+    )
+    attacked = activations(study_input.network, study_input.variables, adversarial_images)
     records = []
     for inputs, taps in (("clean", clean), ("adversarial", attacked)):
         for i, (layer, tap) in enumerate(taps.items()):
-            key, columns = jax.random.fold_in(subject.key, i), {"layer": layer, "inputs": inputs}
-            variances = {rule: by_layer[layer] for rule, by_layer in rulers.items() if by_layer[layer] > 0}
-            records += _mixture(tap, labels, variances, subject.network.num_classes, key, columns)
-            few = slice(None, subject.samples)
-            records += _panel(np.asarray(tap)[few], np.asarray(labels)[few], subject.network.num_classes, key, columns)
-    return Findings(records)
+            key, columns = jax.random.fold_in(study_input.key, i), {"layer": layer, "inputs": inputs}
+            variances = {rule: by_layer[layer] for rule, by_layer in noise_variances.items() if by_layer[layer] > 0}
+            records += _mixture(tap, labels, variances, study_input.network.num_classes, key, columns)
+            few = slice(None, study_input.samples)
+            records += _panel(
+                np.asarray(tap)[few], np.asarray(labels)[few], study_input.network.num_classes, key, columns
+            )
+    return StudyResult(records)
 
 
 def _mixture(
@@ -73,8 +79,8 @@ def _mixture(
             value, error, sampling = (
                 np.asarray(getattr(found, name + part))[i] for part in ("", "_stderr", "_sampling_error")
             )
-            records.append(in_bits(name, value, stderr=error, **ruled))
-            records.append(in_bits(f"{name}_sampling_error", sampling, **ruled))
+            records.append(information_record(name, value, stderr=error, **ruled))
+            records.append(information_record(f"{name}_sampling_error", sampling, **ruled))
     return records
 
 
@@ -87,14 +93,14 @@ def _panel(tap: np.ndarray, labels: np.ndarray, num_classes: int, key: Key, colu
         except InputError as reason:
             records.append(Record(quantity="i_ty", value=None, ok=False, note=str(reason), **given))
             continue
-        records.append(in_bits("i_ty", found.value, stderr=found.stderr, note=what, **given))
+        records.append(information_record("i_ty", found.value, stderr=found.stderr, note=what, **given))
     return records
 
 
 STUDY = register(
     Study(
         name="estimators",
-        title="What other estimators say: unbiased values under every ruler, and a panel without noise",
+        title="What other estimators say: unbiased values under every noise rule, and a panel without noise",
         run=estimators,
     )
 )

@@ -15,20 +15,20 @@ from mi_jax.plotting import captions, style
 from mi_jax.plotting.figures import FigureSpec, register
 from mi_jax.plotting.study_arrays import by_training
 from mi_jax.records.labels import name_of
-from mi_jax.records.run_records import Evidence
+from mi_jax.records.run_records import RunRecords
 from mi_jax.statistics.intervals import over_seeds
 
 _STUDY = "fourier"
 _LEAST_POWER = 1e-3
 
 
-def maps(evidence: Evidence, name: str) -> dict[str, np.ndarray]:
+def maps(run_records: RunRecords, name: str) -> dict[str, np.ndarray]:
     """The map `[h w]` of every training, its mean over seeds."""
-    return {training: np.mean(seeds, axis=0) for training, seeds in by_training(evidence, _STUDY, name).items()}
+    return {training: np.mean(seeds, axis=0) for training, seeds in by_training(run_records, _STUDY, name).items()}
 
 
-def _draw(evidence: Evidence) -> Figure:
-    errors, powers = maps(evidence, "error"), maps(evidence, "power")
+def _draw(run_records: RunRecords) -> Figure:
+    errors, powers = maps(run_records, "error"), maps(run_records, "power")
     trainings = list(errors)
     side = min(3.0, 8.0 / len(trainings))
     figure = style.new_figure(2 * side + 3.2)
@@ -44,8 +44,8 @@ def _draw(evidence: Evidence) -> Figure:
         upper.colorbar(image, ax=panels[i], shrink=0.85, label=label)
         panels[i, 0].set_ylabel("cycles down")
     curves = lower.subplots(1, 2)
-    _draw_curves(curves[0], evidence, "wave_error", "error rate")
-    _draw_curves(curves[1], evidence, "perturbation_power", "power, white noise = 1")
+    _draw_curves(curves[0], run_records, "wave_error", "error rate")
+    _draw_curves(curves[1], run_records, "perturbation_power", "power, white noise = 1")
     if any(power.any() for power in powers.values()):  # an attack that has nothing to climb leaves no spectrum
         curves[1].set_yscale("log")
     curves[1].axhline(1, color=style.GREY, linestyle=":", linewidth=1)
@@ -68,18 +68,18 @@ def _draw_map(axes: Axes, values: np.ndarray, *, logarithmic: bool) -> AxesImage
     return axes.imshow(shown, extent=extent, interpolation="nearest", **options)
 
 
-def _draw_curves(axes: Axes, evidence: Evidence, quantity: str, label: str) -> None:
-    table = over_seeds(evidence.select_at_the_end(quantity=quantity), ["training", "level"])
+def _draw_curves(axes: Axes, run_records: RunRecords, quantity: str, label: str) -> None:
+    table = over_seeds(run_records.select_at_the_end(quantity=quantity), ["training", "level"])
     handles = []
-    for training in evidence.trainings:
+    for training in run_records.trainings:
         part = table[table["training"] == training].sort_values("level")
         if len(part):
-            colour = style.colour_of(training, evidence.trainings)
+            colour = style.colour_of(training, run_records.trainings)
             style.draw_curve(axes, part["level"], part, colour=colour)
             handles.append(Line2D([], [], color=colour, label=name_of(training)))
     if quantity == "wave_error":
-        for training, rows in evidence.select_at_the_end(quantity="error", inputs="wave").groupby("training"):
-            colour = style.colour_of(str(training), evidence.trainings)
+        for training, rows in run_records.select_at_the_end(quantity="error", inputs="wave").groupby("training"):
+            colour = style.colour_of(str(training), run_records.trainings)
             axes.axhline(rows["value"].mean(), color=colour, linestyle=":", linewidth=1)
         axes.set_ylim(-0.02, 1.02)
     axes.set_xlabel("radial frequency (cycles per image)")
@@ -87,17 +87,17 @@ def _draw_curves(axes: Axes, evidence: Evidence, quantity: str, label: str) -> N
     axes.legend(handles=handles)
 
 
-def _caption(evidence: Evidence) -> str:
+def _caption(run_records: RunRecords) -> str:
     waves, power = (
-        evidence.select_at_the_end(quantity="wave_error"),
-        evidence.select_at_the_end(quantity="perturbation_power"),
+        run_records.select_at_the_end(quantity="wave_error"),
+        run_records.select_at_the_end(quantity="perturbation_power"),
     )
     return (
         f"Above: share of images misclassified when one wave is added ({waves['note'].iloc[0]}; frequency 0 in the "
         f"middle; Yin et al. 2019), {captions.samples(waves)}. Below it: mean power of adversarial perturbations "
         f"({power['note'].iloc[0]}) at each frequency, as a multiple of white noise of the same energy, "
         f"{captions.samples(power)}. Curves: the same over rings of one cycle, dotted the error without a wave and the "
-        f"power of white noise. {captions.where(evidence)}. {captions.seeds(waves)}"
+        f"power of white noise. {captions.where(run_records)}. {captions.seeds(waves)}"
     )
 
 
@@ -108,7 +108,7 @@ register(
         alt="Maps over spatial frequency of error rates and of perturbation power, a column a training, and curves of "
         "both over radial frequency.",
         caption=_caption,
-        needs=lambda evidence: bool(by_training(evidence, _STUDY, "error")),
+        needs=lambda run_records: bool(by_training(run_records, _STUDY, "error")),
         draw=_draw,
         order=150,
     )

@@ -14,9 +14,9 @@ import numpy as np
 from mi_jax.attacks import PGD
 from mi_jax.batches import map_batches
 from mi_jax.data.sample import fixed_sample
-from mi_jax.measure.accuracy import adversarial_twins, describe
+from mi_jax.measure.accuracy import adversarial_examples, describe
 from mi_jax.records.table import Record
-from mi_jax.studies.registry import Findings, Study, Subject, register
+from mi_jax.studies.registry import Study, StudyInput, StudyResult, register
 from mi_jax.training import predictions
 from mi_jax.typing import Images, Key, Labels
 
@@ -123,7 +123,7 @@ def mean_frequency(spectrum: np.ndarray) -> float:
     return float((radius * spectrum).sum() / spectrum.sum())
 
 
-def fourier(subject: Subject) -> Findings:
+def fourier(study_input: StudyInput) -> StudyResult:
     """Sensitivity to single waves and the spectrum of adversarial perturbations.
 
     A wave is as long in L2 as the longest perturbation that the run's attack may make: eps sqrt(d) under Linf, eps
@@ -133,18 +133,20 @@ def fourier(subject: Subject) -> Findings:
     `perturbation_frequency`, the mean frequency of that power. Arrays: `error` `[h w]` (NaN between the strides) and
     `power` `[h w]`, both with frequency 0 in the middle.
     """
-    test, shape = subject.dataset.test, subject.network.input_shape
-    images, labels = fixed_sample(test.images, test.labels, subject.samples)
-    twins = adversarial_twins(subject.network, subject.variables, images, labels, attack=subject.attack)
-    spectrum = power(np.asarray(twins) - np.asarray(images))
+    test, shape = study_input.dataset.test, study_input.network.input_shape
+    images, labels = fixed_sample(test.images, test.labels, study_input.samples)
+    adversarial_images = adversarial_examples(
+        study_input.network, study_input.variables, images, labels, attack=study_input.attack
+    )
+    spectrum = power(np.asarray(adversarial_images) - np.asarray(images))
 
-    logits_of = functools.partial(predictions, subject.network, subject.variables)
+    logits_of = functools.partial(predictions, study_input.network, study_input.variables)
     some, labels_of_some = images[::_SHARE], labels[::_SHARE]
-    norm = wave_norm(subject.attack, shape)
+    norm = wave_norm(study_input.attack, shape)
     stride = max(1, min(shape[:2]) // _WAVES_A_SIDE)
     chosen = frequencies(*shape[:2], stride=stride)
     basis = waves(chosen, height=shape[0], width=shape[1])
-    errors = sensitivity(logits_of, some, labels_of_some, subject.key, basis=basis, norm=norm)
+    errors = sensitivity(logits_of, some, labels_of_some, study_input.key, basis=basis, norm=norm)
     heat = _map(chosen, errors, *shape[:2])
 
     clean_error = float(jnp.mean(jnp.argmax(logits_of(some), -1) != labels_of_some))
@@ -152,12 +154,12 @@ def fourier(subject: Subject) -> Findings:
     seen = {"inputs": "wave", "unit": "1", "n": len(some)}
     records = [Record(quantity="error", value=clean_error, note=f"clean images of: {note}", **seen)]
     records += _rings("wave_error", heat, {**seen, "note": note})
-    made = {"inputs": "adversarial", "n": len(images), "note": describe(subject.attack)}
+    made = {"inputs": "adversarial", "n": len(images), "note": describe(study_input.attack)}
     records += _rings("perturbation_power", spectrum, {**made, "unit": "1"})
     if spectrum.any():
         frequency = mean_frequency(spectrum)
         records.append(Record(quantity="perturbation_frequency", value=frequency, unit="cycles per image", **made))
-    return Findings(records, {"error": heat, "power": spectrum})
+    return StudyResult(records, {"error": heat, "power": spectrum})
 
 
 def wave_norm(attack: PGD, input_shape: tuple[int, int, int]) -> float:

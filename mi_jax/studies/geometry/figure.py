@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 from mi_jax.plotting import captions, style
 from mi_jax.plotting.figures import FigureSpec, register
 from mi_jax.records.labels import MINUS, RULER_NAMES, name_of
-from mi_jax.records.run_records import Evidence, at_the_end, pair_of
+from mi_jax.records.run_records import RunRecords, at_the_end, compared_trainings
 from mi_jax.report.figures.information import layers_of
 from mi_jax.statistics.intervals import Table, over_seeds
 
@@ -22,32 +22,32 @@ _RULES = ("fixed", "trace")
 _SCALE, _SHAPE = "#b9b9b9", "#4a4a4a"
 
 
-def _described(evidence: Evidence, quantity: str) -> Table:
-    return at_the_end(evidence.select(quantity=quantity, estimator="geometry"))
+def _described(run_records: RunRecords, quantity: str) -> Table:
+    return at_the_end(run_records.select(quantity=quantity, estimator="geometry"))
 
 
-def _trainings(evidence: Evidence, rows: Table) -> list[str]:
-    return [training for training in evidence.trainings if (rows["training"] == training).any()]
+def _trainings(run_records: RunRecords, rows: Table) -> list[str]:
+    return [training for training in run_records.trainings if (rows["training"] == training).any()]
 
 
-def _draw_geometry(evidence: Evidence) -> Figure:
+def _draw_geometry(run_records: RunRecords) -> Figure:
     figure = style.new_figure(5.6)
     panels = style.grid_of(figure, 2, 2)
-    _draw_distances(panels[0, 0], evidence)
-    _draw_by_layer(panels[0, 1], evidence, "effective_rank")
+    _draw_distances(panels[0, 0], run_records)
+    _draw_by_layer(panels[0, 1], run_records, "effective_rank")
     panels[0, 1].set_title("Effective rank", loc="left")
-    _draw_by_layer(panels[1, 0], evidence, "nearest_over_noise")
+    _draw_by_layer(panels[1, 0], run_records, "nearest_over_noise")
     panels[1, 0].set_yscale("log")
     panels[1, 0].set_title("Nearest squared distance / noise variance", loc="left")
-    rows = _described(evidence, "nearest_over_noise")
+    rows = _described(run_records, "nearest_over_noise")
     panels[1, 0].axhline(2 * math.log(float(rows["n"].max())), color=style.GREY, linestyle=":", linewidth=1.2)
-    _draw_by_layer(panels[1, 1], evidence, "distinguishable_upper")
+    _draw_by_layer(panels[1, 1], run_records, "distinguishable_upper")
     panels[1, 1].set_yscale("log")
     panels[1, 1].axhline(float(rows["n"].max()), color=style.GREY, linestyle=":", linewidth=1.2)
     panels[1, 1].set_title("Distinguishable samples, exp J", loc="left")
     handles = [
-        Line2D([], [], color=style.colour_of(training, evidence.trainings), marker="o", label=name_of(training))
-        for training in _trainings(evidence, rows)
+        Line2D([], [], color=style.colour_of(training, run_records.trainings), marker="o", label=name_of(training))
+        for training in _trainings(run_records, rows)
     ]
     handles.append(Line2D([], [], color=style.GREY, linestyle="--", label="within a class"))
     handles.append(Line2D([], [], color=style.GREY, linestyle="-", label="between classes"))
@@ -56,30 +56,30 @@ def _draw_geometry(evidence: Evidence) -> Figure:
     return figure
 
 
-def _draw_distances(axes: Axes, evidence: Evidence) -> None:
+def _draw_distances(axes: Axes, run_records: RunRecords) -> None:
     for quantity, line in (("within", "--"), ("between", "-")):
-        _draw_by_layer(axes, evidence, quantity, line=line)
+        _draw_by_layer(axes, run_records, quantity, line=line)
     axes.set_ylim(bottom=0)
     axes.set_title("Mean squared distance / total variance", loc="left")
 
 
-def _draw_by_layer(axes: Axes, evidence: Evidence, quantity: str, *, line: str = "-") -> None:
-    rows = _described(evidence, quantity)
-    layers = layers_of(evidence, _described(evidence, "variance"))
-    trainings = _trainings(evidence, rows)
+def _draw_by_layer(axes: Axes, run_records: RunRecords, quantity: str, *, line: str = "-") -> None:
+    rows = _described(run_records, quantity)
+    layers = layers_of(run_records, _described(run_records, "variance"))
+    trainings = _trainings(run_records, rows)
     for i, training in enumerate(trainings):
         table = over_seeds(rows[rows["training"] == training], ["layer"]).set_index("layer").reindex(layers)
-        x, colour = style.dodged(len(layers), i, len(trainings)), style.colour_of(training, evidence.trainings)
+        x, colour = style.dodged(len(layers), i, len(trainings)), style.colour_of(training, run_records.trainings)
         axes.plot(x, table["mean"], color=colour, linestyle=line)
         style.draw_whiskers(axes, x, table, colour=colour)
         style.draw_marks(axes, x, table["mean"], np.zeros(len(layers), dtype=bool), colour=colour)
     style.layer_axis(axes, layers)
 
 
-def _caption_geometry(evidence: Evidence) -> str:
-    rows = evidence.select(quantity="nearest_over_noise", estimator="geometry")
+def _caption_geometry(run_records: RunRecords) -> str:
+    rows = run_records.select(quantity="nearest_over_noise", estimator="geometry")
     return (
-        f"Geometry of each layer at {captions.last_epoch(rows)}, {captions.where(evidence)}, on clean inputs. Distances "
+        f"Geometry of each layer at {captions.last_epoch(rows)}, {captions.where(run_records)}, on clean inputs. Distances "
         "are squared and in units of the total variance, in which two independent rows are 2 apart. Nearest: median "
         "over samples of the distance to the nearest other sample; above the dotted line, 2 ln N, the noise leaves "
         "every sample alone and the estimate only counts. Effective rank: exp of the entropy of the covariance "
@@ -88,20 +88,20 @@ def _caption_geometry(evidence: Evidence) -> str:
     )
 
 
-def _changes(evidence: Evidence, rule: str) -> Table:
-    return evidence.select(quantity=("i_tx_change", "i_tx_change_scale", "i_tx_change_shape"), noise_rule=rule)
+def _changes(run_records: RunRecords, rule: str) -> Table:
+    return run_records.select(quantity=("i_tx_change", "i_tx_change_scale", "i_tx_change_shape"), noise_rule=rule)
 
 
-def _draw_split(evidence: Evidence) -> Figure:
-    rules = [rule for rule in _RULES if len(_changes(evidence, rule))]
-    columns = _columns(evidence)
+def _draw_split(run_records: RunRecords) -> Figure:
+    rules = [rule for rule in _RULES if len(_changes(run_records, rule))]
+    columns = _columns(run_records)
     figure = style.new_figure(0.7 + 2.4 * len(rules))
     panels = style.grid_of(figure, len(rules), len(columns), sharex=True, sharey="row")
     for i, rule in enumerate(rules):
-        rows = _changes(evidence, rule)
+        rows = _changes(run_records, rule)
         for j, (title, training, subset) in enumerate(columns):
             chosen = rows[(rows["training"] == training) & (rows["subset"] == subset)]
-            _draw_parts(panels[i, j], evidence, chosen)
+            _draw_parts(panels[i, j], run_records, chosen)
             panels[i, j].set_title(f"{title}, {RULER_NAMES[rule]}", loc="left")
         panels[i, 0].set_ylabel("change of I(X;T) (bits)")
     bars = [Patch(facecolor=_SCALE, label="scale alone"), Patch(facecolor=_SHAPE, label="at equal variance")]
@@ -110,20 +110,20 @@ def _draw_split(evidence: Evidence) -> Figure:
     return figure
 
 
-def _columns(evidence: Evidence) -> list[tuple[str, str, str]]:
+def _columns(run_records: RunRecords) -> list[tuple[str, str, str]]:
     """Title, training and subset of each column: the pair first, then each training since it began."""
-    rows = evidence.select(quantity="i_tx_change")
-    baseline = name_of(pair_of(evidence)[0])
-    compared = _trainings(evidence, rows[rows["subset"] == "from baseline"])
-    begun = _trainings(evidence, rows[rows["subset"] == "since untrained"])
+    rows = run_records.select(quantity="i_tx_change")
+    baseline = name_of(compared_trainings(run_records)[0])
+    compared = _trainings(run_records, rows[rows["subset"] == "from baseline"])
+    begun = _trainings(run_records, rows[rows["subset"] == "since untrained"])
     return [(f"{name_of(t)} {MINUS} {baseline}", t, "from baseline") for t in compared] + [
         (f"{name_of(t)} since untrained", t, "since untrained") for t in begun
     ]
 
 
-def _draw_parts(axes: Axes, evidence: Evidence, rows: Table) -> None:
+def _draw_parts(axes: Axes, run_records: RunRecords, rows: Table) -> None:
     """Bars of the two parts, stacked by sign from 0, and the whole change with its spread over seeds."""
-    layers = layers_of(evidence, rows)
+    layers = layers_of(run_records, rows)
     tables = {
         quantity: over_seeds(at_the_end(part), ["layer"]).set_index("layer").reindex(layers)
         for quantity, part in rows.groupby("quantity")
@@ -139,8 +139,8 @@ def _draw_parts(axes: Axes, evidence: Evidence, rows: Table) -> None:
     style.layer_axis(axes, layers)
 
 
-def _caption_split(evidence: Evidence) -> str:
-    rows = evidence.select(quantity="i_tx_change")
+def _caption_split(run_records: RunRecords) -> str:
+    rows = run_records.select(quantity="i_tx_change")
     noise = "; ".join(
         f"{RULER_NAMES[rule]}: {captions.noise(part)}"
         for rule in _RULES
@@ -148,7 +148,7 @@ def _caption_split(evidence: Evidence) -> str:
     )
     return (
         f"How much of a change in the upper bound of I(X;T) is scale, at {captions.last_epoch(rows)}, "
-        f"{captions.where(evidence)}, clean inputs. Light: what rescaling the first network's activations to the "
+        f"{captions.where(run_records)}, clean inputs. Light: what rescaling the first network's activations to the "
         "variance of the second does to the estimate (the noise is rescaled instead, which is the same); "
         f"dark: what is left at equal variance; points: their sum. Noise: {noise}; {captions.samples(rows)}. "
         f"{captions.seeds(rows)}"
@@ -162,7 +162,7 @@ register(
         alt="Distances within and between classes, effective rank, nearest distance over noise, and distinguishable "
         "samples of each layer.",
         caption=_caption_geometry,
-        needs=lambda evidence: not _described(evidence, "nearest_over_noise").empty,
+        needs=lambda run_records: not _described(run_records, "nearest_over_noise").empty,
         draw=_draw_geometry,
         order=31,
     )
@@ -173,7 +173,7 @@ register(
         title="How much of a change in I(X;T) is scale",
         alt="Bars of the change in I(X;T) of each layer, split into what scale alone does and what is left.",
         caption=_caption_split,
-        needs=lambda evidence: not evidence.select(quantity="i_tx_change").empty,
+        needs=lambda run_records: not run_records.select(quantity="i_tx_change").empty,
         draw=_draw_split,
         order=32,
     )

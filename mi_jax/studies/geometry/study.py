@@ -12,14 +12,14 @@ from mi_jax import information
 from mi_jax.data.sample import fixed_sample
 from mi_jax.errors import InputError
 from mi_jax.measure.information import activations
-from mi_jax.records.table import Record, in_bits
-from mi_jax.studies.registry import Findings, Study, Subject, register
+from mi_jax.records.table import Record, information_record
+from mi_jax.studies.registry import Study, StudyInput, StudyResult, register
 
 _DISTANCES = ("within", "between", "nearest")
 _NUMBERS = ("nearest_over_noise", "effective_rank", "distinguishable_upper", "distinguishable_lower")
 
 
-def geometry(subject: Subject) -> Findings:
+def geometry(study_input: StudyInput) -> StudyResult:
     """The geometry of every layer, and its change of I(X;T) split into scale and shape.
 
     Estimator `geometry`, under the fixed noise variance: `variance` of a feature; the squared distances `within`,
@@ -32,31 +32,33 @@ def geometry(subject: Subject) -> Findings:
     parts `i_tx_change_scale` and `i_tx_change_shape`; and `i_tx_upper_rescaled`, the bound once the activations are
     rescaled to the variance of the baseline's.
     """
-    images, labels = fixed_sample(subject.dataset.test.images, subject.dataset.test.labels, subject.probe.samples)
+    images, labels = fixed_sample(
+        study_input.dataset.test.images, study_input.dataset.test.labels, study_input.probe.samples
+    )
     untrained, baseline = (
-        None if variables is None else activations(subject.network, variables, images)
-        for variables in (subject.untrained(), subject.baseline())
+        None if variables is None else activations(study_input.network, variables, images)
+        for variables in (study_input.untrained(), study_input.baseline())
     )
     records = []
-    for layer, tap in activations(subject.network, subject.variables, images).items():
+    for layer, tap in activations(study_input.network, study_input.variables, images).items():
         columns = {"layer": layer, "inputs": "clean", "n": len(labels)}
         first = None if untrained is None else untrained[layer]
-        records += _described(tap, labels, subject, columns)
-        for rule, variance in _rulers(first, subject):
+        records += _described(tap, labels, study_input, columns)
+        for rule, variance in _rulers(first, study_input):
             ruled = {**columns, "estimator": "kde", "noise_rule": rule, "noise_variance": variance}
             if first is not None:
                 records += _split(first, tap, variance, {**ruled, "subset": "since untrained"})
             if baseline is not None:
                 records += _split(baseline[layer], tap, variance, {**ruled, "subset": "from baseline"})
                 records += _rescaled(tap, baseline[layer], variance, ruled)
-    return Findings(records)
+    return StudyResult(records)
 
 
-def _described(tap: Any, labels: Any, subject: Subject, columns: dict[str, Any]) -> list[Record]:
-    variance = subject.probe.noise_variance
+def _described(tap: Any, labels: Any, study_input: StudyInput, columns: dict[str, Any]) -> list[Record]:
+    variance = study_input.probe.noise_variance
     columns = {**columns, "estimator": "geometry", "noise_rule": "fixed", "noise_variance": variance}
     try:
-        found = information.geometry(tap, labels, noise_variance=variance, num_classes=subject.network.num_classes)
+        found = information.geometry(tap, labels, noise_variance=variance, num_classes=study_input.network.num_classes)
     except InputError as reason:
         return [Record(quantity="variance", value=None, ok=False, note=str(reason), **columns)]
     records = [Record(quantity="variance", value=found.variance, unit="1", **columns)]
@@ -69,8 +71,8 @@ def _described(tap: Any, labels: Any, subject: Subject, columns: dict[str, Any])
     return records
 
 
-def _rulers(untrained: Any, subject: Subject) -> Iterator[tuple[str, float]]:
-    yield "fixed", subject.probe.noise_variance
+def _rulers(untrained: Any, study_input: StudyInput) -> Iterator[tuple[str, float]]:
+    yield "fixed", study_input.probe.noise_variance
     if untrained is not None and float(np.ptp(np.asarray(untrained))) > 0:
         yield "trace", information.noise_variance(untrained, rule="trace")
 
@@ -81,7 +83,7 @@ def _split(first: Any, second: Any, variance: float, columns: dict[str, Any]) ->
     except InputError as reason:
         return [Record(quantity="i_tx_change", value=None, ok=False, note=str(reason), **columns)]
     parts = {"i_tx_change": found.total, "i_tx_change_scale": found.scale, "i_tx_change_shape": found.shape}
-    return [in_bits(name, value, **columns) for name, value in parts.items()]
+    return [information_record(name, value, **columns) for name, value in parts.items()]
 
 
 def _rescaled(tap: Any, like: Any, variance: float, columns: dict[str, Any]) -> list[Record]:
@@ -91,7 +93,7 @@ def _rescaled(tap: Any, like: Any, variance: float, columns: dict[str, Any]) -> 
         reason = "a layer is constant in one of the two trainings, so there is no common scale"
         return [Record(quantity="i_tx_upper_rescaled", value=None, ok=False, note=reason, **columns)]
     found = information.kde(tap, noise_variance=variance * own / other)
-    return [in_bits("i_tx_upper_rescaled", found.i_tx_upper, saturated=bool(found.saturated), **columns)]
+    return [information_record("i_tx_upper_rescaled", found.i_tx_upper, saturated=bool(found.saturated), **columns)]
 
 
 STUDY = register(
@@ -99,6 +101,6 @@ STUDY = register(
         name="geometry",
         title="What the estimates are made of: distances, rank, and how much of a change is scale",
         run=geometry,
-        moments="measured",
+        which_checkpoints="measured",
     )
 )

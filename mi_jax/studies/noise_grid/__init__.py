@@ -1,4 +1,4 @@
-"""Information against the noise level: the whole curve, of which every ruler takes one point."""
+"""Information against the noise level: the whole curve, of which every noise rule takes one point."""
 
 from mi_jax.studies.noise_grid import figure, study
 

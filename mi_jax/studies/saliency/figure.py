@@ -14,7 +14,7 @@ from mi_jax.plotting import captions, style
 from mi_jax.plotting.figures import FigureSpec, register
 from mi_jax.plotting.study_arrays import by_training
 from mi_jax.records.labels import name_of
-from mi_jax.records.run_records import Evidence
+from mi_jax.records.run_records import RunRecords
 from mi_jax.statistics.intervals import over_seeds
 
 _STUDY = "saliency"
@@ -43,8 +43,8 @@ _NEUTRAL = {
 }
 
 
-def _draw_maps(evidence: Evidence) -> Figure:
-    first = {name: _first(evidence, name) for name in ("images", "methods", "size")}
+def _draw_maps(run_records: RunRecords) -> Figure:
+    first = {name: _first(run_records, name) for name in ("images", "methods", "size")}
     trainings = list(first["size"])
     images = first["images"][trainings[0]]
     methods = [m for m in METHOD_NAMES if all(m in first["methods"][t] for t in trainings)]
@@ -75,8 +75,8 @@ def _draw_maps(evidence: Evidence) -> Figure:
     return figure
 
 
-def _first(evidence: Evidence, name: str) -> dict[str, np.ndarray]:
-    return {training: seeds[0] for training, seeds in by_training(evidence, _STUDY, name).items()}
+def _first(run_records: RunRecords, name: str) -> dict[str, np.ndarray]:
+    return {training: seeds[0] for training, seeds in by_training(run_records, _STUDY, name).items()}
 
 
 def _show(axes: Axes, values: np.ndarray, *, highest: float, colours: str) -> None:
@@ -84,31 +84,31 @@ def _show(axes: Axes, values: np.ndarray, *, highest: float, colours: str) -> No
     axes.axis("off")
 
 
-def _caption_maps(evidence: Evidence) -> str:
+def _caption_maps(run_records: RunRecords) -> str:
     return (
         "How much each pixel matters for the logit of the true class at the end of training, "
-        f"{captions.where(evidence)}, first seed: the largest absolute value over the channels, bright large, each map "
+        f"{captions.where(run_records)}, first seed: the largest absolute value over the channels, bright large, each map "
         "on its own scale up to its 99.5th percentile. The images are the same for all trainings, not chosen by hand."
     )
 
 
-def _scores(evidence: Evidence) -> list[str]:
-    return [score for score in SCORES if not evidence.select(quantity=score).empty]
+def _scores(run_records: RunRecords) -> list[str]:
+    return [score for score in SCORES if not run_records.select(quantity=score).empty]
 
 
-def _draw_scores(evidence: Evidence) -> Figure:
-    scores = _scores(evidence)
+def _draw_scores(run_records: RunRecords) -> Figure:
+    scores = _scores(run_records)
     columns = min(4, len(scores))
     figure = style.new_figure(0.4 + 2.5 * math.ceil(len(scores) / columns))
     panels = style.grid_of(figure, math.ceil(len(scores) / columns), columns, sharex=True)
-    rows = evidence.select_at_the_end(quantity=tuple(scores))
-    trainings = [t for t in evidence.trainings if (rows["training"] == t).any()]
+    rows = run_records.select_at_the_end(quantity=tuple(scores))
+    trainings = [t for t in run_records.trainings if (rows["training"] == t).any()]
     methods = [m for m in METHOD_NAMES if (rows["estimator"] == m).any()]
     for axes, score in zip(panels.flat, scores, strict=False):
-        table = over_seeds(evidence.select_at_the_end(quantity=score), ["training", "estimator"])
+        table = over_seeds(run_records.select_at_the_end(quantity=score), ["training", "estimator"])
         for i, training in enumerate(trainings):
             part = table[table["training"] == training].set_index("estimator")
-            colour = style.colour_of(training, evidence.trainings)
+            colour = style.colour_of(training, run_records.trainings)
             x = np.arange(len(methods)) + 0.16 * (i - (len(trainings) - 1) / 2)
             here = part.reindex(methods)
             style.draw_whiskers(axes, x, here, colour=colour)
@@ -123,16 +123,16 @@ def _draw_scores(evidence: Evidence) -> Figure:
     for axes in panels.flat[len(scores) :]:
         axes.set_visible(False)
     handles = [
-        Line2D([], [], color=style.colour_of(t, evidence.trainings), marker="o", linestyle="none", label=name_of(t))
+        Line2D([], [], color=style.colour_of(t, run_records.trainings), marker="o", linestyle="none", label=name_of(t))
         for t in trainings
     ]
     style.legend_above(figure, [*handles, Line2D([], [], color=style.GREY, linestyle=":", label="random ranking")])
     return figure
 
 
-def _caption_scores(evidence: Evidence) -> str:
-    rows = evidence.select_at_the_end(quantity=tuple(_scores(evidence)))
-    error = evidence.select_at_the_end(quantity="completeness_error")
+def _caption_scores(run_records: RunRecords) -> str:
+    rows = run_records.select_at_the_end(quantity=tuple(_scores(run_records)))
+    error = run_records.select_at_the_end(quantity="completeness_error")
     completeness = (
         f" Integrated gradients miss completeness by {100 * error['value'].max():.2g} % (of all images, the "
         "largest of all networks)."
@@ -142,11 +142,11 @@ def _caption_scores(evidence: Evidence) -> str:
     known = (
         "Edge enrichment: mean of |A| on the one-pixel outline of the shape over its mean elsewhere; cosines of the "
         "signed maps with the known fields 2m - 1 (whose mean is negative: a constant map has about -0.57) and t. "
-        if not evidence.select(quantity="edge_enrichment").empty
+        if not run_records.select(quantity="edge_enrichment").empty
         else ""
     )
     return (
-        f"Scores of attribution maps for the true class, means over clean test images, {captions.where(evidence)}. "
+        f"Scores of attribution maps for the true class, means over clean test images, {captions.where(run_records)}. "
         f"{known}Insertion and deletion: area under the probability of the class as pixels come in, or go out, by rank "
         "(a good map: large, small). Similarity: rank correlation of |A| with that of a network whose weights are "
         f"drawn anew, near 0 for a method that shows what was learned.{completeness} "
@@ -160,7 +160,7 @@ register(
         title="Where the networks look",
         alt="Images in rows; beside each the attribution maps of several methods, a group of columns a training.",
         caption=_caption_maps,
-        needs=lambda evidence: bool(by_training(evidence, _STUDY, "size")),
+        needs=lambda run_records: bool(by_training(run_records, _STUDY, "size")),
         draw=_draw_maps,
         order=130,
     )
@@ -171,7 +171,7 @@ register(
         title="Attribution in numbers",
         alt="Scores of attribution methods, one panel a score, one colour a training, random rankings dotted.",
         caption=_caption_scores,
-        needs=lambda evidence: bool(_scores(evidence)),
+        needs=lambda run_records: bool(_scores(run_records)),
         draw=_draw_scores,
         order=131,
     )

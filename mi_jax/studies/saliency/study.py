@@ -21,7 +21,7 @@ from mi_jax.data.sample import fixed_sample
 from mi_jax.distortions import LUMINANCE
 from mi_jax.models import Network
 from mi_jax.records.table import Record
-from mi_jax.studies.registry import Findings, Study, Subject, register
+from mi_jax.studies.registry import Study, StudyInput, StudyResult, register
 from mi_jax.training import predictions
 from mi_jax.typing import Images, Key, Labels, Variables
 
@@ -134,7 +134,7 @@ def known_fields(dataset: Dataset, rows: np.ndarray) -> tuple[np.ndarray, np.nda
     return np.asarray(scene.mask)[rows], np.asarray(scene.texture)[rows]
 
 
-def saliency(subject: Subject) -> Findings:
+def saliency(study_input: StudyInput) -> StudyResult:
     """Scores of five attribution methods on a tenth of the sample, and maps of a few images for the figure.
 
     Records have the method as `estimator` and the mean over images as value: `image_gradient_correlation`;
@@ -146,20 +146,20 @@ def saliency(subject: Subject) -> Findings:
     at, the mean colour of the images. Arrays: `images` uint8 `[m h w c]`, `labels` `[m]` and `size`
     `[method m h w]`, the methods under `methods`.
     """
-    test, network, variables = subject.dataset.test, subject.network, subject.variables
-    count = min(len(test), max(2, subject.samples // _SHARE))
+    test, network, variables = study_input.dataset.test, study_input.network, study_input.variables
+    count = min(len(test), max(2, study_input.samples // _SHARE))
     images, rows = fixed_sample(test.images, np.arange(len(test)), count)  # the places stand in for labels
     rows = np.asarray(rows)
     labels = jnp.asarray(test.labels[rows])
     baseline = jnp.mean(images, axis=(0, 1, 2))
 
-    explain = functools.partial(_explain, network, images=images, labels=labels, baseline=baseline, key=subject.key)
+    explain = functools.partial(_explain, network, images=images, labels=labels, baseline=baseline, key=study_input.key)
     maps, completeness = explain(variables)
-    redrawn, _ = explain(network.init(jax.random.fold_in(subject.key, 1)))
-    records = _against_known(maps, known_fields(subject.dataset, rows))
+    redrawn, _ = explain(network.init(jax.random.fold_in(study_input.key, 1)))
+    records = _against_known(maps, known_fields(study_input.dataset, rows))
     edges = image_gradient(np.asarray(images))
     logits_of = functools.partial(predictions, network, variables)
-    noise = np.asarray(jax.random.uniform(jax.random.fold_in(subject.key, 2), images.shape[:3]))
+    noise = np.asarray(jax.random.uniform(jax.random.fold_in(study_input.key, 2), images.shape[:3]))
     for method, ranking in {"random": noise, **{method: found.rank for method, found in maps.items()}}.items():
         inserted, deleted = insertion_deletion(logits_of, images, labels, ranking, baseline=baseline)
         records += [_mean("insertion_auc", method, inserted), _mean("deletion_auc", method, deleted)]
@@ -174,7 +174,7 @@ def saliency(subject: Subject) -> Findings:
     if "grad_cam" not in maps:
         reason = f"no layer of {network.arch} is a map of at least {_LEAST_SIDE} positions a side"
         records.append(Record(quantity="insertion_auc", value=None, ok=False, estimator="grad_cam", note=reason))
-    return Findings(records, _shown(images, labels, maps))
+    return StudyResult(records, _shown(images, labels, maps))
 
 
 def _explain(

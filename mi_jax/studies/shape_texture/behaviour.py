@@ -14,9 +14,9 @@ import numpy as np
 
 from mi_jax.data import Dataset, ShapeTex, Split, shapetex, to_float
 from mi_jax.data.shapetex import SHAPES
-from mi_jax.measure.accuracy import adversarial_twins, describe
+from mi_jax.measure.accuracy import adversarial_examples, describe
 from mi_jax.records.table import Record
-from mi_jax.studies.registry import Findings, Study, Subject, register
+from mi_jax.studies.registry import Study, StudyInput, StudyResult, register
 from mi_jax.studies.shape_texture import shape_bias, texture_match
 from mi_jax.studies.shape_texture.information import CUES
 from mi_jax.training import predictions
@@ -26,30 +26,30 @@ CLASSES = len(SHAPES)
 PAIRS, _CONFLICTS = CLASSES**2, CLASSES * (CLASSES - 1)
 
 
-def refusal(dataset: Dataset) -> str | None:
+def unsupported_reason(dataset: Dataset) -> str | None:
     """Why the study does not apply to a data set, or None where it does."""
     if dataset.name == "shapetex":
         return None
     return "it needs images whose shape and texture are known apart, which ShapeTex alone has"
 
 
-def cue_answers(subject: Subject) -> Findings:
+def cue_answers(study_input: StudyInput) -> StudyResult:
     """The records and arrays of `choices` on as many images as the subject asks for, and of the delta oracle."""
     config = ShapeTex()
-    count = held_out_images(subject, config)
-    return behaviour(subject, diagnostic_sets(config, count), count)
+    count = held_out_images(study_input, config)
+    return behaviour(study_input, diagnostic_sets(config, count), count)
 
 
-def behaviour(subject: Subject, sets: Mapping[str, Split], count: int) -> Findings:
+def behaviour(study_input: StudyInput, sets: Mapping[str, Split], count: int) -> StudyResult:
     """What `choices` and `delta` find on the first `count` images of each set."""
     shown = {name: split.take(slice(None, _length(name, count))) for name, split in sets.items()}
-    records, arrays = choices(subject, shown)
-    return Findings(records + delta(subject, shown["redundant"]), arrays)
+    records, arrays = choices(study_input, shown)
+    return StudyResult(records + delta(study_input, shown["redundant"]), arrays)
 
 
-def held_out_images(subject: Subject, config: ShapeTex) -> int:
+def held_out_images(study_input: StudyInput, config: ShapeTex) -> int:
     """How many images of a diagnostic set are judged: about what the subject asks for, all pairs of cues alike."""
-    return int(np.clip(subject.samples // PAIRS * PAIRS, PAIRS, config.n_test // 2))
+    return int(np.clip(study_input.samples // PAIRS * PAIRS, PAIRS, config.n_test // 2))
 
 
 @functools.lru_cache(maxsize=2)
@@ -62,8 +62,8 @@ def _length(name: str, held: int) -> int:
     return max(held // _CONFLICTS, 1) * _CONFLICTS if name == "conflict" else held
 
 
-def choices(subject: Subject, sets: Mapping[str, Split]) -> tuple[list[Record], dict[str, np.ndarray]]:
-    """What the network answers where the cues disagree and where one is missing, on clean images and on their twins.
+def choices(study_input: StudyInput, sets: Mapping[str, Split]) -> tuple[list[Record], dict[str, np.ndarray]]:
+    """What the network answers where the cues disagree and where one is missing, on clean images and on their adversarial examples.
 
     Args:
         subject: the network.
@@ -71,31 +71,31 @@ def choices(subject: Subject, sets: Mapping[str, Split]) -> tuple[list[Record], 
     """
     conflict = sets["conflict"]
     images = images_of(conflict)
-    answers = answers_of(subject, images)
-    twins = twins_of(subject, images, answers)
+    answers = answers_of(study_input, images)
+    adversarial_images = adversarial_examples_of(study_input, images, answers)
     names = {"shape": SHAPES, "texture": ShapeTex().texture_names}
     records, arrays = [], {cue: conflict.factors[cue] for cue in CUES}
-    for inputs, found in (("clean", answers), ("adversarial", answers_of(subject, twins))):
+    for inputs, found in (("clean", answers), ("adversarial", answers_of(study_input, adversarial_images))):
         records += shape_bias.bias_records(found, conflict.factors, class_names=names, inputs=inputs)
         arrays["answers" if inputs == "clean" else f"answers_{inputs}"] = found
     alone = {name: sets[f"{name}_suppressed"] for name in CUES}
     labels = alone["texture"].labels
     clean = {name: images_of(split) for name, split in alone.items()}
-    attacked = {name: twins_of(subject, shown, labels) for name, shown in clean.items()}
-    for inputs, shown, note in (("clean", clean, None), ("adversarial", attacked, describe(subject.attack))):
-        found = {name: answers_of(subject, x) for name, x in shown.items()}
+    attacked = {name: adversarial_examples_of(study_input, shown, labels) for name, shown in clean.items()}
+    for inputs, shown, note in (("clean", clean, None), ("adversarial", attacked, describe(study_input.attack))):
+        found = {name: answers_of(study_input, x) for name, x in shown.items()}
         records += shape_bias.suppression_records(found["texture"], found["shape"], labels, inputs=inputs, note=note)
     return records, arrays
 
 
-def delta(subject: Subject, redundant: Split) -> list[Record]:
+def delta(study_input: StudyInput, redundant: Split) -> list[Record]:
     """The delta oracle on redundant images."""
     images = images_of(redundant)
-    twins = twins_of(subject, images, redundant.labels)
-    match = texture_match.matches(np.asarray(twins - images), _spectra(ShapeTex()))
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(subject.key)).tolist())
-    found = texture_match.delta_oracle(match, redundant.labels, answers_of(subject, twins), rng)
-    return texture_match.oracle_records(found, inputs="adversarial", note=describe(subject.attack))
+    adversarial_images = adversarial_examples_of(study_input, images, redundant.labels)
+    match = texture_match.matches(np.asarray(adversarial_images - images), _spectra(ShapeTex()))
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(study_input.key)).tolist())
+    found = texture_match.delta_oracle(match, redundant.labels, answers_of(study_input, adversarial_images), rng)
+    return texture_match.oracle_records(found, inputs="adversarial", note=describe(study_input.attack))
 
 
 @functools.lru_cache(maxsize=2)
@@ -109,15 +109,15 @@ def images_of(split: Split) -> jax.Array:
     return to_float(jnp.asarray(split.images))
 
 
-def answers_of(subject: Subject, images: Images) -> np.ndarray:
+def answers_of(study_input: StudyInput, images: Images) -> np.ndarray:
     """The class that the network answers, int `[n]`."""
-    return np.argmax(np.asarray(predictions(subject.network, subject.variables, images)), axis=1)
+    return np.argmax(np.asarray(predictions(study_input.network, study_input.variables, images)), axis=1)
 
 
-def twins_of(subject: Subject, images: Images, labels: np.ndarray) -> jax.Array:
-    """Adversarial twins of images, made by the attack of the run to lead away from these labels, int `[n]`."""
+def adversarial_examples_of(study_input: StudyInput, images: Images, labels: np.ndarray) -> jax.Array:
+    """Adversarial adversarial examples of images, made by the attack of the run to lead away from these labels, int `[n]`."""
     classes = jnp.asarray(labels, jnp.int32)
-    return adversarial_twins(subject.network, subject.variables, images, classes, attack=subject.attack)
+    return adversarial_examples(study_input.network, study_input.variables, images, classes, attack=study_input.attack)
 
 
 STUDY = register(
@@ -125,7 +125,7 @@ STUDY = register(
         name="cue_answers",
         title="Shape or texture: what the answers follow",
         run=cue_answers,
-        refusal=refusal,
+        unsupported_reason=unsupported_reason,
         part_of="cue_conflict",
     )
 )

@@ -11,21 +11,21 @@ from matplotlib.lines import Line2D
 from mi_jax.plotting import captions, style
 from mi_jax.plotting.figures import FigureSpec, register
 from mi_jax.records.labels import name_of
-from mi_jax.records.run_records import Evidence
+from mi_jax.records.run_records import RunRecords
 from mi_jax.report.figures.information import layers_of
 from mi_jax.statistics.intervals import Table, over_seeds
 
 _LINES = {"shape": "-", "texture": (0, (1, 1))}
 
 
-def _rows(evidence: Evidence) -> Table:
+def _rows(run_records: RunRecords) -> Table:
     quantities = tuple(f"i_t_{cue}" for cue in _LINES)
-    return evidence.select(quantity=quantities, estimator="probe", inputs="clean").dropna(subset=["epoch"])
+    return run_records.select(quantity=quantities, estimator="probe", inputs="clean").dropna(subset=["epoch"])
 
 
-def _draw(evidence: Evidence) -> Figure:
-    rows = _rows(evidence)
-    layers = layers_of(evidence, rows)
+def _draw(run_records: RunRecords) -> Figure:
+    rows = _rows(run_records)
+    layers = layers_of(run_records, rows)
     columns = min(5, len(layers))
     count = math.ceil(len(layers) / columns)
     figure = style.new_figure(0.8 + 1.9 * count)
@@ -35,7 +35,7 @@ def _draw(evidence: Evidence) -> Figure:
         for cue, line in _LINES.items():
             chosen = table[(table["layer"] == layer) & (table["quantity"] == f"i_t_{cue}")]
             for training, curve in chosen.groupby("training"):
-                colour = style.colour_of(str(training), evidence.trainings)
+                colour = style.colour_of(str(training), run_records.trainings)
                 style.draw_curve(axes, curve["epoch"], curve, colour=colour, line=line)
         style.draw_ceiling(axes, math.log2(10))
         style.epoch_axis(axes, rows["epoch"])
@@ -48,11 +48,11 @@ def _draw(evidence: Evidence) -> Figure:
         Line2D(
             [],
             [],
-            color=style.colour_of(training, evidence.trainings),
+            color=style.colour_of(training, run_records.trainings),
             linestyle=line,
             label=f"{name_of(training)}, {cue}",
         )
-        for training in evidence.trainings
+        for training in run_records.trainings
         if (rows["training"] == training).any()
         for cue, line in _LINES.items()
     ]
@@ -60,10 +60,10 @@ def _draw(evidence: Evidence) -> Figure:
     return figure
 
 
-def _caption(evidence: Evidence) -> str:
-    rows = _rows(evidence)
+def _caption(run_records: RunRecords) -> str:
+    rows = _rows(run_records)
     return (
-        f"What a linear probe of each layer tells of shape and of texture through training, {captions.where(evidence)}, "
+        f"What a linear probe of each layer tells of shape and of texture through training, {captions.where(run_records)}, "
         f"on images that combine both cues independently: held-out lower bound, {captions.samples(rows)}, "
         f"{captions.epochs(rows)}. Dotted: the exact ceiling. {captions.seeds(rows)}"
     )
@@ -75,7 +75,7 @@ register(
         title="Shape and texture through training",
         alt="One panel a layer: information about shape and about texture against epoch for each training.",
         caption=_caption,
-        needs=lambda evidence: _rows(evidence)["epoch"].nunique() > 1,
+        needs=lambda run_records: _rows(run_records)["epoch"].nunique() > 1,
         draw=_draw,
         order=28,
     )

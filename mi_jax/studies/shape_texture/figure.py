@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from mi_jax.plotting import captions, style
 from mi_jax.plotting.figures import FigureSpec, register
 from mi_jax.records.labels import INPUTS, name_of
-from mi_jax.records.run_records import Evidence
+from mi_jax.records.run_records import RunRecords
 from mi_jax.statistics.intervals import Table, over_seeds
 
 _CUES = ("shape", "texture")
@@ -22,17 +22,17 @@ _ALONE = {"texture_suppressed": "shape alone", "shape_suppressed": "texture alon
 _HALF = 0.5
 
 
-def _draw_answers(evidence: Evidence) -> Figure:
+def _draw_answers(run_records: RunRecords) -> Figure:
     figure = style.new_figure(5.6)
     panels = style.grid_of(figure, 2, 2)
-    bias = evidence.select_at_the_end(quantity="shape_bias", subset="conflict", inputs=INPUTS)
-    trainings = [t for t in evidence.trainings if (bias["training"] == t).any()]
-    _draw_bias(panels[0, 0], evidence, bias, trainings)
-    _draw_alone(panels[0, 1], evidence, trainings)
-    _draw_classes(panels[1, 0], evidence, trainings)
-    _draw_oracle(panels[1, 1], evidence, trainings)
+    bias = run_records.select_at_the_end(quantity="shape_bias", subset="conflict", inputs=INPUTS)
+    trainings = [t for t in run_records.trainings if (bias["training"] == t).any()]
+    _draw_bias(panels[0, 0], run_records, bias, trainings)
+    _draw_alone(panels[0, 1], run_records, trainings)
+    _draw_classes(panels[1, 0], run_records, trainings)
+    _draw_oracle(panels[1, 1], run_records, trainings)
     handles = [
-        Line2D([], [], color=style.colour_of(t, evidence.trainings), marker="o", linestyle="none", label=name_of(t))
+        Line2D([], [], color=style.colour_of(t, run_records.trainings), marker="o", linestyle="none", label=name_of(t))
         for t in trainings
     ]
     for label, face in (("clean", style.GREY), ("adversarial", "white")):
@@ -52,16 +52,16 @@ def _point(axes: Axes, x: float, table: Table, values: Any, *, colour: str, holl
         axes.plot(np.full(len(values), x + 0.07), values, "_", color=colour, markersize=5, alpha=0.7)
 
 
-def _draw_bias(axes: Axes, evidence: Evidence, bias: Table, trainings: list[str]) -> None:
+def _draw_bias(axes: Axes, run_records: RunRecords, bias: Table, trainings: list[str]) -> None:
     coverage = over_seeds(
-        evidence.select_at_the_end(quantity="cue_coverage", subset="conflict"), ["training", "inputs"]
+        run_records.select_at_the_end(quantity="cue_coverage", subset="conflict"), ["training", "inputs"]
     )
     for i, training in enumerate(trainings):
         for j, inputs in enumerate(INPUTS):
             rows = bias[(bias["training"] == training) & (bias["inputs"] == inputs)]
             if rows.empty:
                 continue
-            x, colour = i + 0.3 * (j - 0.5), style.colour_of(training, evidence.trainings)
+            x, colour = i + 0.3 * (j - 0.5), style.colour_of(training, run_records.trainings)
             _point(axes, x, over_seeds(rows, ["training"]), rows["value"], colour=colour, hollow=j == 1)
             share = coverage.loc[(coverage["training"] == training) & (coverage["inputs"] == inputs), "mean"]
             if len(share):
@@ -76,16 +76,16 @@ def _draw_bias(axes: Axes, evidence: Evidence, bias: Table, trainings: list[str]
     axes.set_ylabel("texture ← → shape")
 
 
-def _draw_alone(axes: Axes, evidence: Evidence, trainings: list[str]) -> None:
+def _draw_alone(axes: Axes, run_records: RunRecords, trainings: list[str]) -> None:
     for k, subset in enumerate(_ALONE):
-        rows = evidence.select_at_the_end(quantity="accuracy", subset=subset, inputs=INPUTS)
+        rows = run_records.select_at_the_end(quantity="accuracy", subset=subset, inputs=INPUTS)
         for i, training in enumerate(trainings):
             for j, inputs in enumerate(INPUTS):
                 here = rows[(rows["training"] == training) & (rows["inputs"] == inputs)]
                 if here.empty:
                     continue
                 x = k + 0.26 * (i - (len(trainings) - 1) / 2) + 0.1 * (j - 0.5)
-                colour = style.colour_of(training, evidence.trainings)
+                colour = style.colour_of(training, run_records.trainings)
                 table = over_seeds(here, ["training"])
                 table[["mean", "low", "high"]] *= 100
                 if {"least", "most"} <= set(table.columns):
@@ -98,15 +98,15 @@ def _draw_alone(axes: Axes, evidence: Evidence, trainings: list[str]) -> None:
     axes.set_ylabel("accuracy (%)")
 
 
-def _draw_classes(axes: Axes, evidence: Evidence, trainings: list[str]) -> None:
-    rows = evidence.select_at_the_end(quantity="shape_bias", inputs="clean")
+def _draw_classes(axes: Axes, run_records: RunRecords, trainings: list[str]) -> None:
+    rows = run_records.select_at_the_end(quantity="shape_bias", inputs="clean")
     rows = rows[rows["subset"].fillna("").str.startswith("conflict,shape=")]
     names = dict(zip(rows["subset"], rows["note"], strict=True))
     subsets = sorted(names, key=lambda subset: int(subset.partition("=")[2]))
     for i, training in enumerate(trainings):
         table = over_seeds(rows[rows["training"] == training], ["subset"]).set_index("subset").reindex(subsets)
         x = style.dodged(len(subsets), i, len(trainings))
-        colour = style.colour_of(training, evidence.trainings)
+        colour = style.colour_of(training, run_records.trainings)
         style.draw_whiskers(axes, x, table, colour=colour)
         style.draw_marks(axes, x, table["mean"], np.zeros(len(x), dtype=bool), colour=colour)
     axes.axhline(_HALF, color="#222222", linewidth=0.8)
@@ -116,12 +116,12 @@ def _draw_classes(axes: Axes, evidence: Evidence, trainings: list[str]) -> None:
     axes.set_ylabel("texture ← → shape")
 
 
-def _draw_oracle(axes: Axes, evidence: Evidence, trainings: list[str]) -> None:
-    rates = evidence.select_at_the_end(quantity="delta_oracle")
-    baselines = evidence.select_at_the_end(quantity="delta_oracle_baseline")
+def _draw_oracle(axes: Axes, run_records: RunRecords, trainings: list[str]) -> None:
+    rates = run_records.select_at_the_end(quantity="delta_oracle")
+    baselines = run_records.select_at_the_end(quantity="delta_oracle_baseline")
     shown = [t for t in trainings if (rates["training"] == t).any()]
     for i, training in enumerate(shown):
-        colour = style.colour_of(training, evidence.trainings)
+        colour = style.colour_of(training, run_records.trainings)
         here = rates[rates["training"] == training]
         _point(axes, i - 0.12, over_seeds(here, ["training"]), here["value"], colour=colour, hollow=False)
         for subset, line in (("exchanged among images", ":"), ("exchanged within classes", "-")):
@@ -143,11 +143,11 @@ def _categories(axes: Axes, names: list[str]) -> None:
     axes.set_xlim(-0.6, len(names) - 0.4)
 
 
-def _caption_answers(evidence: Evidence) -> str:
-    rows = evidence.select_at_the_end(quantity="shape_bias", subset="conflict", inputs="clean")
-    n = evidence.select_at_the_end(quantity="cue_coverage", subset="conflict")["n"]
+def _caption_answers(run_records: RunRecords) -> str:
+    rows = run_records.select_at_the_end(quantity="shape_bias", subset="conflict", inputs="clean")
+    n = run_records.select_at_the_end(quantity="cue_coverage", subset="conflict")["n"]
     return (
-        f"What the answers follow at {captions.last_epoch(rows)}, {captions.where(evidence)}. Shape bias: of the answers "
+        f"What the answers follow at {captions.last_epoch(rows)}, {captions.where(run_records)}. Shape bias: of the answers "
         "on conflict images that name the class of the shape or of the texture, the share that name the shape's "
         f"(Geirhos et al. 2019), n = {n.min():g} images; coverage: the share that name either. Adversarial: attacked "
         "away from the network's own answer (conflict) or from the label (one cue). Last panel: of the images that "
@@ -157,24 +157,24 @@ def _caption_answers(evidence: Evidence) -> str:
     )
 
 
-def _draw_layers(evidence: Evidence) -> Figure:
+def _draw_layers(run_records: RunRecords) -> Figure:
     figure = style.new_figure(5.9)
     panels = style.grid_of(figure, 2, 3)
-    layers = _layers(evidence)
+    layers = _layers(run_records)
     for j, cue in enumerate(_CUES):
         for i, estimator in enumerate(("probe", "monte_carlo")):
             axes = panels[i, j]
-            _draw_information(axes, evidence, f"i_t_{cue}", estimator, layers)
+            _draw_information(axes, run_records, f"i_t_{cue}", estimator, layers)
             word = {"probe": "linear probe", "monte_carlo": "Monte Carlo"}[estimator]
             axes.set_title(f"I(T; {cue}), {word}", loc="left")
             axes.set_ylabel("bits" if j == 0 else "")
             if estimator == "probe":
-                _draw_robust(axes, evidence, cue, layers)
-    _draw_preference(panels[0, 2], evidence, layers)
-    _draw_information(panels[1, 2], evidence, "i_t_label", "probe", layers)
+                _draw_robust(axes, run_records, cue, layers)
+    _draw_preference(panels[0, 2], run_records, layers)
+    _draw_information(panels[1, 2], run_records, "i_t_label", "probe", layers)
     panels[1, 2].set_title("I(T; Y), linear probe", loc="left")
     trainings = [
-        t for t in evidence.trainings if (evidence.select_at_the_end(quantity="i_t_shape")["training"] == t).any()
+        t for t in run_records.trainings if (run_records.select_at_the_end(quantity="i_t_shape")["training"] == t).any()
     ]
     handles = style.condition_handles(trainings, INPUTS)
     handles.append(Line2D([], [], color=style.GREY, linestyle="-.", linewidth=1, label="shuffled labels"))
@@ -183,21 +183,21 @@ def _draw_layers(evidence: Evidence) -> Figure:
     return figure
 
 
-def _layers(evidence: Evidence) -> list[str]:
-    rows = evidence.select_at_the_end(quantity="i_t_shape", estimator="probe")
+def _layers(run_records: RunRecords) -> list[str]:
+    rows = run_records.select_at_the_end(quantity="i_t_shape", estimator="probe")
     return list(dict.fromkeys(rows["layer"].dropna()))
 
 
-def _draw_information(axes: Axes, evidence: Evidence, quantity: str, estimator: str, layers: list[str]) -> None:
-    rows = evidence.select_at_the_end(quantity=quantity, estimator=estimator, inputs=INPUTS)
-    control = evidence.select_at_the_end(quantity="i_t_shuffled", estimator=estimator, inputs="clean")
-    for training in evidence.trainings:
-        colour = style.colour_of(training, evidence.trainings)
+def _draw_information(axes: Axes, run_records: RunRecords, quantity: str, estimator: str, layers: list[str]) -> None:
+    rows = run_records.select_at_the_end(quantity=quantity, estimator=estimator, inputs=INPUTS)
+    control = run_records.select_at_the_end(quantity="i_t_shuffled", estimator=estimator, inputs="clean")
+    for training in run_records.trainings:
+        colour = style.colour_of(training, run_records.trainings)
         for inputs in INPUTS:
             _draw_by_layer(axes, rows[rows["inputs"] == inputs], training, layers, colour, style.line_of(inputs))
         if quantity != "i_t_label":
             _draw_by_layer(axes, control, training, layers, colour, "-.", width=0.8)
-    ceiling = evidence.select_at_the_end(quantity=f"h_{quantity.removeprefix('i_t_')}", estimator="exact")["value"]
+    ceiling = run_records.select_at_the_end(quantity=f"h_{quantity.removeprefix('i_t_')}", estimator="exact")["value"]
     if len(ceiling):
         style.draw_ceiling(axes, float(ceiling.iloc[0]))
     axes.set_ylim(-0.15, math.log2(10) + 0.2)
@@ -217,24 +217,24 @@ def _draw_by_layer(
         style.draw_whiskers(axes, x, table, colour=colour)
 
 
-def _draw_robust(axes: Axes, evidence: Evidence, cue: str, layers: list[str]) -> None:
-    rows = evidence.select_at_the_end(quantity=f"i_t_{cue}_robust")
-    for training in evidence.trainings:
+def _draw_robust(axes: Axes, run_records: RunRecords, cue: str, layers: list[str]) -> None:
+    rows = run_records.select_at_the_end(quantity=f"i_t_{cue}_robust")
+    for training in run_records.trainings:
         here = rows[rows["training"] == training]
         if here.empty:
             continue
         table = over_seeds(here, ["layer"])
         x = [layers.index(layer) for layer in table["layer"]]
         axes.plot(
-            x, table["mean"], "v", color=style.colour_of(training, evidence.trainings), markersize=6, zorder=4,
+            x, table["mean"], "v", color=style.colour_of(training, run_records.trainings), markersize=6, zorder=4,
             clip_on=False,
         )  # fmt: skip
 
 
-def _draw_preference(axes: Axes, evidence: Evidence, layers: list[str]) -> None:
-    rows = evidence.select_at_the_end(quantity="cue_preference", estimator="probe", inputs="clean")
-    for training in evidence.trainings:
-        _draw_by_layer(axes, rows, training, layers, style.colour_of(training, evidence.trainings), "-")
+def _draw_preference(axes: Axes, run_records: RunRecords, layers: list[str]) -> None:
+    rows = run_records.select_at_the_end(quantity="cue_preference", estimator="probe", inputs="clean")
+    for training in run_records.trainings:
+        _draw_by_layer(axes, rows, training, layers, style.colour_of(training, run_records.trainings), "-")
     axes.axhline(0, color="#222222", linewidth=0.8)
     axes.set_ylim(-1.08, 1.08)
     axes.set_title(r"Preference $(I_S - I_T)\,/\,(I_S + I_T)$, probe", loc="left")
@@ -242,11 +242,11 @@ def _draw_preference(axes: Axes, evidence: Evidence, layers: list[str]) -> None:
     style.layer_axis(axes, layers)
 
 
-def _caption_layers(evidence: Evidence) -> str:
-    rows = evidence.select_at_the_end(quantity="i_t_shape", estimator="probe", inputs="clean")
-    mixture = evidence.select_at_the_end(quantity="i_t_shape", estimator="monte_carlo", inputs="clean")
+def _caption_layers(run_records: RunRecords) -> str:
+    rows = run_records.select_at_the_end(quantity="i_t_shape", estimator="probe", inputs="clean")
+    mixture = run_records.select_at_the_end(quantity="i_t_shape", estimator="monte_carlo", inputs="clean")
     return (
-        f"What each layer tells of shape and texture at {captions.last_epoch(rows)}, {captions.where(evidence)}, on "
+        f"What each layer tells of shape and texture at {captions.last_epoch(rows)}, {captions.where(run_records)}, on "
         "images that combine both cues independently, and of the class on images where they agree. Dotted: the exact "
         "ceiling, log2 10 bits. Probe: held-out lower bound; on adversarial images that of the probe fitted on clean "
         "ones; triangles: under an attack on the probe itself. Monte Carlo: value for the noisy layer on the images at "
@@ -261,7 +261,7 @@ register(
         title="Shape or texture: what the answers follow",
         alt="Shape bias of each training, accuracy with one cue, shape bias by class, and the delta oracle.",
         caption=_caption_answers,
-        needs=lambda evidence: not evidence.select(quantity="shape_bias", subset="conflict,shape=0").empty,
+        needs=lambda run_records: not run_records.select(quantity="shape_bias", subset="conflict,shape=0").empty,
         draw=_draw_answers,
         order=26,
     )
@@ -272,7 +272,9 @@ register(
         title="Shape or texture: what the layers tell",
         alt="Information of each layer about shape, texture and class for each training, clean and adversarial.",
         caption=_caption_layers,
-        needs=lambda evidence: not evidence.select(quantity="i_t_shape", estimator="probe", inputs="adversarial").empty,
+        needs=lambda run_records: (
+            not run_records.select(quantity="i_t_shape", estimator="probe", inputs="adversarial").empty
+        ),
         draw=_draw_layers,
         order=27,
     )

@@ -15,7 +15,7 @@ from mi_jax import information
 from mi_jax.errors import InputError
 from mi_jax.information import LinearProbe
 from mi_jax.measure.linear_probes import fit_probes, gains, mean_and_error, rescaled_gains
-from mi_jax.records.table import Record, in_bits
+from mi_jax.records.table import Record, information_record
 from mi_jax.typing import Key
 
 CUES = ("shape", "texture")
@@ -38,7 +38,7 @@ def ceilings(factors: Factors, **columns: Any) -> list[Record]:
     for name, values in factors.items():
         p = np.bincount(values) / len(values)
         entropy = -np.sum(p[p > 0] * np.log(p[p > 0]))
-        records.append(in_bits(f"h_{name}", entropy, estimator="exact", n=len(values), **columns))
+        records.append(information_record(f"h_{name}", entropy, estimator="exact", n=len(values), **columns))
     return records
 
 
@@ -62,7 +62,9 @@ def probe_layer(
     values = {
         name: mean_and_error(gains(probe.log_probabilities(held), held_factors[name])) for name, probe in probes.items()
     }
-    records = [in_bits(f"i_t_{name}", value, stderr=error, **columns) for name, (value, error) in values.items()]
+    records = [
+        information_record(f"i_t_{name}", value, stderr=error, **columns) for name, (value, error) in values.items()
+    ]
     return Measured(probes, values, records)
 
 
@@ -71,7 +73,7 @@ def transferred(probes: Mapping[str, LinearProbe], t: np.ndarray, factors: Facto
     records = []
     for name, probe in probes.items():
         value, error = mean_and_error(rescaled_gains(probe.log_probabilities(t), factors[name]))
-        records.append(in_bits(f"i_t_{name}", value, stderr=error, estimator="probe", n=len(t), **columns))
+        records.append(information_record(f"i_t_{name}", value, stderr=error, estimator="probe", n=len(t), **columns))
     return records
 
 
@@ -90,9 +92,9 @@ def mixture_records(
         value = information.monte_carlo(t, values, noise_variance=noise_variance, key=key, num_classes=num_classes)
         kde = {**columns, "estimator": "kde", "saturated": bracket.saturated}
         records += [
-            in_bits(f"i_t_{name}_certified_lower", bracket.i_ty_certified_lower, **kde),
-            in_bits(f"i_t_{name}_certified_upper", bracket.i_ty_certified_upper, **kde),
-            in_bits(
+            information_record(f"i_t_{name}_certified_lower", bracket.i_ty_certified_lower, **kde),
+            information_record(f"i_t_{name}_certified_upper", bracket.i_ty_certified_upper, **kde),
+            information_record(
                 f"i_t_{name}",
                 value.i_ty,
                 stderr=value.i_ty_sampling_error,

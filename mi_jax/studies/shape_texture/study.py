@@ -18,10 +18,10 @@ from mi_jax.information import LinearProbe
 from mi_jax.measure.accuracy import describe
 from mi_jax.measure.information import activations
 from mi_jax.measure.linear_probes import mean_and_error, probed, rescaled_gains
-from mi_jax.records.table import Record, in_bits
-from mi_jax.studies.registry import Findings, Study, Subject, register
+from mi_jax.records.table import Record, information_record
+from mi_jax.studies.registry import Study, StudyInput, StudyResult, register
 from mi_jax.studies.shape_texture import behaviour, information
-from mi_jax.studies.shape_texture.behaviour import CLASSES, answers_of, images_of, twins_of
+from mi_jax.studies.shape_texture.behaviour import CLASSES, adversarial_examples_of, answers_of, images_of
 from mi_jax.studies.shape_texture.information import CUES
 from mi_jax.typing import Images, Key
 
@@ -29,7 +29,7 @@ _PROBE_ATTACK_STEPS = 10
 _PROBE_NOTE = "probe fitted on clean activations, its logits rescaled"
 
 
-def cue_conflict(subject: Subject) -> Findings:
+def cue_conflict(study_input: StudyInput) -> StudyResult:
     """All cue measures of one network on the default ShapeTex.
 
     On conflict images: `shape_bias` with interval and coverage, clean and adversarial (`cue_choices`). On images
@@ -38,20 +38,20 @@ def cue_conflict(subject: Subject) -> Findings:
     texture by KDE bracket and Monte Carlo (those describe the images at hand: with few images a class they are above 0
     for shuffled labels too, which is recorded beside them); `cue_preference`. On the redundant set: information about
     the class, `i_t_label`. `i_t_shape_robust`, `i_t_texture_robust`: what a probe of the logits tells while it is
-    itself attacked. The delta oracle (`cue_delta`). Twins of the conflict and factorial images lead away from the
+    itself attacked. The delta oracle (`cue_delta`). Adversarial examples of the conflict and factorial images lead away from the
     network's own answer, as their label would take one cue's side; all others away from the label.
 
     Arrays: `answers` and `answers_adversarial` on the conflict images, int `[n]`, with `shape` and `texture`.
     """
     config = ShapeTex()
-    held = behaviour.held_out_images(subject, config)
+    held = behaviour.held_out_images(study_input, config)
     fitted = min(2 * held, config.n_test - held)
     sets = behaviour.diagnostic_sets(config, held + fitted)
-    found = behaviour.behaviour(subject, sets, held)
-    return Findings([*found.records, *layers(subject, sets, fitted)], found.arrays)
+    found = behaviour.behaviour(study_input, sets, held)
+    return StudyResult([*found.records, *layers(study_input, sets, fitted)], found.arrays)
 
 
-def layers(subject: Subject, sets: Mapping[str, Split], fitted: int) -> list[Record]:
+def layers(study_input: StudyInput, sets: Mapping[str, Split], fitted: int) -> list[Record]:
     """Information of every layer about the cues and the class; robust information of the logits.
 
     Args:
@@ -61,21 +61,21 @@ def layers(subject: Subject, sets: Mapping[str, Split], fitted: int) -> list[Rec
     """
     factorial, redundant = sets["factorial"], sets["redundant"]
     images = images_of(factorial)
-    shuffle_key, noise_key, attack_key = jax.random.split(subject.key, 3)
+    shuffle_key, noise_key, attack_key = jax.random.split(study_input.key, 3)
     rows = np.asarray(jax.random.permutation(shuffle_key, len(factorial)))
     factors = {name: np.asarray(values) for name, values in factorial.factors.items()}
     factors["shuffled"] = factors["shape"][rows]
     first, last = {n: v[:fitted] for n, v in factors.items()}, {n: v[fitted:] for n, v in factors.items()}
-    clean = activations(subject.network, subject.variables, images)
+    clean = activations(study_input.network, study_input.variables, images)
     held = images[fitted:]
-    twins = twins_of(subject, held, answers_of(subject, held))
-    attacked = activations(subject.network, subject.variables, twins)
-    labelled = activations(subject.network, subject.variables, images_of(redundant))
+    adversarial_images = adversarial_examples_of(study_input, held, answers_of(study_input, held))
+    attacked = activations(study_input.network, study_input.variables, adversarial_images)
+    labelled = activations(study_input.network, study_input.variables, images_of(redundant))
 
     real = {name: values for name, values in last.items() if name != "shuffled"}
     records = information.ceilings(real, subset="factorial", inputs="clean")
     records += information.ceilings({"label": redundant.labels[fitted:]}, subset="redundant", inputs="clean")
-    for layer in subject.network.layers:
+    for layer in study_input.network.layers:
         where = {"layer": layer, "subset": "factorial"}
         t, a = information.as_array(clean[layer]), information.as_array(attacked[layer])
         found = information.probe_layer(
@@ -97,12 +97,12 @@ def layers(subject: Subject, sets: Mapping[str, Split], fitted: int) -> list[Rec
             y[:fitted], {"label": label["label"][:fitted]}, y[fitted:], {"label": label["label"][fitted:]},
             num_classes=CLASSES, inputs="clean", layer=layer, subset="redundant",
         ).records  # fmt: skip
-        if layer == subject.network.layers[-1]:
-            records += robust(subject, layer, cues, held, last, attack_key)
+        if layer == study_input.network.layers[-1]:
+            records += robust(study_input, layer, cues, held, last, attack_key)
     return records
 
 
-def _mixture(t, twins, factors, key, where) -> list[Record]:
+def _mixture(t, adversarial_images, factors, key, where) -> list[Record]:
     variance = information.own_noise_variance(t)
     if variance is None:
         reason = "the layer is constant, so the rule gives no noise variance"
@@ -113,14 +113,14 @@ def _mixture(t, twins, factors, key, where) -> list[Record]:
     options = {"noise_variance": variance, "noise_rule": "scale_free", "num_classes": CLASSES, "key": key}
     records = []
     # Shuffled labels show what the estimate owes to there being few images a class.
-    for inputs, rows, names in (("clean", t, (*CUES, "shuffled")), ("adversarial", twins, CUES)):
+    for inputs, rows, names in (("clean", t, (*CUES, "shuffled")), ("adversarial", adversarial_images, CUES)):
         chosen = {name: factors[name] for name in names}
         records += information.mixture_records(rows, chosen, inputs=inputs, **options, **where)
     return records
 
 
 def robust(
-    subject: Subject,
+    study_input: StudyInput,
     layer: str,
     probes: Mapping[str, LinearProbe],
     images: Images,
@@ -140,20 +140,22 @@ def robust(
         key: of the random starts.
     """
     attack = dataclasses.replace(
-        subject.attack, steps=_PROBE_ATTACK_STEPS, step_size=subject.attack.eps / 4 or 1.0, random_start=True,
+        study_input.attack, steps=_PROBE_ATTACK_STEPS, step_size=study_input.attack.eps / 4 or 1.0, random_start=True,
         restarts=1, loss="ce", keep="best",
     )  # fmt: skip
     records = []
     for name, probe in probes.items():
-        function = probed(subject.network, layer)
-        variables = function.variables(subject.variables, probe)
+        function = probed(study_input.network, layer)
+        variables = function.variables(study_input.variables, probe)
         logits = map_batches(
             functools.partial(_attacked_logits, function, variables, key, attack), images, jnp.asarray(factors[name])
         )
         value, error = mean_and_error(rescaled_gains(np.asarray(logits), factors[name]))
         columns = {"layer": layer, "subset": "factorial", "inputs": "adversarial", "estimator": "probe"}
         note = f"attack on the probe: {describe(attack)}"
-        records.append(in_bits(f"i_t_{name}_robust", value, stderr=error, n=len(images), note=note, **columns))
+        records.append(
+            information_record(f"i_t_{name}_robust", value, stderr=error, n=len(images), note=note, **columns)
+        )
     return records
 
 
@@ -166,6 +168,6 @@ STUDY = register(
         name="cue_conflict",
         title="Shape or texture: what the answers follow, what the layers keep, what an attacker leaves",
         run=cue_conflict,
-        refusal=behaviour.refusal,
+        unsupported_reason=behaviour.unsupported_reason,
     )
 )

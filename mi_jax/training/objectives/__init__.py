@@ -3,7 +3,7 @@
 from mi_jax.training.objectives.fast import FAST
 from mi_jax.training.objectives.mart import MART
 from mi_jax.training.objectives.normal import NOISE, NORMAL
-from mi_jax.training.objectives.objective import Adversary, Objective, Outcome
+from mi_jax.training.objectives.objective import Objective, ObjectiveConfig, Outcome
 from mi_jax.training.objectives.pgd import PGD_TRAINING
 from mi_jax.training.objectives.trades import TRADES
 
@@ -17,4 +17,4 @@ OBJECTIVES: dict[str, Objective] = {
 }
 """Training objectives by the name that `--training` takes."""
 
-__all__ = ["OBJECTIVES", "Adversary", "Objective", "Outcome"]
+__all__ = ["OBJECTIVES", "Objective", "ObjectiveConfig", "Outcome"]

@@ -19,7 +19,7 @@ def boosted_cross_entropy(logits: Logits, labels: Labels) -> jax.Array:
     return losses.cross_entropy(logits, labels) + jax.nn.logsumexp(logits, axis=1) - without_rival
 
 
-def loss(network, variables, x, perturbed, y, key, adversary):
+def loss(network, variables, x, perturbed, y, key, objective_config):
     """Mean of BCE(f(x'), y) + lambda KL(f(x) || f(x')) (1 - f_y(x)), nats (a `Loss`).
 
     The gradient goes through both predictions and through the weight. Batch normalisation as in the authors' code:
@@ -27,7 +27,7 @@ def loss(network, variables, x, perturbed, y, key, adversary):
     """
     clean, logits, statistics = clean_and_perturbed(network, variables, x, perturbed, key)
     doubt = -jnp.expm1(-losses.cross_entropy(clean, y))
-    each = boosted_cross_entropy(logits, y) + adversary.mart_weight * doubt * losses.kl(logits, clean)
+    each = boosted_cross_entropy(logits, y) + objective_config.mart_weight * doubt * losses.kl(logits, clean)
     return jnp.mean(each), Outcome(logits, statistics)
 
 

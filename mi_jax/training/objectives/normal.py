@@ -6,9 +6,9 @@ import jax.numpy as jnp
 from mi_jax.training.objectives.objective import Objective, cross_entropy, unperturbed
 
 
-def noisy(network, variables, x, y, key, adversary):
+def noisy(network, variables, x, y, key, objective_config):
     """The images plus Gaussian noise, clipped to [0, 1] (a `Perturb`)."""
-    noise = adversary.noise * jax.random.normal(key, x.shape, x.dtype)
+    noise = objective_config.noise * jax.random.normal(key, x.shape, x.dtype)
     return jnp.clip(x + noise, 0, 1), variables["batch_stats"]
 
 

@@ -22,7 +22,7 @@ Statistics = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Adversary:
+class ObjectiveConfig:
     """What an objective needs beside the network.
 
     Attributes:
@@ -73,10 +73,10 @@ class Outcome(NamedTuple):
     batch_stats: Statistics
 
 
-Perturb = Callable[[Network, Variables, Images, Labels, Key, Adversary], tuple[Images, Statistics]]
+Perturb = Callable[[Network, Variables, Images, Labels, Key, ObjectiveConfig], tuple[Images, Statistics]]
 """`perturb(network, variables, x, y, key, adversary)`: the images to train on, and the batch statistics after making
 them."""
-Loss = Callable[[Network, Variables, Images, Images, Labels, Key, Adversary], tuple[jax.Array, Outcome]]
+Loss = Callable[[Network, Variables, Images, Images, Labels, Key, ObjectiveConfig], tuple[jax.Array, Outcome]]
 """`loss(network, variables, x, perturbed, y, key, adversary)`: the mean loss of a batch, in training mode."""
 
 
@@ -103,12 +103,12 @@ class Objective:
         return self.inputs == "adversarial"
 
 
-def unperturbed(network, variables, x, y, key, adversary):
+def unperturbed(network, variables, x, y, key, objective_config):
     """The images as they are (a `Perturb`)."""
     return x, variables["batch_stats"]
 
 
-def cross_entropy(network, variables, x, perturbed, y, key, adversary):
+def cross_entropy(network, variables, x, perturbed, y, key, objective_config):
     """Mean cross-entropy on the images trained on, nats (a `Loss`)."""
     logits, _, statistics = network.apply_train(variables, perturbed, key)
     losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, y)
@@ -130,10 +130,10 @@ def clean_and_perturbed(
 
 
 def attacked_logits(
-    network: Network, variables: Variables, key: Key, adversary: Adversary
+    network: Network, variables: Variables, key: Key, objective_config: ObjectiveConfig
 ) -> Callable[[Images, Statistics], tuple[Logits, Statistics]]:
     """The network as an attack meets it: images and batch statistics to logits and batch statistics."""
-    params, mode = variables["params"], adversary.batch_norm
+    params, mode = variables["params"], objective_config.batch_norm
 
     def logits_of(images, statistics):
         seen = {"params": params, "batch_stats": statistics}

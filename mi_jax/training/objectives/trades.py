@@ -10,14 +10,14 @@ from mi_jax.attacks import ascend, losses
 from mi_jax.training.objectives.objective import Objective, Outcome, attacked_logits, clean_and_perturbed
 
 
-def perturbed(network, variables, x, y, key, adversary):
+def perturbed(network, variables, x, y, key, objective_config):
     """PGD on KL(f(x) || f(x')) from a Gaussian start of standard deviation 1e-3 (a `Perturb`).
 
-    Linf and L2 alike by the steps of `adversary.attack` (the authors' L2 code uses an optimizer in place of steepest
-    steps). The clean prediction is computed once, in the mode of `adversary.batch_norm`; theirs is `eval`.
+    Linf and L2 alike by the steps of `objective_config.attack` (the authors' L2 code uses an optimizer in place of steepest
+    steps). The clean prediction is computed once, in the mode of `objective_config.batch_norm`; theirs is `eval`.
     """
-    attack = dataclasses.replace(adversary.attack, random_start=True, start_law="gaussian")
-    logits_of = attacked_logits(network, variables, key, adversary)
+    attack = dataclasses.replace(objective_config.attack, random_start=True, init="gaussian")
+    logits_of = attacked_logits(network, variables, key, objective_config)
     clean, statistics = logits_of(x, variables["batch_stats"])
     clean = jax.lax.stop_gradient(clean)
 
@@ -28,7 +28,7 @@ def perturbed(network, variables, x, y, key, adversary):
     return ascend(objective, x, key, config=attack, state=statistics)
 
 
-def loss(network, variables, x, perturbed, y, key, adversary):
+def loss(network, variables, x, perturbed, y, key, objective_config):
     """Mean of CE(f(x), y) + beta KL(f(x) || f(x')), nats; the gradient goes through both predictions (a `Loss`).
 
     Batch normalisation: each of the two passes uses the statistics of its own batch, and the running ones move with
@@ -36,7 +36,7 @@ def loss(network, variables, x, perturbed, y, key, adversary):
     """
     clean, logits, statistics = clean_and_perturbed(network, variables, x, perturbed, key)
     natural = optax.losses.softmax_cross_entropy_with_integer_labels(clean, y)
-    return jnp.mean(natural + adversary.trades_beta * losses.kl(logits, clean)), Outcome(logits, statistics)
+    return jnp.mean(natural + objective_config.trades_beta * losses.kl(logits, clean)), Outcome(logits, statistics)
 
 
 TRADES = Objective("TRADES", "adversarial", perturbed, loss, lambda steps: 2 * steps + 7)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mi_jax.attacks import APGD, PGD, apgd, pgd
-from mi_jax.attacks.engine.chunks import in_slices
+from mi_jax.attacks.engine.chunks import chunked_map
 
 
 @pytest.mark.parametrize(("count", "most", "sizes"), [(7, 3, [3, 3, 3]), (8, 3, [3, 3, 3]), (4, 4, [4]), (1, 1, [1])])
@@ -17,7 +17,7 @@ def test_rows_are_dealt_out_evenly_and_come_back_in_their_order(count, most, siz
 
     calls = []
     x, label = jnp.arange(2.0 * count).reshape(count, 2), 100 * jnp.arange(count)
-    result = in_slices(attack, x, label, most=most)
+    result = chunked_map(attack, x, label, most=most)
     np.testing.assert_array_equal(result["sum"], x.sum(axis=1) + label)
     np.testing.assert_array_equal(result["twice"], 2 * x)
     jax.effects_barrier()
@@ -27,7 +27,7 @@ def test_rows_are_dealt_out_evenly_and_come_back_in_their_order(count, most, siz
 def test_a_cpu_takes_slices_and_an_accelerator_all_rows(monkeypatch):
     def shapes() -> set[int]:
         seen = set()
-        jax.eval_shape(lambda x: in_slices(lambda x: (seen.add(len(x)), x)[1], x), jnp.ones((300, 1)))
+        jax.eval_shape(lambda x: chunked_map(lambda x: (seen.add(len(x)), x)[1], x), jnp.ones((300, 1)))
         return seen
 
     assert shapes() == {100}

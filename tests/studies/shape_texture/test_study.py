@@ -15,7 +15,7 @@ from mi_jax.data import ShapeTex, shapetex, to_float
 from mi_jax.measure.linear_probes import fit_probes
 from mi_jax.models import Network
 from mi_jax.studies import STUDIES, find_for
-from mi_jax.studies.registry import Subject
+from mi_jax.studies.registry import StudyInput
 from mi_jax.studies.shape_texture import behaviour, study
 
 BARE = ShapeTex(noise=0.0, n_train=10, n_test=90)
@@ -75,7 +75,7 @@ def scenes():
 
 
 def subject_of(network, variables, attack=ATTACK):
-    return Subject(network, variables, data.load("shapetex", limit=20), attack, COUNT, jax.random.key(0))
+    return StudyInput(network, variables, data.load("shapetex", limit=20), attack, COUNT, jax.random.key(0))
 
 
 def reader(cue, scenes):
@@ -121,23 +121,23 @@ def test_a_factor_within_reach_of_the_attacker_has_no_robust_information(margin,
 @pytest.fixture(scope="module")
 def studied():
     network = models.create("cnn", num_classes=10, input_shape=(32, 32, 3), width=0.25)
-    subject = subject_of(network, network.init(jax.random.key(0)))
-    before = jax.tree.map(np.array, subject.variables)
+    study_input = subject_of(network, network.init(jax.random.key(0)))
+    before = jax.tree.map(np.array, study_input.variables)
     sets = {name: split.images.copy() for name, split in behaviour.diagnostic_sets(ShapeTex(), 300).items()}
-    findings = study.cue_conflict(dataclasses.replace(subject, samples=100))
-    return subject, before, sets, findings
+    findings = study.cue_conflict(dataclasses.replace(study_input, samples=100))
+    return study_input, before, sets, findings
 
 
 def test_the_study_changes_neither_network_nor_images(studied):
-    subject, before, sets, _ = studied
-    jax.tree.map(np.testing.assert_array_equal, subject.variables, before)
+    study_input, before, sets, _ = studied
+    jax.tree.map(np.testing.assert_array_equal, study_input.variables, before)
     for name, split in behaviour.diagnostic_sets(ShapeTex(), 300).items():
         np.testing.assert_array_equal(split.images, sets[name])
 
 
 def test_every_layer_is_measured_for_every_cue_below_its_ceiling(studied):
-    subject, _, _, findings = studied
-    for layer in subject.network.layers:
+    study_input, _, _, findings = studied
+    for layer in study_input.network.layers:
         for quantity in ("i_t_shape", "i_t_texture", "i_t_colour", "i_t_shuffled", "i_t_label"):
             (row,) = [
                 r for r in findings.records
@@ -174,12 +174,12 @@ def test_the_row_that_the_claim_reads_is_there_once(studied):
 
 
 def test_the_answers_alone_are_the_same_records_as_in_the_whole_study(studied):
-    subject, _, _, findings = studied
-    alone = behaviour.cue_answers(dataclasses.replace(subject, samples=100))
+    study_input, _, _, findings = studied
+    alone = behaviour.cue_answers(dataclasses.replace(study_input, samples=100))
     assert alone.records == findings.records[: len(alone.records)]
     assert {r.quantity for r in alone.records} >= {"shape_bias", "suppression_gap", "delta_oracle"}
     assert all(r.layer is None for r in alone.records)
-    names = [study.name for study in find_for(subject.dataset, "all")]
+    names = [study.name for study in find_for(study_input.dataset, "all")]
     assert "cue_conflict" in names
     assert "cue_answers" not in names
 
@@ -187,5 +187,5 @@ def test_the_answers_alone_are_the_same_records_as_in_the_whole_study(studied):
 @pytest.mark.parametrize("name", ["cue_answers", "cue_conflict"])
 def test_only_shapetex_is_accepted(name):
     study = STUDIES[name]
-    assert study.refusal(data.load("shapetex", limit=20)) is None
-    assert "ShapeTex" in (study.refusal(data.load("digits", limit=20)) or "")
+    assert study.unsupported_reason(data.load("shapetex", limit=20)) is None
+    assert "ShapeTex" in (study.unsupported_reason(data.load("digits", limit=20)) or "")
