@@ -14,7 +14,7 @@ from rich.console import Console
 
 from mi_jax import runs
 from mi_jax.attacks import PGD, Budget
-from mi_jax.measure.information import Probe
+from mi_jax.measure.information import InformationConfig
 from mi_jax.runs.config import Evaluation, RunConfig
 from mi_jax.runs.progress import Reporter
 from mi_jax.training import Optimizer
@@ -29,7 +29,7 @@ SMALL = RunConfig(
     limit=300,
     optimizer=Optimizer(name="adam", learning_rate=3e-3),
     attack=PGD(eps=0.1, steps=2, step_size=0.05),
-    probe=Probe(samples=60, epochs="1"),
+    probe=InformationConfig(samples=60, epochs="1"),
     evaluation=Evaluation(
         samples=60,
         steps=3,

@@ -85,10 +85,10 @@ def contrast(cells: Table, treated: str, baseline: str) -> Table:
 def _p_value(gap: np.ndarray) -> float:
     if len(gap) < 2:
         return np.nan
-    per_image = gap.std(ddof=1)
-    if per_image == 0:
+    spread = gap.std(ddof=1)
+    if spread == 0:
         return 1.0 if gap[0] == 0 else 0.0
-    return float(2 * stats.t.sf(abs(gap.mean()) / per_image * np.sqrt(len(gap)), len(gap) - 1))
+    return float(2 * stats.t.sf(abs(gap.mean()) / spread * np.sqrt(len(gap)), len(gap) - 1))
 
 
 def _holm(p: np.ndarray) -> np.ndarray:

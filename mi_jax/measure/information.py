@@ -75,9 +75,9 @@ class InformationConfig:
         """The epochs at which to measure a training of `last` epochs; the untrained and the final network always.
 
         Examples:
-            >>> Probe().schedule(200)
+            >>> InformationConfig().schedule(200)
             (0, 1, 2, 4, 7, 14, 27, 53, 103, 200)
-            >>> Probe(epochs="3,5,900").schedule(8)
+            >>> InformationConfig(epochs="3,5,900").schedule(8)
             (0, 3, 5, 8)
         """
         if self.epochs == "auto":

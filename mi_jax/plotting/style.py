@@ -143,14 +143,14 @@ def fit(panels: Iterable[Axes], *, floor: float = -math.inf, ceiling: float = ma
         return
     low, high = float(means.min()), float(means.max())
     span = high - low or max(abs(high), 1.0) / 5
-    per_image = [
+    spread = [
         np.asarray(path.vertices)[:, 1]
         for axes in panels
         for drawn in axes.collections
         if drawn.get_gid() == _SPREAD
         for path in drawn.get_paths()
     ]
-    ends = np.concatenate([means, *per_image])
+    ends = np.concatenate([means, *spread])
     ends = np.clip(ends[np.isfinite(ends)], low - _REACH * span, high + _REACH * span)
     margin = 0.05 * span
     for axes in panels:

@@ -71,7 +71,7 @@ def over_seeds(rows: Table, by: Sequence[str]) -> Table:
         per_seed.groupby(keys, dropna=False)
         .agg(
             mean=("value", "mean"),
-            per_image=("value", "std"),
+            spread=("value", "std"),
             least=("value", "min"),
             most=("value", "max"),
             seeds=("value", "count"),
