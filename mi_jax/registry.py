@@ -47,6 +47,12 @@ class Registry(Mapping[str, T], Generic[T]):
         self._aliases |= dict.fromkeys(aliases, name)
         return entry
 
+    def unregister(self, name: str) -> None:
+        """Removes an entry and its aliases; tests and notebooks use it to define an entry again."""
+        resolved = self.resolve(name)
+        del self._entries[resolved]
+        self._aliases = {alias: target for alias, target in self._aliases.items() if target != resolved}
+
     def registering(self, name: str, *, aliases: tuple[str, ...] = ()) -> Callable[[Any], Any]:
         """A decorator that registers what it decorates."""
 

@@ -1,11 +1,8 @@
-"""Data sets as whole splits of uint8 images, and what is done to them on the device before training.
-
-Nothing here knows of models, attacks or estimators.
-"""
+"""Data sets as whole splits of uint8 images, and their augmentation on the device."""
 
 from mi_jax.data import shapetex
 from mi_jax.data.augmentation import Augmentation, augment, augmentation_for, to_float
-from mi_jax.data.dataset import Dataset, Split
+from mi_jax.data.dataset import Dataset, Split, stratified_rows
 from mi_jax.data.loading import load
 from mi_jax.data.order import epoch_order
 from mi_jax.data.preparation import prepare
@@ -22,5 +19,6 @@ __all__ = [
     "load",
     "prepare",
     "shapetex",
+    "stratified_rows",
     "to_float",
 ]

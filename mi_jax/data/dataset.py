@@ -1,7 +1,4 @@
-"""What a data set is to the rest of the package: two splits of uint8 images with labels and known factors.
-
-It neither reads nor makes images; `loading` does.
-"""
+"""A data set: two splits of uint8 images with labels and known factors, and ways to cut them into parts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -59,8 +56,8 @@ class Dataset:
 def balanced_order(labels: np.ndarray, *, seed: int = 0) -> np.ndarray:
     """A seeded shuffle of 0..n-1 in which every prefix holds the classes as evenly as their sizes allow.
 
-    The images of each class are shuffled, then dealt in rounds, one of each class that still has any, the order of
-    classes drawn anew for each round.
+    The images of each class are shuffled, then taken in rounds, one of each class that still has any, with the classes
+    in random order within a round.
     """
     rng = np.random.default_rng(seed)
     turn = np.empty(len(labels), np.int64)
@@ -90,14 +87,32 @@ def check_limit(limit: int | None) -> None:
         raise InputError(f"limit must be a whole number of images from 1, or left out for all; got {limit!r}.")
 
 
-def stratified_split(split: Split, test_share: float) -> tuple[Split, Split]:
-    """A stratified, always equal division into training and test parts, each in its original order.
+def stratified_rows(labels: np.ndarray, share: float) -> np.ndarray:
+    """The indices of a share of the images, ascending: the same in every call, with every class in proportion.
 
-    The first `test_share` of every class's fixed shuffle, rounded to whole images, is the test part.
+    Each class gives its share, rounded; but never all of it, and at least one image of two or more unless the whole
+    part is too small to hold one of each class.
+
+    Args:
+        labels: int `[n]`.
+        share: in [0, 1).
+
+    Examples:
+        >>> labels = np.repeat([0, 1, 2], [960, 20, 20])
+        >>> np.bincount(labels[stratified_rows(labels, 0.02)]).tolist()
+        [19, 1, 1]
     """
     rng = np.random.default_rng(0)
-    in_test = np.zeros(len(split), bool)
-    for label in np.unique(split.labels):
-        members = np.flatnonzero(split.labels == label)
-        in_test[rng.permutation(members)[: round(test_share * len(members))]] = True
-    return split.take(np.flatnonzero(~in_test)), split.take(np.flatnonzero(in_test))
+    classes = np.unique(labels)
+    least = int(round(share * len(labels)) >= len(classes) and share > 0)
+    taken = [np.zeros(0, np.int64)]
+    for label in classes:
+        members = rng.permutation(np.flatnonzero(labels == label))
+        taken.append(members[: min(max(round(share * len(members)), least), len(members) - 1)])
+    return np.sort(np.concatenate(taken))
+
+
+def stratified_split(split: Split, test_share: float) -> tuple[Split, Split]:
+    """A fixed division into training and test parts by `stratified_rows`, each in its original order."""
+    rows = stratified_rows(split.labels, test_share)
+    return split.take(np.delete(np.arange(len(split)), rows)), split.take(rows)

@@ -1,9 +1,21 @@
-"""Image classifiers as pure functions: `create` gives a description, its `apply` logits and named activations.
+"""Image classifiers as pure functions: `create` gives a network, its `apply` logits and named activations.
 
-Does no training, no attack and no data loading; variables are plain nested dicts of arrays.
+Variables are plain nested dicts of arrays. `register` adds an architecture, see `mi_jax.models.architectures`.
 """
 
+from mi_jax.models.layers import ForwardContext, ModelSpec, NormalStream
 from mi_jax.models.network import DTYPES, Network, Taps, create
-from mi_jax.models.registry import architectures
+from mi_jax.models.registry import ARCHITECTURES, architectures, register
 
-__all__ = ["DTYPES", "Network", "Taps", "architectures", "create"]
+__all__ = [
+    "ARCHITECTURES",
+    "DTYPES",
+    "ForwardContext",
+    "ModelSpec",
+    "Network",
+    "NormalStream",
+    "Taps",
+    "architectures",
+    "create",
+    "register",
+]

@@ -1,28 +1,28 @@
-"""A network's description and its pure functions: parameters in, logits and named activations out.
-
-Holds no arrays and trains nothing; what the layers are is in `architectures`.
-"""
+"""A network as a hashable value with pure functions: variables and images in, logits and named activations out."""
 
 import math
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.typing import ArrayLike
 
+from mi_jax import checks
 from mi_jax.errors import InputError
-from mi_jax.models import cost, registry
+from mi_jax.models import cost
 from mi_jax.models.convolution import METHODS, Method
-from mi_jax.models.layers import ForwardContext, NormalStream
+from mi_jax.models.layers import ForwardContext, ModelSpec, NormalStream
+from mi_jax.models.registry import ARCHITECTURES
 from mi_jax.typing import Key, Variables
 
 DTYPES = ("float32", "bfloat16")
-"""What a network may compute in; parameters, statistics and logits are float32 in any case."""
+"""Compute dtypes; parameters, batch statistics and logits are always float32."""
 
 Taps = OrderedDict[str, jax.Array]
 """Layer name to activation. Ordered, because JAX sorts the keys of a plain dict that crosses `jit`."""
@@ -30,7 +30,7 @@ Taps = OrderedDict[str, jax.Array]
 
 @dataclass(frozen=True)
 class Network:
-    """A classifier as a description; made by `create`, which checks the fields.
+    """A classifier without its variables, made by `create`, which checks the fields.
 
     Attributes:
         arch: name in the registry.
@@ -38,9 +38,9 @@ class Network:
         input_shape: height, width, channels of an image.
         width: multiplier of every layer's width.
         dtype: compute dtype, `float32` or `bfloat16`.
-        mean: per channel, subtracted from the image; `(0.0,)` leaves it as it is.
-        std: per channel, divides the centred image; `(1.0,)` leaves it as it is.
-        convolution: how convolutions are computed, see `mi_jax.models.convolution`; `auto` fits the backend.
+        mean: subtracted from the image, one value or one per channel.
+        std: divides the centred image, one value or one per channel.
+        convolution: how convolutions are computed, one of `mi_jax.models.convolution.METHODS`.
     """
 
     arch: str
@@ -53,7 +53,7 @@ class Network:
     convolution: Method = "auto"
 
     def init(self, key: Key) -> Variables:
-        """Draws initial variables: `{"params": nested dict, "batch_stats": nested dict, {} when there are none}`."""
+        """Draws initial variables: `{"params": ..., "batch_stats": ...}`, nested dicts of float32 arrays."""
         return _init(self, key)
 
     def apply(
@@ -90,10 +90,10 @@ class Network:
         Args:
             variables: as from `init`.
             x: images in [0, 1], `[b h w c]`, floating.
-            key: for stochastic layers; an architecture without any ignores it.
+            key: for stochastic layers, if the architecture has any.
 
         Returns:
-            Logits, taps, and the moved running statistics (momentum 0.9, unbiased variance).
+            Logits, taps, and the updated running statistics (momentum 0.9, unbiased variance).
 
         Raises:
             InputError: as `apply`.
@@ -117,7 +117,7 @@ class Network:
 
     @property
     def flops(self) -> int:
-        """Floating-point operations of one image's forward pass in convolutions and dense layers, two a product."""
+        """Floating-point operations of one image's forward pass in convolutions and linear layers (2 per product)."""
         counted = replace(self, convolution="lax")
         variables = _structure(self).shapes
         image = jax.ShapeDtypeStruct((1, *self.input_shape), jnp.float32)
@@ -127,24 +127,24 @@ class Network:
         x = jnp.asarray(x)
         if x.ndim != 4 or x.shape[1:] != self.input_shape:
             wanted = ", ".join(map(str, self.input_shape))
-            raise InputError(f"{self.arch} takes images of shape (batch, {wanted}), not {x.shape}.")
+            raise InputError(f"Images for this {self.arch} must have shape [batch, {wanted}]; got {x.shape}.")
         if not jnp.issubdtype(x.dtype, jnp.floating):
-            raise InputError(f"images must be floating, in [0, 1], not {x.dtype}; divide 8-bit pixels by 255.")
+            raise InputError(f"Images must be floating, in [0, 1], not {x.dtype}; divide 8-bit pixels by 255.")
         return x
 
 
 def create(
     arch: str,
     *,
-    num_classes: int,
-    input_shape: tuple[int, ...],
+    num_classes: int | np.integer,
+    input_shape: Sequence[int],
     width: float = 1.0,
     dtype: str = "float32",
-    mean: float | tuple[float, ...] = 0.0,
-    std: float | tuple[float, ...] = 1.0,
+    mean: float | Sequence[float] | np.ndarray = 0.0,
+    std: float | Sequence[float] | np.ndarray = 1.0,
     convolution: Method = "auto",
 ) -> Network:
-    """Describes a network.
+    """A network of a registered architecture.
 
     Args:
         arch: one of `architectures()` or an alias.
@@ -152,51 +152,48 @@ def create(
         input_shape: height, width, channels of an image.
         width: multiplier of every layer's width.
         dtype: compute dtype, one of `DTYPES`.
-        mean: subtracted from the image, one value or one a channel; the default leaves pixels in [0, 1].
-        std: divides the centred image, one value or one a channel.
-        convolution: one of `METHODS`.
+        mean: subtracted from the image, one value or one per channel.
+        std: divides the centred image, one value or one per channel.
+        convolution: how convolutions are computed, one of `mi_jax.models.convolution.METHODS`.
 
     Raises:
         InputError: an unknown name, a shape or width that leaves nothing, or a normalisation of the wrong length.
 
-    >>> create("vgg", num_classes=10, input_shape=(32, 32, 3)).parameter_count
-    9228362
+    Examples:
+        >>> create("vgg", num_classes=10, input_shape=(32, 32, 3)).parameter_count
+        9228362
     """
-    name = registry.resolve(arch)
+    name = ARCHITECTURES.resolve(arch)
     shape = _checked_shape(input_shape)
-    if not (isinstance(num_classes, int) and num_classes >= 2):
-        raise InputError(f"num_classes must be a whole number of at least 2, not {num_classes!r}.")
-    if not (math.isfinite(width) and width > 0):
-        raise InputError(f"width must be a positive number such as 1 or 0.25, not {width!r}.")
-    if dtype not in DTYPES:
-        raise InputError(f"unknown dtype {dtype!r}; choose from {', '.join(DTYPES)}.")
-    if convolution not in METHODS:
-        raise InputError(f"unknown convolution method {convolution!r}; choose from {', '.join(METHODS)}.")
+    checks.count("num_classes", num_classes, 2)
+    checks.positive("width", width, usual="1 or 0.25")
+    checks.one_of("dtype", dtype, DTYPES)
+    checks.one_of("convolution", convolution, METHODS)
     means, stds = _per_channel("mean", mean, shape[-1]), _per_channel("std", std, shape[-1])
     if min(stds) <= 0:
-        raise InputError(f"std must be positive, not {std!r}.")
-    network = Network(name, num_classes, shape, float(width), dtype, means, stds, convolution)
+        raise InputError(f"Invalid std {std!r}: expected positive numbers.")
+    network = Network(name, int(num_classes), shape, float(width), dtype, means, stds, convolution)
     _structure(network)
     return network
 
 
-def _checked_shape(input_shape: tuple[int, ...]) -> tuple[int, int, int]:
-    shape = tuple(input_shape)
-    if len(shape) != 3 or not all(isinstance(n, int) and n >= 1 for n in shape):
-        raise InputError(f"input_shape must be (height, width, channels), such as (32, 32, 3), not {input_shape!r}.")
+def _checked_shape(input_shape: Sequence[int]) -> tuple[int, int, int]:
+    shape = tuple(int(n) for n in input_shape if isinstance(n, int | np.integer) and n >= 1)
+    if len(shape) != 3 or len(input_shape) != 3:
+        raise InputError(f"Invalid input_shape {input_shape!r}: expected (height, width, channels), as (32, 32, 3).")
     return shape
 
 
-def _per_channel(name: str, value: float | tuple[float, ...], count: int) -> tuple[float, ...]:
-    values = tuple(float(v) for v in (value if isinstance(value, tuple | list) else (value,)))
-    if len(values) not in (1, count) or not all(map(math.isfinite, values)):
-        raise InputError(f"{name} must be one finite number or {count}, one a channel, not {value!r}.")
+def _per_channel(name: str, value: float | Sequence[float] | np.ndarray, count: int) -> tuple[float, ...]:
+    values = tuple(np.ravel(np.asarray(value, float)).tolist())
+    if np.ndim(value) > 1 or len(values) not in (1, count) or not all(map(math.isfinite, values)):
+        raise InputError(f"Invalid {name} {value!r}: expected one finite number, or {count}, one per channel.")
     return values
 
 
-def _build(network: Network, draws: NormalStream) -> nnx.Module:
-    description = registry.ModelSpec(network.num_classes, network.input_shape, network.width)
-    return registry.build(network.arch, description, draws)
+def _build(network: Network, stream: NormalStream) -> nnx.Module:
+    spec = ModelSpec(network.num_classes, network.input_shape, network.width, network.dtype, network.convolution)
+    return ARCHITECTURES[network.arch](spec, stream)
 
 
 def _split(model: nnx.Module) -> tuple[Any, Variables]:
@@ -211,20 +208,20 @@ def _plain(state: nnx.State) -> dict[str, Any]:
 class _Structure(NamedTuple):
     graph: Any
     shapes: Variables
-    draws: int
+    numbers: int
 
 
 @cache
 def _structure(network: Network) -> _Structure:
-    """The module's graph, the shapes of its variables and the count of its random numbers, without drawing any."""
-    draws = NormalStream()
-    model = nnx.eval_shape(lambda: _build(network, draws))
-    return _Structure(*_split(model), draws.used)
+    """The module's graph, the shapes of its variables and how many random numbers initialise it; draws none."""
+    stream = NormalStream()
+    model = nnx.eval_shape(lambda: _build(network, stream))
+    return _Structure(*_split(model), stream.used)
 
 
 @partial(jax.jit, static_argnums=0)
 def _init(network: Network, key: Key) -> Variables:
-    numbers = jax.random.normal(key, (_structure(network).draws,))
+    numbers = jax.random.normal(key, (_structure(network).numbers,))
     return _split(_build(network, NormalStream(numbers)))[1]
 
 
@@ -238,14 +235,14 @@ def _tap_shapes(network: Network) -> tuple[tuple[str, tuple[int, ...]], ...]:
 def _forward(
     network: Network, variables: Variables, x: jax.Array, perturbations: Mapping[str, jax.Array] | None = None
 ) -> tuple[jax.Array, Taps]:
-    run = ForwardContext(dtype=jnp.dtype(network.dtype), method=network.convolution, perturbations=perturbations)
-    logits = _merge(network, variables)(_normalise(network, x), run)
-    run.close()
-    return logits, run.taps
+    context = ForwardContext(perturbations=perturbations)
+    logits = _merge(network, variables)(_normalise(network, x), context)
+    context.close()
+    return logits, context.taps
 
 
-# Compiled for calls from the host, which would otherwise compile every operation by itself; inside another
-# transformation the call is traced once and inlined, and taps that nobody reads are dropped.
+# Compiled for calls from the host, which would otherwise run operation by operation. Inside another transformation
+# the call is inlined, and taps that are not read are dropped.
 _apply = jax.jit(_forward, static_argnums=0)
 
 
@@ -259,10 +256,10 @@ def _apply_train(
     network: Network, variables: Variables, x: jax.Array, key: Key
 ) -> tuple[jax.Array, Taps, dict[str, Any]]:
     model = _merge(network, variables)
-    run = ForwardContext(train=True, dtype=jnp.dtype(network.dtype), method=network.convolution, key=key)
-    logits = model(_normalise(network, x), run)
+    context = ForwardContext(train=True, key=key)
+    logits = model(_normalise(network, x), context)
     _, statistics, _ = nnx.split(model, nnx.BatchStat, ...)
-    return logits, run.taps, _plain(statistics)
+    return logits, context.taps, _plain(statistics)
 
 
 def _merge(network: Network, variables: Variables) -> Any:
@@ -272,7 +269,7 @@ def _merge(network: Network, variables: Variables) -> Any:
     if given != wanted:
         path = next(path for path in [*wanted, *given] if wanted.get(path) != given.get(path))
         raise InputError(
-            f"these are not variables of this {network.arch} of width {network.width:g}: at {path} it has "
+            f"The variables do not fit this {network.arch} of width {network.width:g}: at {path} it has "
             f"{wanted.get(path, 'nothing')}, they have {given.get(path, 'nothing')}."
         )
     return nnx.merge(graph, variables["params"], variables["batch_stats"])

@@ -1,10 +1,10 @@
-"""Training of networks, normal and adversarial, in compiled chunks of an epoch. Saves nothing and prints nothing."""
+"""Normal and adversarial training of networks, in compiled chunks of an epoch."""
 
 from mi_jax.training.epoch import Trainer
 from mi_jax.training.evaluation import evaluate, predictions
 from mi_jax.training.fit import Diverged, Interrupted, TrainingProgress, fit
 from mi_jax.training.held_out import EarlyStopping, HeldOutAccuracy, held_out_attack, held_out_rows, split_held_out
-from mi_jax.training.objectives import OBJECTIVES, Objective, ObjectiveConfig
+from mi_jax.training.objectives import OBJECTIVES, Objective, ObjectiveConfig, register
 from mi_jax.training.optimizer import Optimizer
 
 __all__ = [
@@ -23,5 +23,6 @@ __all__ = [
     "held_out_attack",
     "held_out_rows",
     "predictions",
+    "register",
     "split_held_out",
 ]

@@ -1,12 +1,11 @@
-"""The compiled part of training: many updates in one call, for one seed or several side by side. Keeps no clock.
+"""The compiled part of training: many updates in one call, for one seed or several under `vmap`.
 
-Everything random is a function of (seed, step) and the order of images of (seed, epoch): a training can stop after
-any update and go on elsewhere with the same result.
+Random draws are a function of (seed, step), and the order of images of (seed, epoch): a training can stop after any
+update and resume elsewhere with the same result.
 """
 
 import dataclasses
 import functools
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mi_jax import data
-from mi_jax.errors import InputError
+from mi_jax import checks, data
 from mi_jax.models import Network
+from mi_jax.models.layers import BATCH_NORM_MOMENTUM
 from mi_jax.parallel import Mesh, over_batch
 from mi_jax.training import optimizer as optimizers
 from mi_jax.training.objectives import OBJECTIVES, ObjectiveConfig
@@ -25,8 +24,8 @@ from mi_jax.training.weights import adversarial_weights, averaged
 from mi_jax.typing import Variables
 
 State = dict[str, Any]
-"""variables, optimizer (optax state), totals (sums of the current epoch), and average (of the variables) where it is
-kept; a leading seed axis if vmapped."""
+"""Keys: variables, optimizer (optax state), totals (sums over the current epoch), and average (of the variables) if one
+is kept. Leaves have a leading seed axis if there are several seeds."""
 
 _CALIBRATION_IMAGES = 512
 _TOTALS = ("loss", "cross_entropy", "correct", "updates")
@@ -34,22 +33,22 @@ _TOTALS = ("loss", "cross_entropy", "correct", "updates")
 
 @dataclass(frozen=True)
 class Trainer:
-    """One training objective on one data set, for the given seeds: makes states and moves them on.
+    """One training objective on one data set for some seeds: makes training states and advances them.
 
     Attributes:
         network: what is trained.
         objective: name in `OBJECTIVES`.
-        adversary: settings of the objective.
+        objective_config: settings and options of the objective.
         optimizer: settings of the optimizer.
         augmentation: of every training image, on the device.
         epochs, batch_size, examples: lengths; the last, incomplete batch of an epoch is left out.
-        seeds: one, or several that are trained side by side under `vmap`.
-        mesh: devices that share every batch; None for one device.
+        seeds: one, or several that are trained together under `vmap`.
+        mesh: devices among which each batch is split; None for one device.
         awp: size of the adversarial weight perturbation (Wu et al. 2020; theirs is 5e-3), relative to each kernel's
             norm; 0 for none. Objectives without adversarial images ignore it.
-        average: decay an update of the moving average of weights (0.995 is usual); 0 for none. The averaged network
-            is the one to evaluate; the other goes on training.
-        attack_warmup: epochs over which adversarial perturbations grow linearly from nothing to full length; 0 for
+        average: decay per update of the moving average of weights (0.995 is usual); 0 for none. The averaged network
+            is the one to evaluate.
+        attack_warmup: epochs over which adversarial perturbations grow linearly from zero to full length; 0 for
             none. Other objectives ignore it.
 
     Raises:
@@ -72,22 +71,16 @@ class Trainer:
     attack_warmup: float = 0.0
 
     def __post_init__(self):
-        if self.objective not in OBJECTIVES:
-            raise InputError(f"Unknown training {self.objective!r}; choose from {', '.join(OBJECTIVES)}.")
-        if not 1 <= self.batch_size <= self.examples:
-            raise InputError(
-                f"batch-size is {self.batch_size}; it must be between 1 and the {self.examples} training images."
-            )
-        for name, usual in (("awp", 0.005), ("average", 0.995)):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and 0 <= value < 1):
-                raise InputError(f"{name} is {value!r}; it must be 0 for none, or less than 1, such as {usual}.")
-        if not 0 <= self.attack_warmup < math.inf:
-            raise InputError(f"attack-warmup is {self.attack_warmup!r}; it must be a number of epochs, or 0 for none.")
+        OBJECTIVES.get_or_explain(self.objective)
+        checks.count("epochs", self.epochs)
+        checks.between("batch_size", self.batch_size, 1, self.examples)
+        checks.share("awp", self.awp, usual="0.005")
+        checks.share("average", self.average, usual="0.995")
+        checks.at_least("attack_warmup", self.attack_warmup, 0)
 
     @property
     def steps_per_epoch(self) -> int:
-        """Updates an epoch."""
+        """Updates per epoch."""
         return self.examples // self.batch_size
 
     @property
@@ -98,8 +91,8 @@ class Trainer:
     def init(self, images: Any) -> State:
         """The state before the first update: the same for every objective of one seed.
 
-        Batch statistics are those of the first training images, so that the untrained network is a meaningful point
-        of comparison and the first attacks meet a normalised network.
+        Batch statistics are those of the first training images, so that the untrained network is a meaningful
+        reference and the first attacks are made on a normalised network.
 
         Args:
             images: uint8 training images `[n h w c]`.
@@ -112,15 +105,15 @@ class Trainer:
             totals = {name: total[0] for name, total in totals.items()}
         variables = _initial_variables(self.network, self._keys(), jnp.asarray(images[:_CALIBRATION_IMAGES]))
         state = {"variables": variables, "optimizer": start(variables["params"]), "totals": totals}
-        # A copy of its own: the state's memory is given away leaf by leaf.
+        # A copy, because `advance` donates each leaf of the state.
         return {**state, "average": jax.tree.map(jnp.copy, variables)} if self.average else state
 
     def evaluated(self, state: State) -> Variables:
-        """The variables that stand for this training: the averaged ones where an average is kept."""
+        """The variables to evaluate: the averaged ones if an average is kept."""
         return state["average"] if self.average else state["variables"]
 
     def advance(self, state: State, images: Any, labels: Any, first: int, last: int) -> State:
-        """The state after updates `first` to `last - 1`, all of one epoch. Gives the old state's memory away.
+        """The state after updates `first` to `last - 1`, all of one epoch. Donates the old state.
 
         Args:
             state: after `first` updates.
@@ -131,11 +124,11 @@ class Trainer:
         if first // self.steps_per_epoch != (last - 1) // self.steps_per_epoch:
             raise ValueError(f"updates {first} to {last - 1} are not of one epoch of {self.steps_per_epoch}")
         # Seeds enter through the keys alone: all seeds share one compiled program.
-        anyone = dataclasses.replace(self, seeds=(0,) * len(self.seeds))
-        return _advance(anyone, state, images, labels, self._keys(), np.int32(first), np.int32(last))
+        any_seeds = dataclasses.replace(self, seeds=(0,) * len(self.seeds))
+        return _advance(any_seeds, state, images, labels, self._keys(), np.int32(first), np.int32(last))
 
     def members(self, state: State) -> list[tuple[int, State]]:
-        """The state of every seed by itself."""
+        """The state of each seed."""
         if len(self.seeds) == 1:
             return [(self.seeds[0], state)]
         return [(seed, jax.tree.map(lambda leaf, i=i: leaf[i], state)) for i, seed in enumerate(self.seeds)]
@@ -162,10 +155,10 @@ def _calibrated(network: Network, variables: Variables, images: jax.Array) -> Va
     """Variables whose running batch statistics are those of the given images."""
     if not variables["batch_stats"]:
         return variables
-    momentum = 0.9  # of Network.apply_train: moved = 0.9 old + 0.1 batch, so batch = old + (moved - old) / 0.1
     old = variables["batch_stats"]
-    _, _, moved = network.apply_train(variables, data.to_float(images), jax.random.key(0))
-    batch = jax.tree.map(lambda a, b: a + (b - a) / (1 - momentum), old, moved)
+    _, _, updated = network.apply_train(variables, data.to_float(images), jax.random.key(0))
+    # updated = m old + (1 - m) batch, so batch = old + (updated - old) / (1 - m)
+    batch = jax.tree.map(lambda a, b: a + (b - a) / (1 - BATCH_NORM_MOMENTUM), old, updated)
     return {**variables, "batch_stats": batch}
 
 
@@ -198,18 +191,18 @@ def _advance_one(trainer: Trainer, state: State, images, labels, key, first, las
 
 def _update(trainer: Trainer, state: State, step, batch, labels, key) -> State:
     augment_key, perturb_key, loss_key = jax.random.split(key, 3)
-    objective, network = OBJECTIVES[trainer.objective], trainer.network
+    objective, network = trainer.objective_config.objective(trainer.objective), trainer.network
     x = data.augment(data.to_float(batch), augment_key, pad=trainer.augmentation.pad, flip=trainer.augmentation.flip)
     x, labels = over_batch(trainer.mesh, x), over_batch(trainer.mesh, labels)
     variables = state["variables"]
     perturbed, statistics = objective.perturb(network, variables, x, labels, perturb_key, trainer.objective_config)
     if trainer.attack_warmup and objective.adversarial:
-        reach = jnp.minimum(1.0, (step + 1) / (trainer.attack_warmup * trainer.steps_per_epoch))
-        perturbed = x + reach * (perturbed - x)
+        length = jnp.minimum(1.0, (step + 1) / (trainer.attack_warmup * trainer.steps_per_epoch))
+        perturbed = x + length * (perturbed - x)
 
     def loss_of(params):
-        seen = {"params": params, "batch_stats": statistics}
-        return objective.loss(network, seen, x, perturbed, labels, loss_key, trainer.objective_config)
+        current = {"params": params, "batch_stats": statistics}
+        return objective.loss(network, current, x, perturbed, labels, loss_key)
 
     at = variables["params"]
     if trainer.awp and objective.adversarial:

@@ -1,4 +1,4 @@
-"""Loss, accuracy and predictions of a network over whole splits, in compiled batches. Knows no attack."""
+"""Loss, accuracy and predictions of a network over whole splits, in compiled batches."""
 
 import functools
 from typing import Any
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from mi_jax import checks
 from mi_jax.batches import map_batches
 from mi_jax.models import Network
 from mi_jax.typing import Variables
@@ -21,10 +22,15 @@ def evaluate(network: Network, variables: Variables, images: Any, labels: Any) -
         variables: its variables.
         images: float in [0, 1], `[n h w c]`.
         labels: int `[n]`.
+
+    Raises:
+        InputError: for images out of [0, 1], labels out of range or of another length, and variables that do not fit.
     """
-    logits = predictions(network, variables, images)
-    correct = np.argmax(np.asarray(logits), -1) == np.asarray(labels)
-    return float(_mean_loss(logits, jnp.asarray(labels))), float(np.mean(correct))
+    x = checks.images(images)
+    y = checks.labels(labels, len(x), classes=network.num_classes)
+    logits = predictions(network, variables, x)
+    correct = np.argmax(np.asarray(logits), -1) == np.asarray(y)
+    return float(_mean_loss(logits, y)), float(np.mean(correct))
 
 
 def predictions(network: Network, variables: Variables, images: Any) -> jax.Array:

@@ -1,4 +1,4 @@
-"""The host's side of training: chunk after chunk until the end, with callers told in between. Knows no probe."""
+"""Host-side training loop; calls `after_chunk` between compiled chunks."""
 
 import time
 from collections.abc import Callable
@@ -8,13 +8,15 @@ from typing import Any
 import jax
 import numpy as np
 
+from mi_jax import checks
+from mi_jax.errors import InputError
 from mi_jax.training.epoch import State, Trainer
 
 _CHUNK_SECONDS = 2.0
 
 
 class Interrupted(Exception):
-    """Training stopped between two chunks because it was asked to; the state was given to `after_chunk`."""
+    """Training stopped between two chunks as `stop_asked` required; `after_chunk` had the state."""
 
 
 class Diverged(Exception):
@@ -23,17 +25,18 @@ class Diverged(Exception):
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """Where a training stands.
+    """The progress of a training.
 
     Attributes:
         step: updates done.
         epoch: passes done, with fractions.
         ends_epoch: whether an epoch has just been completed.
-        loss: mean of what is minimised over the epoch so far, one a seed.
-        cross_entropy, accuracy: means over the epoch so far, on the images trained on, one a seed; the cross-entropy
-            (nats) is the loss itself where nothing else is minimised.
-        seconds: time the chunk took; images: how many it trained on, all seeds together.
-    stopping: whether training stops after this chunk because it was asked to.
+        loss: mean of the loss over the epoch so far, one value per seed.
+        cross_entropy, accuracy: means over the epoch so far on the images trained on, one value per seed; the
+            cross-entropy (nats) is the loss itself where nothing else is minimised.
+        seconds: duration of the chunk.
+        images: how many it trained on, all seeds together.
+        stopping: whether training stops after this chunk because `stop_asked` said so.
     """
 
     step: int
@@ -58,7 +61,7 @@ def fit(
     stop_asked: Callable[[], bool] = lambda: False,
     enough: Callable[[], bool] = lambda: False,
 ) -> State:
-    """Trains from `first_step` to the end, or until it is enough.
+    """Trains from `first_step` to the end, or until `enough`.
 
     Args:
         trainer: what to train and how.
@@ -67,16 +70,18 @@ def fit(
         labels: int32 `[n]`.
         first_step: updates already done.
         after_chunk: called between compiled chunks and at the end of every epoch; may read the state, not keep it.
-        stop_asked: asked after every chunk, before `after_chunk` is told.
-        enough: asked before every chunk; ends the training as if its last epoch were done.
+        stop_asked: called after every chunk, before `after_chunk`; true interrupts the training.
+        enough: called before every chunk; true ends the training as if its last epoch were done.
 
     Returns:
         The final state.
 
     Raises:
+        InputError: when images and labels do not fit the trainer.
         Interrupted: when `stop_asked` said so.
         Diverged: when the loss of a seed is not finite.
     """
+    check_training_data(trainer, images, labels)
     step, chunk, per_epoch = first_step, 1, trainer.steps_per_epoch
     while step < trainer.total_steps and not enough():
         last = min(step + chunk, (step // per_epoch + 1) * per_epoch)
@@ -87,14 +92,30 @@ def fit(
         progress = _training_progress(trainer, state, last, seconds, last - step, stopping)
         if not np.all(np.isfinite(progress.loss)):
             seed = trainer.seeds[int(np.argmin(np.isfinite(progress.loss)))]
-            raise Diverged(f"the loss of seed {seed} is {progress.loss} in epoch {progress.epoch:.1f}")
+            raise Diverged(f"The loss of seed {seed} is {progress.loss} in epoch {progress.epoch:.1f}.")
         after_chunk(state, progress)
         if stopping:
             raise Interrupted
-        # The first chunk holds the compilation, so its time says nothing about the length of the next.
+        # The first chunk includes compilation, so its duration says nothing about the length of the next.
         chunk = 4 if step == first_step else max(1, round((last - step) * _CHUNK_SECONDS / seconds))
         step = last
     return state
+
+
+def check_training_data(trainer: Trainer, images: Any, labels: Any) -> None:
+    """Checks uint8 images `[n h w c]` and labels `[n]` against the trainer's network and number of examples.
+
+    Raises:
+        InputError: when they do not fit.
+    """
+    network = trainer.network
+    expected = (trainer.examples, *network.input_shape)
+    if np.shape(images) != expected or images.dtype != np.uint8:
+        raise InputError(
+            f"Training images must be uint8 of shape {list(expected)}; got {getattr(images, 'dtype', 'no array')} of "
+            f"shape {list(np.shape(images))}."
+        )
+    checks.labels(labels, trainer.examples, classes=network.num_classes)
 
 
 def _training_progress(

@@ -1,6 +1,6 @@
-"""Early stopping on training images that are held out: how accurate each epoch was, which was best, when to give up.
+"""Early stopping on held-out training images: the accuracy of each epoch, the best epoch, and when to stop.
 
-Robust accuracy overfits (Rice et al. 2020): the last network is seldom the best. Saves nothing and prints nothing.
+Robust accuracy overfits (Rice et al. 2020): the last network is rarely the best.
 """
 
 import dataclasses
@@ -13,28 +13,30 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mi_jax import data
+from mi_jax import checks, data
 from mi_jax.attacks import PGD, pgd
-from mi_jax.batches import BATCH_SIZE, map_batches
+from mi_jax.batches import map_batches
 from mi_jax.errors import InputError
 from mi_jax.models import Network
 from mi_jax.training.epoch import State, Trainer
 from mi_jax.training.evaluation import evaluate
 from mi_jax.training.fit import TrainingProgress
 from mi_jax.training.objectives import OBJECTIVES
-from mi_jax.typing import Key, Variables
+from mi_jax.typing import Flags, Images, Key, Labels, Variables
 
 _LEAST_STEPS = 10
 _COLLAPSE = 0.5
 _DEVIATIONS = 3.0
+_ATTACK_STREAM = 3
+"""Folded into a seed's key for the attack on held-out images; initialisation, order and updates use its splits."""
 
 
 def held_out_rows(labels: np.ndarray, share: float) -> np.ndarray:
-    """Which training images to hold out: in rising order, always the same, of every class the same share.
+    """The indices of the training images to hold out, ascending, the same in every call and stratified by class.
 
     Args:
         labels: int `[n]`, of the training images.
-        share: of them to hold out, rounded class by class; 0 for none.
+        share: of them to hold out, see `mi_jax.data.stratified_rows`; 0 for none.
 
     Raises:
         InputError: when the share is not in [0, 1), or leaves fewer than two images on either side.
@@ -43,17 +45,12 @@ def held_out_rows(labels: np.ndarray, share: float) -> np.ndarray:
         >>> held_out_rows(np.array([0, 0, 0, 0, 1, 1, 1, 1]), 0.25).shape
         (2,)
     """
-    if not (math.isfinite(share) and 0 <= share < 1):
-        raise InputError(f"held-out is {share!r}; it must be 0 for none, or a share below 1, such as 0.02.")
-    if share == 0:
-        return np.zeros(0, np.int64)
-    rng = np.random.default_rng(0)
-    members = [rng.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)]
-    rows = np.sort(np.concatenate([rows[: round(share * len(rows))] for rows in members]))
-    if not 2 <= len(rows) <= len(labels) - 2:
+    checks.share("held_out", share, usual="0.02, or 0 for none")
+    rows = data.stratified_rows(labels, share)
+    if share and not 2 <= len(rows) <= len(labels) - 2:
         raise InputError(
-            f"held-out is {share!r}, which holds out {len(rows)} of {len(labels)} images; take another share, or 0 for "
-            "none."
+            f"Invalid held_out {share!r}: it holds out {len(rows)} of {len(labels)} images; at least 2 must be held "
+            "out and 2 left."
         )
     return rows
 
@@ -67,10 +64,10 @@ def split_held_out(split: data.Split, share: float) -> tuple[data.Split, data.Sp
 
 
 def held_out_attack(attack: PGD) -> PGD:
-    """The attack that judges an epoch: PGD in norm and radius of the training attack, with at least ten steps.
+    """The attack on held-out images: PGD in norm and radius of the training attack, with at least ten steps.
 
-    The steps go at least 2.5 radii in all. A weaker attack would not see that fast adversarial training has collapsed.
-    It returns the last point of one start.
+    The steps add up to at least 2.5 radii. A weaker attack would not detect that fast adversarial training has
+    collapsed. It returns the last point of one run.
     """
     steps = max(attack.steps, _LEAST_STEPS)
     step_size = max(attack.step_size, 2.5 * attack.eps / steps)
@@ -81,11 +78,13 @@ def held_out_attack(attack: PGD) -> PGD:
 
 @dataclass(frozen=True)
 class HeldOutAccuracy:
-    """One training at the end of an epoch.
+    """The accuracy of one seed at the end of an epoch.
 
     Attributes:
-        step: updates done; epoch: passes done.
-        clean, robust: accuracy on the held-out images, as they are and under the attack.
+        step: updates done.
+        epoch: passes done.
+        clean: accuracy on the held-out images.
+        robust: accuracy on the held-out images under the attack.
         trained: accuracy on the images trained on, mean over the epoch's updates.
     """
 
@@ -106,10 +105,10 @@ def best(history: Sequence[HeldOutAccuracy], objective: str) -> HeldOutAccuracy:
 
 
 def collapsed(history: Sequence[HeldOutAccuracy], count: int) -> bool:
-    """Whether the newest epoch overfitted catastrophically (Wong et al. 2020).
+    """Whether the last epoch overfitted catastrophically (Wong et al. 2020).
 
-    It did if the robust accuracy fell below half of its best, by more than three standard errors, while the accuracy
-    on the images trained on is above what it was at that best.
+    That is so if the robust accuracy fell below half of its best, by more than three standard errors, while the
+    accuracy on the images trained on is higher than at that best.
 
     Args:
         history: epochs so far, in order.
@@ -124,7 +123,7 @@ def collapsed(history: Sequence[HeldOutAccuracy], count: int) -> bool:
 
 
 class EarlyStopping:
-    """The held-out accuracy of one training, epoch by epoch: one history a seed.
+    """The held-out accuracy of one training after each epoch, one history per seed.
 
     Args:
         trainer: of the training.
@@ -137,7 +136,8 @@ class EarlyStopping:
         self.attack = held_out_attack(attack)
         self.histories: dict[int, tuple[HeldOutAccuracy, ...]] = dict.fromkeys(trainer.seeds, ())
         self._trainer = trainer
-        self._images, self._labels = data.to_float(jnp.asarray(images)), jnp.asarray(labels)
+        self._images = data.to_float(jnp.asarray(images))
+        self._labels = checks.labels(labels, len(images), classes=trainer.network.num_classes)
 
     @property
     def count(self) -> int:
@@ -145,42 +145,42 @@ class EarlyStopping:
         return len(self._labels)
 
     def measure(self, state: State, progress: TrainingProgress) -> None:
-        """Adds the epoch that has just ended to the history of every seed."""
+        """Adds the epoch that has just ended to the history of each seed."""
         for (seed, member), trained in zip(self._trainer.members(state), progress.accuracy, strict=True):
             variables = self._trainer.evaluated(member)
-            key = jax.random.fold_in(jax.random.key(seed), 3)
+            key = jax.random.fold_in(jax.random.key(seed), _ATTACK_STREAM)
             clean, robust = _accuracies(self._trainer.network, variables, self._images, self._labels, key, self.attack)
             end = HeldOutAccuracy(progress.step, round(progress.epoch), clean, robust, float(trained))
             self.histories[seed] += (end,)
 
     def best(self, seed: int) -> HeldOutAccuracy:
-        """The best epoch of a seed so far; there must be one."""
+        """The best epoch of a seed so far; raises ValueError before the first."""
         return best(self.histories[seed], self._trainer.objective)
 
     def kept(self, seed: int) -> list[int]:
-        """The steps worth keeping of a seed: of its best epoch, and of the one that was best before.
+        """The steps of a seed's best epoch and of the one that was best before.
 
-        The earlier one is needed until the later is safe on disk for every seed.
+        The earlier one is needed until the later is saved for every seed.
         """
         history = self.histories[seed]
         bests = {best(history[: n + 1], self._trainer.objective).step for n in range(len(history))}
         return sorted(bests)[-2:]
 
     def improved(self) -> list[int]:
-        """The seeds of which the newest epoch is the best."""
+        """The seeds whose last epoch is their best."""
         return [seed for seed, history in self.histories.items() if history and self.best(seed) is history[-1]]
 
     def collapsed(self) -> bool:
-        """Whether every seed of an adversarial training has overfitted catastrophically by now: time to stop."""
+        """Whether every seed of an adversarial training has overfitted catastrophically, so that it should stop."""
         adversarial = OBJECTIVES[self._trainer.objective].adversarial
         return adversarial and all(collapsed(history, self.count) for history in self.histories.values())
 
     def to_json(self, seed: int) -> list[dict[str, Any]]:
-        """The history of a seed, JSON-ready."""
+        """The history of a seed as JSON values."""
         return [dataclasses.asdict(end) for end in self.histories[seed]]
 
     def resume(self, seed: int, history: Iterable[dict[str, Any]], steps: Sequence[int]) -> None:
-        """Takes up a history that `to_json` gave, without best epochs that are no longer among the saved `steps`."""
+        """Restores a history from `to_json`, without best epochs that are not among the saved `steps`."""
         ends = [HeldOutAccuracy(**end) for end in history]
         while ends and best(ends, self._trainer.objective).step not in steps:
             ends.remove(best(ends, self._trainer.objective))
@@ -188,12 +188,23 @@ class EarlyStopping:
 
 
 def _accuracies(
-    network: Network, variables: Variables, images: Any, labels: Any, key: Key, attack: PGD
+    network: Network, variables: Variables, images: Images, labels: Labels, key: Key, attack: PGD
 ) -> tuple[float, float]:
-    keys = iter(jax.random.split(key, math.ceil(len(labels) / BATCH_SIZE)))
+    """Clean accuracy, and accuracy under the attack, whose random starts depend on the image alone."""
 
-    def success(x, y):
-        return pgd(network.logits, variables, x, y, next(keys), config=attack).success
+    def success(x: Images, y: Labels, start: Images) -> Flags:
+        return pgd(network.logits, variables, x, y, config=attack, start=start).success
 
+    starts = images + attack.eps * _image_noise(key, images)
     _, clean = evaluate(network, variables, images, labels)
-    return clean, 1 - float(np.mean(map_batches(success, images, labels)))
+    return clean, 1 - float(np.mean(map_batches(success, images, labels, starts)))
+
+
+@jax.jit
+def _image_noise(key: Key, images: Images) -> Images:
+    """Uniform in [-1, 1], from one key per image."""
+
+    def noise(index: jax.Array) -> jax.Array:
+        return jax.random.uniform(jax.random.fold_in(key, index), images.shape[1:], images.dtype, -1, 1)
+
+    return jax.vmap(noise)(jnp.arange(len(images)))

@@ -1,12 +1,12 @@
-"""The optimizer of a training: optax updates with schedules counted in epochs. Has no update rule of its own."""
+"""The optimizer of a training: optax updates with schedules counted in epochs."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import jax
 import optax
 
+from mi_jax import checks
 from mi_jax.errors import InputError
 
 Name = Literal["sgd", "adam"]
@@ -19,7 +19,7 @@ class Optimizer:
 
     Attributes:
         name: `sgd` (with momentum) or `adam` (AdamW).
-        learning_rate: at its highest.
+        learning_rate: the highest one of the schedule.
         momentum: of sgd; 0 is none.
         nesterov: use Nesterov's form of the momentum.
         weight_decay: of kernels; biases and normalisation are not decayed. Under sgd it is added to the gradient (L2),
@@ -45,18 +45,15 @@ class Optimizer:
     warmup: float = 0.2
 
     def __post_init__(self):
-        for name, known in (("name", get_args(Name)), ("schedule", get_args(Schedule))):
-            if getattr(self, name) not in known:
-                raise InputError(f"optimizer.{name} is {getattr(self, name)!r}; choose from {', '.join(known)}.")
-        for name, low, high in (("momentum", 0, 1), ("weight_decay", 0, math.inf), ("decay", 0, 1), ("warmup", 0, 1)):
-            value = getattr(self, name)
-            if not (low <= value <= high) or math.isinf(value):
-                raise InputError(f"optimizer.{name} is {value!r}; it must lie between {low} and {high}.")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise InputError(f"optimizer.learning-rate is {self.learning_rate!r}; it must be positive.")
+        checks.one_of("optimizer.name", self.name, get_args(Name))
+        checks.one_of("optimizer.schedule", self.schedule, get_args(Schedule))
+        checks.positive("optimizer.learning_rate", self.learning_rate, usual="0.1")
+        checks.at_least("optimizer.weight_decay", self.weight_decay, 0)
+        for name in ("momentum", "decay", "warmup"):
+            checks.between(f"optimizer.{name}", getattr(self, name), 0, 1)
         if list(self.milestones) != sorted(set(self.milestones)) or not all(0 < m < 1 for m in self.milestones):
             raise InputError(
-                f"optimizer.milestones is {self.milestones!r}; they are rising fractions of the training within (0, 1)."
+                f"Invalid optimizer.milestones {self.milestones!r}: expected increasing fractions of the training."
             )
 
 

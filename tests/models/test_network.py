@@ -1,4 +1,4 @@
-"""Networks as descriptions and pure functions: taps, modes, dtypes, seeds side by side, and what is refused."""
+"""Networks as hashable values and pure functions: taps, modes, dtypes, several seeds, and invalid input."""
 
 from dataclasses import replace
 from functools import partial
@@ -77,7 +77,7 @@ def test_flops_of_a_cifar10_image_are_the_published_ones(arch, flops):
     assert mj.models.create(arch, num_classes=10, input_shape=(32, 32, 3)).flops == pytest.approx(flops, rel=5e-3)
 
 
-def test_flops_of_a_perceptron_are_two_for_each_weight():
+def test_flops_of_a_multilayer_perceptron_are_two_per_weight():
     network = SMALL("mlp")
     biases = 256 + 5 + 5 + 5 + 4
     assert network.flops == 2 * (network.parameter_count - biases)
@@ -133,7 +133,7 @@ def test_seeds_under_vmap_equal_seeds_in_turn(vgg, x):
         jax.tree.map(lambda a, b, i=seed: np.testing.assert_allclose(a[i], b, atol=1e-5), statistics, moved)
 
 
-def test_initial_weights_have_the_variances_of_their_laws():
+def test_initial_weights_have_the_documented_variances():
     network = mj.models.create("vgg11", num_classes=10, input_shape=(32, 32, 3), width=0.5)
     params = network.init(jax.random.key(0))["params"]
     for block in ("conv2", "conv5", "conv8"):
@@ -144,7 +144,7 @@ def test_initial_weights_have_the_variances_of_their_laws():
     assert head.std() == pytest.approx(head.shape[0] ** -0.5, rel=0.06)
     assert not np.asarray(params["head"]["bias"]).any()
     flat = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(params) if leaf.ndim == 4])
-    assert len(np.unique(flat)) > 0.85 * flat.size  # no number dealt to two layers
+    assert len(np.unique(flat)) > 0.85 * flat.size  # no number used in two layers
 
 
 def test_training_mode_uses_the_batch_and_evaluation_mode_the_running_statistics(vgg, variables, x):
@@ -208,7 +208,7 @@ def test_a_perturbation_is_added_at_its_tap_and_nowhere_before(vgg, variables, x
     np.testing.assert_allclose(taps["conv3"], plain["conv3"] + added, atol=1e-6)
     np.testing.assert_allclose(taps["conv2"], plain["conv2"], atol=1e-6)
     assert float(jnp.abs(logits - plain["logits"]).max()) > 1e-4
-    with pytest.raises(InputError, match="no layer 'conv99'; choose from conv1, conv2"):
+    with pytest.raises(InputError, match="There is no layer 'conv99'; choose from conv1, conv2"):
         vgg.apply(variables, x, {"conv99": added})
 
 
@@ -230,31 +230,37 @@ def test_forward_and_input_gradient_are_traced_once_for_one_shape(vgg, variables
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"arch": "alexnet"}, "unknown architecture 'alexnet'; choose from .*lenet.*vgg11.*wrn-28-10"),
-        ({"width": 1e-3}, "width 0.001 leaves no channel of a layer of 64; use at least 0.0078125"),
-        ({"width": 0.0}, "width must be a positive number"),
-        ({"width": float("nan")}, "width must be a positive number"),
-        ({"num_classes": 1}, "num_classes must be a whole number of at least 2, not 1"),
-        ({"input_shape": (32, 32)}, r"input_shape must be \(height, width, channels\)"),
-        ({"input_shape": (0, 32, 3)}, r"input_shape must be \(height, width, channels\)"),
-        ({"dtype": "float16"}, "unknown dtype 'float16'; choose from float32, bfloat16"),
-        ({"mean": (0.1, 0.2)}, "mean must be one finite number or 3"),
-        ({"std": (1.0, 0.0, 1.0)}, "std must be positive"),
+        ({"arch": "alexnet"}, "There is no architecture 'alexnet'; choose from .*lenet.*vgg11.*wrn-28-10"),
+        ({"width": 1e-3}, "Invalid width 0.001: it leaves no channel of a layer of 64; use at least 0.0078125"),
+        ({"width": 0.0}, "Invalid width 0.0: expected a positive number"),
+        ({"width": float("nan")}, "Invalid width nan: expected a positive number"),
+        ({"num_classes": 1}, "Invalid num_classes 1: expected a whole number of at least 2"),
+        ({"input_shape": (32, 32)}, r"Invalid input_shape \(32, 32\): expected \(height, width, channels\)"),
+        ({"input_shape": (0, 32, 3)}, r"Invalid input_shape \(0, 32, 3\)"),
+        ({"dtype": "float16"}, "Invalid dtype 'float16': expected one of float32, bfloat16"),
+        ({"mean": (0.1, 0.2)}, "expected one finite number, or 3"),
+        ({"std": (1.0, 0.0, 1.0)}, "Invalid std .*: expected positive numbers"),
     ],
 )
-def test_a_description_that_cannot_be_built_is_refused(options, message):
+def test_arguments_of_which_no_network_can_be_built_are_refused(options, message):
     defaults = {"arch": "vgg11", "num_classes": 10, "input_shape": (32, 32, 3)}
     with pytest.raises(InputError, match=message):
         mj.models.create(**(defaults | options))
 
 
+def test_numbers_may_come_from_numpy():
+    network = SMALL("mlp", num_classes=np.array([0, 3]).max() + 1, mean=np.full(3, 0.5), std=np.full(3, 0.25))
+    assert network == SMALL("mlp", mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    assert hash(network)
+
+
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (np.zeros((8, 8, 3), np.float32), r"vgg11 takes images of shape \(batch, 8, 8, 3\), not \(8, 8, 3\)"),
-        (np.zeros((2, 3, 8, 8), np.float32), r"not \(2, 3, 8, 8\)"),
-        (np.zeros((2, 8, 8, 1), np.float32), r"not \(2, 8, 8, 1\)"),
-        (np.zeros((2, 8, 8, 3), np.uint8), "images must be floating, in .*, not uint8; divide 8-bit pixels by 255"),
+        (np.zeros((8, 8, 3), np.float32), r"Images for this vgg11 must have shape \[batch, 8, 8, 3\]; got \(8, 8, 3\)"),
+        (np.zeros((2, 3, 8, 8), np.float32), r"got \(2, 3, 8, 8\)"),
+        (np.zeros((2, 8, 8, 1), np.float32), r"got \(2, 8, 8, 1\)"),
+        (np.zeros((2, 8, 8, 3), np.uint8), "Images must be floating, in .*, not uint8; divide 8-bit pixels by 255"),
     ],
 )
 def test_images_of_another_shape_or_dtype_are_refused(vgg, variables, images, message):
@@ -265,5 +271,5 @@ def test_images_of_another_shape_or_dtype_are_refused(vgg, variables, images, me
 
 def test_variables_of_another_network_are_refused(vgg, x):
     other = SMALL("vgg11", input_shape=(8, 8, 3), width=0.5).init(jax.random.key(0))
-    with pytest.raises(InputError, match=r"not variables of this vgg11 of width 0.25: at .*conv1.* it has"):
+    with pytest.raises(InputError, match=r"The variables do not fit this vgg11 of width 0.25: at .*conv1.* it has"):
         vgg.logits(other, x)

@@ -1,4 +1,4 @@
-"""Every architecture against a PyTorch twin with the same weights: parameters, logits, input gradients, statistics."""
+"""Every architecture against a PyTorch model with the same weights: parameters, logits, input gradients, statistics."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -119,12 +119,12 @@ def _wide_resnet(depth: int, widening: float, slope: float, colours: int, classe
     return _named(**layers, mean=nn.AdaptiveAvgPool2d(1), flat=nn.Flatten(), head=nn.Linear(features, classes))
 
 
-def _copy_weights(variables: dict[str, Any], twin: nn.Module, *, flattened: tuple[int, int, int] | None = None) -> None:
-    """Copies a network's variables into its twin.
+def _copy_weights(variables: dict[str, Any], peer: nn.Module, *, flattened: tuple[int, int, int] | None = None) -> None:
+    """Copies a network's variables into the PyTorch model of the same layers.
 
     `flattened` is the shape `(h, w, c)` of the map that `dense1` flattens; PyTorch flattens it as `(c, h, w)`.
     """
-    for path, layer in twin.named_modules():
+    for path, layer in peer.named_modules():
         if isinstance(layer, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
             params = _at(variables["params"], path)
             if isinstance(layer, nn.BatchNorm2d):
@@ -167,7 +167,7 @@ def _fill(tensor: torch.Tensor | None, values: Any) -> None:
 
 class Case(NamedTuple):
     network: mj.models.Network
-    twin: Callable[[], nn.Module]
+    peer: Callable[[], nn.Module]
     flattened: tuple[int, int, int] | None = None
 
 
@@ -214,16 +214,16 @@ def _images(network: mj.models.Network, count: int, key: jax.Array) -> jax.Array
 
 
 def _pair(name: str, key: jax.Array) -> tuple[mj.models.Network, dict[str, Any], nn.Module]:
-    network, twin, flattened = CASES[name]
+    network, peer, flattened = CASES[name]
     variables = _randomised(network, key)
-    module = twin().eval()
+    module = peer().eval()
     _copy_weights(variables, module, flattened=flattened)
     return network, variables, module
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in DEEP else n for n in CASES])
-def test_logits_and_input_gradients_equal_the_pytorch_twin(name, key):
-    network, variables, twin = _pair(name, key)
+def test_logits_and_input_gradients_equal_those_of_pytorch(name, key):
+    network, variables, peer = _pair(name, key)
     x = _images(network, 4, jax.random.fold_in(key, 1))
     weights = jax.random.normal(jax.random.fold_in(key, 2), (4, 10))
 
@@ -233,10 +233,10 @@ def test_logits_and_input_gradients_equal_the_pytorch_twin(name, key):
 
     gradient, logits = jax.jit(jax.grad(score, has_aux=True))(x)
     x_torch = _to_torch(x).requires_grad_()
-    logits_torch = twin(x_torch)
+    logits_torch = peer(x_torch)
     (logits_torch * torch.tensor(np.asarray(weights))).sum().backward()
 
-    assert network.parameter_count == sum(p.numel() for p in twin.parameters())
+    assert network.parameter_count == sum(p.numel() for p in peer.parameters())
     assert float(jnp.std(logits)) > 1e-3
     np.testing.assert_allclose(logits, logits_torch.detach().numpy(), atol=1e-5, rtol=1e-5)
     assert x_torch.grad is not None
@@ -244,15 +244,15 @@ def test_logits_and_input_gradients_equal_the_pytorch_twin(name, key):
 
 
 @pytest.mark.parametrize("name", ["vgg11-96", "resnet18-odd"])
-def test_running_statistics_after_a_training_step_equal_the_pytorch_twin(name, key):
-    network, variables, twin = _pair(name, key)
+def test_running_statistics_after_a_training_step_equal_those_of_pytorch(name, key):
+    network, variables, peer = _pair(name, key)
     x = _images(network, 4, jax.random.fold_in(key, 1))
     logits, _, statistics = jax.jit(network.apply_train)(variables, x, key)
-    logits_torch = twin.train()(_to_torch(x))
+    logits_torch = peer.train()(_to_torch(x))
 
     np.testing.assert_allclose(logits, logits_torch.detach().numpy(), atol=1e-4, rtol=1e-4)
     compared = 0
-    for path, layer in twin.named_modules():
+    for path, layer in peer.named_modules():
         if isinstance(layer, nn.BatchNorm2d):
             ours = statistics
             for part in path.split("."):
@@ -274,6 +274,6 @@ def test_parameter_count_for_cifar10_is_the_published_one(arch, count):
     assert _create(arch).parameter_count == count
 
 
-def test_wide_resnet_28_10_has_the_layers_of_its_twin():
-    twin = _wide_resnet(28, 10, 0.0, 3, 10)
-    assert _create("wrn-28-10").parameter_count == sum(p.numel() for p in twin.parameters())
+def test_wide_resnet_28_10_has_the_layers_of_the_torch_model():
+    peer = _wide_resnet(28, 10, 0.0, 3, 10)
+    assert _create("wrn-28-10").parameter_count == sum(p.numel() for p in peer.parameters())

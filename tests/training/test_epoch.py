@@ -16,7 +16,7 @@ from mi_jax import attacks, data
 from mi_jax.errors import InputError
 from mi_jax.training import epoch
 from mi_jax.training import optimizer as optimizers
-from mi_jax.training.objectives import OBJECTIVES
+from mi_jax.training.objectives import OBJECTIVES, register
 
 
 def assert_same(a, b):
@@ -74,23 +74,23 @@ def test_seeds_side_by_side_equal_seeds_in_turn(trainer, arrays):
 def test_perturbations_grow_from_nothing_over_the_warmup(trainer, arrays):
     """The first of two updates of warmup trains on perturbations of half the length."""
     found = run(dataclasses.replace(trainer, attack_warmup=0.2), arrays, [0, 1])["totals"]["loss"]
-    whole = OBJECTIVES["at"].perturb
-    shortened = dataclasses.replace(
-        OBJECTIVES["at"],
-        perturb=lambda network, variables, x, *rest: jax.tree.map(
-            lambda p: x + 0.5 * (p - x) if p.shape == x.shape else p, whole(network, variables, x, *rest)
-        ),
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(OBJECTIVES, "shortened", shortened)
-        expected = run(dataclasses.replace(trainer, objective="shortened"), arrays, [0, 1])["totals"]["loss"]
-        whole_length = run(trainer, arrays, [0, 1])["totals"]["loss"]
+    kind = OBJECTIVES["at"]
+
+    @register("half-length")
+    class HalfLength(kind):
+        def perturb(self, network, variables, x, *rest):
+            perturbed, statistics = super().perturb(network, variables, x, *rest)
+            return x + 0.5 * (perturbed - x), statistics
+
+    expected = run(dataclasses.replace(trainer, objective="half-length"), arrays, [0, 1])["totals"]["loss"]
+    OBJECTIVES.unregister("half-length")
+    whole_length = run(trainer, arrays, [0, 1])["totals"]["loss"]
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     assert abs(float(found - whole_length)) > 0.01
 
 
 def test_a_negative_warmup_is_refused(trainer):
-    with pytest.raises(InputError, match="attack-warmup is -1"):
+    with pytest.raises(InputError, match="Invalid attack_warmup -1.0: expected a number of at least 0"):
         dataclasses.replace(trainer, attack_warmup=-1.0)
 
 
@@ -143,7 +143,9 @@ def test_batch_norm_in_the_attack_is_in_the_mode_that_was_asked_for(normalised_t
     )
     variables = trainer.init(arrays[0])["variables"]
     x, y = data.to_float(arrays[0][:16]) * 0.5, arrays[1][:16]
-    found, statistics = OBJECTIVES["at"].perturb(trainer.network, variables, x, y, jax.random.key(1), objective_config)
+    found, statistics = objective_config.objective("at").perturb(
+        trainer.network, variables, x, y, jax.random.key(1), objective_config
+    )
 
     def loss(images):
         if mode == "eval":
@@ -162,7 +164,7 @@ def test_batch_norm_in_the_attack_is_in_the_mode_that_was_asked_for(normalised_t
 
 
 def test_a_batch_larger_than_the_training_set_is_refused(trainer):
-    with pytest.raises(InputError, match="batch-size is 999; it must be between 1 and the 320"):
+    with pytest.raises(InputError, match=r"Invalid batch_size 999: expected a number in \[1, 320\]"):
         dataclasses.replace(trainer, batch_size=999)
 
 
@@ -170,10 +172,10 @@ _ON_MANY_DEVICES = """
 import dataclasses, sys, jax, numpy as np, jax.numpy as jnp
 from mi_jax import data, models, parallel
 from mi_jax.attacks import PGD
-from mi_jax.training import Adversary, Optimizer, Trainer
+from mi_jax.training import ObjectiveConfig, Optimizer, Trainer
 digits = data.load("digits", limit=320)
 one = Trainer(network=models.create("mlp", num_classes=10, input_shape=(8, 8, 1), width=0.05), objective="at",
-    adversary=Adversary(attack=PGD(eps=0.1, steps=2, step_size=0.05)), optimizer=Optimizer(learning_rate=0.05),
+    objective_config=ObjectiveConfig(attack=PGD(eps=0.1, steps=2, step_size=0.05)), optimizer=Optimizer(learning_rate=0.05),
     augmentation=data.Augmentation(pad=1), epochs=1, batch_size=32, examples=320, seeds=(0,))
 results = []
 for spec in ("none", "auto"):

@@ -1,4 +1,4 @@
-"""The host's loop: every epoch is reported, a wish to stop is met with the state at hand, nonsense ends it."""
+"""The host-side loop: every epoch is reported, an interruption saves the state, and divergence or bad data raise."""
 
 import dataclasses
 
@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from mi_jax import data
+from mi_jax.errors import InputError
 from mi_jax.training import Diverged, Interrupted, Optimizer, evaluate, fit, predictions
-from mi_jax.training.objectives import OBJECTIVES
 
 
 def test_training_learns_real_digits_and_reports_each_epoch(normal_trainer, arrays, digits):
@@ -30,7 +30,7 @@ def test_training_learns_real_digits_and_reports_each_epoch(normal_trainer, arra
     assert accuracy > 0.8
 
 
-def test_a_wish_to_stop_is_met_after_the_chunk_and_the_rest_gives_the_same_bits(trainer, arrays):
+def test_an_interrupted_training_resumes_to_the_same_bits(trainer, arrays):
     whole = fit(trainer, trainer.init(arrays[0]), *arrays, after_chunk=lambda *_: None)
     kept = []
 
@@ -49,7 +49,7 @@ def test_a_loss_that_is_no_number_ends_the_training(normal_trainer, arrays):
     trainer = dataclasses.replace(
         normal_trainer, optimizer=Optimizer(learning_rate=1e30, schedule="constant", momentum=0.0)
     )
-    with pytest.raises(Diverged, match="the loss of seed 0"):
+    with pytest.raises(Diverged, match="The loss of seed 0"):
         fit(trainer, trainer.init(arrays[0]), *arrays, after_chunk=lambda *_: None)
 
 
@@ -71,11 +71,46 @@ def test_evaluate_gives_the_mean_cross_entropy_and_the_accuracy(normal_trainer, 
     assert accuracy == np.mean(logits.argmax(-1) == y)
 
 
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda x, y: (x, y + 1), r"Labels must lie in 0\.\.9"),
+        (lambda x, y: (x, y - 1), r"Labels must lie in 0\.\.9"),
+        (lambda x, y: (x, y[:1]), r"Labels must be integers of shape \[50\]"),
+        (lambda x, y: (x, y[:, None]), r"Labels must be integers of shape \[50\]"),
+        (lambda x, y: (x, np.eye(10)[y]), "Labels must be integers"),
+        (lambda x, y: (x * 255, y), r"Images must lie in \[0, 1\]"),
+        (lambda x, y: (x * np.nan, y), r"Images must lie in \[0, 1\]"),
+        (lambda x, y: (x[:0], y[:0]), "Images must hold at least one pixel"),
+        (lambda x, y: ((x * 255).astype(np.uint8), y), "divide 8-bit pixels by 255"),
+    ],
+)
+def test_evaluate_refuses_images_and_labels_that_do_not_fit(normal_trainer, arrays, digits, change, sentence):
+    variables = normal_trainer.network.init(jax.random.key(0))
+    x, y = digits.test.images[:50] / np.float32(255), digits.test.labels[:50]
+    with pytest.raises(InputError, match=sentence):
+        evaluate(normal_trainer.network, variables, *change(x, y))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda x, y: (x / 255, y), r"must be uint8 of shape \[320, 8, 8, 1\]"),
+        (lambda x, y: (x[:-1], y[:-1]), r"must be uint8 of shape \[320, 8, 8, 1\]"),
+        (lambda x, y: (x, y + 1), r"Labels must lie in 0\.\.9"),
+        (lambda x, y: (x, y[:-1]), r"Labels must be integers of shape \[320\]"),
+    ],
+)
+def test_fit_refuses_images_and_labels_that_do_not_fit(normal_trainer, arrays, change, sentence):
+    with pytest.raises(InputError, match=sentence):
+        fit(normal_trainer, {}, *change(*arrays), after_chunk=lambda *_: None)
+
+
 def test_noise_training_adds_gaussian_noise_of_the_given_size(trainer):
     objective_config = dataclasses.replace(trainer.objective_config, noise=0.05)
     x = jnp.full((64, 8, 8, 1), 0.5)
     variables = {"params": {}, "batch_stats": {}}
-    noisy, _ = OBJECTIVES["noise"].perturb(
+    noisy, _ = objective_config.objective("noise").perturb(
         trainer.network, variables, x, jnp.zeros(64, jnp.int32), jax.random.key(0), objective_config
     )
     assert float(jnp.std(noisy - x)) == pytest.approx(0.05, rel=0.05)

@@ -1,6 +1,7 @@
-"""Early stopping: which images are held out, which epoch is best, when to give up, and that a run keeps its word."""
+"""Early stopping: which images are held out, which epoch is best, when to stop, and what a run does with it."""
 
 import dataclasses
+import functools
 import io
 import json
 from pathlib import Path
@@ -14,6 +15,7 @@ from rich.console import Console
 import mi_jax as mj
 from mi_jax import data, runs
 from mi_jax.attacks import PGD, pgd
+from mi_jax.batches import map_batches
 from mi_jax.errors import InputError
 from mi_jax.runs.progress import Reporter
 from mi_jax.training import (
@@ -57,10 +59,9 @@ def test_nothing_held_out_leaves_the_images_as_they_are(digits):
 @pytest.mark.parametrize(
     ("share", "message"),
     [
-        (-0.1, "held-out is -0.1; it must be 0 for none, or a share below 1"),
-        (1.0, "held-out is 1.0; it must be 0 for none"),
+        (-0.1, r"Invalid held_out -0.1: expected a number in \[0, 1\)"),
+        (1.0, r"Invalid held_out 1.0: expected a number in \[0, 1\)"),
         (1e-4, "holds out 0 of 320 images"),
-        (0.999, "holds out 320 of 320 images"),
     ],
 )
 def test_a_share_that_leaves_nothing_is_refused(digits, share, message):
@@ -78,7 +79,7 @@ def test_a_collapse_is_a_large_fall_while_training_goes_on_rising():
     assert not any(collapsed(history(*healthy[:n]), 500) for n in (0, 1, 2, 3))
     assert collapsed(history(*healthy, (0.8, 0.01, 0.9)), 500)
     assert not collapsed(history(*healthy, (0.2, 0.01, 0.1)), 500), "everything fell: no overfitting"
-    assert not collapsed(history(*healthy, (0.8, 0.25, 0.9)), 500), "robust overfitting is slow and goes on"
+    assert not collapsed(history(*healthy, (0.8, 0.25, 0.9)), 500), "robust overfitting is slow and training continues"
     assert not collapsed(history(*healthy, (0.8, 0.15, 0.9)), 10), "too few images to tell"
     assert collapsed(history(*healthy, (0.8, 0.15, 0.9)), 500)
 
@@ -90,32 +91,59 @@ def test_the_attack_on_held_out_images_is_strong_enough_to_see_a_collapse():
     assert (held_out_attack(PGD(steps=40)).steps, held_out_attack(PGD(steps=40)).step_size) == (40, 2 / 255)
 
 
-def test_a_watch_measures_every_seed_and_remembers_across_a_stop(trainer, digits, arrays):
+def test_a_small_class_is_held_out_in_proportion_and_never_whole():
+    labels = np.repeat([0, 1, 2, 3], [960, 20, 20, 1])
+    for share, counts in ((0.02, [19, 1, 1]), (0.1, [96, 2, 2]), (0.9, [864, 18, 18]), (0.999, [959, 19, 19])):
+        assert np.bincount(labels[held_out_rows(labels, share)]).tolist() == counts
+
+
+def test_adversarial_images_do_not_depend_on_the_batch_size(trainer, digits, monkeypatch):
+    images = data.to_float(jnp.asarray(digits.test.images[:9]))
+    labels = jnp.asarray(digits.test.labels[:9])
+    network = mj.models.create("mlp", num_classes=10, input_shape=(8, 8, 1), width=0.25)
+    variables, seen = network.init(jax.random.key(0)), []
+
+    def recorded(logits_fn, variables, x, y, *args, start, **options):
+        seen.append(np.asarray(start))
+        return pgd(logits_fn, variables, x, y, *args, start=start, **options)
+
+    monkeypatch.setattr(held_out, "pgd", recorded)
+    for size in (3, 9):
+        monkeypatch.setattr(held_out, "map_batches", functools.partial(map_batches, batch_size=size))
+        held_out._accuracies(
+            network, variables, images, labels, jax.random.key(1), held_out_attack(PGD(eps=0.1, step_size=0.02))
+        )
+    np.testing.assert_array_equal(np.concatenate(seen[:3]), seen[3])
+    assert float(np.abs(seen[3] - images).max()) == pytest.approx(0.1, rel=0.02)
+    assert len(np.unique((seen[3] - images)[:, 0, 0, 0])) == 9, "every image has a start of its own"
+
+
+def test_accuracy_of_every_seed_is_measured_and_restored_after_an_interruption(trainer, digits, arrays):
     network = mj.models.create("mlp", num_classes=10, input_shape=(8, 8, 1), width=0.25)
     trainer = dataclasses.replace(trainer, network=network, objective="nt", seeds=(0, 4))
     images, labels = digits.test.images[:60], digits.test.labels[:60]
-    watch, state = EarlyStopping(trainer, images, labels, trainer.objective_config.attack), trainer.init(arrays[0])
+    stopping, state = EarlyStopping(trainer, images, labels, trainer.objective_config.attack), trainer.init(arrays[0])
     for epoch, accuracy in ((1, [0.5, 0.6]), (2, [0.7, 0.8])):
         progress = TrainingProgress(
             10 * epoch, float(epoch), True, np.zeros(2), np.zeros(2), np.asarray(accuracy), 1.0, 640
         )
-        watch.measure(state, progress)
+        stopping.measure(state, progress)
     x = data.to_float(jnp.asarray(images))
     for (seed, member), trained in zip(trainer.members(state), (0.7, 0.8), strict=True):
-        end = watch.histories[seed][-1]
+        end = stopping.histories[seed][-1]
         assert (end.step, end.epoch, end.trained) == (20, 2, trained)
         assert end.clean == evaluate(network, member["variables"], x, labels)[1]
-        (key,) = jax.random.split(jax.random.fold_in(jax.random.key(seed), 3), 1)
-        padded = jnp.concatenate([x, jnp.broadcast_to(x[-1:], (190, 8, 8, 1))])
-        classes = np.concatenate([labels, np.repeat(labels[-1:], 190)])
-        hit = pgd(network.logits, member["variables"], padded, classes, key, config=watch.attack).success[:60]
+        key = jax.random.fold_in(jax.random.key(seed), 3)
+        noise = [jax.random.uniform(jax.random.fold_in(key, i), (8, 8, 1), minval=-1) for i in range(60)]
+        start = x + stopping.attack.eps * jnp.stack(noise)
+        hit = pgd(network.logits, member["variables"], x, labels, config=stopping.attack, start=start).success
         assert end.robust == pytest.approx(1 - float(jnp.mean(hit)), abs=1e-6)
-        assert watch.kept(seed) == [10]
-    assert watch.improved() == [], "an epoch as good as an earlier one is not the best"
+        assert stopping.kept(seed) == [10]
+    assert stopping.improved() == [], "an epoch as good as an earlier one is not the best"
     again = EarlyStopping(trainer, images, labels, trainer.objective_config.attack)
-    again.resume(0, json.loads(json.dumps(watch.to_json(0))), watch.kept(0))
-    assert again.histories[0] == watch.histories[0]
-    again.resume(0, watch.to_json(0), [])
+    again.resume(0, json.loads(json.dumps(stopping.to_json(0))), stopping.kept(0))
+    assert again.histories[0] == stopping.histories[0]
+    again.resume(0, stopping.to_json(0), [])
     assert again.histories[0] == (), "a best epoch that is not on disk is none"
 
 

@@ -1,22 +1,23 @@
-"""Every objective against its published formula, written anew in PyTorch with the same weights."""
+"""Every objective against its published formula, written again in PyTorch with the same weights."""
 
 import dataclasses
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 
 from mi_jax import attacks, data, models
 from mi_jax.attacks.threat_model import random_perturbation
 from mi_jax.errors import InputError
-from mi_jax.training import OBJECTIVES, ObjectiveConfig, Optimizer, Trainer
+from mi_jax.training import ObjectiveConfig, Optimizer, Trainer
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional
 
 NETWORK = models.create("mlp", num_classes=10, input_shape=(8, 8, 1), width=0.25)
-ADVERSARY = ObjectiveConfig(attack=attacks.PGD(eps=0.1, steps=3, step_size=0.04))
+CONFIG = ObjectiveConfig(attack=attacks.PGD(eps=0.1, steps=3, step_size=0.04))
 KEY = jax.random.key(7)
 
 
@@ -34,8 +35,8 @@ def to_torch(tree):
     return jax.tree.map(lambda leaf: torch.tensor(np.asarray(leaf, np.float64), requires_grad=True), tree)
 
 
-def twin(params, x):
-    """The perceptron in torch, on flattened images `[b d]`."""
+def torch_mlp(params, x):
+    """The multilayer perceptron in torch, on flattened images `[b d]`."""
     for layer in ("dense1", "dense2", "dense3", "dense4"):
         x = F.relu(x @ params[layer]["kernel"] + params[layer]["bias"])
     return x @ params["head"]["kernel"] + params["head"]["bias"]
@@ -79,13 +80,13 @@ def test_the_loss_and_its_gradient_are_those_of_the_paper(variables, batch, name
 
     def loss(params):
         seen = {"params": params, "batch_stats": {}}
-        return OBJECTIVES[name].loss(NETWORK, seen, x, perturbed, y, KEY, ADVERSARY)[0]
+        return CONFIG.objective(name).loss(NETWORK, seen, x, perturbed, y, KEY)[0]
 
     # Larger weights than the initial ones: predictions that are wrong, right and sure are all among them.
     params = jax.tree.map(lambda leaf: 2 * leaf, variables["params"])
     value, gradient = jax.jit(jax.value_and_grad(loss))(params)
     peer = to_torch(params)
-    expected = formula(twin(peer, flat(x)), twin(peer, flat(perturbed)), torch.tensor(np.asarray(y)).long())
+    expected = formula(torch_mlp(peer, flat(x)), torch_mlp(peer, flat(perturbed)), torch.tensor(np.asarray(y)).long())
     expected.backward()
     assert float(value) == pytest.approx(expected.item(), rel=2e-5)
     jax.tree.map(
@@ -105,7 +106,7 @@ def test_the_losses_stay_finite_where_the_network_is_sure_and_wrong(variables, b
 
         def loss(params, name=name):
             seen = {"params": params, "batch_stats": {}}
-            return OBJECTIVES[name].loss(NETWORK, seen, x, 1 - x, y, KEY, ADVERSARY)[0]
+            return CONFIG.objective(name).loss(NETWORK, seen, x, 1 - x, y, KEY)[0]
 
         value, gradient = jax.value_and_grad(loss)(params)
         assert float(value) > 100
@@ -116,14 +117,14 @@ def test_the_losses_stay_finite_where_the_network_is_sure_and_wrong(variables, b
 def test_without_its_divergence_an_objective_is_its_first_term(variables, batch, name):
     """TRADES with beta 0 is normal training, to the bit; MART with weight 0 forgets the clean images."""
     x, y = batch
-    objective_config = dataclasses.replace(ADVERSARY, trades_beta=0.0, mart_weight=0.0)
+    config = ObjectiveConfig(CONFIG.attack, trades_beta=0.0, mart_weight=0.0)
     first, other = (
-        OBJECTIVES[name].loss(NETWORK, variables, clean, moved, y, KEY, objective_config)[0]
+        config.objective(name).loss(NETWORK, variables, clean, moved, y, KEY)[0]
         for clean, moved in ((x, 1 - x), (x, x) if name == "trades" else (1 - x, 1 - x))
     )
     np.testing.assert_allclose(first, other, rtol=1e-6)
     if name == "trades":
-        normal = OBJECTIVES["nt"].loss(NETWORK, variables, x, x, y, KEY, objective_config)[0]
+        normal = config.objective("nt").loss(NETWORK, variables, x, x, y, KEY)[0]
         assert float(first) == float(normal)
 
 
@@ -132,16 +133,16 @@ def test_the_attack_of_trades_climbs_the_divergence_from_a_small_gaussian_start(
     x, y = batch
     eps, step = (0.1, 0.04) if norm == "linf" else (0.8, 0.3)
     attack = attacks.PGD(norm=norm, eps=eps, steps=3, step_size=step)
-    perturb = jax.jit(OBJECTIVES["trades"].perturb, static_argnums=(0, 5))
-    found, _ = perturb(NETWORK, variables, x, y, KEY, dataclasses.replace(ADVERSARY, attack=attack))
+    perturb = jax.jit(CONFIG.objective("trades").perturb, static_argnums=(0, 5))
+    found, _ = perturb(NETWORK, variables, x, y, KEY, dataclasses.replace(CONFIG, attack=attack))
     start = x + random_perturbation(KEY, x.shape, x.dtype, jnp.float32(eps), norm, "gaussian")
     assert 0.8e-3 < float(jnp.std(start - x)) < 1.2e-3
     peer, clean = to_torch(variables["params"]), flat(x)
-    reference = twin(peer, clean).softmax(1).detach()
+    reference = torch_mlp(peer, clean).softmax(1).detach()
     moved = flat(jnp.clip(start, 0, 1))
     for _ in range(3):
         moved.requires_grad_(True)
-        divergence = F.kl_div(twin(peer, moved).log_softmax(1), reference, reduction="sum")
+        divergence = F.kl_div(torch_mlp(peer, moved).log_softmax(1), reference, reduction="sum")
         (gradient,) = torch.autograd.grad(divergence, moved)
         with torch.no_grad():
             if norm == "linf":
@@ -160,7 +161,8 @@ def test_the_step_of_fast_training_is_one_of_a_radius_and_a_quarter_from_a_rando
     x, y = batch
     eps = 0.1 if norm == "linf" else 0.8
     attack = attacks.PGD(norm=norm, eps=eps, steps=7, step_size=0.001, init="gaussian")
-    found, _ = OBJECTIVES["fast"].perturb(NETWORK, variables, x, y, KEY, dataclasses.replace(ADVERSARY, attack=attack))
+    fast = CONFIG.objective("fast")
+    found, _ = fast.perturb(NETWORK, variables, x, y, KEY, dataclasses.replace(CONFIG, attack=attack))
     start = jnp.clip(x + random_perturbation(KEY, x.shape, x.dtype, jnp.float32(eps), norm, "uniform"), 0, 1)
     slope = jax.grad(lambda images: attacks.losses.cross_entropy(NETWORK.logits(variables, images), y).sum())(start)
     slope, start, clean = (np.asarray(a, np.float64).reshape(len(x), -1) for a in (slope, start, x))
@@ -186,8 +188,8 @@ def test_running_statistics_move_with_the_clean_and_then_with_the_perturbed_batc
         with_clean,
         with_perturbed,
     )
-    loss = jax.jit(OBJECTIVES["trades"].loss, static_argnums=(0, 6))
-    _, outcome = loss(network, variables, x, 1 - x, y, KEY, ADVERSARY)
+    loss = jax.jit(CONFIG.objective("trades").loss, static_argnums=0)
+    _, outcome = loss(network, variables, x, 1 - x, y, KEY)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), outcome.batch_stats, expected)
     np.testing.assert_allclose(outcome.logits, logits, atol=1e-4)
 
@@ -195,23 +197,36 @@ def test_running_statistics_move_with_the_clean_and_then_with_the_perturbed_batc
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"trades_beta": -1.0}, "trades-beta is -1.0; it must be a weight of 0 or more"),
-        ({"mart_weight": float("nan")}, "mart-weight is nan; it must be a weight of 0 or more"),
-        ({"fast_step": 0.0}, "fast-step is 0.0; it must be a positive length in radii"),
-        ({"attack": attacks.PGD(loss="dlr")}, "attack.loss is 'dlr'; it must be 'ce', as the attack of training makes"),
-        ({"attack": attacks.PGD(keep="best")}, "attack.keep is 'best'; it must be 'last'"),
-        ({"attack": attacks.PGD(restarts=3)}, "attack.restarts is 3; it must be 1"),
+        ({"trades_beta": -1.0}, "Invalid trades_beta -1.0: expected a number of at least 0, such as 6"),
+        ({"mart_weight": float("nan")}, "Invalid mart_weight nan: expected a number of at least 0, such as 5"),
+        ({"fast_step": 0.0}, "Invalid fast_step 0.0: expected a positive number, such as 1.25 radii"),
+        ({"noise": 0.0}, "Invalid noise 0.0: expected a positive number"),
+        ({"batch_norm": "train"}, "Invalid batch_norm 'train': expected one of eval, batch, batch_update"),
+        ({"trades_gamma": 1.0}, "No training has an option 'trades_gamma'; choose from fast_step, mart_weight, noise"),
+        ({"attack": attacks.PGD(loss="dlr")}, "Invalid attack.loss 'dlr': expected 'ce', since the attack of a"),
+        ({"attack": attacks.PGD(keep="best")}, "Invalid attack.keep 'best': expected 'last'"),
+        ({"attack": attacks.PGD(restarts=3)}, "Invalid attack.restarts 3: expected 1"),
     ],
 )
-def test_settings_out_of_range_are_refused(change, message):
+def test_settings_out_of_range_are_refused(change, message, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # it would refuse an unknown mode first
     with pytest.raises(InputError, match=message):
-        dataclasses.replace(ADVERSARY, **change)
+        dataclasses.replace(CONFIG, **change)
+
+
+def test_options_are_those_of_the_objective_that_declares_them():
+    config = ObjectiveConfig(trades_beta=3.0, noise=8 / 255)
+    assert config.objective("trades").trades_beta == 3.0
+    assert dataclasses.replace(config, fast_step=1.0).objective("trades").trades_beta == 3.0
+    assert config == ObjectiveConfig(trades_beta=3.0)
+    assert hash(config) == hash(ObjectiveConfig(trades_beta=3.0))
+    assert dataclasses.replace(config, trades_beta=6.0) == ObjectiveConfig()
 
 
 def test_an_unknown_objective_is_refused_with_the_known_ones():
-    with pytest.raises(InputError, match="Unknown training 'pgd'; choose from nt, at, trades, mart, fast, noise"):
+    with pytest.raises(InputError, match="There is no training 'pgd'; choose from fast, mart, noise, nt, at, trades"):
         Trainer(
-            network=NETWORK, objective="pgd", objective_config=ADVERSARY, optimizer=Optimizer(),
+            network=NETWORK, objective="pgd", objective_config=CONFIG, optimizer=Optimizer(),
             augmentation=data.Augmentation(), epochs=1, batch_size=1, examples=1, seeds=(0,),
         )  # fmt: skip
 
@@ -221,7 +236,7 @@ def test_the_cross_entropy_of_the_trained_images_is_kept_beside_what_is_minimise
     images, labels = arrays
     for objective in ("nt", "trades"):
         trainer = Trainer(
-            NETWORK, objective, ADVERSARY, Optimizer(), data.Augmentation(), epochs=1, batch_size=32,
+            NETWORK, objective, CONFIG, Optimizer(), data.Augmentation(), epochs=1, batch_size=32,
             examples=len(images), seeds=(0,),
         )  # fmt: skip
         totals = trainer.advance(trainer.init(images), images, labels, 0, 2)["totals"]

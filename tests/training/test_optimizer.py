@@ -64,16 +64,16 @@ def test_weight_decay_spares_biases_and_normalisation(name):
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"learning_rate": 0.0}, "learning-rate is 0.0; it must be positive"),
-        ({"momentum": 1.5}, "momentum is 1.5"),
-        ({"name": "adamw"}, "optimizer.name is 'adamw'; choose from sgd, adam"),
-        ({"schedule": "cosin"}, "optimizer.schedule is 'cosin'; choose from constant, multistep"),
-        ({"weight_decay": -1.0}, "weight_decay is -1.0"),
-        ({"milestones": (0.8, 0.5)}, "rising fractions"),
-        ({"milestones": (0.5, 1.5)}, "rising fractions"),
+        ({"learning_rate": 0.0}, "Invalid optimizer.learning_rate 0.0: expected a positive number, such as 0.1"),
+        ({"momentum": 1.5}, r"Invalid optimizer.momentum 1.5: expected a number in \[0, 1\]"),
+        ({"name": "adamw"}, "Invalid optimizer.name 'adamw': expected one of sgd, adam"),
+        ({"schedule": "cosin"}, "Invalid optimizer.schedule 'cosin': expected one of constant, multistep"),
+        ({"weight_decay": -1.0}, "Invalid optimizer.weight_decay -1.0"),
+        ({"milestones": (0.8, 0.5)}, "expected increasing fractions"),
+        ({"milestones": (0.5, 1.5)}, "expected increasing fractions"),
     ],
 )
 def test_values_out_of_range_are_named(fields, sentence, monkeypatch):
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # it would refuse an unknown name before we do
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # it would refuse an unknown name first
     with pytest.raises(InputError, match=sentence):
         Optimizer(**fields)

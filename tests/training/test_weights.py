@@ -127,5 +127,5 @@ def test_seeds_side_by_side_keep_an_average_each(perceptron, arrays):
 
 @pytest.mark.parametrize(("name", "value"), [("awp", -0.1), ("awp", float("nan")), ("average", 1.0)])
 def test_sizes_and_decays_out_of_range_are_refused(perceptron, name, value):
-    with pytest.raises(InputError, match=f"{name} is {value}; it must be 0 for none"):
+    with pytest.raises(InputError, match=rf"Invalid {name} {value}: expected a number in \[0, 1\)"):
         dataclasses.replace(perceptron, **{name: value})

@@ -7,8 +7,8 @@ import jax
 from flax import nnx
 
 from mi_jax.models import convolution
-from mi_jax.models.layers import BatchNorm, Conv, ForwardContext, Head, NormalStream, channels
-from mi_jax.models.registry import ModelSpec, register
+from mi_jax.models.layers import BatchNorm, Conv, ForwardContext, Head, ModelSpec, NormalStream
+from mi_jax.models.registry import register
 
 _STAGE_WIDTHS = (64, 128, 256, 512, 512)
 _STAGE_DEPTHS = {
@@ -22,61 +22,61 @@ _STAGE_DEPTHS = {
 class ConvBlock(nnx.Module):
     """3 x 3 convolution, batch normalisation, ReLU."""
 
-    def __init__(self, in_features: int, features: int, draws: NormalStream):
-        self.conv = Conv(in_features, features, 3, draws)
-        self.norm = BatchNorm(features)
+    def __init__(self, in_features: int, features: int, spec: ModelSpec, stream: NormalStream):
+        self.conv = Conv(in_features, features, 3, spec, stream)
+        self.norm = BatchNorm(features, spec)
 
-    def __call__(self, x: jax.Array, run: ForwardContext) -> jax.Array:
+    def __call__(self, x: jax.Array, context: ForwardContext) -> jax.Array:
         """`[b h w in_features] -> [b h w features]`."""
-        return jax.nn.relu(self.norm(self.conv(x, run), run))
+        return jax.nn.relu(self.norm(self.conv(x), context))
 
 
 class VGG(nnx.Module):
     """Five stages of convolutions with max-pooling after each. Taps: `conv1`, `conv2`, ..., `logits`."""
 
-    def __init__(self, depths: tuple[int, ...], description: ModelSpec, draws: NormalStream):
+    def __init__(self, depths: tuple[int, ...], spec: ModelSpec, stream: NormalStream):
         self.depths = depths
-        features = description.input_shape[-1]
+        features = spec.input_shape[-1]
         block = 0
         for base, depth in zip(_STAGE_WIDTHS, depths, strict=True):
             for _ in range(depth):
                 block += 1
-                widened = channels(base, description.width)
-                setattr(self, f"conv{block}", ConvBlock(features, widened, draws))
+                widened = spec.channels(base)
+                setattr(self, f"conv{block}", ConvBlock(features, widened, spec, stream))
                 features = widened
-        self.head = Head(features, description.num_classes, draws)
+        self.head = Head(features, spec, stream)
 
-    def __call__(self, x: jax.Array, run: ForwardContext) -> jax.Array:
+    def __call__(self, x: jax.Array, context: ForwardContext) -> jax.Array:
         """Logits of normalised images."""
         block = 0
         for depth in self.depths:
             for _ in range(depth):
                 block += 1
                 name = f"conv{block}"
-                x = run.tap(name, getattr(self, name)(x, run))
+                x = context.tap(name, getattr(self, name)(x, context))
             x = convolution.max_pool(x)
-        return self.head(convolution.mean_pool(x), run)
+        return self.head(convolution.mean_pool(x), context)
 
 
-@register("vgg11", "vgg")
-def build_vgg11(description: ModelSpec, draws: NormalStream) -> VGG:
+@register("vgg11", aliases=("vgg",))
+def build_vgg11(spec: ModelSpec, stream: NormalStream) -> VGG:
     """Eight convolutions."""
-    return VGG(_STAGE_DEPTHS["vgg11"], description, draws)
+    return VGG(_STAGE_DEPTHS["vgg11"], spec, stream)
 
 
 @register("vgg13")
-def build_vgg13(description: ModelSpec, draws: NormalStream) -> VGG:
+def build_vgg13(spec: ModelSpec, stream: NormalStream) -> VGG:
     """Ten convolutions."""
-    return VGG(_STAGE_DEPTHS["vgg13"], description, draws)
+    return VGG(_STAGE_DEPTHS["vgg13"], spec, stream)
 
 
 @register("vgg16")
-def build_vgg16(description: ModelSpec, draws: NormalStream) -> VGG:
+def build_vgg16(spec: ModelSpec, stream: NormalStream) -> VGG:
     """Thirteen convolutions."""
-    return VGG(_STAGE_DEPTHS["vgg16"], description, draws)
+    return VGG(_STAGE_DEPTHS["vgg16"], spec, stream)
 
 
 @register("vgg19")
-def build_vgg19(description: ModelSpec, draws: NormalStream) -> VGG:
+def build_vgg19(spec: ModelSpec, stream: NormalStream) -> VGG:
     """Sixteen convolutions."""
-    return VGG(_STAGE_DEPTHS["vgg19"], description, draws)
+    return VGG(_STAGE_DEPTHS["vgg19"], spec, stream)

@@ -1,20 +1,28 @@
-"""What a training minimises, by name: one objective is one file and one line here. Knows neither optimizer nor loop."""
+"""What a training minimises: one file per objective, registered by name.
 
-from mi_jax.training.objectives.fast import FAST
-from mi_jax.training.objectives.mart import MART
-from mi_jax.training.objectives.normal import NOISE, NORMAL
-from mi_jax.training.objectives.objective import Objective, ObjectiveConfig, Outcome
-from mi_jax.training.objectives.pgd import PGD_TRAINING
-from mi_jax.training.objectives.trades import TRADES
+A new objective is one file here (or a cell of a notebook): a frozen dataclass whose fields are its options.
 
-OBJECTIVES: dict[str, Objective] = {
-    "nt": NORMAL,
-    "at": PGD_TRAINING,
-    "trades": TRADES,
-    "mart": MART,
-    "fast": FAST,
-    "noise": NOISE,
-}
-"""Training objectives by the name that `--training` takes."""
+    >>> import dataclasses
+    >>> from mi_jax import training
+    >>> @training.register("label-smoothing")
+    ... @dataclasses.dataclass(frozen=True, kw_only=True)
+    ... class Smoothed(training.Objective):
+    ...     title = "label smoothing"
+    ...     inputs = "clean"
+    ...     smoothing: float = 0.1
+    ...
+    ...     @staticmethod
+    ...     def forwards(steps):
+    ...         return 3
+    ...
+    ...     def loss(self, network, variables, x, perturbed, y, key):
+    ...         loss, outcome = super().loss(network, variables, x, perturbed, y, key)
+    ...         return (1 - self.smoothing) * loss, outcome  # and so on
+    >>> training.ObjectiveConfig(smoothing=0.2).objective("label-smoothing")
+    Smoothed(smoothing=0.2)
+    >>> training.OBJECTIVES.unregister("label-smoothing")
+"""
 
-__all__ = ["OBJECTIVES", "Objective", "ObjectiveConfig", "Outcome"]
+from mi_jax.training.objectives.objective import OBJECTIVES, Objective, ObjectiveConfig, Outcome, register
+
+__all__ = ["OBJECTIVES", "Objective", "ObjectiveConfig", "Outcome", "register"]

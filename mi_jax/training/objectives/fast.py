@@ -1,30 +1,48 @@
 """Fast adversarial training (Wong et al. 2020): one long step from a random point of the ball.
 
-Can overfit catastrophically: the one step is then defended against and nothing else; `held_out.collapsed` notices.
+Can overfit catastrophically: robust against the one step and against nothing else; `held_out.collapsed` detects it.
 """
 
 import dataclasses
+from dataclasses import dataclass
 
-from mi_jax.training.objectives import pgd
-from mi_jax.training.objectives.objective import Objective, cross_entropy
+from mi_jax import checks
+from mi_jax.models import Network
+from mi_jax.training.objectives.objective import Objective, ObjectiveConfig, Statistics, pgd_examples, register
+from mi_jax.typing import Images, Key, Labels, Variables
 
 
-def perturbed(network, variables, x, y, key, objective_config):
-    """A step of `fast_step` radii from a uniformly random point of the ball, brought back into it (a `Perturb`).
+@register("fast")
+@dataclass(frozen=True, kw_only=True)
+class Fast(Objective):
+    """Cross-entropy on examples of one attack step.
 
-    Linf: sign of the gradient; L2: the gradient's direction. The authors' code takes the gradient in training mode,
-    which moves the running statistics: that is `batch_norm="batch_update"`; the default is `eval`, as for every other
-    objective here. Every point, the start too, is clipped to [0, 1].
+    Attributes:
+        fast_step: length of the step, in radii (1.25 in Wong et al. 2020).
     """
-    radius = objective_config.attack.eps
-    step = dataclasses.replace(
-        objective_config.attack,
-        steps=1,
-        random_start=True,
-        init="uniform",
-        step_size=objective_config.fast_step * radius,
-    )
-    return pgd.perturbed(network, variables, x, y, key, dataclasses.replace(objective_config, attack=step))
 
+    title = "fast adversarial training (FGSM)"
+    inputs = "adversarial"
+    fast_step: float = 1.25
 
-FAST = Objective("fast adversarial training (FGSM)", "adversarial", perturbed, cross_entropy, lambda steps: 5)
+    def __post_init__(self):
+        checks.positive("fast_step", self.fast_step, usual="1.25 radii")
+
+    @staticmethod
+    def forwards(steps: int) -> int:
+        """One attack step, whatever the number of steps in the configuration."""
+        return 5
+
+    def perturb(
+        self, network: Network, variables: Variables, x: Images, y: Labels, key: Key, config: ObjectiveConfig
+    ) -> tuple[Images, Statistics]:
+        """A step of `fast_step` radii from a uniformly random point of the ball, projected back into it.
+
+        Linf: the sign of the gradient; L2: its direction. The authors' code takes the gradient in training mode, which
+        updates the running statistics: `batch_norm="batch_update"`. Every point is clipped to [0, 1].
+        """
+        radius = config.attack.eps
+        attack = dataclasses.replace(
+            config.attack, steps=1, random_start=True, init="uniform", step_size=self.fast_step * radius
+        )
+        return pgd_examples(network, variables, x, y, key, dataclasses.replace(config, attack=attack))

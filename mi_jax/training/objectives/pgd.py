@@ -1,22 +1,27 @@
-"""PGD adversarial training (Madry et al. 2018, eq. 2.1): cross-entropy on the worst images that PGD finds."""
+"""PGD adversarial training (Madry et al. 2018, eq. 2.1)."""
 
-import optax
+from dataclasses import dataclass
 
-from mi_jax.attacks import ascend
-from mi_jax.training.objectives.objective import Objective, attacked_logits, cross_entropy
-
-
-def perturbed(network, variables, x, y, key, objective_config):
-    """PGD on the cross-entropy as `objective_config.attack` says, batch normalisation as `batch_norm` says (a `Perturb`)."""
-    logits_of = attacked_logits(network, variables, key, objective_config)
-
-    def objective(images, statistics):
-        logits, statistics = logits_of(images, statistics)
-        return optax.losses.softmax_cross_entropy_with_integer_labels(logits, y), statistics
-
-    return ascend(objective, x, key, config=objective_config.attack, state=variables["batch_stats"])
+from mi_jax.models import Network
+from mi_jax.training.objectives.objective import Objective, ObjectiveConfig, Statistics, pgd_examples, register
+from mi_jax.typing import Images, Key, Labels, Variables
 
 
-PGD_TRAINING = Objective(
-    "adversarial training (PGD)", "adversarial", perturbed, cross_entropy, lambda steps: 2 * steps + 3
-)
+@register("at")
+@dataclass(frozen=True, kw_only=True)
+class PGDTraining(Objective):
+    """Cross-entropy on the PGD examples of the images."""
+
+    title = "adversarial training (PGD)"
+    inputs = "adversarial"
+
+    @staticmethod
+    def forwards(steps: int) -> int:
+        """A forward and a backward pass per step besides the update."""
+        return 2 * steps + 3
+
+    def perturb(
+        self, network: Network, variables: Variables, x: Images, y: Labels, key: Key, config: ObjectiveConfig
+    ) -> tuple[Images, Statistics]:
+        """PGD on the cross-entropy."""
+        return pgd_examples(network, variables, x, y, key, config)

@@ -1,42 +1,75 @@
 """TRADES (Zhang et al. 2019, eq. 5): cross-entropy on clean images plus how far an attack can move the prediction."""
 
 import dataclasses
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from mi_jax import checks
 from mi_jax.attacks import ascend, losses
-from mi_jax.training.objectives.objective import Objective, Outcome, attacked_logits, clean_and_perturbed
+from mi_jax.models import Network
+from mi_jax.training.objectives.objective import (
+    Objective,
+    ObjectiveConfig,
+    Outcome,
+    Statistics,
+    attacked_logits,
+    clean_and_perturbed,
+    register,
+)
+from mi_jax.typing import Images, Key, Labels, Variables
 
 
-def perturbed(network, variables, x, y, key, objective_config):
-    """PGD on KL(f(x) || f(x')) from a Gaussian start of standard deviation 1e-3 (a `Perturb`).
+@register("trades")
+@dataclass(frozen=True, kw_only=True)
+class Trades(Objective):
+    """CE(f(x), y) + beta KL(f(x) || f(x')).
 
-    Linf and L2 alike by the steps of `objective_config.attack` (the authors' L2 code uses an optimizer in place of steepest
-    steps). The clean prediction is computed once, in the mode of `objective_config.batch_norm`; theirs is `eval`.
+    Attributes:
+        trades_beta: weight of the divergence (1 / lambda of the paper, 6 there).
     """
-    attack = dataclasses.replace(objective_config.attack, random_start=True, init="gaussian")
-    logits_of = attacked_logits(network, variables, key, objective_config)
-    clean, statistics = logits_of(x, variables["batch_stats"])
-    clean = jax.lax.stop_gradient(clean)
 
-    def objective(images, statistics):
-        logits, statistics = logits_of(images, statistics)
-        return losses.kl(logits, clean), statistics
+    title = "TRADES"
+    inputs = "adversarial"
+    trades_beta: float = 6.0
 
-    return ascend(objective, x, key, config=attack, state=statistics)
+    def __post_init__(self):
+        checks.at_least("trades_beta", self.trades_beta, 0, usual="6")
 
+    @staticmethod
+    def forwards(steps: int) -> int:
+        """Besides the attack, a forward pass for its reference and two passes in the loss."""
+        return 2 * steps + 7
 
-def loss(network, variables, x, perturbed, y, key, objective_config):
-    """Mean of CE(f(x), y) + beta KL(f(x) || f(x')), nats; the gradient goes through both predictions (a `Loss`).
+    def perturb(
+        self, network: Network, variables: Variables, x: Images, y: Labels, key: Key, config: ObjectiveConfig
+    ) -> tuple[Images, Statistics]:
+        """PGD on KL(f(x) || f(x')) from a Gaussian start of standard deviation 1e-3.
 
-    Batch normalisation: each of the two passes uses the statistics of its own batch, and the running ones move with
-    the clean, then with the perturbed batch. The authors' code makes the clean pass twice, so theirs move thrice.
-    """
-    clean, logits, statistics = clean_and_perturbed(network, variables, x, perturbed, key)
-    natural = optax.losses.softmax_cross_entropy_with_integer_labels(clean, y)
-    return jnp.mean(natural + objective_config.trades_beta * losses.kl(logits, clean)), Outcome(logits, statistics)
+        The authors' L2 code uses an optimizer instead of steepest steps. The clean prediction is computed once, in the
+        batch-normalisation mode of `config`; theirs is `eval`.
+        """
+        attack = dataclasses.replace(config.attack, random_start=True, init="gaussian")
+        logits_of = attacked_logits(network, variables, key, config)
+        clean, statistics = logits_of(x, variables["batch_stats"])
+        clean = jax.lax.stop_gradient(clean)
 
+        def divergence(images: Images, statistics: Statistics) -> tuple[jax.Array, Statistics]:
+            logits, statistics = logits_of(images, statistics)
+            return losses.kl(logits, clean), statistics
 
-TRADES = Objective("TRADES", "adversarial", perturbed, loss, lambda steps: 2 * steps + 7)
+        return ascend(divergence, x, key, config=attack, state=statistics)
+
+    def loss(
+        self, network: Network, variables: Variables, x: Images, perturbed: Images, y: Labels, key: Key
+    ) -> tuple[jax.Array, Outcome]:
+        """The gradient goes through both predictions.
+
+        Each of the two passes uses the statistics of its own batch, and both update the running ones, the clean batch
+        first. The authors' code makes the clean pass twice, so that theirs are updated three times.
+        """
+        clean, logits, statistics = clean_and_perturbed(network, variables, x, perturbed, key)
+        natural = optax.losses.softmax_cross_entropy_with_integer_labels(clean, y)
+        return jnp.mean(natural + self.trades_beta * losses.kl(logits, clean)), Outcome(logits, statistics)
