@@ -1,6 +1,7 @@
-"""Which pixels a classifier's logit rests on: gradient, SmoothGrad, integrated gradients, Grad-CAM, LayerCAM.
+"""Which pixels a classifier's logit depends on: gradient, SmoothGrad, integrated gradients, Grad-CAM, LayerCAM.
 
-Works on any JAX function that gives logits; scores no map and draws none. Everything here can be traced by `jax.jit`.
+For any JAX function that returns logits. Everything here can be traced by `jax.jit`; sums run in float32 or wider,
+and maps have at least that precision, whatever the dtype of the images.
 """
 
 from collections.abc import Callable, Mapping
@@ -8,16 +9,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
-from jax.core import Tracer
 from jaxtyping import Array, Float
 
+from mi_jax import checks
 from mi_jax.errors import InputError
 from mi_jax.typing import Images, Key, Labels, LogitsFn
 
 PixelMaps = Float[Array, "b h w c"]
-"""A value for each pixel and channel, signed, in logit per unit of pixel value or in logits, as the function says."""
+"""A value for each pixel and channel, signed."""
 Maps = Float[Array, "b h w"]
 """A value for each position of the image."""
 LayerMaps = Float[Array, "b rows columns"]
@@ -41,10 +41,11 @@ def gradient(logits_fn: LogitsFn, variables: Any, x: Images, labels: Labels) -> 
         `[b h w c]`, signed, in logits per unit of pixel value.
 
     Raises:
-        InputError: labels out of range, or logits that are not `[b k]`.
+        InputError: images that are not floating `[b h w c]` in [0, 1], labels that are not integers `[b]` or no
+            classes, or logits that are not `[b k]`.
     """
-    # Images of a batch do not mix in evaluation mode, so the gradient of the sum is each image's own.
-    return jax.grad(lambda x: _label_logits(logits_fn(variables, x), labels).sum())(x)
+    images, labels = _checked(x, labels)
+    return _gradient(logits_fn, variables, images, labels)
 
 
 def grad_x_input(logits_fn: LogitsFn, variables: Any, x: Images, labels: Labels) -> PixelMaps:
@@ -53,7 +54,8 @@ def grad_x_input(logits_fn: LogitsFn, variables: Any, x: Images, labels: Labels)
     Raises:
         InputError: as `gradient`.
     """
-    return gradient(logits_fn, variables, x, labels) * x
+    images, labels = _checked(x, labels)
+    return _gradient(logits_fn, variables, images, labels) * images
 
 
 def smoothgrad(
@@ -83,15 +85,15 @@ def smoothgrad(
     Raises:
         InputError: negative noise, no samples, and as `gradient`.
     """
-    if noise < 0:
-        raise InputError(f"noise must not be negative, got {noise:g}; 0 gives the gradient, 0.15 is usual.")
-    _check_positive("samples", samples)
+    checks.at_least("noise", noise, 0, usual="0.15")
+    checks.count("samples", samples)
+    images, labels = _checked(x, labels)
 
     def add(total: Array, key: Key) -> tuple[Array, None]:
-        noisy = x + noise * jax.random.normal(key, x.shape, x.dtype)
-        return total + gradient(logits_fn, variables, noisy, labels), None
+        noisy = images + noise * jax.random.normal(key, images.shape, images.dtype)
+        return total + _gradient(logits_fn, variables, noisy, labels), None
 
-    return lax.scan(add, jnp.zeros_like(x), jax.random.split(key, samples))[0] / samples
+    return lax.scan(add, jnp.zeros(images.shape, _wide(images)), jax.random.split(key, samples))[0] / samples
 
 
 def integrated_gradients(
@@ -103,9 +105,9 @@ def integrated_gradients(
     baseline: Float[Array, "..."] | float = 0.0,
     steps: int = 64,
 ) -> PixelMaps:
-    """Gradient integrated along the line from a baseline, times the way (Sundararajan et al. 2017, equation 1).
+    """Gradient integrated along the line from a baseline, times the difference (Sundararajan et al. 2017, eq. 1).
 
-    The integral is the midpoint rule's. The map sums to `logit(x) - logit(baseline)` up to its error, which
+    The integral is computed by the midpoint rule. The map sums to `logit(x) - logit(baseline)` up to its error, which
     `completeness_error` measures.
 
     Args:
@@ -113,7 +115,7 @@ def integrated_gradients(
         variables: as for `gradient`.
         x: as for `gradient`.
         labels: as for `gradient`.
-        baseline: the image without information: a pixel value, or an array that broadcasts to `x`.
+        baseline: the reference image: a pixel value, or an array that broadcasts to `x`.
         steps: points of the midpoint rule.
 
     Returns:
@@ -122,14 +124,17 @@ def integrated_gradients(
     Raises:
         InputError: no steps, and as `gradient`.
     """
-    _check_positive("steps", steps)
-    way = x - baseline
+    checks.count("steps", steps)
+    images, labels = _checked(x, labels)
+    start = _baseline(baseline, images)
+    difference = images.astype(_wide(images)) - start
 
     def add(total: Array, position: Array) -> tuple[Array, None]:
-        return total + gradient(logits_fn, variables, baseline + position * way, labels), None
+        point = (start + position * difference).astype(images.dtype)
+        return total + _gradient(logits_fn, variables, point, labels), None
 
-    positions = (jnp.arange(steps, dtype=x.dtype) + 0.5) / steps
-    return way * lax.scan(add, jnp.zeros_like(x), positions)[0] / steps
+    positions = (jnp.arange(steps, dtype=difference.dtype) + 0.5) / steps
+    return difference * lax.scan(add, jnp.zeros_like(difference), positions)[0] / steps
 
 
 def completeness_error(
@@ -141,7 +146,7 @@ def completeness_error(
     *,
     baseline: Float[Array, "..."] | float = 0.0,
 ) -> Float[Array, " b"]:
-    """How far a map's sum is from the change of the logit, as a share of that change.
+    """How far a map's sum is from the change of the logit, relative to that change.
 
     Args:
         logits_fn: as for `gradient`.
@@ -152,14 +157,20 @@ def completeness_error(
         baseline: as for `integrated_gradients`.
 
     Returns:
-        `[b]`: `abs(sum(map) - change) / abs(change)` with `change = logit(x) - logit(baseline)`.
+        `[b]`: `abs(sum(map) - change) / abs(change)` with `change = logit(x) - logit(baseline)`; 0 where both are 0,
+        as for an image equal to the baseline.
 
     Raises:
         InputError: as `gradient`.
     """
-    start = jnp.broadcast_to(jnp.asarray(baseline, x.dtype), x.shape)
-    change = _label_logits(logits_fn(variables, x), labels) - _label_logits(logits_fn(variables, start), labels)
-    return jnp.abs(maps.sum((1, 2, 3)) - change) / jnp.abs(change)
+    images, labels = _checked(x, labels)
+    if jnp.shape(maps) != images.shape:
+        raise InputError(f"Maps must have the images' shape {images.shape}; got {jnp.shape(maps)}.")
+    start = _baseline(baseline, images).astype(images.dtype)
+    logits, reference = (_label_logits(logits_fn(variables, at), labels) for at in (images, start))
+    change = logits - reference
+    missed = jnp.abs(jnp.asarray(maps, change.dtype).sum((1, 2, 3)) - change)
+    return jnp.where(missed == 0, 0, missed / jnp.where(missed == 0, 1, jnp.abs(change)))
 
 
 def grad_cam(apply: ApplyFn, variables: Any, x: Images, labels: Labels, *, layer: str) -> LayerMaps:
@@ -191,7 +202,7 @@ def layer_cam(apply: ApplyFn, variables: Any, x: Images, labels: Labels, *, laye
         variables: as for `grad_cam`.
         x: as for `grad_cam`.
         labels: as for `grad_cam`.
-        layer: as for `grad_cam`; unlike there, early layers give sharp maps.
+        layer: as for `grad_cam`; early layers give sharp maps, too.
 
     Returns:
         `[b h' w']` at the layer's resolution, not negative.
@@ -209,16 +220,16 @@ def magnitude(maps: PixelMaps) -> Maps:
 
 
 def enlarge(maps: LayerMaps, *, height: int, width: int) -> Maps:
-    """A layer's map at the image's resolution, by bilinear interpolation: `[b h' w'] -> [b height width]`."""
+    """A layer's map at the resolution of the image, by bilinear interpolation: `[b h' w'] -> [b height width]`."""
     return jax.image.resize(maps, (maps.shape[0], height, width), "bilinear")
 
 
 def activation_and_derivative(
     apply: ApplyFn, variables: Any, x: Images, labels: Labels, *, layer: str
 ) -> tuple[_Features, _Features]:
-    """A layer's activation and the derivative of each image's logit of its label by it; arguments as for `grad_cam`.
+    """A layer's activation, and the derivative of each image's logit of its label with respect to it.
 
-    The derivative by a zero added to the activation is the derivative by the activation.
+    Computed as the derivative with respect to a zero added to the activation; arguments as for `grad_cam`.
 
     Returns:
         Two arrays `[b h' w' c']`, float32.
@@ -226,34 +237,49 @@ def activation_and_derivative(
     Raises:
         InputError: as `grad_cam`.
     """
-    _, shapes = jax.eval_shape(lambda v, x: apply(v, x, {}), variables, x)
+    images, labels = _checked(x, labels)
+    _, shapes = jax.eval_shape(lambda v, x: apply(v, x, {}), variables, images)
     if layer not in shapes:
-        raise InputError(f"no layer {layer!r}; choose from {', '.join(shapes)}.")
+        raise InputError(f"There is no layer {layer!r}; choose from {', '.join(shapes)}.")
     shape = shapes[layer]
     if len(shape.shape) != 4:
         maps = [name for name, tap in shapes.items() if len(tap.shape) == 4]
-        raise InputError(f"layer {layer!r} has no height and width to map; choose from {', '.join(maps)}.")
+        raise InputError(f"Layer {layer!r} has no height and width to map; choose from {', '.join(maps)}.")
 
     def score(added: Array) -> tuple[Array, Array]:
-        logits, taps = apply(variables, x, {layer: added})
+        logits, taps = apply(variables, images, {layer: added})
         return _label_logits(logits, labels).sum(), taps[layer]
 
     derivative, activation = jax.grad(score, has_aux=True)(jnp.zeros(shape.shape, shape.dtype))
     return activation.astype(jnp.float32), derivative.astype(jnp.float32)
 
 
+def _checked(x: Any, labels: Any) -> tuple[Images, Labels]:
+    images = checks.images(x)
+    return images, checks.labels(labels, len(images))
+
+
+def _wide(array: Array) -> Any:
+    """The dtype of sums over an array: float32, or its own if that is wider."""
+    return jnp.promote_types(array.dtype, jnp.float32)
+
+
+def _baseline(baseline: Any, images: Images) -> Images:
+    try:
+        return jnp.broadcast_to(jnp.asarray(baseline, _wide(images)), images.shape)
+    except ValueError:
+        raise InputError(
+            f"The baseline must be a pixel value or broadcast to {images.shape}; got shape {jnp.shape(baseline)}."
+        ) from None
+
+
+def _gradient(logits_fn: LogitsFn, variables: Any, images: Images, labels: Labels) -> PixelMaps:
+    # In evaluation mode images do not interact, so that the gradient of the sum is that of each image.
+    gradient = jax.grad(lambda x: _label_logits(logits_fn(variables, x), labels).sum())(images)
+    return gradient.astype(_wide(images))
+
+
 def _label_logits(logits: Array, labels: Labels) -> Float[Array, " b"]:
-    if logits.ndim != 2 or logits.shape[0] != labels.shape[0]:
-        raise InputError(f"logits must be [batch, classes] a row for each label, not {logits.shape}.")
-    classes = logits.shape[1]
-    if not isinstance(labels, Tracer):
-        # NumPy, because JAX would trace the comparison where a loop is being traced around known labels.
-        known = np.asarray(labels)
-        if (known < 0).any() or (known >= classes).any():
-            raise InputError(f"labels must lie in 0..{classes - 1}, the classes that the logits have.")
-    return jnp.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
-
-
-def _check_positive(name: str, value: int) -> None:
-    if value < 1:
-        raise InputError(f"{name} must be at least 1, got {value}.")
+    logits = checks.logits(logits, len(labels))
+    checks.class_indices(labels, logits.shape[1])
+    return jnp.take_along_axis(logits.astype(_wide(logits)), labels[:, None], axis=1)[:, 0]

@@ -115,7 +115,7 @@ def class_indices(value: Any, classes: int, *, name: str = "Labels") -> None:
         return
     low, high = int(np.min(np.asarray(value))), int(np.max(np.asarray(value)))
     if low < 0 or high >= classes:
-        raise InputError(f"{name} must lie in 0..{classes - 1}, the model's classes; got values from {low} to {high}.")
+        raise InputError(f"{name} must lie in 0..{classes - 1}; got values from {low} to {high}.")
 
 
 def logits(value: Any, size: int) -> jax.Array:

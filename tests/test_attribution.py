@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -204,30 +205,88 @@ def test_enlarge_keeps_constants_and_the_order_of_a_gradient():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda w, x: attribution.gradient(linear_logits, w, x, jnp.array([0, 4])), "labels must lie in 0..3"),
+        (lambda w, x: attribution.gradient(linear_logits, w, x, jnp.array([0, 4])), "Labels must lie in 0..3"),
         (
             lambda w, x: attribution.gradient(lambda _, x: x.sum((1, 2, 3)), w, x, jnp.array([0, 1])),
-            r"logits must be \[batch, classes\]",
+            r"must return logits of shape \[2, classes\]",
         ),
-        (lambda w, x: attribution.integrated_gradients(linear_logits, w, x, jnp.array([0, 1]), steps=0), "steps"),
+        (
+            lambda w, x: attribution.integrated_gradients(linear_logits, w, x, jnp.array([0, 1]), steps=0),
+            "Invalid steps 0",
+        ),
         (
             lambda w, x: attribution.smoothgrad(linear_logits, w, x, jnp.array([0, 1]), jax.random.key(0), samples=0),
-            "samples must be at least 1",
+            "Invalid samples 0: expected a whole number of at least 1",
         ),
         (
             lambda w, x: attribution.smoothgrad(linear_logits, w, x, jnp.array([0, 1]), jax.random.key(0), noise=-1.0),
-            "noise must not be negative",
+            "Invalid noise -1.0: expected a number of at least 0",
         ),
         (
             lambda w, x: attribution.grad_cam(feature_apply, {"head": w}, x, jnp.array([0, 1]), layer="conv9"),
-            "no layer 'conv9'; choose from features, logits",
+            "There is no layer 'conv9'; choose from features, logits",
         ),
         (
             lambda w, x: attribution.layer_cam(feature_apply, {"head": w}, x, jnp.array([0, 1]), layer="logits"),
-            "layer 'logits' has no height and width to map; choose from features",
+            "Layer 'logits' has no height and width to map; choose from features",
         ),
     ],
 )
-def test_bad_input_is_named(call, message, weights, x):
+def test_arguments_that_do_not_fit_are_refused(call, message, weights, x):
     with pytest.raises(InputError, match=message):
         call(weights, x)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "sentence"),
+    [
+        (lambda x: (x * 255).astype(np.uint8), lambda y: y, "divide 8-bit pixels by 255"),
+        (lambda x: x * 255, lambda y: y, r"Images must lie in \[0, 1\]"),
+        (lambda x: x[0], lambda y: y, "Images must have shape"),
+        (lambda x: x, lambda y: y[:, None], "Labels must be integers of shape"),
+        (lambda x: x, lambda y: y[:1], "Labels must be integers of shape"),
+        (lambda x: x, lambda y: np.eye(4)[y], "Labels must be integers of shape"),
+        (lambda x: x, lambda y: y - 1, r"Labels must lie in 0\.\.3"),
+    ],
+)
+@pytest.mark.parametrize(
+    "explain",
+    [
+        attribution.gradient,
+        attribution.grad_x_input,
+        partial(attribution.smoothgrad, key=jax.random.key(0), samples=2),
+        partial(attribution.integrated_gradients, steps=2),
+        partial(attribution.completeness_error, maps=np.zeros((2, 8, 8, 1))),
+    ],
+)
+def test_images_and_labels_that_do_not_fit_are_refused(explain, images, labels, sentence, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # it would refuse them first
+    x, y = np.linspace(0, 1, 2 * 64, dtype=np.float32).reshape(2, 8, 8, 1), np.array([0, 3])
+    with pytest.raises(InputError, match=sentence):
+        explain(linear_logits, jnp.ones((8, 8, 1, 4)), images(x), labels(y))
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+@pytest.mark.parametrize("count", [64, 4096])
+def test_sums_of_many_gradients_are_exact_in_half_precision(dtype, count):
+    """A running sum in the dtype of the images stops growing at 256 (bfloat16) or 2048 (float16) terms of one size."""
+
+    def logits(variables, x):
+        return (x.reshape(len(x), -1) @ variables).astype(jnp.float32)
+
+    x, ones, labels = jnp.full((1, 2, 2, 1), 0.5, dtype), jnp.ones((4, 2), dtype), jnp.array([0])
+    integrated = attribution.integrated_gradients(logits, ones, x, labels, steps=count)
+    smooth = attribution.smoothgrad(logits, ones, x, labels, jax.random.key(0), samples=count)
+    assert integrated.dtype == smooth.dtype == jnp.float32
+    assert float(integrated.sum()) == pytest.approx(2.0)
+    np.testing.assert_allclose(smooth, 1.0)
+
+
+def test_completeness_error_of_an_image_equal_to_the_baseline_is_zero():
+    x = jnp.stack([jnp.zeros((2, 2, 1)), jnp.full((2, 2, 1), 0.5)])
+    weights, labels = jnp.ones((2, 2, 1, 2)), jnp.array([0, 1])
+    maps = attribution.integrated_gradients(linear_logits, weights, x, labels)
+    errors = attribution.completeness_error(linear_logits, weights, x, labels, maps)
+    np.testing.assert_allclose(errors, [0, 0], atol=1e-6)
+    off = attribution.completeness_error(linear_logits, weights, x, labels, maps + 1)
+    assert float(off[0]) == float("inf"), "a map that differs from no change at all has no finite relative error"

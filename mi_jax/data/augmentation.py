@@ -1,7 +1,4 @@
-"""Random crops and flips of whole batches on the device, inside jit, and the change from bytes to floats.
-
-Nothing here reads data; the order of images is in `order`.
-"""
+"""What happens to training images on the device: their order in an epoch, scaling to floats, random crops and flips."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,22 +6,30 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float32, Shaped
+from jaxtyping import Array, Float32, Int32, Shaped
 
+from mi_jax import checks
 from mi_jax.errors import InputError
 from mi_jax.typing import Key
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How training images are varied: zero padding before a random crop (pixels a side), and random mirroring."""
+    """Random crops and flips of training images.
+
+    Attributes:
+        pad: zero pixels on each side before a crop to the original size; 0 for no crop.
+        flip: whether to mirror images left to right with probability 1/2.
+
+    Raises:
+        InputError: for a negative `pad`.
+    """
 
     pad: int = 0
     flip: bool = False
 
     def __post_init__(self):
-        if self.pad < 0:
-            raise InputError(f"Augmentation pad is a number of pixels from 0; got {self.pad!r}.")
+        checks.count("augmentation.pad", self.pad, 0)
 
 
 _NONE = Augmentation()
@@ -41,21 +46,36 @@ _CUSTOM = {
 def augmentation_for(dataset_name: str) -> Augmentation:
     """The customary augmentation of a data set: crop of 4 and flip for CIFAR and STL-10, crop for SVHN, else none.
 
-    Source: Zhang et al. (2022), set-up, for MNIST, CIFAR-10 and STL-10. The name may carry a configuration or a version
-    ("cifar10:3.0.2").
+    The name may include a configuration or a version ("cifar10:3.0.2").
+
+    References:
+        Zhang et al. (2022), set-up, for MNIST, CIFAR-10 and STL-10.
     """
     return _CUSTOM.get(dataset_name.split(":")[0].split("/")[0], _NONE)
+
+
+def epoch_order(key: Key, epoch: Any, n: int) -> Int32[Array, " n"]:
+    """The order in which an epoch visits `n` images: a permutation that depends on its arguments alone.
+
+    Traceable in `key` and `epoch`.
+
+    Args:
+        key: of the training; the same for every epoch.
+        epoch: from 0.
+        n: number of images, a Python integer.
+    """
+    return jax.random.permutation(jax.random.fold_in(key, epoch), n)
 
 
 def to_float(images: ArrayLike) -> Float32[Array, "..."]:
     """uint8 pixels as float32 in [0, 1]: value / 255.
 
     Raises:
-        InputError: where the pixels are not uint8 (floats would be divided a second time).
+        InputError: when the pixels are not uint8, since floats would be scaled twice.
     """
     images = jnp.asarray(images)
     if images.dtype != jnp.uint8:
-        raise InputError(f"to_float expects uint8 pixels; got {images.dtype}, which it would scale a second time.")
+        raise InputError(f"Pixels must be uint8 to be scaled to [0, 1]; got {images.dtype}.")
     return images.astype(jnp.float32) / 255
 
 
@@ -75,9 +95,8 @@ def augment(images: ArrayLike, key: Key, *, pad: int, flip: bool) -> Shaped[Arra
     """
     batch = jnp.asarray(images)
     if batch.ndim != 4:
-        raise InputError(f"augment expects a batch [b h w c]; got the shape {batch.shape}.")
-    if pad < 0:
-        raise InputError(f"augment pad is a number of pixels from 0; got {pad!r}.")
+        raise InputError(f"Images must have shape [b, h, w, c]; got {batch.shape}.")
+    checks.count("pad", pad, 0)
     crop_key, flip_key = jax.random.split(key)
     if pad:
         batch = _random_crop(batch, crop_key, pad)

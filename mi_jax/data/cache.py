@@ -1,6 +1,6 @@
-"""Decoded data sets on disk: whole splits as .npy files, checked by SHA-256 whenever they are read.
+"""Decoded data sets on disk: whole splits as .npy files, checked by SHA-256 when they are read.
 
-It needs no TFDS, so that a machine with the cache alone can train. What is in the files is decided by `tfds_source`.
+Needs no TFDS, so that a machine with the cache alone can train.
 """
 
 import hashlib
@@ -27,12 +27,12 @@ def root() -> Path:
 
 
 def entry_path(name: str, version: str, fingerprint: str) -> Path:
-    """The folder of one decoded data set; a changed source has another fingerprint and so another folder."""
+    """The folder of a decoded data set, named by the fingerprint of its source."""
     return root() / name.replace("/", "--") / f"{version}-{fingerprint}"
 
 
 def entries(name: str, version: str | None = None) -> list[Path]:
-    """The folders that hold decoded copies of a data set (of one version, if given), whatever their source."""
+    """The folders that hold decoded copies of a data set, of the given version or pattern of versions."""
     found = (root() / name.replace("/", "--")).glob(f"{version or '[0-9]*'}-*/{META}")
     return sorted(meta.parent for meta in found)
 
@@ -43,9 +43,9 @@ def _sha256(path: Path) -> str:
 
 
 def write(dataset: Dataset, entry: Path) -> None:
-    """Put a data set into the cache in one step: a reader sees all of it or nothing.
+    """Writes a data set to the cache atomically: a reader sees all of it or nothing.
 
-    Where the cache cannot be written (read-only, full disk), says so on stderr and goes on: it is a convenience.
+    If the cache cannot be written (read-only, full disk), reports it on stderr and continues.
     """
     arrays = (dataset.train.images, dataset.train.labels, dataset.test.images, dataset.test.labels)
     partial = None
@@ -66,7 +66,7 @@ def write(dataset: Dataset, entry: Path) -> None:
 
 
 def _move(partial: Path, entry: Path) -> None:
-    """Move a finished folder into place, unless another process was first."""
+    """Moves a finished folder into place, unless another process was first."""
     try:
         partial.rename(entry)
     except OSError:
@@ -78,7 +78,7 @@ def read(entry: Path) -> Dataset:
     """The data set in a cache folder.
 
     Raises:
-        InputError: naming the file that is missing, unreadable or not what was written, and the command that mends it.
+        InputError: when a file is missing, unreadable or has another checksum; gives the command that removes it.
     """
     try:
         meta = json.loads((entry / META).read_text())

@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+import jax
 import numpy as np
 from jaxtyping import Int32, UInt8
 
-from mi_jax.errors import InputError
+from mi_jax import checks
+from mi_jax.data.augmentation import to_float
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,12 +18,16 @@ class Split:
     Attributes:
         images: uint8 pixels, channels last.
         labels: the class of each image, from 0.
-        factors: for images whose content is known, the index of each cue ("shape", "texture", "colour"); else empty.
+        factors: for images whose content is known, the class of each cue ("shape", "texture", "colour"); else empty.
     """
 
     images: UInt8[np.ndarray, "n h w c"]
     labels: Int32[np.ndarray, " n"]
     factors: Mapping[str, Int32[np.ndarray, " n"]] = field(default_factory=dict)
+
+    def to_float(self) -> jax.Array:
+        """The images as float32 in [0, 1], on the device."""
+        return to_float(self.images)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -80,11 +86,9 @@ def first_balanced(dataset: Dataset, limit: int | None) -> Dataset:
 
 
 def check_limit(limit: int | None) -> None:
-    """Raise `InputError` unless `limit` is None or a whole number from 1."""
-    if limit is None:
-        return
-    if isinstance(limit, bool) or not isinstance(limit, int | np.integer) or limit < 1:
-        raise InputError(f"limit must be a whole number of images from 1, or left out for all; got {limit!r}.")
+    """Raises `InputError` unless `limit` is None or a whole number from 1."""
+    if limit is not None:
+        checks.count("limit", limit)
 
 
 def stratified_rows(labels: np.ndarray, share: float) -> np.ndarray:

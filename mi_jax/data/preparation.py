@@ -1,6 +1,6 @@
-"""Brings TFDS sets to this machine: downloads, writes ArrayRecord files, fills the cache of decoded images.
+"""Prepares TFDS sets: downloads them, writes ArrayRecord files, and fills the cache of decoded images.
 
-This is the only step that needs the network and TensorFlow; training needs neither.
+The only step that needs the network and TensorFlow.
 """
 
 import difflib
@@ -14,10 +14,9 @@ from typing import Any
 
 from mi_jax.data import cache, tfds_source
 from mi_jax.data.dataset import Dataset
+from mi_jax.data.registry import DATASETS
 from mi_jax.data.tfds_source import Reference, Source
 from mi_jax.errors import InputError
-
-BUILT_IN = ("shapetex", "digits")
 
 
 def command(name: str, data_dir: str | Path | None) -> str:
@@ -27,7 +26,7 @@ def command(name: str, data_dir: str | Path | None) -> str:
 
 
 def decoded(source: Source, name: str) -> Dataset:
-    """The data set of a prepared source, from the cache, or decoded now and put there."""
+    """The data set of a prepared source, from the cache, or decoded and put there."""
     entry = cache.entry_path(name, source.version, source.fingerprint)
     if entry.exists():
         return cache.read(entry)
@@ -48,8 +47,8 @@ def prepare(name: str, *, data_dir: str | Path | None = None) -> Dataset:
             the download fails, or the folder holds the set in another format.
     """
     reference = Reference.parse(name)
-    if reference.name in BUILT_IN:
-        raise InputError(f"{name} is built in and needs no preparation: use it at once with `--dataset {name}`.")
+    if reference.name in DATASETS:
+        raise InputError(f"{name} is built in and needs no preparation.")
     root = tfds_source.data_root(data_dir)
     source = tfds_source.find(reference, root)
     if source is None:
@@ -61,7 +60,7 @@ def prepare(name: str, *, data_dir: str | Path | None = None) -> Dataset:
 
 
 def tfrecord_error(name: str, root: Path) -> InputError:
-    """What to say where a set is there in a format that only TensorFlow reads."""
+    """The error for a set in a format that only TensorFlow reads."""
     return InputError(
         f"{root} holds {name} as TFRecord files, which need TensorFlow in every run: prepare it once as ArrayRecord in "
         f"another folder with `{command(name, root.parent / 'array_records')}`."
@@ -101,13 +100,13 @@ def check_known(name: str) -> None:
     plain = name.split(":")[0].split("/")[0]
     if plain in known:
         return
-    alike = difflib.get_close_matches(plain, [*BUILT_IN, *known], n=3)
+    alike = difflib.get_close_matches(plain, [*DATASETS, *known], n=3)
     hint = f"; did you mean {' or '.join(alike)}?" if alike else ": see https://www.tensorflow.org/datasets/catalog."
-    raise InputError(f"No data set is called {plain!r} (shapetex, digits, or one of TFDS){hint}")
+    raise InputError(f"There is no data set {plain!r} ({', '.join(DATASETS)}, or one of TFDS){hint}")
 
 
 def _check_network(name: str, builder: Any) -> None:
-    """Ask once whether the first host can be found; the downloader itself would try for a quarter of an hour."""
+    """Looks up the first host once; the downloader itself would retry for a quarter of an hour."""
     if urllib.request.getproxies():
         return
     hosts = [urllib.parse.urlsplit(url).hostname for url in builder.url_infos or {}]

@@ -1,15 +1,18 @@
 """Reads TFDS image-classification sets in ArrayRecord format without TensorFlow.
 
-Finding a prepared set needs no TFDS, only decoding it does. Downloading is left to `preparation`, keeping to `cache`.
+Finding a prepared set needs no TFDS; decoding it does. `preparation` downloads, `cache` keeps what was decoded.
 """
 
 import contextlib
+import fnmatch
 import hashlib
 import json
 import logging
 import os
 import re
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,29 +20,29 @@ from typing import Any
 import numpy as np
 
 from mi_jax.data.dataset import Dataset, Split, stratified_split
-from mi_jax.data.progress import progress
 from mi_jax.errors import InputError
 
 CHUNK = 256  # images decoded between two reports of progress
 TEST_SHARE = 0.2  # of sets that come in one piece
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
+_SECONDS_BETWEEN_LINES = 5.0
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A TFDS name taken apart: "name", "name/config", either with ":1.2.3" behind."""
+    """A TFDS name and version: "name" or "name/config", either followed by ":1.2.3" or a pattern like ":1.*.*"."""
 
     name: str
     version: str | None
 
     @classmethod
     def parse(cls, text: str) -> "Reference":
-        """Take a name apart; raises `InputError` where it has no such form."""
-        match = re.fullmatch(r"([a-z][a-z0-9_]*(?:/[\w.-]+)?)(?::(\d+\.\d+\.\d+))?", text)
+        """Parses a name; raises `InputError` for one of another form."""
+        match = re.fullmatch(r"([a-z][a-z0-9_]*(?:/[\w.-]+)?)(?::((?:\d+|\*)\.(?:\d+|\*)\.(?:\d+|\*)))?", text)
         if match is None:
             raise InputError(
-                f"{text!r} is no name of a data set: expected shapetex, digits or a TFDS name such as cifar10 or "
-                "cifar10:3.0.2."
+                f"{text!r} is no name of a data set; expected shapetex, digits, folder:PATH, npz:PATH, or a TFDS name "
+                "such as cifar10, cifar10:3.0.2 or mnist:3.*.*."
             )
         return cls(match[1], match[2])
 
@@ -54,12 +57,12 @@ class Source:
 
     @property
     def fingerprint(self) -> str:
-        """Changes with the metadata and with the name or size of any file; the records themselves are not read."""
+        """Digest of the names and contents of all files."""
         digest = hashlib.sha256()
         for file in sorted(path for path in self.directory.iterdir() if path.is_file()):
             digest.update(f"{file.name}:{file.stat().st_size}\n".encode())
-            if file.suffix in (".json", ".txt"):
-                digest.update(file.read_bytes())
+            with file.open("rb") as opened:
+                digest.update(hashlib.file_digest(opened, "sha256").digest())
         return digest.hexdigest()[:16]
 
 
@@ -69,10 +72,10 @@ def data_root(data_dir: str | Path | None) -> Path:
 
 
 def find(reference: Reference, root: Path) -> Source | None:
-    """The newest (or the named) version of a set under `root`, or None where there is none.
+    """The newest version of a set under `root` that fits the reference, or None.
 
     Raises:
-        InputError: where the set comes in several configurations and none was named, or its metadata is unreadable.
+        InputError: when the set has several configurations and none was named, or its metadata is unreadable.
     """
     base = root / reference.name
     infos = list(base.glob("*/dataset_info.json"))
@@ -85,7 +88,7 @@ def find(reference: Reference, root: Path) -> Source | None:
             )
     versions = {info.parent.name: info for info in infos if _VERSION.fullmatch(info.parent.name)}
     if reference.version is not None:
-        versions = {version: info for version, info in versions.items() if version == reference.version}
+        versions = {v: info for v, info in versions.items() if fnmatch.fnmatchcase(v, reference.version)}
     if not versions:
         return None
     newest = max(versions, key=lambda version: tuple(int(part) for part in version.split(".")))
@@ -99,31 +102,43 @@ def find(reference: Reference, root: Path) -> Source | None:
     return Source(versions[newest].parent, newest, "array_record" in formats)
 
 
+def nearby(reference: Reference, root: Path) -> Path | None:
+    """A folder one or two levels above `root`, or one below, that holds the set; None if there is none."""
+    below = sorted(folder for folder in root.iterdir() if folder.is_dir()) if root.is_dir() else []
+    candidates = [root.parent, root.parent.parent, *below]
+    return next((folder for folder in candidates if list((folder / reference.name).glob("**/dataset_info.json"))), None)
+
+
 def decode(source: Source, name: str) -> Dataset:
     """All images of a prepared set as uint8 arrays; progress goes to stderr.
 
-    The test split is "test", or "validation" where there is no test; a set with "train" alone is divided 80/20,
-    stratified and always in the same way.
+    The test split is "test", or "validation" if there is no test. A set with "train" alone is divided 80/20 by
+    `stratified_split`; one without "train" has an empty training split.
 
     Raises:
-        InputError: where TFDS is missing, records are unreadable, or these are no labelled images of one size.
+        InputError: when TFDS is missing, records are unreadable, or these are no labelled images of one size.
     """
     builder = _open(source, name)
     image_key, label_key, class_names = classification_keys(builder.info, name)
     splits = set(builder.info.splits)
-    if "train" not in splits:
-        raise InputError(f"{name} has no training split (it has {', '.join(sorted(splits))}), so it cannot be used.")
     test_name = next((split for split in ("test", "validation") if split in splits), None)
-    train = _read_split(builder, "train", image_key, label_key, name)
-    if test_name is None:
-        train, test = stratified_split(train, TEST_SHARE)
-    else:
-        test = _read_split(builder, test_name, image_key, label_key, name)
-    if train.images.shape[1:] != test.images.shape[1:]:
-        raise _sizes_differ(name, train.images.shape[1:], test.images.shape[1:])
-    for split, part in (("train", train), (test_name or "test", test)):
+    read = {
+        split: _read_split(builder, split, image_key, label_key, name)
+        for split in ("train", test_name)
+        if split in splits
+    }
+    if not read:
+        raise InputError(f"{name} has none of the splits train, test and validation; it has {', '.join(splits)}.")
+    for split, part in read.items():
         if part.labels.min() < 0 or part.labels.max() >= len(class_names):
             raise InputError(f"The {split} split of {name} has images without a label, so it cannot be used.")
+    if test_name is None:
+        train, test = stratified_split(read["train"], TEST_SHARE)
+    else:
+        test = read[test_name]
+        train = read.get("train", test.take(slice(0)))
+    if train.images.shape[1:] != test.images.shape[1:]:
+        raise _sizes_differ(name, train.images.shape[1:], test.images.shape[1:])
     return Dataset(name=name, train=train, test=test, class_names=class_names)
 
 
@@ -177,6 +192,12 @@ def _read_split(builder: Any, split: str, image_key: str, label_key: str, name: 
     count = builder.info.splits[split].num_examples
     if not count:
         raise InputError(f"The {split} split of {name} is empty; remove {builder.data_dir} and prepare {name} again.")
+    stored = _stored_records(builder, split)
+    if stored != count:
+        raise InputError(
+            f"The {split} split in {builder.data_dir} holds {stored} of {count} records; remove that folder and "
+            f"prepare {name} again."
+        )
     labels = np.empty(count, np.int32)
     images = None
     for first, examples in _chunks(builder, split, count, name):
@@ -191,8 +212,26 @@ def _read_split(builder: Any, split: str, image_key: str, label_key: str, name: 
     return Split(images=images, labels=labels)
 
 
+def _stored_records(builder: Any, split: str) -> int:
+    """How many records the files of a split hold, whatever the metadata say."""
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    total = 0
+    for file in builder.info.splits[split].filepaths:
+        try:
+            reader = ArrayRecordReader(str(file))
+            total += reader.num_records()
+            reader.close()
+        except Exception as error:  # missing and truncated files
+            raise InputError(
+                f"The {split} split in {builder.data_dir} cannot be decoded ({_first_line(error)}); remove that folder "
+                "and prepare it again."
+            ) from error
+    return total
+
+
 def _chunks(builder: Any, split: str, count: int, name: str) -> Iterator[tuple[int, list[Any]]]:
-    """The examples of a split in order, with the index of the first of each chunk."""
+    """The examples of a split in order, chunk by chunk, with the index of the first in each."""
     with quiet(), progress(f"Decoding {name} {split} (once)", count) as advance:
         try:
             source = builder.as_data_source(split=split)
@@ -208,8 +247,35 @@ def _chunks(builder: Any, split: str, count: int, name: str) -> Iterator[tuple[i
 
 
 @contextlib.contextmanager
+def progress(task: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Reports a task of `total` items on stderr: a bar on a terminal, otherwise a line every few seconds.
+
+    The context is a function to be called with the number of items just done.
+    """
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import Progress
+
+        with Progress(console=Console(stderr=True), transient=True) as bar:
+            identity = bar.add_task(task, total=total)
+            yield lambda count: bar.advance(identity, count)
+        return
+    done, last = 0, time.monotonic()
+
+    def advance(count: int) -> None:
+        nonlocal done, last
+        done += count
+        if time.monotonic() - last >= _SECONDS_BETWEEN_LINES:
+            last = time.monotonic()
+            print(f"{task}: {done} of {total}", file=sys.stderr, flush=True)
+
+    print(f"{task}: {total} images", file=sys.stderr, flush=True)
+    yield advance
+
+
+@contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep TFDS from announcing which decoder it has not got."""
+    """Silences TFDS about decoders that are not installed."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)

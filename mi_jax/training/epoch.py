@@ -15,6 +15,7 @@ import numpy as np
 import optax
 
 from mi_jax import checks, data
+from mi_jax.errors import InputError
 from mi_jax.models import Network
 from mi_jax.models.layers import BATCH_NORM_MOMENTUM
 from mi_jax.parallel import Mesh, over_batch
@@ -72,6 +73,8 @@ class Trainer:
 
     def __post_init__(self):
         OBJECTIVES.get_or_explain(self.objective)
+        if self.examples < 1:
+            raise InputError("The data set has no training images; it can only be evaluated.")
         checks.count("epochs", self.epochs)
         checks.between("batch_size", self.batch_size, 1, self.examples)
         checks.share("awp", self.awp, usual="0.005")

@@ -136,7 +136,7 @@ class EarlyStopping:
         self.attack = held_out_attack(attack)
         self.histories: dict[int, tuple[HeldOutAccuracy, ...]] = dict.fromkeys(trainer.seeds, ())
         self._trainer = trainer
-        self._images = data.to_float(jnp.asarray(images))
+        self._images = data.to_float(images)
         self._labels = checks.labels(labels, len(images), classes=trainer.network.num_classes)
 
     @property

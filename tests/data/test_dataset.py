@@ -5,7 +5,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 import mi_jax as mj
-from mi_jax.data.dataset import balanced_order
+from mi_jax.data.dataset import balanced_order, stratified_rows
 from mi_jax.errors import InputError
 
 
@@ -65,6 +65,12 @@ def test_taking_keeps_factors_with_their_images():
 @pytest.mark.parametrize("limit", [0, -3, 2.5, True])
 @pytest.mark.parametrize("name", ["digits", "shapetex"])
 @pytest.mark.usefixtures("as_a_user")
-def test_limits_that_are_no_count_are_refused(name, limit):
-    with pytest.raises(InputError, match="limit must be a whole number of images from 1"):
+def test_limits_that_are_not_counts_are_refused(name, limit):
+    with pytest.raises(InputError, match=r"Invalid limit .*: expected a whole number of at least 1"):
         mj.data.load(name, limit=limit)
+
+
+def test_a_small_class_is_divided_in_proportion_and_never_whole():
+    labels = np.repeat(np.arange(4), [960, 20, 20, 1])
+    for share, counts in ((0.2, [192, 4, 4, 0]), (0.02, [19, 1, 1, 0]), (0.99, [950, 19, 19, 0])):
+        assert np.bincount(labels[stratified_rows(labels, share)], minlength=4).tolist() == counts

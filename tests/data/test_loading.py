@@ -1,4 +1,4 @@
-"""TFDS sets: every pixel and label arrives, the cache stands alone, and each thing that can go wrong is named."""
+"""TFDS sets: every pixel and label arrives, the cache suffices alone, and errors name what is wrong."""
 
 import json
 import os
@@ -92,13 +92,15 @@ def test_limit_is_balanced_and_nested(prepared):
     assert len(small.test) == 9
 
 
-def test_a_changed_source_is_decoded_anew(prepared, tmp_path):
+def test_a_changed_source_is_decoded_again(prepared, tmp_path):
     mj.data.load("tiny", data_dir=prepared)
     other = tiny_tfds.pictures(12, seed=3)
     tiny_tfds.write(tmp_path, "tiny", {"train": tiny_tfds.examples(*other), "test": tiny_tfds.examples(*TEST)})
     changed = mj.data.load("tiny", data_dir=tmp_path)
     assert in_any_order(changed.train.images, changed.train.labels) == in_any_order(*other)
-    with pytest.raises(InputError, match=r"tiny is cached from several sources .* say which with --data-dir"):
+    with pytest.raises(
+        InputError, match=r"tiny is cached from several sources .* give data_dir, or remove all but one"
+    ):
         mj.data.load("tiny")
 
 
@@ -215,8 +217,49 @@ def test_sets_that_are_no_classification_of_images_are_refused_with_the_reason(t
     tiny_tfds.write(tmp_path, "clear", {"train": tiny_tfds.examples(*TEST)}, description=clear)
     assert "its images have 4 channels, not 1 or 3" in refused(tmp_path, "clear")
 
-    tiny_tfds.write(tmp_path, "testonly", {"test": tiny_tfds.examples(*TEST)})
-    assert "testonly has no training split (it has test)" in refused(tmp_path, "testonly")
+    tiny_tfds.write(tmp_path, "elsewhere", {"extra": tiny_tfds.examples(*TEST)})
+    assert "elsewhere has none of the splits train, test and validation; it has extra" in refused(tmp_path, "elsewhere")
+
+
+@pytest.mark.parametrize("split", ["test", "validation"])
+def test_a_set_with_a_test_or_validation_split_alone_has_no_training_images(tmp_path, split):
+    tiny_tfds.write(tmp_path, "corrupted", {split: tiny_tfds.examples(*TEST)})
+    for _ in range(2):  # decoded, then from the cache
+        dataset = mj.data.load("corrupted", data_dir=tmp_path, limit=100)
+        assert in_any_order(dataset.test.images, dataset.test.labels) == in_any_order(*TEST)
+        assert (len(dataset.train), dataset.input_shape) == (0, (5, 4, 3))
+
+
+def test_other_labels_for_the_same_images_are_not_read_from_the_cache(tmp_path):
+    for name, shift in (("a", 0), ("b", 1)):
+        parts = {part: tiny_tfds.examples(TRAIN[0], (TRAIN[1] + shift) % 3) for part in ("train", "test")}
+        tiny_tfds.write(tmp_path / name, "tiny", parts)
+        loaded = mj.data.load("tiny", data_dir=tmp_path / name).train
+        assert in_any_order(loaded.images, loaded.labels) == in_any_order(TRAIN[0], (TRAIN[1] + shift) % 3)
+
+
+def test_a_pattern_of_versions_takes_the_newest_that_fits(tmp_path):
+    for version, seed in (("3.0.1", 1), ("3.1.0", 2), ("4.0.0", 3)):
+        parts = {"test": tiny_tfds.examples(*tiny_tfds.pictures(6, seed=seed))}
+        tiny_tfds.write(tmp_path, "tiny", parts, version=version)
+    for name, seed in (("tiny:3.*.*", 2), ("tiny:3.0.*", 1), ("tiny:*.*.*", 3)):
+        loaded = mj.data.load(name, data_dir=tmp_path).test
+        assert in_any_order(loaded.images, loaded.labels) == in_any_order(*tiny_tfds.pictures(6, seed=seed))
+
+
+def test_a_data_directory_one_level_off_gets_a_hint(prepared):
+    for off in (prepared / "tiny", prepared / "tiny" / "1.0.0"):
+        assert refused(off, "tiny") == f"tiny is not in {off}, but it is in {prepared}; give that as data_dir."
+    assert "give that as data_dir" in refused(prepared.parent, "tiny")
+
+
+def test_metadata_with_another_number_of_records_is_refused(tmp_path):
+    folder = tiny_tfds.write(tmp_path, "tiny", {"test": tiny_tfds.examples(*TEST)})
+    info = json.loads((folder / "dataset_info.json").read_text())
+    for count in (8, 10):
+        info["splits"][0]["shardLengths"] = [str(count)]
+        (folder / "dataset_info.json").write_text(json.dumps(info))
+        assert f"The test split in {folder} holds 9 of {count} records" in refused(tmp_path, "tiny")
 
 
 def test_tfrecords_are_refused_with_the_command_that_mends_it(tmp_path):
@@ -248,7 +291,7 @@ def test_a_set_that_is_not_downloaded_gets_the_command_to_do_so(tmp_path):
 
 
 def test_an_unknown_name_is_told_what_looks_like_it(tmp_path):
-    assert "No data set is called 'cifar1'" in refused(tmp_path, "cifar1")
+    assert "There is no data set 'cifar1'" in refused(tmp_path, "cifar1")
     assert "did you mean cifar10" in refused(tmp_path, "cifar1")
     assert "did you mean shapetex" in refused(tmp_path, "shape_tex")
     assert "is no name of a data set" in refused(tmp_path, "../etc")
@@ -256,7 +299,7 @@ def test_an_unknown_name_is_told_what_looks_like_it(tmp_path):
 
 def test_a_folder_without_the_set_is_not_silently_replaced_by_the_cache(prepared, tmp_path):
     mj.data.load("tiny", data_dir=prepared)
-    assert refused(tmp_path, "tiny").endswith("but a decoded copy is cached: leave out --data-dir to use it.")
+    assert refused(tmp_path, "tiny").endswith("but a decoded copy is cached; leave out data_dir to use it.")
 
 
 def test_configurations_must_be_named_where_there_are_several(tmp_path):
@@ -305,7 +348,7 @@ def test_script_prepares_what_is_there_and_leaves_with_2_where_it_cannot(prepare
     written = capsys.readouterr()
     assert written.out == ""
     assert len(written.err.strip().splitlines()) == 1
-    assert "No data set is called 'tinny'" in written.err
+    assert "There is no data set 'tinny'" in written.err
     assert exit_status("--dataset", "digits") == 2
     assert "digits is built in and needs no preparation" in capsys.readouterr().err
 

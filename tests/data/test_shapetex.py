@@ -215,7 +215,7 @@ def test_images_are_the_formula_in_float64(every_pair, placement):
 
 
 def test_erasing_the_texture_takes_exactly_its_amplitude(every_pair):
-    """Adding delta = -a_T t_T turns an image into its texture-suppressed adversarial example and has L-infinity norm a_T."""
+    """Adding delta = -a_T t_T turns an image into its texture-suppressed version; its L-infinity norm is a_T."""
     scene = every_pair["fine"]
     with_texture = shapetex.compose(scene, shape_amplitude=20 / 255, texture_amplitude=8 / 255)
     without = shapetex.compose(scene, shape_amplitude=20 / 255, texture_amplitude=0.0)

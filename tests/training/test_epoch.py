@@ -90,7 +90,7 @@ def test_perturbations_grow_from_nothing_over_the_warmup(trainer, arrays):
 
 
 def test_a_negative_warmup_is_refused(trainer):
-    with pytest.raises(InputError, match="Invalid attack_warmup -1.0: expected a number of at least 0"):
+    with pytest.raises(InputError, match=r"Invalid attack_warmup -1\.0: expected a number of at least 0"):
         dataclasses.replace(trainer, attack_warmup=-1.0)
 
 
@@ -175,7 +175,8 @@ from mi_jax.attacks import PGD
 from mi_jax.training import ObjectiveConfig, Optimizer, Trainer
 digits = data.load("digits", limit=320)
 one = Trainer(network=models.create("mlp", num_classes=10, input_shape=(8, 8, 1), width=0.05), objective="at",
-    objective_config=ObjectiveConfig(attack=PGD(eps=0.1, steps=2, step_size=0.05)), optimizer=Optimizer(learning_rate=0.05),
+    objective_config=ObjectiveConfig(attack=PGD(eps=0.1, steps=2, step_size=0.05)),
+    optimizer=Optimizer(learning_rate=0.05),
     augmentation=data.Augmentation(pad=1), epochs=1, batch_size=32, examples=320, seeds=(0,))
 results = []
 for spec in ("none", "auto"):

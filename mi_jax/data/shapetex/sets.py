@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from mi_jax.data.dataset import Dataset, Split, check_limit
+from mi_jax.data.registry import register
 from mi_jax.data.shapetex.config import NUM_CLASSES, ShapeTex
 from mi_jax.data.shapetex.scenes import Scene, draw, quantised
 from mi_jax.errors import InputError
@@ -121,6 +122,7 @@ def test_sets(config: ShapeTex, *, limit: int | None = None) -> dict[str, Split]
     }
 
 
+@register("shapetex")
 def dataset(config: ShapeTex | None = None, *, limit: int | None = None) -> Dataset:
     """Training and test images of a regime as a `Dataset`; `limit` keeps the first images of either split.
 

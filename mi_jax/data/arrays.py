@@ -1,0 +1,183 @@
+"""Data sets of one's own: arrays in memory, `.npz` files, and folders of images with one folder per class."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mi_jax import checks
+from mi_jax.data.dataset import Dataset, Split, stratified_split
+from mi_jax.errors import InputError
+
+_SUFFIXES = (".png", ".jpg", ".jpeg")
+_TEST_SHARE = 0.2
+
+
+def from_arrays(
+    train_images: Any,
+    train_labels: Any,
+    test_images: Any = None,
+    test_labels: Any = None,
+    *,
+    name: str = "arrays",
+    class_names: Sequence[str] | None = None,
+    test_share: float = _TEST_SHARE,
+) -> Dataset:
+    """A data set of arrays.
+
+    Args:
+        train_images: uint8 `[n h w c]`, or `[n h w]` for images of one channel.
+        train_labels: integers `[n]`, classes from 0.
+        test_images: as `train_images`; None to hold out a share of the training images.
+        test_labels: as `train_labels`.
+        name: of the data set.
+        class_names: names of the classes; None for their numbers.
+        test_share: share of every class that becomes the test split where none is given.
+
+    Raises:
+        InputError: for images that are not uint8 or of several sizes, and labels that do not fit.
+
+    Examples:
+        >>> images, labels = np.zeros((10, 4, 4), np.uint8), np.arange(10) % 2
+        >>> dataset = from_arrays(images, labels)
+        >>> len(dataset.train), len(dataset.test), dataset.input_shape, dataset.class_names
+        (8, 2, (4, 4, 1), ('0', '1'))
+    """
+    train = _split("Training", train_images, train_labels, class_names)
+    if (test_images is None) != (test_labels is None):
+        raise InputError("Test images and test labels must be given together.")
+    if test_images is None:
+        checks.share("test_share", test_share)
+        train, test = stratified_split(train, test_share)
+    else:
+        test = _split("Test", test_images, test_labels, class_names)
+    if test.images.shape[1:] != train.images.shape[1:]:
+        raise InputError(
+            f"Training and test images must have one size; got {_size(train.images)} and {_size(test.images)}."
+        )
+    count = 1 + max(int(part.labels.max(initial=0)) for part in (train, test))
+    return Dataset(name=name, train=train, test=test, class_names=tuple(class_names or map(str, range(count))))
+
+
+def from_npz(path: str | Path) -> Dataset:
+    """The data set in a NumPy archive.
+
+    Args:
+        path: file with the arrays `train_images`, `train_labels` and, if there is a test split, `test_images` and
+            `test_labels` (see `from_arrays`), and optionally `class_names`.
+
+    Raises:
+        InputError: when the file cannot be read, an array is missing, or the arrays do not fit.
+    """
+    path = Path(path).expanduser()
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in archive.files}
+    except Exception as error:  # a missing file, no archive, object arrays: several kinds
+        raise InputError(f"The archive {path} cannot be read: {_first_line(error)}.") from error
+    missing = [key for key in ("train_images", "train_labels") if key not in arrays]
+    if missing:
+        raise InputError(f"The archive {path} has no array {missing[0]}; it has {', '.join(arrays) or 'none'}.")
+    names = arrays.get("class_names")
+    return from_arrays(
+        *(arrays.get(key) for key in ("train_images", "train_labels", "test_images", "test_labels")),
+        name=path.stem,
+        class_names=None if names is None else [str(name) for name in names],
+    )
+
+
+def from_folder(path: str | Path) -> Dataset:
+    """The data set in a folder: `train/<class>/*.png` and `test/<class>/*.png` (or .jpg, .jpeg).
+
+    Classes are the folders of `train` in alphabetical order. Without a folder `test` a fixed fifth of the training
+    images is the test split. Images must have one size; grey ones have one channel where all of them are grey.
+
+    Raises:
+        InputError: when there is no such folder, a class is empty or unknown, or a file cannot be read or has another
+            size; names the file.
+    """
+    path = Path(path).expanduser()
+    root = path / "train"
+    if not root.is_dir():
+        raise InputError(f"{path} holds no folder 'train' with one folder of images per class.")
+    classes = sorted(folder.name for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+    if len(classes) < 2:
+        raise InputError(f"{root} must hold one folder of images for each of 2 or more classes; found {len(classes)}.")
+    train = _files(root, classes)
+    test_root = path / "test"
+    test = _files(test_root, classes) if test_root.is_dir() else []
+    images = _decoded([file for file, _ in (*train, *test)])
+    labels = np.array([label for _, label in (*train, *test)], np.int32)
+    parts = [(images[: len(train)], labels[: len(train)])]
+    if test:
+        parts.append((images[len(train) :], labels[len(train) :]))
+    return from_arrays(*(array for part in parts for array in part), name=path.resolve().name, class_names=classes)
+
+
+def _files(root: Path, classes: list[str]) -> list[tuple[Path, int]]:
+    """The images under a folder with the index of their class, in the order of class and file name."""
+    unknown = sorted(
+        folder.name
+        for folder in root.iterdir()
+        if folder.is_dir() and not folder.name.startswith(".") and folder.name not in classes
+    )
+    if unknown:
+        raise InputError(f"{root / unknown[0]} is a class that the training images do not have.")
+    found = []
+    for label, name in enumerate(classes):
+        files = sorted(file for file in (root / name).glob("*") if file.suffix.lower() in _SUFFIXES)
+        if not files and root.name == "train":
+            raise InputError(f"{root / name} holds no image ({', '.join(_SUFFIXES)}).")
+        found += [(file, label) for file in files]
+    return found
+
+
+def _decoded(files: list[Path]) -> np.ndarray:
+    """uint8 `[n h w c]`: one channel where every file is grey, else three."""
+    from PIL import Image
+
+    decoded = []
+    for file in files:
+        try:
+            with Image.open(file) as image:
+                image.load()
+                if "A" in image.getbands() or "transparency" in image.info:
+                    raise InputError(f"{file} has transparent pixels; save it without an alpha channel.")
+                decoded.append(image.copy())
+        except InputError:
+            raise
+        except Exception as error:  # Pillow raises many kinds for damaged files
+            raise InputError(f"{file} cannot be read as an image: {_first_line(error)}.") from error
+        if decoded[-1].size != decoded[0].size:
+            sizes = " and ".join(f"{height} x {width}" for width, height in (decoded[0].size, decoded[-1].size))
+            raise InputError(
+                f"{files[0]} and {file} have different sizes ({sizes}); only images of one size can be used."
+            )
+    deep = next((file for file, image in zip(files, decoded, strict=True) if image.mode[0] in "IF"), None)
+    if deep is not None:
+        raise InputError(f"{deep} has more than 8 bits per channel; save it with 8.")
+    mode = "L" if all(image.mode in ("L", "1") for image in decoded) else "RGB"
+    pixels = np.stack([np.asarray(image.convert(mode)) for image in decoded])
+    return pixels if pixels.ndim == 4 else pixels[..., None]
+
+
+def _split(what: str, images: Any, labels: Any, class_names: Sequence[str] | None) -> Split:
+    pixels = np.asarray(images)
+    pixels = pixels[..., None] if pixels.ndim == 3 else pixels
+    if pixels.ndim != 4 or pixels.dtype != np.uint8 or 0 in pixels.shape:
+        raise InputError(
+            f"{what} images must be uint8 of shape [n, h, w, c] or [n, h, w]; got {pixels.dtype} of shape "
+            f"{np.shape(images)}. Scale floats in [0, 1] by 255 and round them."
+        )
+    classes = len(class_names) if class_names is not None else int(np.max(labels, initial=0)) + 1
+    checked = checks.labels(labels, len(pixels), classes=classes, name=f"{what} labels")
+    return Split(images=pixels, labels=np.asarray(checked))
+
+
+def _size(images: np.ndarray) -> str:
+    return " x ".join(map(str, images.shape[1:]))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

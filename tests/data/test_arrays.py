@@ -1,0 +1,123 @@
+"""Data sets of arrays, archives and folders: every pixel and label arrives, and what does not fit is named."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+import mi_jax as mj
+from mi_jax.errors import InputError
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (12, 5, 4, 3)).astype(np.uint8)
+LABELS = np.arange(12) % 3
+NAMES = ("ant", "bee", "cat")
+
+
+def write(root: Path, images: np.ndarray = IMAGES, suffix: str = ".png") -> Path:
+    """Images i of class i modulo 3: the first nine in `train`, the rest in `test`."""
+    for index, pixels in enumerate(images):
+        folder = root / ("train" if index < 9 else "test") / NAMES[index % 3]
+        folder.mkdir(parents=True, exist_ok=True)
+        PIL.Image.fromarray(pixels).save(folder / f"{index:02d}{suffix}")
+    return root
+
+
+def test_arrays_arrive_as_they_are():
+    dataset = mj.data.from_arrays(IMAGES[:9], LABELS[:9], IMAGES[9:], LABELS[9:], class_names=NAMES)
+    np.testing.assert_array_equal(dataset.train.images, IMAGES[:9])
+    np.testing.assert_array_equal(dataset.test.labels, LABELS[9:])
+    assert dataset.train.labels.dtype == np.int32
+    assert dataset.class_names == NAMES
+    np.testing.assert_allclose(dataset.train.to_float(), IMAGES[:9] / 255, rtol=1e-6)
+
+
+def test_without_a_test_split_a_stratified_share_is_held_out():
+    dataset = mj.data.from_arrays(IMAGES[..., 0], LABELS, test_share=0.25)
+    assert dataset.input_shape == (5, 4, 1)
+    assert np.bincount(dataset.test.labels).tolist() == [1, 1, 1]
+    assert {i.tobytes() for s in (dataset.train, dataset.test) for i in s.images} == {
+        i.tobytes() for i in IMAGES[..., :1]
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "sentence"),
+    [
+        ((IMAGES / 255, LABELS), {}, r"Training images must be uint8 .*; got float64 .* Scale floats"),
+        ((IMAGES[0], LABELS[:1]), {}, "Training labels must be integers of shape"),
+        ((IMAGES, LABELS[:3]), {}, r"Training labels must be integers of shape \[12\]"),
+        ((IMAGES, LABELS - 1), {}, r"Training labels must lie in 0\.\.1; got values from -1 to 1"),
+        ((IMAGES, LABELS), {"class_names": ["a", "b"]}, r"Training labels must lie in 0\.\.1; got values from 0 to 2"),
+        ((IMAGES, LABELS, IMAGES[:, :4], LABELS), {}, "must have one size; got 5 x 4 x 3 and 4 x 4 x 3"),
+        ((IMAGES, LABELS, IMAGES), {}, "must be given together"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(arguments, options, sentence):
+    with pytest.raises(InputError, match=sentence):
+        mj.data.from_arrays(*arguments, **options)
+
+
+def test_an_archive_is_loaded_by_name(tmp_path):
+    np.savez(tmp_path / "mine.npz", train_images=IMAGES, train_labels=LABELS, class_names=np.array(NAMES))
+    dataset = mj.data.load(f"npz:{tmp_path}/mine.npz", limit=6)
+    assert (dataset.name, dataset.class_names, len(dataset.train)) == ("mine", NAMES, 6)
+
+
+def test_an_archive_that_cannot_be_used_is_named(tmp_path):
+    np.savez(tmp_path / "odd.npz", images=IMAGES)
+    with pytest.raises(InputError, match=r"odd\.npz has no array train_images; it has images"):
+        mj.data.load(f"npz:{tmp_path}/odd.npz")
+    with pytest.raises(InputError, match=r"none\.npz cannot be read"):
+        mj.data.load(f"npz:{tmp_path}/none.npz")
+
+
+def test_a_folder_is_read_pixel_by_pixel(tmp_path):
+    dataset = mj.data.load(f"folder:{write(tmp_path / 'pets')}")
+    assert (dataset.name, dataset.class_names) == ("pets", NAMES)
+    order = np.argsort(LABELS[:9], kind="stable")
+    np.testing.assert_array_equal(dataset.train.images, IMAGES[order])
+    np.testing.assert_array_equal(dataset.train.labels, LABELS[order])
+    np.testing.assert_array_equal(dataset.test.images, IMAGES[9:])
+
+
+def test_grey_images_have_one_channel_unless_others_have_colour(tmp_path):
+    root = write(tmp_path, IMAGES[..., 0])
+    assert mj.data.load(f"folder:{root}").input_shape == (5, 4, 1)
+    PIL.Image.fromarray(IMAGES[0]).save(root / "train" / "ant" / "colour.png")
+    mixed = mj.data.load(f"folder:{root}")
+    assert mixed.input_shape == (5, 4, 3)
+    np.testing.assert_array_equal(mixed.test.images[..., 1], IMAGES[9:, ..., 0])
+
+
+def test_jpegs_and_folders_without_a_test_split_are_read(tmp_path):
+    write(tmp_path, IMAGES[:9], ".jpeg")
+    dataset = mj.data.load(f"folder:{tmp_path}")
+    assert (len(dataset.train), len(dataset.test)) == (6, 3)
+
+
+def test_folders_that_cannot_be_used_name_the_file(tmp_path):
+    def refused() -> str:
+        with pytest.raises(InputError) as caught:
+            mj.data.load(f"folder:{tmp_path}")
+        return str(caught.value)
+
+    assert "holds no folder 'train'" in refused()
+    (tmp_path / "train" / "ant").mkdir(parents=True)
+    assert "2 or more classes; found 1" in refused()
+    (tmp_path / "train" / "bee").mkdir()
+    assert re.search(r"train/ant holds no image \(\.png, \.jpg, \.jpeg\)", refused())
+    write(tmp_path)
+    damaged = tmp_path / "train" / "bee" / "04.png"
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[: len(content) // 2])
+    assert f"{damaged} cannot be read as an image" in refused()
+    PIL.Image.fromarray(IMAGES[0, :4]).save(damaged)
+    assert "train/bee/04.png have different sizes (5 x 4 and 4 x 4)" in refused()
+    PIL.Image.fromarray(IMAGES[0]).convert("RGBA").save(damaged)
+    assert f"{damaged} has transparent pixels" in refused()
+    damaged.write_bytes(content)
+    (tmp_path / "test" / "dog").mkdir()
+    assert "test/dog is a class that the training images do not have" in refused()
