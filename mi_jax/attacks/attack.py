@@ -6,7 +6,7 @@ Restarts, targets, chunks, random numbers and the choice of the returned image a
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,9 @@ from mi_jax.typing import Flags, Images, Labels, Logits
 
 Words = UInt32[Array, "r w"] | None
 """Random words of each row, or None for an attack that asks for none."""
+
+
+SomeAttack = TypeVar("SomeAttack", bound="Attack")
 
 
 class Faults(NamedTuple):
@@ -186,13 +189,13 @@ class Attack:
         attack.__dict__.update(static, **dict(zip(cls.traced, leaves, strict=True)))
         return attack
 
-    def with_values(self, **values: Any) -> Self:
+    def with_values(self: SomeAttack, **values: Any) -> SomeAttack:
         """A copy with other settings, which may be arrays or traced and are not checked; None changes nothing."""
         attack = object.__new__(type(self))
         attack.__dict__.update(vars(self), **{name: value for name, value in values.items() if value is not None})
         return attack
 
-    def as_arrays(self, dtype: Any) -> Self:
+    def as_arrays(self: SomeAttack, dtype: Any) -> SomeAttack:
         """A copy whose traced settings are arrays of the given type, so that other values find the compiled attack."""
         return self.with_values(**{name: jnp.asarray(getattr(self, name), dtype) for name in self.traced})
 

@@ -99,7 +99,7 @@ class PGD(Attack):
             loss=jnp.zeros(rows, start.dtype),
             images=start,
             best_loss=jnp.full(rows, -jnp.inf, start.dtype),
-            logits=jnp.full(logits.shape, jnp.nan, logits.dtype),
+            logits=jnp.zeros(logits.shape, logits.dtype),
             found=jnp.zeros(rows, bool),
             reference=reference,
             faults=Faults.none(rows),
@@ -119,10 +119,11 @@ class PGD(Attack):
         point, seen, faults = jax.lax.cond(i < self.steps, ascend_from, stay, state.point)
         if self.keep == "best":
             take = (seen.wrong & ~state.found) | ((seen.wrong == state.found) & (seen.losses > state.best_loss))
+            take |= i == 0
             found = state.found | seen.wrong
         else:
             # An iterate at which the model breaks down numerically never replaces one at which it does not.
-            take = jnp.isfinite(jnp.max(seen.logits, axis=1))
+            take = jnp.isfinite(jnp.max(seen.logits, axis=1)) | (i == 0)
             found = jnp.where(take, seen.wrong, state.found)
         return PGDState(
             point=point,

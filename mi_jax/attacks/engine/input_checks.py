@@ -178,7 +178,7 @@ def _parts(value: Any) -> list[Any]:
     if isinstance(value, dict):
         return list(value.values())
     if isinstance(value, list | tuple | set | frozenset):
-        return list(value)
+        return [part for part in value if not isinstance(part, int | float)]  # numbers in lists are logs, not weights
     wrapped = [value.__wrapped__] if hasattr(value, "__wrapped__") else []
     return [*wrapped, *getattr(value, "__dict__", {}).values()]
 
