@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from mi_jax.attacks.autoattack import autoattack
 from mi_jax.attacks.autoattack_plan import Budget
@@ -86,7 +87,7 @@ def robust_accuracy_curve(
     key: Key | int,
     *,
     norm: str = "linf",
-    eps: Sequence[float],
+    eps: ArrayLike | Sequence[ArrayLike],
     version: Sequence[Any] | str = ("apgd-ce", "fab-t"),
     budget: Budget | None = None,
     batch_size: int | None = None,

@@ -85,18 +85,20 @@ class Square(Attack):
 
     def initial_state(self, problem: Problem, words: Words) -> SquareState:
         """State before the first query, at stripes (Linf) or a grid of tiles (L2)."""
+        assert words is not None
         clean, norm = problem.clean, problem.threat.norm
         start = square_proposals.stripes if norm == "linf" else square_proposals.tiles
         draw = square_proposals.start_draw(words, clean.shape, norm)
         nothing = jnp.full(len(clean), jnp.inf, clean.dtype)
-        return SquareState(start(clean, draw, self.eps), nothing, jnp.zeros(len(nothing), bool))
+        return SquareState(start(clean, draw, jnp.asarray(self.eps)), nothing, jnp.zeros(len(nothing), bool))
 
     def step(self, problem: Problem, state: SquareState, i: Any, words: Words) -> SquareState:
         """One query: of the start at first, then of the best image with one window changed."""
+        assert words is not None
         shape, norm = problem.clean.shape, problem.threat.norm
         schedule = square_proposals.Schedule.of(window_sides(self, shape), norm)
         draw = square_proposals.step_draw(words, schedule.side(i), shape, norm)
-        proposal = square_proposals.propose(state.images, problem.clean, draw, schedule, i, self.eps)
+        proposal = square_proposals.propose(state.images, problem.clean, draw, schedule, i, jnp.asarray(self.eps))
         candidate = jnp.where(i == 0, state.images, proposal)
         return accept(state, candidate, problem.logits(candidate, i), problem.batch)
 

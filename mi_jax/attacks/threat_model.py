@@ -92,7 +92,7 @@ class ThreatModel:
 
     def _into_ball(self, delta: Images) -> Images:
         if self.norm == "linf":
-            return jnp.clip(delta, -self.eps, self.eps)
+            return jnp.clip(delta, -jnp.asarray(self.eps), self.eps)
         return delta * jnp.minimum(1, self.eps / jnp.maximum(per_image(length(delta, "l2")), TINY))
 
     def draws_normal(self, init: str) -> bool:

@@ -18,8 +18,12 @@ from mi_jax.attacks.losses import misclassified
 def test_every_registered_attack_stays_in_the_ball_and_reports_what_the_model_says(linear, softmax, name, norm):
     x, y = softmax.images[:20], softmax.labels[:20]
     attack = ATTACKS[name]
-    few = {"targets": 2} if attack.targets else {}
-    config = dataclasses.replace(attack, norm=norm, eps={"linf": 0.1, "l2": 0.8}[norm], **{attack.effort: 6}, **few)
+    options = {attack.effort: 200 if name == "square" else 6}
+    if attack.targets:
+        options["targets"] = 2
+    if attack.step_size:
+        options["step_size"] = None
+    config = dataclasses.replace(attack, norm=norm, eps={"linf": 0.1, "l2": 0.8}[norm], **options)
     result = run(linear, softmax.variables, x, y, jax.random.key(0), config=config)
     assert config.budget.keys() <= {field.name for field in dataclasses.fields(config)}
     assert set(config.budget.values()) <= {field.name for field in dataclasses.fields(Budget)}

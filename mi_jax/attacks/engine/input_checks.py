@@ -298,7 +298,8 @@ def as_key(key: Any) -> Key:
         return jax.random.key(int(key))
     dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
     typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key) and shape == ()
-    if not (typed or (dtype == jnp.uint32 and shape is not None and len(shape) == 1)):
+    raw = dtype == jnp.uint32 and shape is not None and len(shape) == 1
+    if isinstance(key, bool) or not (typed or raw):
         raise InputError(f"key must be a JAX random key or an integer seed, such as jax.random.key(0); got {key!r}.")
     return key
 

@@ -207,7 +207,8 @@ def _worst_rows(config: Attack, outcome: Outcome, losses, images: Images, labels
 
     faulty = None
     if outcome.faults is not None:
-        faulty = tuple(jnp.max(n.reshape(count, -1), axis=1) / config.iterations for n in outcome.faults)
+        zero, nonfinite = (jnp.max(n.reshape(count, -1), axis=1) / config.iterations for n in outcome.faults)
+        faulty = zero, nonfinite
     logits = chosen(outcome.logits)
     return AttackResult(
         images=chosen(outcome.images),
