@@ -1,40 +1,56 @@
 """Attacks on any JAX function `logits_fn(variables, x)` that gives logits for images in [0, 1].
 
-No models, data or training here; the loop for adversarial training is `perturb` (or `ascend` for another loss).
+A new attack is one file: a subclass of `Attack` with `register` (see `momentum`). Training calls `perturb`, or `ascend`
+for a loss of its own.
 """
 
 from mi_jax.attacks.apgd import APGD, apgd
+from mi_jax.attacks.attack import ATTACKS, Attack, AttackResult, Outcome, Problem, register
 from mi_jax.attacks.autoattack import AutoAttackResult, Progress, autoattack
-from mi_jax.attacks.autoattack_plan import NAMES, Budget, plan
+from mi_jax.attacks.autoattack_plan import Budget, plan
+from mi_jax.attacks.engine.run import run
 from mi_jax.attacks.engine.saved_evaluation import EvaluationState, StageReport
 from mi_jax.attacks.fab import FAB, fab
+from mi_jax.attacks.minimal_norm import MinimalNorm, RobustAccuracyCurve, minimal_norm, robust_accuracy_curve
+from mi_jax.attacks.momentum import Momentum
 from mi_jax.attacks.pgd import PGD, ascend, fgsm, perturb, pgd
-from mi_jax.attacks.results import AttackResult
 from mi_jax.attacks.sanity_checks import CheckResult, Finding, check
 from mi_jax.attacks.square import Square, square
+from mi_jax.attacks.threat_model import ThreatModel
 
 __all__ = [
     "APGD",
+    "ATTACKS",
     "FAB",
-    "NAMES",
     "PGD",
+    "Attack",
     "AttackResult",
     "AutoAttackResult",
     "Budget",
     "CheckResult",
     "EvaluationState",
     "Finding",
+    "MinimalNorm",
+    "Momentum",
+    "Outcome",
+    "Problem",
     "Progress",
+    "RobustAccuracyCurve",
     "Square",
     "StageReport",
+    "ThreatModel",
     "apgd",
     "ascend",
     "autoattack",
     "check",
     "fab",
     "fgsm",
+    "minimal_norm",
     "perturb",
     "pgd",
     "plan",
+    "register",
+    "robust_accuracy_curve",
+    "run",
     "square",
 ]

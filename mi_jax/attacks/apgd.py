@@ -1,10 +1,10 @@
-"""Auto-PGD (Croce and Hein 2020): gradient ascent whose step size follows its own progress. No model lives here.
+"""Auto-PGD (Croce and Hein 2020): gradient ascent that adapts its step size to its own progress.
 
-Untargeted on cross-entropy or DLR, or targeted on the DLR ratio (APGD-T) with one row a target class.
+Untargeted on cross-entropy or DLR, or targeted on the DLR ratio (APGD-T) with one row per target class.
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,52 +12,18 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
+from mi_jax.attacks.attack import Attack, AttackResult, Faults, Problem, Words, check_config, register
 from mi_jax.attacks.engine import randomness
-from mi_jax.attacks.engine.input_checks import check_count, check_eps
-from mi_jax.attacks.engine.run import AttackStep, Evaluate, Rows, run
-from mi_jax.attacks.losses import Loss, check_loss, loss_of
-from mi_jax.attacks.results import AttackResult
-from mi_jax.attacks.threat_model import Norm, Scalar, check_norm, length, per_image, steepest, unit
+from mi_jax.attacks.engine.input_checks import check_count
+from mi_jax.attacks.engine.run import run
+from mi_jax.attacks.losses import Loss
+from mi_jax.attacks.threat_model import ThreatModel, length, per_image, unit
 from mi_jax.errors import InputError
 from mi_jax.typing import Images, Key, LogitsFn
 
 
-@dataclasses.dataclass(frozen=True)
-class APGD:
-    """Settings of Auto-PGD.
-
-    norm, eps (pixel units), steps, restarts as in `PGD`. loss: `ce`, `dlr` or `cw`. targets: 0 for the untargeted
-    attack; n for one run against each of the n highest wrong classes of the clean image (APGD-T: loss `dlr`,
-    targets 9). rho: share of increasing steps below which the step is halved. eot_draws: gradients averaged over
-    the noise of a random model, `logits_fn(variables, x, key)`. wrapped_first_check: count the first iterate as
-    an increase if its loss is positive, an indexing slip of the official code that parity tests need.
-    Raises `InputError` for values outside these.
-    """
-
-    norm: Norm | str = "linf"
-    eps: float = 8 / 255
-    steps: int = 100
-    restarts: int = 1
-    loss: Loss | str = "ce"
-    targets: int = 0
-    rho: float = 0.75
-    eot_draws: int = 1
-    wrapped_first_check: bool = False
-
-    def __post_init__(self):
-        check_norm(self.norm)
-        check_eps(self.eps, self.norm)
-        for name, least in (("steps", 1), ("restarts", 1), ("targets", 0), ("eot_draws", 1)):
-            check_count(name, getattr(self, name), least)
-        check_loss(self.loss)
-        if self.loss == "kl":
-            raise InputError("APGD needs a loss that ranks by label: use 'ce', 'dlr' or 'cw', not 'kl'.")
-        if not 0 < self.rho <= 1:
-            raise InputError(f"rho must lie in (0, 1]; got {self.rho!r} (0.75 is usual).")
-
-
 class APGDState(NamedTuple):
-    """Per-row state: where the ascent is, the best point with its gradient, and what the next checkpoint compares."""
+    """Per-row state: the iterate, the best point with its gradient, and the numbers compared at the next checkpoint."""
 
     point: Images
     previous: Images
@@ -71,6 +37,7 @@ class APGDState(NamedTuple):
     halved: Bool[Array, " r"]
     adversarial: Images
     found: Bool[Array, " r"]
+    faults: Faults
 
     @property
     def images(self) -> Images:
@@ -90,19 +57,7 @@ def checkpoints(steps: int) -> np.ndarray:
     return table
 
 
-def random_start(bits: randomness.Bits, images: Images, eps: Scalar, norm: str) -> Images:
-    """A start on the surface of the ball: uniform noise scaled to Linf length eps, or a Gaussian direction."""
-    draws = bits.reshape(images.shape)
-    noise = 2 * randomness.uniform(draws) - 1 if norm == "linf" else randomness.normal(draws)
-    return jnp.clip(images + eps * unit(noise.astype(images.dtype), norm), 0, 1)
-
-
-def begin(config: APGD, rows: Rows, bits: randomness.Bits, eps: Scalar) -> APGDState:
-    """State before the first evaluation, at a random start in each row."""
-    return begin_at(random_start(bits, rows.images, eps, config.norm), eps)
-
-
-def begin_at(start: Images, eps: Scalar) -> APGDState:
+def state_at(start: Images, eps: ArrayLike) -> APGDState:
     """State before the first evaluation, at the given images."""
     rows = len(start)
     least = jnp.full(rows, -jnp.inf, start.dtype)
@@ -113,46 +68,106 @@ def begin_at(start: Images, eps: Scalar) -> APGDState:
         best=start,
         best_gradient=zero,
         best_loss=least,
-        step_size=jnp.full(rows, 2 * eps, start.dtype),
+        step_size=jnp.full(rows, 2 * jnp.asarray(eps), start.dtype),
         last_loss=least,
         increases=jnp.zeros(rows, jnp.int32),
         best_at_check=least,
         halved=~no,
         adversarial=start,
         found=no,
+        faults=Faults.none(rows),
     )
 
 
-def advance(evaluate: Evaluate, config: APGD, rows: Rows, state: APGDState, bits, first, count, eps) -> APGDState:
-    """Make `count` iterations from `first` on. Iteration 0 evaluates the start; each then moves to the next point."""
-    del bits
-    losses_of = loss_of(config.loss, rows.labels, targets=rows.targets if config.targets else None)
-    windows = jnp.asarray(np.concatenate([[0], checkpoints(config.steps)]))
+@register("apgd-ce")
+@dataclasses.dataclass(frozen=True)
+class APGD(Attack):
+    """Settings of Auto-PGD.
 
-    def total(x, i):
-        logits = evaluate(x, i)
-        losses = losses_of(logits).astype(x.dtype)
-        return jnp.sum(losses), (losses, jnp.argmax(logits, axis=1) != rows.labels)
+    Attributes:
+        norm, eps, restarts: as in `PGD`.
+        steps: gradient steps.
+        loss: `ce`, `dlr` or `cw`.
+        targets: 0 for the untargeted attack; n for one run against each of the n highest wrong classes of the clean
+            image (APGD-T: loss `dlr`, targets 9).
+        rho: share of increasing steps below which the step size is halved.
+        eot_draws: gradients averaged over the noise of a random model, `logits_fn(variables, x, key)`.
+        wrapped_first_check: count the first iterate as an increase if its loss is positive, an indexing error of the
+            official code that parity tests reproduce.
 
-    def gradient_at(x, i):
-        if config.eot_draws == 1:
-            return jax.grad(total, has_aux=True)(x, i)
+    Raises:
+        InputError: for values outside these.
+    """
+
+    steps: int = 100
+    restarts: int = 1
+    loss: Loss | str = "ce"
+    targets: int = 0
+    rho: float = 0.75
+    eot_draws: int = 1
+    wrapped_first_check: bool = False
+
+    budget: ClassVar[dict[str, str]] = {
+        "steps": "apgd_steps",
+        "restarts": "restarts",
+        "targets": "targets",
+        "eot_draws": "eot_draws",
+    }
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_count("eot_draws", self.eot_draws, 1)
+        if self.loss == "kl":
+            raise InputError("APGD needs a loss that ranks by label: use 'ce', 'dlr' or 'cw', not 'kl'.")
+        if not 0 < self.rho <= 1:
+            raise InputError(f"rho must lie in (0, 1]; got {self.rho!r} (0.75 is usual).")
+
+    def start_words(self, shape: tuple[int, ...]) -> int:
+        """A word for each value of the image."""
+        return shape[0] * shape[1] * shape[2]
+
+    def initial_state(self, problem: Problem, words: Words) -> APGDState:
+        """State at the given start, else at a random point of the sphere: scaled uniform noise or a direction."""
+        assert words is not None
+        clean, norm = problem.clean, problem.threat.norm
+        draws = words.reshape(clean.shape)
+        noise = 2 * randomness.uniform(draws) - 1 if norm == "linf" else randomness.normal(draws)
+        start = jnp.clip(clean + self.eps * unit(noise.astype(clean.dtype), norm), 0, 1)
+        if problem.batch.start is not None:
+            start = problem.threat.project(problem.batch.start, clean)
+        return state_at(start, self.eps)
+
+    def step(self, problem: Problem, state: APGDState, i: Any, words: Words) -> APGDState:
+        """Evaluates the point, and moves to the next; iteration 0 evaluates the start."""
+        gradient, losses, wrong = self._gradient(problem, state.point, i)
+        state = state._replace(faults=state.faults.add(gradient, wrong))
+        window = jnp.asarray(np.concatenate([[0], checkpoints(self.steps)]))[i]
+        state, gradient = _update(self, state, gradient, losses, wrong, i, window)
+        weight = jnp.where(i > 0, 0.75, 1.0).astype(state.step_size.dtype)
+        moved = _move(problem.threat, problem.clean, state, gradient, weight)
+        return state._replace(point=moved, previous=state.point)
+
+    def _gradient(self, problem: Problem, x: Images, i: Any):
+        """Gradient, losses and misclassification, averaged over the draws of a random model (the last: of one draw)."""
+        if self.eot_draws == 1:
+            gradient, seen = problem.gradient(x, i, self.loss)
+            return gradient, seen.losses, seen.wrong
 
         def draw(carry, j):
-            gradient, (losses, wrong) = jax.grad(total, has_aux=True)(x, i * config.eot_draws + j)
-            return (carry[0] + gradient, carry[1] + losses), wrong
+            gradient, seen = problem.gradient(x, i * self.eot_draws + j, self.loss)
+            return (carry[0] + gradient, carry[1] + seen.losses), seen.wrong
 
         zero = (jnp.zeros_like(x), jnp.zeros(len(x), x.dtype))
-        (gradient, losses), wrong = jax.lax.scan(draw, zero, jnp.arange(config.eot_draws))
-        return gradient / config.eot_draws, (losses / config.eot_draws, wrong[-1])
+        (gradient, losses), wrong = jax.lax.scan(draw, zero, jnp.arange(self.eot_draws))
+        return gradient / self.eot_draws, losses / self.eot_draws, wrong[-1]
 
-    def iteration(i, s):
-        gradient, (losses, wrong) = gradient_at(s.point, i)
-        s, gradient = _update(config, s, gradient, losses, wrong, i, windows[i])
-        moved = _move(config.norm, rows.images, s, gradient, jnp.where(i > 0, 0.75, 1.0).astype(eps.dtype), eps)
-        return s._replace(point=moved, previous=s.point)
+    def recorded_loss(self, state: APGDState) -> Array:
+        """The loss of the point that was evaluated last."""
+        return state.last_loss
 
-    return jax.lax.fori_loop(first, first + count, iteration, state)
+
+register("apgd-dlr", APGD(loss="dlr"))
+register("apgd-t", APGD(loss="dlr", targets=9))
 
 
 def _update(config: APGD, s: APGDState, gradient, losses, wrong, i, window):
@@ -185,34 +200,35 @@ def _update(config: APGD, s: APGDState, gradient, losses, wrong, i, window):
     return s, jnp.where(per_image(halve), best_gradient, gradient)
 
 
-def _move(norm: str, clean: Images, s: APGDState, gradient: Images, weight: Scalar, eps: Scalar) -> Images:
-    z = _into_ball(s.point + per_image(s.step_size) * steepest(gradient, norm), clean, eps, norm)
-    return _into_ball(s.point + (z - s.point) * weight + (s.point - s.previous) * (1 - weight), clean, eps, norm)
+def _move(threat: ThreatModel, clean: Images, s: APGDState, gradient: Images, weight: Array) -> Images:
+    z = _into_ball(s.point + per_image(s.step_size) * threat.steepest(gradient), clean, threat)
+    return _into_ball(s.point + (z - s.point) * weight + (s.point - s.previous) * (1 - weight), clean, threat)
 
 
-def _into_ball(images: Images, clean: Images, eps: Scalar, norm: str) -> Images:
-    if norm == "linf":
+def _into_ball(images: Images, clean: Images, threat: ThreatModel) -> Images:
+    """The projection with the arithmetic of the official code."""
+    eps = threat.eps
+    if threat.norm == "linf":
         return jnp.clip(jnp.clip(images, clean - eps, clean + eps), 0, 1)
     delta = images - clean
     size = jnp.minimum(eps, per_image(length(delta, "l2")))
     return jnp.clip(clean + unit(delta, "l2") * size, 0, 1)
 
 
-ATTACK_STEP = AttackStep(
-    begin=begin,
-    advance=advance,
-    iterations=lambda config: config.steps + 1,
-    start_words=lambda config, shape: shape[0] * shape[1] * shape[2],
-    step_words=lambda config, shape: 0,
-)
-
-
 def apgd(
-    logits_fn: LogitsFn, variables: Any, x: ArrayLike, y: ArrayLike, key: Key, *, config: APGD, eps: Any = None
+    logits_fn: LogitsFn,
+    variables: Any,
+    x: Any,
+    y: Any,
+    key: Key | int,
+    *,
+    config: APGD,
+    eps: ArrayLike | None = None,
 ) -> AttackResult:
-    """Attack images by Auto-PGD (Croce and Hein 2020, algorithm 1), restarts and targets folded into the batch.
+    """Attacks images by Auto-PGD (Croce and Hein 2020, algorithm 1); restarts and targets share one batch.
 
-    Arguments, `eps` and errors as for `pgd`. Where no run succeeds the point of the highest margin among the
-    runs' highest losses is returned. Raises `InputError` also for eps = 0 and too few classes for the loss.
+    Arguments, `eps` and errors as for `pgd`. Where no run succeeds, the point of the largest margin among the runs'
+    points of highest loss is returned. Raises `InputError` also for eps = 0 and too few classes for the loss.
     """
-    return run(ATTACK_STEP, config, logits_fn, variables, x, y, key, eps)
+    check_config(config, APGD)
+    return run(logits_fn, variables, x, y, key, config=config, eps=eps)

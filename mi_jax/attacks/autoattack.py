@@ -1,6 +1,6 @@
-"""AutoAttack (Croce and Hein 2020): attacks in turn, each on the images that withstood those before.
+"""AutoAttack (Croce and Hein 2020): several attacks in turn, each on the images that survive those before.
 
-Driven from the host: rows of images, restarts and targets run in power-of-two buckets that shrink as images fall.
+Driven from the host: images, restarts and targets run in power-of-two buckets of rows, which shrink as images break.
 """
 
 import dataclasses
@@ -13,15 +13,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 
-from mi_jax.attacks.autoattack_plan import Attack, Budget, plan, procedure_of
-from mi_jax.attacks.engine.input_checks import accepts, check_batch, check_logits, check_model, known, logits_of
+from mi_jax.attacks.attack import Attack, Batch, gradient_warnings
+from mi_jax.attacks.autoattack_plan import Budget, plan
+from mi_jax.attacks.engine.input_checks import Model, accepts, as_key, check_batch, check_logits, check_reach, known
 from mi_jax.attacks.engine.randomness import row_keys
-from mi_jax.attacks.engine.run import BLOCK, Rows, evaluator, folds, ranked_targets, start_bits, step_bits
+from mi_jax.attacks.engine.run import BLOCK, predict, problem_of, ranked_targets, start_bits, step_bits, steps
 from mi_jax.attacks.engine.saved_evaluation import CLEAN_ERROR, ROBUST, EvaluationState, StageReport, fingerprint
-from mi_jax.attacks.losses import at, best_other
-from mi_jax.attacks.threat_model import length
+from mi_jax.attacks.losses import margin, misclassified
+from mi_jax.attacks.sanity_checks import output_findings
+from mi_jax.attacks.threat_model import DEFAULT_EPS, check_norm, diameter, length
 from mi_jax.errors import InputError
 from mi_jax.parallel import backend
 from mi_jax.typing import Key, LogitsFn
@@ -37,9 +38,9 @@ PIXEL_ROUNDING = 2**-24
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """What an evaluation reports as it goes: where it is, and the state that would let it go on from here.
+    """Reported between compiled chunks: how far an evaluation is, and the state from which it can be resumed.
 
-    fraction: share of the present stage that is done; robust_accuracy: of the images so far.
+    fraction: share of the current stage that is done; robust_accuracy: of the images so far.
     """
 
     stage: str
@@ -57,7 +58,8 @@ class AutoAttackResult:
 
     images [n h w c]: adversarial where broken, else clean; success [n]: misclassified there (clean errors count);
     loss [n]: the margin max_{i != y} z_i - z_y there; perturbation_norm [n]; logits [n k]; broken_by [n]: index
-    into `stages` of the attack that broke an image, -1 where robust, -2 where already misclassified.
+    into `stages` of the attack that broke an image, -1 where robust, -2 where already misclassified; warnings: what
+    makes the robust accuracy doubtful.
 
     Of a random model (`rand`) success says that an image was misclassified in one draw of the noise, which the attack
     had not seen (for a clean error: in the first pass over the clean images); logits and loss are of another draw, so
@@ -73,49 +75,66 @@ class AutoAttackResult:
     clean_accuracy: float
     robust_accuracy: float
     stages: tuple[StageReport, ...]
+    warnings: tuple[str, ...]
 
 
 def autoattack(
     logits_fn: LogitsFn | Callable[..., Any],
     variables: Any,
-    x: ArrayLike,
-    y: ArrayLike,
-    key: Key,
+    x: Any,
+    y: Any,
+    key: Key | int,
     *,
     norm: str = "linf",
-    eps: float = 8 / 255,
+    eps: float | None = None,
     version: str | Sequence[str | Attack] = "standard",
     budget: Budget | None = None,
     batch_size: int | None = None,
     progress: Callable[[Progress], None] | None = None,
     state: EvaluationState | None = None,
 ) -> AutoAttackResult:
-    """Evaluate a model on images x [n h w c] in [0, 1] with labels y [n] by an ensemble of attacks.
+    """Evaluates a model by an ensemble of attacks.
 
-    version: `standard` (APGD-CE, APGD-T, FAB-T, Square), `plus`, `rand` (for a random model
-    `logits_fn(variables, x, key)`: expectation over its noise), or a list of names (`apgd-ce`, `apgd-dlr`,
-    `apgd-t`, `fab`, `fab-t`, `square`) and configs (`PGD`, `APGD`, `FAB`, `Square`; norm and eps are set here).
-    budget: steps, queries and targets. batch_size: rows at once, a power of two (default 64 on CPU, whose caches hold
-    no more, 2048 elsewhere); the outcome does not depend on it beyond rounding, or in `rand` beyond the noise drawn.
-    `progress` is called between compiled chunks; a `state` from it continues an interrupted evaluation. Runs on the
-    host, not inside jit. Raises `InputError` as `pgd` does, for what `plan` refuses, a model whose logits change from
-    call to call, and a state that belongs to other images, other variables or another plan.
+    Args:
+        logits_fn: the model, `logits_fn(variables, x)`, or `logits_fn(variables, x, key)` for `rand`.
+        variables: its first argument.
+        x: images [n h w c] in [0, 1].
+        y: labels [n].
+        key: a random key or a seed.
+        norm: `linf` or `l2`.
+        eps: radius in pixel units of [0, 1]; None for 8/255 in Linf and 0.5 in L2.
+        version: `standard` (APGD-CE, APGD-T, FAB-T, Square), `plus`, `rand` (for a random model: expectation over its
+            noise), or a list of names in `ATTACKS` and of configurations (norm and eps are set here).
+        budget: steps, queries and targets.
+        batch_size: rows at once, a power of two (default 64 on CPU, whose caches hold no more, 2048 elsewhere); the
+            outcome does not depend on it beyond rounding, or in `rand` beyond the noise drawn.
+        progress: called between compiled chunks.
+        state: of an interrupted evaluation, from `progress`, to be resumed.
+
+    Returns:
+        The outcome, on the host. Does not run inside jit.
+
+    Raises:
+        InputError: as `pgd` does, for what `plan` refuses, a model whose logits change from call to call, and a state
+            that belongs to other images, other variables or another plan.
     """
     if not known(x, y, variables):
         raise InputError("autoattack runs on the host and cannot be traced; inside jit use pgd, apgd, fab or square.")
+    check_norm(norm)
+    eps = DEFAULT_EPS[norm] if eps is None else eps
     images, labels = (np.asarray(a) for a in check_batch(x, y))
-    check_model(logits_fn)
+    key = as_key(key)
+    model = _Network(Model(logits_fn), variables, key, len(images), batch_size, random=version == "rand")
     _check_arity(logits_fn, version)
-    rows = _rows_at_once(batch_size)
-    model = _Model(logits_fn, variables, key, rows, min(rows, _power_of_two(len(images))), random=version == "rand")
     clean = model.logits(images)
     check_logits(jnp.asarray(clean), jnp.asarray(labels))
-    model.check_repeatable(images, clean)
     stages = plan(version, norm, eps, budget or Budget(), clean.shape[1], images.shape[1:])
+    check_reach("eps", eps, diameter(norm, images.shape))
+    doubts = model.check_outputs(images)
     mark = fingerprint(images, labels, stages, *(_on_host(leaf) for leaf in jax.tree.leaves((key, variables))))
     if state is None:
         start = np.where(clean.argmax(axis=1) == labels, ROBUST, CLEAN_ERROR)
-        state = EvaluationState(mark, images.copy(), start, np.zeros(len(images), bool))
+        state = EvaluationState.begin(mark, images, start)
     elif state.fingerprint != mark:
         raise InputError(
             "The state belongs to other images, labels, variables, key or attacks; give the same ones or no state."
@@ -123,15 +142,16 @@ def autoattack(
     evaluation = _Evaluation(model, images, labels, clean, stages, state, progress)
     for index in range(state.stage, len(stages)):
         evaluation.run_stage(index)
-    return evaluation.result(norm)
+    return evaluation.result(norm, doubts)
 
 
-class _Model:
+class _Network:
     """The model with its variables: `rows` at once in an attack, `batch` images at once for its logits alone."""
 
-    def __init__(self, logits_fn, variables, key: Key, rows: int, batch: int, *, random: bool):
-        self.logits_fn, self.variables, self.key = logits_fn, variables, key
-        self.rows, self.batch, self.random = rows, batch, random
+    def __init__(self, model: Model, variables: Any, key: Key, count: int, batch_size: int | None, *, random: bool):
+        self.model, self.variables, self.key, self.random = model, variables, key, random
+        self.rows = _rows_at_once(batch_size)
+        self.batch = min(self.rows, _power_of_two(count))
 
     def logits(self, images: np.ndarray, salt: int = 0) -> np.ndarray:
         """Logits [n k] of any number of images, in padded batches of one shape."""
@@ -140,47 +160,40 @@ class _Model:
             batch = images[first : first + self.batch]
             padded = np.concatenate([batch, np.repeat(batch[-1:], self.batch - len(batch), axis=0)])
             noise = jax.random.fold_in(self.key, 2**31 + salt) if self.random else None
-            parts.append(np.asarray(_predict(self.logits_fn, self.variables, padded, noise))[: len(batch)])
+            parts.append(np.asarray(predict(self.model, self.variables, padded, noise))[: len(batch)])
         return np.concatenate(parts)
 
-    def check_repeatable(self, images: np.ndarray, logits: np.ndarray) -> None:
-        """Refuse a model that gives other logits for the same images. Raises `InputError`."""
+    def check_outputs(self, images: np.ndarray) -> list[str]:
+        """Doubts about the model's outputs. Raises `InputError` for one that is not a function of its input."""
         if self.random:
-            return
-        again = self.logits(images[: self.batch])
-        per_image = np.abs(again - logits[: self.batch]).max()
-        if per_image > 1e-4 * max(1.0, np.abs(logits).max()):
-            raise InputError(
-                f"The model is not deterministic: the same images gave logits that differ by {per_image:.2g}; "
-                "give it as logits_fn(variables, x, key) with version='rand'."
-            )
+            return []
+        few = jnp.asarray(images[: self.batch])
+        findings = output_findings(lambda x: self.logits(np.asarray(x)), self.model, self.variables, few)[1].findings
+        for finding in findings:
+            if finding.name == "random":
+                raise InputError(finding.message)
+        return [finding.message for finding in findings]
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _predict(logits_fn, variables, images, key):
-    return logits_of(logits_fn, variables, images, key)
+@functools.partial(jax.jit, static_argnums=1)
+def _begin(config: Attack, model, variables, noise, batch, bits):
+    return config.initial_state(problem_of(config, model, variables, noise, batch), bits)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _begin(procedure, config, rows, bits, eps):
-    return procedure.begin(config, rows, bits, eps)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _advance(procedure, config, logits_fn, variables, key, rows, state, bits, first, count, eps):
-    evaluate = evaluator(logits_fn, variables, key)
-    return procedure.advance(evaluate, config, rows, state, bits, first, count, eps)
+@functools.partial(jax.jit, static_argnums=1)
+def _advance(config: Attack, model, variables, noise, batch, state, bits, first, count):
+    return steps(config, problem_of(config, model, variables, noise, batch), state, bits, first, count)
 
 
 class _Evaluation:
-    """One evaluation under way: the host side of the attacks."""
+    """The host side of one evaluation."""
 
-    def __init__(self, model: _Model, images, labels, clean, stages, state: EvaluationState, progress):
+    def __init__(self, model: _Network, images, labels, clean, stages, state: EvaluationState, progress):
         self.model, self.images, self.labels, self.clean = model, images, labels, clean
         self.stages, self.state, self.progress = stages, state, progress
 
     def run_stage(self, index: int) -> None:
-        """Attack the survivors that the stage has not dealt with, group by group, and write its report."""
+        """Attacks the survivors that the stage has not dealt with, group by group, and adds its report."""
         name, config = self.stages[index]
         state = self.state
         began = time.monotonic() - state.seconds
@@ -189,7 +202,7 @@ class _Evaluation:
 
             def report_progress(part: float, number=number) -> None:
                 state.seconds = time.monotonic() - began
-                self._tell(index, (number + part) / len(groups))
+                self._report(index, (number + part) / len(groups))
 
             self._attack(index, config, group, report_progress)
             state.done[group] = True
@@ -197,21 +210,49 @@ class _Evaluation:
         broken = int(np.sum(state.broken_by == index))
         robust = int(np.sum(state.broken_by == ROBUST))
         state.reports.append(
-            StageReport(name, robust + broken, broken, state.unconfirmed, robust / len(self.labels), state.seconds)
+            StageReport(
+                name,
+                robust + broken,
+                broken,
+                state.unconfirmed,
+                robust / len(self.labels),
+                state.seconds,
+                self._warnings(name, config),
+            )
         )
         state.stage, state.seconds, state.unconfirmed = index + 1, 0.0, 0
         state.done = np.zeros(len(self.labels), bool)
+        state.faults = np.zeros((2, len(self.labels)))
+
+    def _warnings(self, name: str, config: Attack) -> tuple[str, ...]:
+        state, index = self.state, len(self.state.reports)
+        attacked = np.isin(state.broken_by, (ROBUST, index))
+        warnings = gradient_warnings(name, *state.faults[:, attacked]) if attacked.any() else ()
+        broken = int(np.sum(state.broken_by == index))
+        before = [config.uses_gradients for _, config in self.stages[:index]]
+        if broken and not config.uses_gradients and any(before):
+            warnings += (
+                f"{name}, without gradients, broke {broken} images that survived the gradient attacks, which may be "
+                "misled: see mi_jax.attacks.check.",
+            )
+        if state.unconfirmed and not self.model.random:
+            warnings += (
+                f"{name} found {state.unconfirmed} images that a second forward pass classifies correctly; they count "
+                "as robust.",
+            )
+        return warnings
 
     def _groups(self, config: Attack) -> list[np.ndarray]:
         left = np.flatnonzero((self.state.broken_by == ROBUST) & ~self.state.done)
-        together = max(1, self.model.rows // folds(config))
+        together = max(1, self.model.rows // config.rows_per_image)
         return [left[first : first + together] for first in range(0, len(left), together)]
 
     def _attack(self, index: int, config: Attack, group: np.ndarray, report_progress: Callable[[float], None]) -> None:
-        """Run one group of images to its end and record those that it broke."""
+        """Runs one group of images to its end and records those that it broke."""
         rows, image, keys = self._rows(index, config, group)
         confirm = functools.partial(self._confirm, index, config)
-        broken, hit = _drive(self.model, config, rows, image, keys, self._stage_key(index), confirm, report_progress)
+        stage_key, faults = self._stage_key(index), self.state.faults
+        broken, hit = _drive(self.model, config, rows, image, keys, stage_key, confirm, report_progress, faults)
         for i, adversarial in broken.items():
             self.state.images[i] = adversarial
             self.state.broken_by[i] = index
@@ -220,21 +261,25 @@ class _Evaluation:
     def _confirm(self, index: int, config: Attack, image: np.ndarray, adversarial: np.ndarray) -> np.ndarray:
         """True where an image [m h w c] is within eps of its clean one and a fresh forward pass gets it wrong.
 
-        NaN is neither within eps nor an answer, and nor is an infinite logit on top.
+        NaN is neither within eps nor misclassified.
         """
         logits = self.model.logits(adversarial, salt=index + 1)
-        wrong = np.isfinite(logits.max(axis=1)) & (logits.argmax(axis=1) != self.labels[image])
-        return wrong & _within(adversarial, self.images[image], config.norm, config.eps)
+        wrong = np.asarray(misclassified(jnp.asarray(logits), jnp.asarray(self.labels[image])))
+        return wrong & _within(adversarial, self.images[image], str(config.norm), config.eps)
 
     def _rows(self, index: int, config: Attack, group: np.ndarray):
-        width = folds(config)
+        width, targets = config.rows_per_image, None
         image, fold = np.repeat(group, width), np.tile(np.arange(width), len(group))
-        aims = getattr(config, "targets", 0)
-        targets = np.zeros(len(image), self.labels.dtype)
-        if aims:
-            ranked = np.asarray(ranked_targets(jnp.asarray(self.clean), jnp.asarray(self.labels), aims))
-            targets = ranked[image, fold % aims]
-        rows = Rows(*(jnp.asarray(a) for a in (self.images[image], self.labels[image], targets, fold // max(1, aims))))
+        if config.targets:
+            clean, labels = jnp.asarray(self.clean), jnp.asarray(self.labels)
+            ranked = np.asarray(ranked_targets(clean, labels, config.targets))
+            targets = jnp.asarray(ranked[image, fold % config.targets])
+        rows = Batch(
+            jnp.asarray(self.images[image]),
+            jnp.asarray(self.labels[image]),
+            targets,
+            jnp.asarray(fold // max(1, config.targets)),
+        )
         size = max(self.model.rows, _power_of_two(len(image)))
         filled = np.resize(image, size), np.resize(fold, size)
         return rows, image, row_keys(self._stage_key(index), *(jnp.asarray(a, jnp.int32) for a in filled))
@@ -242,59 +287,72 @@ class _Evaluation:
     def _stage_key(self, index: int) -> Key:
         return jax.random.fold_in(self.model.key, index)
 
-    def _tell(self, index: int, fraction: float) -> None:
+    def _report(self, index: int, fraction: float) -> None:
         if self.progress is not None:
             name, robust = self.stages[index][0], float(np.mean(self.state.broken_by == ROBUST))
             self.progress(Progress(name, index, len(self.stages), fraction, robust, self.state.seconds, self.state))
 
-    def result(self, norm: str) -> AutoAttackResult:
-        """Gather what was found, with the logits of the final images."""
+    def result(self, norm: str, doubts: Sequence[str]) -> AutoAttackResult:
+        """Gathers the outcome, with the logits of the final images."""
         state = self.state
         logits = self.model.logits(state.images, salt=len(self.stages) + 1)
         labels = jnp.asarray(self.labels)
         return AutoAttackResult(
             images=state.images,
             success=state.broken_by != ROBUST,
-            loss=np.asarray(best_other(jnp.asarray(logits), labels) - at(jnp.asarray(logits), labels)),
+            loss=np.asarray(margin(jnp.asarray(logits), labels)),
             perturbation_norm=np.asarray(length(jnp.asarray(state.images - self.images), norm)),
             logits=logits,
             broken_by=state.broken_by,
             clean_accuracy=float(np.mean(state.broken_by != CLEAN_ERROR)),
             robust_accuracy=float(np.mean(state.broken_by == ROBUST)),
             stages=tuple(state.reports),
+            warnings=(*doubts, *(warning for report in state.reports for warning in report.warnings)),
         )
 
 
 def _drive(
-    model: _Model, config: Attack, rows: Rows, image: np.ndarray, keys, key: Key, confirm, report_progress
+    model: _Network, config: Attack, rows: Batch, image: np.ndarray, keys, key: Key, confirm, report_progress, faults
 ) -> tuple[dict[int, np.ndarray], set[int]]:
-    """Advance the rows to the end of the attack.
+    """Advances the rows to the end of the attack.
 
-    Returns an adversarial image for each image where `confirm(image, adversarial)` agreed, and the images where the
-    attack thought to have one. Rows whose image is confirmed are dropped, but none of a random model: there one draw
-    of the noise proves little, so as in the official code the last misclassified iterate is tried at the end, once an
-    image. `keys` has one key for each row at the full batch size, so that its compiled generators serve every bucket.
+    Rows whose image is confirmed are dropped, but none of a random model: there one draw of the noise proves little, so
+    as in the official code the last misclassified iterate is tried at the end, once per image.
+
+    Args:
+        model, config, rows: the model, the attack, and its rows.
+        image: index of each row's image.
+        keys: one for each row at the full batch size, so that its compiled generators serve every bucket.
+        key: of a random model's noise.
+        confirm: `confirm(image, adversarial)` says which adversarial images count.
+        report_progress: called with the share that is done.
+        faults: [2, n], updated with the largest share of steps with a zero and with a non-finite gradient.
+
+    Returns:
+        An adversarial image for each image where `confirm` agreed, and the images where the attack found one.
     """
-    procedure, shape = procedure_of(config), rows.images.shape[1:]
-    eps = jnp.asarray(config.eps, rows.images.dtype)
-    plain = dataclasses.replace(config, eps=1.0)
+    shape = rows.images.shape[1:]
+    config = config.as_arrays(rows.images.dtype)
     noise = jax.random.fold_in(key, 2**31) if model.random else None
-    total = procedure.iterations(config)
+    total = config.iterations
     places = np.arange(_power_of_two(len(image))) % len(image)
     live = np.arange(len(places)) < len(image)
-    bits = start_bits(procedure, config, keys, shape)
+    bits = start_bits(config, keys, shape)
     rows = _take(rows, places)
-    state = _begin(procedure, plain, rows, bits[: len(places)], eps)
+    model_arguments = (model.model, model.variables, noise)
+    state = _begin(config, *model_arguments, rows, None if bits is None else bits[: len(places)])
     block, broken, hit = -1, {}, set()
     marks = [*[m for m in MARKS if m < total], *range(BLOCK, total, BLOCK), total]
     for first, after in itertools.pairwise(marks):
         if first // BLOCK != block:
             block = first // BLOCK
-            words = step_bits(procedure, config, keys, block, shape)
+            words = step_bits(config, keys, block, shape)
         here = None if words is None else words[places]
-        state = _advance(
-            procedure, plain, model.logits_fn, model.variables, noise, rows, state, here, first, after - first, eps
-        )
+        state = _advance(config, *model_arguments, rows, state, here, first, after - first)
+        seen = config.outcome(state).faults
+        if seen is not None:
+            for kind, counts in enumerate(seen):
+                np.maximum.at(faults[kind], image[places[live]], np.asarray(counts)[live] / total)
         if after == total or not model.random:
             hits = np.flatnonzero(np.asarray(state.found) & live)
             if model.random:
@@ -302,7 +360,7 @@ def _drive(
             if len(hits):
                 aimed, adversarial = image[places[hits]], np.asarray(state.images)[hits]
                 agreed = confirm(aimed, adversarial)
-                # The first row of an image counts, so later ones must not overwrite it.
+                # The first row of an image counts; later ones must not overwrite it.
                 broken |= dict(zip(aimed[agreed][::-1].tolist(), adversarial[agreed][::-1], strict=True))
                 hit.update(aimed.tolist())
                 live &= ~np.isin(image[places], list(broken))
@@ -325,7 +383,7 @@ def _within(images: np.ndarray, clean: np.ndarray, norm: str, eps: float) -> np.
 
 
 def _take(tree, places: np.ndarray):
-    """Pick rows on the host: a gather on the device would compile anew for every pair of bucket sizes."""
+    """Picks rows on the host: a gather on the device would compile again for every pair of bucket sizes."""
     return jax.tree.map(lambda a: jnp.asarray(np.asarray(a)[places]), tree)
 
 

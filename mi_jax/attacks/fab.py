@@ -1,41 +1,58 @@
 """FAB, the fast adaptive boundary attack (Croce and Hein 2020b): minimal perturbations by steps along the boundary.
 
-It minimises the distance and so ignores eps while it searches; a row counts as found once its distance is <= eps.
+It minimises the distance and ignores eps while it searches; a row counts as found once its distance is <= eps.
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from mi_jax.attacks.attack import Attack, AttackResult, Faults, Outcome, Problem, Words, check_config, register
 from mi_jax.attacks.engine import randomness
-from mi_jax.attacks.engine.input_checks import check_count, check_eps
-from mi_jax.attacks.engine.run import AttackStep, Evaluate, Rows, run
-from mi_jax.attacks.losses import at
-from mi_jax.attacks.projections import onto_hyperplane
-from mi_jax.attacks.results import AttackResult
-from mi_jax.attacks.threat_model import TINY, Norm, Scalar, check_norm, length, per_image, unit
+from mi_jax.attacks.engine.run import run
+from mi_jax.attacks.losses import at, misclassified
+from mi_jax.attacks.threat_model import TINY, length, per_image, unit
 from mi_jax.errors import InputError
-from mi_jax.typing import Images, Key, LogitsFn
+from mi_jax.typing import Flags, Images, Key, LogitsFn
 
 CLASSES_AT_ONCE = 16
+MAX_PASSES = 60
+Rows2D = Float[Array, "r d"]
 
 
+class FABState(NamedTuple):
+    """Per-row state: the current point, the nearest adversarial image so far and its distance, and success."""
+
+    point: Images
+    nearest: Images
+    distance: Float[Array, " r"]
+    images: Images
+    found: Flags
+    faults: Faults
+
+
+@register("fab")
 @dataclasses.dataclass(frozen=True)
-class FAB:
+class FAB(Attack):
     """Settings of FAB.
 
-    norm, eps (pixel units: the distance that counts as success), steps, restarts as in `PGD`. targets: 0 goes to
-    the nearest class at each step and needs a gradient a class; n runs once against each of the n highest wrong
-    classes (FAB-T). alpha_max: greatest pull back to the clean image; eta: overshoot; beta: retreat after a
-    success. Raises `InputError` for values outside these.
+    Attributes:
+        norm, eps, restarts: as in `PGD`; eps is the distance that counts as success.
+        steps: iterations.
+        targets: 0 goes to the nearest class at each step, which needs a gradient per class; n runs once against each
+            of the n highest wrong classes (FAB-T).
+        alpha_max: greatest weight of the step from the clean image.
+        eta: overshoot.
+        beta: retreat towards the clean image after a success.
+
+    Raises:
+        InputError: for values outside these.
     """
 
-    norm: Norm | str = "linf"
-    eps: float = 8 / 255
     steps: int = 100
     restarts: int = 1
     targets: int = 0
@@ -43,90 +60,97 @@ class FAB:
     eta: float = 1.05
     beta: float = 0.9
 
+    budget: ClassVar[dict[str, str]] = {"steps": "fab_steps", "restarts": "restarts", "targets": "targets"}
+
     def __post_init__(self):
-        check_norm(self.norm)
-        check_eps(self.eps, self.norm)
-        for name, least in (("steps", 1), ("restarts", 1), ("targets", 0)):
-            check_count(name, getattr(self, name), least)
+        super().__post_init__()
         if not (0 <= self.alpha_max <= 1 and self.eta >= 1 and 0 < self.beta <= 1):
             raise InputError("FAB needs alpha_max in [0, 1], eta >= 1 and beta in (0, 1]; 0.1, 1.05, 0.9 are usual.")
 
+    @property
+    def iterations(self) -> int:
+        """Every step evaluates the point that it reaches."""
+        return self.steps
 
-class FABState(NamedTuple):
-    """Per-row state: the walking point, the nearest adversarial image so far and its distance, and success."""
+    def start_words(self, shape: tuple[int, ...]) -> int:
+        """A word for each value of the image where there are restarts."""
+        return shape[0] * shape[1] * shape[2] if self.restarts > 1 else 0
 
-    point: Images
-    nearest: Images
-    distance: Float[Array, " r"]
-    images: Images
-    found: Array
+    def initial_state(self, problem: Problem, words: Words) -> FABState:
+        """Starts at the clean image; later restarts start half of eps away from it in a random direction."""
+        clean = start = problem.clean
+        if words is not None:
+            draws = words.reshape(clean.shape)
+            noise = 2 * randomness.uniform(draws) - 1 if self.norm == "linf" else randomness.normal(draws)
+            away = jnp.clip(clean + self.eps / 2 * unit(noise.astype(clean.dtype), str(self.norm)), 0, 1)
+            start = jnp.where(per_image(problem.batch.restarts > 0), away, clean)
+        none = jnp.full(len(start), jnp.inf, start.dtype)
+        return FABState(start, clean, none, clean, jnp.zeros(len(start), bool), Faults.none(len(start)))
 
-
-def begin(config: FAB, rows: Rows, bits: randomness.Bits, eps: Scalar) -> FABState:
-    """Start at the clean image; restarts after the first start half of eps away from it in a random direction."""
-    start = rows.images
-    if config.restarts > 1:
-        draws = bits.reshape(start.shape)
-        noise = 2 * randomness.uniform(draws) - 1 if config.norm == "linf" else randomness.normal(draws)
-        away = jnp.clip(start + eps / 2 * unit(noise.astype(start.dtype), config.norm), 0, 1)
-        start = jnp.where(per_image(rows.restarts > 0), away, start)
-    none = jnp.full(len(start), jnp.inf, start.dtype)
-    return FABState(start, rows.images, none, rows.images, jnp.zeros(len(start), bool))
-
-
-def advance(evaluate: Evaluate, config: FAB, rows: Rows, state: FABState, bits, first, count, eps) -> FABState:
-    """Make `count` steps: linearise, project the point and the clean image, mix, overshoot, retreat if adversarial."""
-    del bits
-    boundary = _towards_target if config.targets else _nearest_boundary
-
-    def iteration(i, s):
-        difference, gradient = boundary(evaluate, rows, s.point, i, config.norm)
-        point = _step(config, rows.images, s.point, difference, gradient)
-        wrong = jnp.argmax(evaluate(point, i), axis=1) != rows.labels
-        distance = length(point - rows.images, config.norm)
-        nearer = wrong & (distance < s.distance)
-        s = s._replace(
-            nearest=jnp.where(per_image(nearer), point, s.nearest),
-            distance=jnp.where(nearer, distance, s.distance),
-            point=jnp.where(per_image(wrong), rows.images + (point - rows.images) * config.beta, point),
+    def step(self, problem: Problem, state: FABState, i: Any, words: Words) -> FABState:
+        """Linearises, projects the point and the clean image, mixes, overshoots, and retreats if adversarial."""
+        boundary = _towards_target if self.targets else _nearest_boundary
+        difference, gradient, already = boundary(problem, state.point, i)
+        faults = state.faults.add(gradient, already)
+        gradient = jnp.where(jnp.isfinite(gradient), gradient, 0)
+        point = _move(self, problem.clean, state.point, difference, gradient)
+        wrong = misclassified(problem.logits(point, i), problem.labels)
+        distance = problem.threat.distance(point, problem.clean)
+        nearer = wrong & (distance < state.distance)
+        nearest = jnp.where(per_image(nearer), point, state.nearest)
+        least = jnp.where(nearer, distance, state.distance)
+        found = least <= self.eps
+        return FABState(
+            point=jnp.where(per_image(wrong), problem.clean + (point - problem.clean) * self.beta, point),
+            nearest=nearest,
+            distance=least,
+            images=jnp.where(per_image(found), nearest, problem.clean),
+            found=found,
+            faults=faults,
         )
-        found = s.distance <= eps
-        return s._replace(found=found, images=jnp.where(per_image(found), s.nearest, rows.images))
 
-    return jax.lax.fori_loop(first, first + count, iteration, state)
+    def outcome(self, state: FABState) -> Outcome:
+        """The adversarial image within eps that is nearest, else the clean image."""
+        return Outcome(state.images, state.found, rank=-state.distance, faults=state.faults)
 
 
-def _towards_target(evaluate: Evaluate, rows: Rows, point: Images, i, norm: str):
-    """z_t - z_y and its gradient for each row's target class."""
+register("fab-t", FAB(targets=9))
+
+
+def _towards_target(problem: Problem, point: Images, i: Any):
+    """z_t - z_y and its gradient for each row's target class, and whether the point is misclassified."""
+    targets, labels = problem.batch.targets, problem.labels
+    assert targets is not None
 
     def total(x):
-        logits = evaluate(x, i)
-        difference = at(logits, rows.targets) - at(logits, rows.labels)
-        return jnp.sum(difference), difference
+        logits = problem.logits(x, i)
+        difference = at(logits, targets) - at(logits, labels)
+        return jnp.sum(difference), (difference, misclassified(logits, labels))
 
-    gradient, difference = jax.grad(total, has_aux=True)(point)
-    return difference, gradient
+    gradient, (difference, wrong) = jax.grad(total, has_aux=True)(point)
+    return difference, gradient, wrong
 
 
-def _nearest_boundary(evaluate: Evaluate, rows: Rows, point: Images, i, norm: str):
-    """z_k - z_y and its gradient for the class k whose linearised boundary is nearest to each row's point."""
-    logits, pull = jax.vjp(lambda x: evaluate(x, i), point)
-    classes = logits.shape[1]
-    own = jax.nn.one_hot(rows.labels, classes, dtype=logits.dtype)
-    differences = logits - at(logits, rows.labels)[:, None]
+def _nearest_boundary(problem: Problem, point: Images, i: Any):
+    """z_k - z_y and its gradient for the class k whose linearised boundary is nearest, and misclassification."""
+    logits, pull = jax.vjp(lambda x: problem.logits(x, i), point)
+    classes, norm = logits.shape[1], problem.threat.norm
+    own = jax.nn.one_hot(problem.labels, classes, dtype=logits.dtype)
+    differences = logits - at(logits, problem.labels)[:, None]
 
     def slope(k):
         gradient = pull(jax.nn.one_hot(k, classes, dtype=logits.dtype) - own)[0]
+        gradient = jnp.where(jnp.isfinite(gradient), gradient, 0)
         return length(gradient, "l2") if norm == "l2" else jnp.sum(jnp.abs(gradient), axis=(1, 2, 3))
 
     slopes = jax.lax.map(slope, jnp.arange(classes), batch_size=min(classes, CLASSES_AT_ONCE)).T
     distance = jnp.where(own > 0, jnp.inf, jnp.abs(differences) / (slopes + TINY))
     nearest = jnp.argmin(distance, axis=1)
     gradient = pull(jax.nn.one_hot(nearest, classes, dtype=logits.dtype) - own)[0]
-    return at(differences, nearest), gradient
+    return at(differences, nearest), gradient, misclassified(logits, problem.labels)
 
 
-def _step(config: FAB, clean: Images, point: Images, difference: Array, gradient: Images) -> Images:
+def _move(config: FAB, clean: Images, point: Images, difference: Array, gradient: Images) -> Images:
     """Move to the linearised boundary from the point and from the clean image, and mix the two with overshoot."""
     rows = len(point)
     x, x0, w = (a.reshape(rows, -1) for a in (point, clean, gradient))
@@ -140,21 +164,64 @@ def _step(config: FAB, clean: Images, point: Images, difference: Array, gradient
     return jnp.clip((point + config.eta * both[0]) * (1 - alpha) + (clean + config.eta * both[1]) * alpha, 0, 1)
 
 
-ATTACK_STEP = AttackStep(
-    begin=begin,
-    advance=advance,
-    iterations=lambda config: config.steps,
-    start_words=lambda config, shape: shape[0] * shape[1] * shape[2] if config.restarts > 1 else 0,
-    step_words=lambda config, shape: 0,
-)
+def onto_hyperplane(point: Rows2D, normal: Rows2D, offset: Float[Array, " r"], norm: str) -> Rows2D:
+    """Smallest move [r d] from `point` in [0, 1]^d to the plane normal . x = offset that stays in [0, 1]^d.
+
+    Solved without sorting: the reach towards the plane is concave and piecewise linear in the step length, so Newton's
+    method from zero climbs to the exact root in a few passes. Where the plane misses the box: the move to the corner
+    nearest to the plane along the normal. `norm` measures the move (`linf` or `l2`). Coordinates that the normal
+    ignores do not move. (Croce and Hein 2020b, eq. 4-6.)
+    """
+    above = jnp.sum(normal * point, axis=1) - offset
+    # Turn each problem so that normal . x must fall by |above|.
+    direction = jnp.where(above >= 0, 1, -1).astype(point.dtype)[:, None] * normal
+    target = jnp.abs(above)
+    gain = jnp.abs(normal)
+    ignored = gain < 1e-8 if norm == "l2" else gain == 0
+    speed = jnp.where(ignored, 0, jnp.ones_like(gain) if norm == "linf" else gain)
+    room = jnp.where(ignored, 0, jnp.where(direction > 0, point, 1 - point))
+    move = jnp.minimum(_water_level(gain, speed, room, target)[:, None] * speed, room)
+    return -jnp.sign(direction) * move
+
+
+def _water_level(gain: Rows2D, speed: Rows2D, room: Rows2D, target: Float[Array, " r"]) -> Float[Array, " r"]:
+    """The least level L with sum_i gain_i min(L speed_i, room_i) = target, or infinity where none reaches it."""
+
+    def better(level):
+        free = level[:, None] * speed < room
+        stuck = jnp.sum(jnp.where(free, 0, gain * room), axis=1)
+        slope = jnp.sum(jnp.where(free, gain * speed, 0), axis=1)
+        root = jnp.where(slope > 0, (target - stuck) / jnp.where(slope > 0, slope, 1), jnp.inf)
+        return jnp.maximum(root, level)
+
+    def unsettled(carry):
+        level, before, passes = carry
+        return jnp.any(level > before) & (passes < MAX_PASSES)
+
+    def again(carry):
+        level, _, passes = carry
+        # An infinite level times a still coordinate would be NaN; any finite level beyond all rooms is the same.
+        return better(jnp.minimum(level, jnp.finfo(level.dtype).max)), level, passes + 1
+
+    zero = jnp.zeros_like(target)
+    level, _, _ = jax.lax.while_loop(unsettled, again, (better(zero), zero, 0))
+    return jnp.minimum(level, jnp.finfo(level.dtype).max)
 
 
 def fab(
-    logits_fn: LogitsFn, variables: Any, x: ArrayLike, y: ArrayLike, key: Key, *, config: FAB, eps: Any = None
+    logits_fn: LogitsFn,
+    variables: Any,
+    x: Any,
+    y: Any,
+    key: Key | int | None = None,
+    *,
+    config: FAB,
+    eps: ArrayLike | None = None,
 ) -> AttackResult:
-    """Attack images by FAB; restarts and targets folded into the batch, the first restart from the clean image.
+    """Attacks images by FAB; restarts and targets share one batch, the first restart starts at the clean image.
 
-    Arguments, `eps` and errors as for `pgd`. Where no adversarial image within eps was found, the clean image is
-    returned. Raises `InputError` also for eps = 0.
+    Arguments, `eps` and errors as for `pgd`. Of several adversarial images within eps the nearest is returned; where
+    there is none, the clean image. Raises `InputError` also for eps = 0.
     """
-    return run(ATTACK_STEP, config, logits_fn, variables, x, y, key, eps)
+    check_config(config, FAB)
+    return run(logits_fn, variables, x, y, key, config=config, eps=eps)

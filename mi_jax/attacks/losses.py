@@ -1,6 +1,6 @@
-"""What an attack climbs: one loss an image, computed from logits. An attack maximises every one of these.
+"""Losses that attacks maximise, one value per image, computed from logits.
 
-No reduction and no model here; a caller sums, so that the size of a batch never scales a gradient.
+Callers sum them, so that the batch size never scales a gradient.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from mi_jax.attacks.threat_model import TINY
 from mi_jax.errors import InputError
-from mi_jax.typing import Labels, Logits
+from mi_jax.typing import Flags, Labels, Logits
 
 Loss = Literal["ce", "dlr", "cw", "kl"]
 Losses = jax.Array
@@ -28,15 +28,27 @@ def best_other(logits: Logits, labels: Labels) -> Losses:
     return jnp.max(jnp.where(own, -jnp.inf, logits), axis=1)
 
 
+def misclassified(logits: Logits, labels: Labels) -> Flags:
+    """Whether the highest logit is finite and not the label's [b]; NaN and an infinite highest logit count as right.
+
+    A model that breaks down numerically at a point gives no answer there, so no attack may call it a success.
+    """
+    return jnp.isfinite(jnp.max(logits, axis=1)) & (jnp.argmax(logits, axis=1) != labels)
+
+
+def margin(logits: Logits, labels: Labels) -> Losses:
+    """max_{i != y} z_i - z_y [b], positive where misclassified."""
+    return best_other(logits, labels) - at(logits, labels)
+
+
 def cross_entropy(logits: Logits, labels: Labels) -> Losses:
     """-log softmax(z)_y in nats [b]."""
     return jax.nn.logsumexp(logits, axis=1) - at(logits, labels)
 
 
 def cw(logits: Logits, labels: Labels) -> Losses:
-    """Margin max_{i != y} z_i - z_y [b], positive where misclassified (Carlini and Wagner 2017, f_6)."""
-    require_classes(logits, 2, "The margin loss")
-    return best_other(logits, labels) - at(logits, labels)
+    """The margin as a loss [b] (Carlini and Wagner 2017, f_6)."""
+    return margin(logits, labels)
 
 
 def dlr(logits: Logits, labels: Labels) -> Losses:
@@ -46,7 +58,7 @@ def dlr(logits: Logits, labels: Labels) -> Losses:
     """
     require_classes(logits, 3, "The DLR loss")
     top = jax.lax.top_k(logits, 3)[0]
-    return (best_other(logits, labels) - at(logits, labels)) / (top[:, 0] - top[:, 2] + TINY)
+    return margin(logits, labels) / (top[:, 0] - top[:, 2] + TINY)
 
 
 def targeted_dlr(logits: Logits, labels: Labels, targets: Labels) -> Losses:
@@ -71,7 +83,7 @@ def loss_of(
     """The named loss as a function of the logits alone.
 
     With `targets` [b] the loss pulls towards the target class: ce: log softmax(z)_t; dlr: the targeted ratio;
-    cw: z_t - z_y. `kl` needs the clean logits as `reference` and knows no target.
+    cw: z_t - z_y. `kl` needs the clean logits as `reference` and cannot be targeted.
     """
     if loss == "kl":
         if targets is not None or reference is None:
@@ -88,13 +100,18 @@ def loss_of(
     return lambda logits: at(logits, targets) - at(logits, labels)
 
 
+def least_classes(loss: str, targeted: bool) -> int:
+    """Classes that a loss needs."""
+    return (4 if targeted else 3) if loss == "dlr" else 2
+
+
 def check_loss(loss: str) -> None:
-    """Refuse a loss that the attacks do not know. Raises `InputError`."""
+    """Raises `InputError` for an unknown loss."""
     if loss not in get_args(Loss):
         raise InputError(f"Loss {loss!r} is unknown; use one of {', '.join(get_args(Loss))}.")
 
 
 def require_classes(logits: Logits, least: int, what: str) -> None:
-    """Refuse logits with too few classes for a loss. Raises `InputError`."""
+    """Raises `InputError` for logits with too few classes for a loss."""
     if logits.shape[1] < least:
         raise InputError(f"{what} needs at least {least} classes but the model has {logits.shape[1]}; use loss 'ce'.")

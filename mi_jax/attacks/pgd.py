@@ -1,73 +1,74 @@
-"""Projected gradient ascent in the Linf and L2 ball: PGD with restarts, FGSM, and the bare loop for training.
-
-`ascend` is the loop alone; `perturb` adds a loss; `pgd` adds restarts and the books. Model-free beyond `logits_fn`.
-"""
+"""Projected gradient ascent in the Linf and L2 ball: PGD with restarts, FGSM, and the bare loop for training."""
 
 import dataclasses
-import functools
-import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float
 
-from mi_jax.attacks.engine.chunks import chunked_map
-from mi_jax.attacks.engine.input_checks import (
-    check_batch,
-    check_class_indices,
-    check_count,
-    check_eps,
-    check_logits,
-    check_model,
-    check_step,
-    logits_of,
-)
-from mi_jax.attacks.losses import Loss, check_loss, loss_of
-from mi_jax.attacks.results import AttackResult
-from mi_jax.attacks.threat_model import Norm, StartLaw, check_norm, length, project_image, random_perturbation, steepest
+from mi_jax.attacks.attack import Attack, AttackResult, Faults, Outcome, Problem, Words, check_config, register
+from mi_jax.attacks.engine import randomness
+from mi_jax.attacks.engine.input_checks import as_key, logits_of
+from mi_jax.attacks.engine.run import run
+from mi_jax.attacks.losses import Loss, loss_of
+from mi_jax.attacks.threat_model import Init, Norm, ThreatModel, per_image
 from mi_jax.errors import InputError
-from mi_jax.typing import Images, Key, Labels, LogitsFn
+from mi_jax.typing import Images, Key, Labels, Logits, LogitsFn
 
 
+class PGDState(NamedTuple):
+    """Per-row state: the iterate with its loss, the best image so far with its loss and logits, and success."""
+
+    point: Images
+    loss: Float[Array, " r"]
+    images: Images
+    best_loss: Float[Array, " r"]
+    logits: Float[Array, "r k"]
+    found: Bool[Array, " r"]
+    reference: Logits | None
+    faults: Faults
+
+
+@register("pgd")
 @dataclasses.dataclass(frozen=True)
-class PGD:
+class PGD(Attack):
     """Settings of projected gradient ascent (Madry et al. 2018).
 
     Attributes:
         norm: of the ball, `linf` or `l2`.
-        eps: radius of the ball, pixel units of [0, 1].
+        eps: radius of the ball, pixel units of [0, 1]; None for 8/255 in Linf and 0.5 in L2.
         steps: gradient steps; 0 means no attack.
-        step_size: length of a step, pixel units of [0, 1].
+        step_size: length of a step, pixel units of [0, 1]; None for 2/255 in Linf and eps / 4 in L2.
         random_start: begin at a random point of the ball.
         restarts: independent starts, of which the pointwise worst is kept.
         loss: what is maximised: `ce`, `dlr`, `cw` (margin) or `kl` (from the clean prediction).
         keep: return the `last` iterate, or the `best` (misclassified first, then highest loss) of all.
-        start_law: of the random point, see `norms.random_perturbation`.
+        init: distribution of the random start, see `ThreatModel.start`.
 
     Raises:
         InputError: for values outside these.
+
+    Examples:
+        >>> PGD(norm="l2").eps
+        0.5
     """
 
-    norm: Norm | str = "linf"
-    eps: float = 8 / 255
     steps: int = 10
-    step_size: float = 2 / 255
+    step_size: float = None  # pyright: ignore[reportAssignmentType]  # a number once `__post_init__` has run
     random_start: bool = True
     restarts: int = 1
     loss: Loss | str = "ce"
     keep: Literal["last", "best"] | str = "last"
-    init: StartLaw | str = "uniform"
+    init: Init | str = "uniform"
+
+    traced: ClassVar[tuple[str, ...]] = ("eps", "step_size")
+    allows_zero_eps: ClassVar[bool] = True
 
     def __post_init__(self):
-        check_norm(self.norm)
-        check_eps(self.eps, self.norm)
-        check_count("steps", self.steps, 0)
-        check_count("restarts", self.restarts, 1)
-        check_loss(self.loss)
-        if not (math.isfinite(self.step_size) and self.step_size > 0):
-            raise InputError(f"step_size must be a positive number; got {self.step_size!r} (2/255 is usual).")
+        super().__post_init__()
         for name, allowed in (("keep", ("last", "best")), ("init", ("uniform", "radius", "gaussian"))):
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name} {getattr(self, name)!r} is unknown; use one of {', '.join(allowed)}.")
@@ -75,6 +76,73 @@ class PGD:
             raise InputError("restarts > 1 without random_start would repeat one attack; set random_start=True.")
         if self.loss == "kl" and self.steps and not self.random_start:
             raise InputError("The loss 'kl' has no gradient at the clean image; set random_start=True.")
+
+    def start_words(self, shape: tuple[int, ...]) -> int:
+        """A word for each value of the image, and one for the radius."""
+        return 1 + shape[0] * shape[1] * shape[2] if self.random_start and self.steps else 0
+
+    def initial_state(self, problem: Problem, words: Words) -> PGDState:
+        """State before the first evaluation, at the given start, else at a random one, else at the clean image."""
+        clean, threat = problem.clean, problem.threat
+        start, rows = clean, len(clean)
+        if problem.batch.start is not None:
+            start = threat.project(problem.batch.start, clean)
+        elif words is not None:
+            pixels = words[:, 1:].reshape(clean.shape)
+            noise = randomness.normal(pixels) if threat.draws_normal(self.init) else 2 * randomness.uniform(pixels) - 1
+            radius = per_image(randomness.uniform(words[:, 0]).astype(clean.dtype))
+            start = threat.start(clean, noise.astype(clean.dtype), radius, self.init)
+        reference = problem.logits(clean, 0) if self.loss == "kl" else None
+        logits = jax.eval_shape(problem.logits, start, 0)
+        return PGDState(
+            point=start,
+            loss=jnp.zeros(rows, start.dtype),
+            images=start,
+            best_loss=jnp.full(rows, -jnp.inf, start.dtype),
+            logits=jnp.zeros(logits.shape, logits.dtype),
+            found=jnp.zeros(rows, bool),
+            reference=reference,
+            faults=Faults.none(rows),
+        )
+
+    def step(self, problem: Problem, state: PGDState, i: Any, words: Words) -> PGDState:
+        """Evaluates the iterate, keeps it where it is wanted, and moves on; the last iterate is only evaluated."""
+
+        def ascend_from(point):
+            gradient, seen = problem.gradient(point, i, self.loss, state.reference)
+            moved = problem.threat.project(point + self.step_size * problem.threat.steepest(gradient), problem.clean)
+            return moved, seen, state.faults.add(gradient, seen.wrong)
+
+        def stay(point):
+            return point, problem.evaluate(point, i, self.loss, state.reference)[1], state.faults
+
+        point, seen, faults = jax.lax.cond(i < self.steps, ascend_from, stay, state.point)
+        if self.keep == "best":
+            take = (seen.wrong & ~state.found) | ((seen.wrong == state.found) & (seen.losses > state.best_loss))
+            take |= i == 0
+            found = state.found | seen.wrong
+        else:
+            # An iterate at which the model breaks down numerically never replaces one at which it does not.
+            take = jnp.isfinite(jnp.max(seen.logits, axis=1)) | (i == 0)
+            found = jnp.where(take, seen.wrong, state.found)
+        return PGDState(
+            point=point,
+            loss=seen.losses,
+            images=jnp.where(per_image(take), state.point, state.images),
+            best_loss=jnp.where(take, seen.losses, state.best_loss),
+            logits=jnp.where(take[:, None], seen.logits, state.logits),
+            found=found,
+            reference=state.reference,
+            faults=faults,
+        )
+
+    def outcome(self, state: PGDState) -> Outcome:
+        """The kept iterate with its logits and loss."""
+        return Outcome(state.images, state.found, state.logits, state.best_loss, faults=state.faults)
+
+    def recorded_loss(self, state: PGDState) -> Array:
+        """The loss of the iterate that was evaluated last."""
+        return state.loss
 
 
 Objective = Callable[[Images, Any], tuple[jax.Array, Any]]
@@ -92,18 +160,32 @@ def ascend(
     start: Images | None = None,
     state: Any = (),
 ) -> tuple[Images, Any]:
-    """Climb `objective` from the images and return the last iterate and the state: exactly `steps` gradients.
+    """Maximises any objective within the ball, for training: exactly `steps` gradients with respect to the input.
 
-    The loop for training: nothing but the gradient with respect to the input is computed. `objective` maps
-    (images [b h w c], state) to (losses [b], state); `state` carries what a forward pass updates (batch
-    statistics) and is () otherwise. `eps` and `step_size` replace the config's and may be traced. The first point
-    is `start` if given, brought into the ball, else drawn with `key` if the config asks for a random start. Only
-    norm, eps, steps, step_size, random_start and start_law of the config are used.
+    Args:
+        objective: maps (images [b h w c], state) to (losses [b], state).
+        images: clean images [b h w c] in [0, 1].
+        key: of the random start, if the configuration asks for one.
+        config: of it only norm, eps, steps, step_size, random_start and init are used.
+        eps, step_size: replace those of the configuration, and may be traced.
+        start: first point, projected into the ball; replaces the random start.
+        state: what a forward pass updates, such as batch statistics.
+
+    Returns:
+        The last iterate [b h w c] and the last state.
+
+    Raises:
+        InputError: where a random start lacks its key.
     """
-    radius, stride = _sizes(images, config, eps, step_size)
     if config.steps == 0:
         return images, state
-    first = _first_point(images, key, config, radius, start)
+    threat = ThreatModel(str(config.norm), jnp.asarray(config.eps if eps is None else eps, images.dtype))
+    step_size = jnp.asarray(config.step_size if step_size is None else step_size, images.dtype)
+    first = images
+    if start is not None:
+        first = threat.project(start, images)
+    elif config.random_start:
+        first = threat.random_start(as_key(key), images, config.init)
 
     def total(x, carried):
         losses, carried = objective(x, carried)
@@ -112,7 +194,7 @@ def ascend(
     def step(carry, _):
         x, carried = carry
         gradient, carried = jax.grad(total, has_aux=True)(x, carried)
-        return (_move(x, images, gradient, radius, stride, config.norm), carried), None
+        return (threat.project(x + step_size * threat.steepest(gradient), images), carried), None
 
     (last, state), _ = jax.lax.scan(step, (first, state), length=config.steps)
     return jax.lax.stop_gradient(last), state
@@ -129,10 +211,12 @@ def perturb(
     eps: ArrayLike | None = None,
     step_size: ArrayLike | None = None,
 ) -> Images:
-    """Adversarial images [b h w c] for training: the last iterate of one PGD run, and no bookkeeping.
+    """Adversarial images [b h w c] for training: the last iterate of one PGD run, without statistics.
 
-    2 K forward-equivalents for K steps (one more forward for `kl`). Traceable; checks nothing about values.
-    Raises `InputError` for a config with restarts or `keep="best"`, which only `pgd` serves.
+    Costs 2 K forward passes for K steps (one more for `kl`). Traceable; checks no values.
+
+    Raises:
+        InputError: for a configuration with restarts or `keep="best"`, which only `pgd` supports.
     """
     if config.restarts != 1 or config.keep != "last":
         raise InputError("perturb returns the last iterate of one run; for restarts or keep='best' call pgd.")
@@ -148,65 +232,68 @@ def perturb(
 def pgd(
     logits_fn: LogitsFn,
     variables: Any,
-    x: ArrayLike,
-    y: ArrayLike,
-    key: Key | None = None,
+    x: Any,
+    y: Any,
+    key: Key | int | None = None,
     *,
     config: PGD,
-    targets: ArrayLike | None = None,
-    start: ArrayLike | None = None,
+    targets: Any = None,
+    start: Any = None,
+    index: Any = None,
     eps: ArrayLike | None = None,
     step_size: ArrayLike | None = None,
 ) -> AttackResult:
-    """Attack images by projected gradient ascent (Madry et al. 2018), restarts folded into the batch.
+    """Attacks images by projected gradient ascent (Madry et al. 2018); restarts share one batch.
 
-    `logits_fn(variables, x)` gives logits [b k]; x [b h w c] float in [0, 1]; y [b] int; `key` is needed for a
-    random start. `targets` [b] makes the attack targeted. `start` [b h w c], brought into the ball, replaces the
-    first point. `eps` and `step_size` replace the config's and may be traced: a sweep or a `vmap` over them compiles
-    once. Pure and traceable; called outside of jit it compiles itself, once for each `logits_fn` object, config and
-    shape (so define `logits_fn` once, not in the call). Raises `InputError` for images outside [0, 1], labels that do
-    not fit, NaN logits, probabilities in place of logits, or a missing key.
+    Args:
+        logits_fn: `logits_fn(variables, x)` gives logits [b k]; pure and traceable by JAX.
+        variables: first argument of the model.
+        x: images [b h w c] in [0, 1].
+        y: labels [b].
+        key: a random key or a seed, needed for a random start.
+        config: settings.
+        targets: classes [b] to move towards; the success of the result still means misclassified.
+        start: first points [b h w c], projected into the ball; they replace the random start and the restarts.
+        index: number of each image in its data set [b], by default 0, 1, ...: an image's random numbers depend on it
+            and on the key alone, so a caller who passes it may split the images into any batches.
+        eps, step_size: replace those of the configuration, and may be traced: a sweep or a `vmap` compiles once.
+
+    Returns:
+        The kept image of the worst restart. Traceable; outside of jit it compiles itself once for each model,
+        configuration and shape, so define `logits_fn` once, and pass its weights as `variables`.
+
+    Raises:
+        InputError: for images outside [0, 1], labels or targets that do not fit, logits that are NaN, infinite or
+            probabilities, and a missing key.
+
+    Examples:
+        >>> model = lambda weights, x: x.reshape(len(x), -1) @ weights
+        >>> x, y = jnp.full((2, 1, 1, 1), 0.5), jnp.array([0, 1])
+        >>> weights = jnp.array([[1.0, -1.0]])
+        >>> pgd(model, weights, x, y, config=PGD(eps=0.1, step_size=0.1, random_start=False)).images.ravel()
+        Array([0.4, 0.6], dtype=float32)
     """
-    images, labels = check_batch(x, y)
-    check_model(logits_fn)
-    if eps is not None:
-        check_eps(eps, config.norm)
-    if step_size is not None:
-        check_step(step_size)
-    if targets is not None:
-        targets = check_batch(x, targets)[1]
+    check_config(config, PGD)
     if start is not None:
-        start = jnp.asarray(start)
-        if start.shape != images.shape:
-            raise InputError(f"start must have the images' shape {images.shape}; got {start.shape}.")
-        start = start.astype(images.dtype)
-    if config.steps and config.random_start and start is None and key is None:
-        raise InputError("A random start needs a key; give key=jax.random.key(0) or set random_start=False.")
-    radius, stride = _sizes(images, config, eps, step_size)
-    # eps and step_size travel as arrays, so the compiled function must not depend on them through the config.
-    shape_of_attack = dataclasses.replace(config, eps=0.0, step_size=1.0)
-    folds = config.restarts if config.steps and start is None else 1
-    if start is None:
-        start = jnp.tile(images, (folds, 1, 1, 1))
-        if config.steps:
-            start = _first_point(start, key, config, radius, None)
-    result = _run(logits_fn, shape_of_attack, folds, variables, images, labels, targets, start, radius, stride)
-    check_logits(result.logits, labels)
-    if targets is not None:
-        check_class_indices("Targets", targets, result.logits.shape[1])
-    return result
+        config = config.with_values(restarts=1, random_start=False)
+    elif config.steps == 0:
+        config = config.with_values(restarts=1)
+    return run(
+        logits_fn, variables, x, y, key,
+        config=config, eps=eps, step_size=step_size, targets=targets, start=start, index=index,
+    )  # fmt: skip
 
 
 def fgsm(
     logits_fn: LogitsFn,
     variables: Any,
-    x: ArrayLike,
-    y: ArrayLike,
+    x: Any,
+    y: Any,
     *,
     eps: ArrayLike,
     norm: Norm | str = "linf",
     loss: Loss | str = "ce",
-    targets: ArrayLike | None = None,
+    targets: Any = None,
 ) -> AttackResult:
     """One step of length eps from the clean image along the steepest direction (Goodfellow et al. 2015).
 
@@ -214,95 +301,3 @@ def fgsm(
     """
     config = PGD(norm=norm, eps=0.0, steps=1, step_size=1.0, random_start=False, loss=loss)
     return pgd(logits_fn, variables, x, y, config=config, targets=targets, eps=eps, step_size=eps)
-
-
-def _sizes(images: Images, config: PGD, eps: ArrayLike | None, step_size: ArrayLike | None):
-    radius = config.eps if eps is None else eps
-    stride = config.step_size if step_size is None else step_size
-    return jnp.asarray(radius, images.dtype), jnp.asarray(stride, images.dtype)
-
-
-def _first_point(images: Images, key: Key | None, config: PGD, eps: jax.Array, start: Images | None) -> Images:
-    if start is not None:
-        return project_image(start, images, eps, config.norm)
-    if not config.random_start:
-        return images
-    if key is None:
-        raise InputError("A random start needs a key; give key=jax.random.key(0) or set random_start=False.")
-    return _random_start(key, images, eps, config.norm, config.init)
-
-
-@functools.partial(jax.jit, static_argnums=(3, 4))
-def _random_start(key: Key, images: Images, eps: jax.Array, norm: str, law: str) -> Images:
-    # Compiled apart from the attack: compiling the generator takes longer than compiling a small model's loop.
-    return jnp.clip(images + random_perturbation(key, images.shape, images.dtype, eps, norm, law), 0, 1)
-
-
-def _move(x: Images, clean: Images, gradient: Images, eps: jax.Array, step_size: jax.Array, norm: str) -> Images:
-    return project_image(x + step_size * steepest(gradient, norm), clean, eps, norm)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _run(logits_fn, config: PGD, folds, variables, images, labels, targets, start, eps, step_size) -> AttackResult:
-    def fold(a: jax.Array) -> jax.Array:
-        return jnp.tile(a, (folds,) + (1,) * (a.ndim - 1))
-
-    def climb(start, clean, y, *goal):
-        return _climb(logits_fn, config, variables, start, clean, y, eps, step_size, *goal)
-
-    goal = () if targets is None else (fold(targets),)
-    chosen, history = chunked_map(climb, start, fold(images), fold(labels), *goal)
-    return _worst_restart(chosen, history.T, images, labels, folds, config.norm)
-
-
-def _climb(logits_fn, config: PGD, variables, start, clean, y, eps, step_size, goal=None):
-    """The kept point of each row, (images, losses, logits), and the losses on the way there [r, steps + 1]."""
-    reference = logits_of(logits_fn, variables, clean) if config.loss == "kl" else None
-    losses_of = loss_of(config.loss, y, targets=goal, reference=reference)
-
-    def total(x):
-        logits = logits_of(logits_fn, variables, x)
-        losses = losses_of(logits)
-        return jnp.sum(losses), (losses, logits)
-
-    def step(carry, _):
-        x, best = carry
-        gradient, (losses, logits) = jax.grad(total, has_aux=True)(x)
-        if config.keep == "best":
-            best = _better(best, (x, losses, logits), y)
-        return (_move(x, clean, gradient, eps, step_size, config.norm), best), losses
-
-    x, best = project_image(start, clean, eps, config.norm), ()
-    if config.keep == "best":
-        losses, logits = jax.tree.map(jnp.zeros_like, jax.eval_shape(total, x)[1])
-        best = (x, losses - jnp.inf, logits)
-    (x, best), history = jax.lax.scan(step, (x, best), length=config.steps)
-    _, (losses, logits) = total(x)
-    chosen = _better(best, (x, losses, logits), y) if config.keep == "best" else (x, losses, logits)
-    return chosen, jnp.concatenate([history, losses[None]]).T
-
-
-def _better(best, other, labels: Labels):
-    """Pointwise worse for the model: misclassified before correct, then the higher loss."""
-    best_wrong, other_wrong = (jnp.argmax(point[2], axis=1) != labels for point in (best, other))
-    # The start of the comparison has loss -inf and no logits worth reading.
-    best_wrong &= best[1] > -jnp.inf
-    replace = (other_wrong & ~best_wrong) | ((other_wrong == best_wrong) & (other[1] > best[1]))
-    return jax.tree.map(lambda b, o: jnp.where(replace.reshape((-1,) + (1,) * (o.ndim - 1)), o, b), best, other)
-
-
-def _worst_restart(chosen, history, images: Images, labels: Labels, folds: int, norm: str) -> AttackResult:
-    x, losses, logits = (a.reshape((folds, len(labels), *a.shape[1:])) for a in chosen)
-    history = history.reshape((-1, folds, len(labels)))
-    wrong = jnp.argmax(logits, axis=2) != labels
-    eligible = wrong | ~jnp.any(wrong, axis=0)
-    winner = jnp.argmax(jnp.where(eligible, losses, -jnp.inf), axis=0)
-    each = jnp.arange(len(labels))
-    return AttackResult(
-        images=x[winner, each],
-        success=wrong[winner, each],
-        loss=losses[winner, each],
-        step_loss=history[:, winner, each],
-        perturbation_norm=length(x[winner, each] - images, norm),
-        logits=logits[winner, each],
-    )

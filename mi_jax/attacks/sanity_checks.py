@@ -1,4 +1,4 @@
-"""Signs that a robustness evaluation cannot be trusted: masked gradients, random outputs, attacks that fail.
+"""Sanity checks of a robustness evaluation: masked gradients, random outputs, attacks that fail.
 
 The tests of AutoAttack's own checks (Croce and Hein 2020) and of the checklist of Carlini et al. (2019).
 """
@@ -11,20 +11,21 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 
 from mi_jax.attacks.engine.input_checks import (
+    Model,
+    as_key,
     check_batch,
     check_eps,
-    check_model,
     known,
     logits_of,
     looks_like_probabilities,
 )
+from mi_jax.attacks.engine.run import predict
 from mi_jax.attacks.losses import Loss, cw, loss_of
 from mi_jax.attacks.pgd import PGD, pgd
 from mi_jax.attacks.square import Square, square
-from mi_jax.attacks.threat_model import check_norm, length
+from mi_jax.attacks.threat_model import DEFAULT_EPS, check_norm, diameter, length
 from mi_jax.errors import InputError
 from mi_jax.typing import Images, Key, Labels, LogitsFn
 
@@ -68,12 +69,12 @@ class CheckResult:
 def check(
     logits_fn: LogitsFn,
     variables: Any,
-    x: ArrayLike,
-    y: ArrayLike,
-    key: Key,
+    x: Any,
+    y: Any,
+    key: Key | int,
     *,
     norm: str = "linf",
-    eps: float = 8 / 255,
+    eps: float | None = None,
     steps: int = 100,
     queries: int = 500,
 ) -> CheckResult:
@@ -87,50 +88,49 @@ def check(
     Raises `InputError` as `autoattack` does for images, labels and eps; a bad model is a finding, not an error.
     """
     check_norm(norm)
-    check_eps(eps, norm, least="positive")
+    eps = DEFAULT_EPS[norm] if eps is None else eps
+    check_eps(eps, norm, positive=True)
     if not known(x, y, variables):
         raise InputError("check runs on the host and cannot be traced; call it outside of jit.")
     images, labels = check_batch(x, y)
-    check_model(logits_fn)
-    report = _Report()
-    compiled = jax.jit(functools.partial(logits_of, logits_fn))
+    model, key = Model(logits_fn), as_key(key)
 
-    def predict(x: Images) -> np.ndarray:
-        return np.asarray(compiled(variables, x))
+    def logits_at(x: Images) -> np.ndarray:
+        return np.asarray(predict(model, variables, x, None))
 
-    logits = _check_outputs(report, predict, logits_fn, variables, images)
+    logits, report = output_findings(logits_at, model, variables, images)
     if not any(finding.severity == "error" for finding in report.findings):
-        _check_gradients(report, predict, logits_fn, variables, images, labels, logits)
+        _check_gradients(report, logits_at, model, variables, images, labels, logits)
         _check_attacks(report, logits_fn, variables, images, labels, key, norm, eps, steps, queries)
     order = {"error": 0, "warning": 1, "info": 2}
     return CheckResult(tuple(sorted(report.findings, key=lambda f: order[f.severity])), report.measurements)
 
 
-class _Report:
-    """Findings as they come in."""
+class Report:
+    """Collects findings and measurements."""
 
     def __init__(self):
         self.findings: list[Finding] = []
         self.measurements: dict[str, float] = {}
 
     def measure(self, name: str, value: Any) -> float:
+        """Records a measurement and returns it as a float."""
         self.measurements[name] = float(value)
         return float(value)
 
     def add(self, name: str, severity: Severity, message: str, value: Any) -> None:
+        """Adds a finding."""
         self.findings.append(Finding(name, severity, message, float(value)))
 
 
-def _check_outputs(
-    report: _Report, predict: Predict, logits_fn: LogitsFn, variables: Any, images: Images
-) -> np.ndarray:
-    """Numbers, not probabilities, the same for the same image: again, uncompiled, in another order and company."""
-    logits = predict(images)
+def output_findings(predict: Predict, logits_fn: Any, variables: Any, images: Images) -> tuple[np.ndarray, Report]:
+    """The logits of images and findings: NaN, probabilities, logits that change from call to call or with the batch."""
+    report, logits = Report(), predict(images)
     bad = (~np.isfinite(logits)).any(axis=1).sum()
     if bad:
         message = f"The model gives NaN or infinite logits for {bad} of {len(logits)} images."
         report.add("not_finite", "error", message, bad)
-        return logits
+        return logits, report
     if looks_like_probabilities(logits):
         message = "The model returns probabilities, not logits: losses saturate and hide gradients."
         report.add("probabilities", "error", message, logits.max())
@@ -140,22 +140,22 @@ def _check_outputs(
     repeated = report.measure("repeat_difference", max(np.abs(other - logits).max() for other in again) / scale)
     if repeated > 1e-4:
         message = (
-            f"The same images give logits that differ by {repeated:.1%} of their range: the model is random; use "
-            "version='rand' with logits_fn(variables, x, key)."
+            f"The model is not deterministic: the same images give logits that differ by {repeated:.1%} of their "
+            "range, compiled or not; give it as logits_fn(variables, x, key) with version='rand'."
         )
         report.add("random", "error", message, repeated)
-        return logits
+        return logits, report
     half = max(1, len(images) // 2)
     turned = predict(images[::-1])[::-1]
     accompanied = predict(jnp.concatenate([images[:half], 1 - images[half:]]))[:half]
     moved = max(np.abs(turned - logits).max(), np.abs(accompanied - logits[:half]).max())
     if report.measure("batch_difference", moved / scale) > 1e-3:
         message = (
-            f"An image's logits change by {moved / scale:.1%} of their range with its place or company in the batch: "
-            "noise with a fixed key, or batch statistics, are at work."
+            f"An image's logits change by {moved / scale:.1%} of their range with the other images of its batch: "
+            "the model uses noise with a fixed key or batch statistics."
         )
         report.add("batch_dependent", "error", message, moved / scale)
-    return logits
+    return logits, report
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -166,7 +166,7 @@ def _gradients(logits_fn, losses: tuple[Loss, ...], variables, images: Images, l
     return jax.lax.map(lambda slope: pull(slope)[0], jnp.stack(slopes))
 
 
-def _check_gradients(report: _Report, predict: Predict, logits_fn, variables, images, labels, logits) -> None:
+def _check_gradients(report: Report, predict: Predict, logits_fn, variables, images, labels, logits) -> None:
     """Whether the losses have a gradient, and whether it predicts what a tiny step does."""
     correct = logits.argmax(axis=1) == np.asarray(labels)
     if not correct.any():
@@ -190,7 +190,7 @@ def _check_gradients(report: _Report, predict: Predict, logits_fn, variables, im
     _check_smoothness(report, predict, images, labels, correct, gradients["cw"])
 
 
-def _check_smoothness(report: _Report, predict: Predict, images, labels, correct: np.ndarray, gradient) -> None:
+def _check_smoothness(report: Report, predict: Predict, images, labels, correct: np.ndarray, gradient) -> None:
     """Compare the change of the margin over a tiny step along its gradient with the change that it predicts."""
     size = length(gradient, "l2")
     direction = gradient / jnp.maximum(size, 1e-30)[:, None, None, None]
@@ -211,12 +211,12 @@ def _check_smoothness(report: _Report, predict: Predict, images, labels, correct
         report.add("discontinuous", "warning", message, share)
 
 
-def _check_attacks(report: _Report, logits_fn, variables, images, labels, key, norm, eps, steps, queries) -> None:
+def _check_attacks(report: Report, logits_fn, variables, images, labels, key, norm, eps, steps, queries) -> None:
     """Whether attacks behave as they must: more steps, more eps and gradients all help."""
 
     def accuracy(name: str, radius: float, steps: int, rounds: int = 1) -> float:
         config = PGD(norm=norm, steps=steps, keep="best", random_start=steps > 1)
-        stride = radius if steps == 1 else 2.5 * radius / (steps * rounds)
+        stride = _at_most_all(radius if steps == 1 else 2.5 * radius / (steps * rounds), images, norm)
         attack = functools.partial(pgd, logits_fn, variables, images, labels, key, eps=radius, step_size=stride)
         result = attack(config=config)
         for _ in range(rounds - 1):
@@ -247,5 +247,5 @@ def _check_attacks(report: _Report, logits_fn, variables, images, labels, key, n
 
 
 def _at_most_all(radius: float, images: Images, norm: str) -> float:
-    """The radius, cut at the one within which every image can be reached."""
-    return float(min(radius, 1.0 if norm == "linf" else np.sqrt(images[0].size)))
+    """The radius, at most that within which every image can be reached."""
+    return min(radius, diameter(norm, images.shape))

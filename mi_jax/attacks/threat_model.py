@@ -1,33 +1,36 @@
-"""Geometry of the two threat models: lengths, steepest steps, projections and random starts for Linf and L2.
+"""Threat models: the Linf and L2 balls around an image within [0, 1], with their steps, projections and starts."""
 
-Everything acts on perturbations of images, one row a picture; nothing here knows a model or a loss.
-"""
-
+import dataclasses
+import math
 from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Shaped
 
+from mi_jax.attacks.engine.input_checks import check_eps
 from mi_jax.errors import InputError
 from mi_jax.typing import Images, Key
 
 Norm = Literal["linf", "l2"]
-StartLaw = Literal["uniform", "radius", "gaussian"]
+Init = Literal["uniform", "radius", "gaussian"]
 Scalar = Float[Array, ""]
 
 TINY = 1e-12
 """Added to a length before dividing by it, as the reference implementations do."""
+DEFAULT_EPS = {"linf": 8 / 255, "l2": 0.5}
+"""The radius of the usual CIFAR-10 benchmarks for each norm."""
 
 
 def check_norm(norm: str) -> None:
-    """Refuse a norm that the attacks do not know. Raises `InputError`."""
+    """Raises `InputError` for an unknown norm."""
     if norm not in get_args(Norm):
         raise InputError(f"Norm {norm!r} is unknown; use one of {', '.join(get_args(Norm))}.")
 
 
 def per_image(values: Shaped[Array, " b"]) -> Shaped[Array, "b 1 1 1"]:
-    """Give one value an image the axes of the images."""
+    """Gives one value per image the axes of the images."""
     return values[:, None, None, None]
 
 
@@ -39,45 +42,86 @@ def length(delta: Images, norm: str) -> Float[Array, " b"]:
 
 
 def unit(direction: Images, norm: str) -> Images:
-    """Scale each direction to length one; a zero direction stays zero."""
+    """Scales each direction to length one; a zero direction stays zero."""
     return direction / (per_image(length(direction, norm)) + TINY)
 
 
-def steepest(gradient: Images, norm: str) -> Images:
-    """Direction of unit length along which a linear function rises fastest: sign(g), or g / |g|."""
-    return jnp.sign(gradient) if norm == "linf" else unit(gradient, "l2")
+def diameter(norm: str, shape: tuple[int, ...]) -> float:
+    """Largest distance between two images of shape [..., h, w, c] in [0, 1]."""
+    return 1.0 if norm == "linf" else math.sqrt(math.prod(shape[-3:]))
 
 
-def project(delta: Images, eps: Scalar, norm: str) -> Images:
-    """Bring each perturbation back into the ball of radius eps."""
-    if norm == "linf":
-        return jnp.clip(delta, -eps, eps)
-    return delta * jnp.minimum(1, eps / jnp.maximum(per_image(length(delta, norm)), TINY))
+@dataclasses.dataclass(frozen=True)
+class ThreatModel:
+    """All images in [0, 1] within distance eps of a clean image.
 
+    Attributes:
+        norm: `linf` or `l2`.
+        eps: radius in pixel units of [0, 1]; may be traced.
 
-def project_image(images: Images, clean: Images, eps: Scalar, norm: str) -> Images:
-    """Bring each image back into the eps ball around its clean image and into [0, 1]."""
-    return jnp.clip(clean + project(images - clean, eps, norm), 0, 1)
-
-
-def random_perturbation(key: Key, shape: tuple[int, ...], dtype, eps: Scalar, norm: str, law: str) -> Images:
-    """Draw a starting perturbation for each image.
-
-    `uniform` is uniform in the ball (Linf: each pixel; L2: direction uniform, radius eps u^(1/d)); `radius`
-    draws the radius itself uniformly, as torchattacks does, and so starts nearer to the image; `gaussian` is
-    1e-3 times a standard normal in each pixel, brought into the ball (TRADES, Zhang et al. 2019).
+    Examples:
+        >>> threat = ThreatModel("linf", 0.1)
+        >>> clean = jnp.full((1, 1, 1, 2), 0.5)
+        >>> threat.project(clean + jnp.array([0.3, -0.05]), clean).ravel()
+        Array([0.6 , 0.45], dtype=float32)
     """
-    if law == "gaussian":
-        return project(1e-3 * jax.random.normal(key, shape, dtype), eps, norm)
-    if norm == "linf":
-        direction_key, radius_key = jax.random.split(key)
-        box = jax.random.uniform(direction_key, shape, dtype, -1, 1) * eps
-        if law == "uniform":
-            return box
-        return box * jax.random.uniform(radius_key, (shape[0], 1, 1, 1), dtype)
-    direction_key, radius_key = jax.random.split(key)
-    direction = unit(jax.random.normal(direction_key, shape, dtype), "l2")
-    radius = jax.random.uniform(radius_key, (shape[0], 1, 1, 1), dtype)
-    if law == "uniform":
-        radius = radius ** (1 / (shape[1] * shape[2] * shape[3]))
-    return eps * radius * direction
+
+    norm: str = "linf"
+    eps: ArrayLike = 8 / 255
+
+    def __post_init__(self):
+        check_norm(self.norm)
+        check_eps(self.eps, self.norm)
+
+    def distance(self, images: Images, clean: Images) -> Float[Array, " b"]:
+        """Distance of each image from its clean one [b], in pixel units."""
+        return length(images - clean, self.norm)
+
+    def steepest(self, gradient: Images) -> Images:
+        """Direction of unit length along which a linear function increases fastest: sign(g) or g / |g|.
+
+        Entries that are NaN, and in L2 infinite ones, are taken as zero.
+        """
+        if self.norm == "linf":
+            return jnp.sign(jnp.where(jnp.isnan(gradient), 0, gradient))
+        return unit(jnp.where(jnp.isfinite(gradient), gradient, 0), "l2")
+
+    def project(self, images: Images, clean: Images) -> Images:
+        """The image of the threat model nearest to each image, in L2 up to the clipping to [0, 1]."""
+        return jnp.clip(clean + self._into_ball(images - clean), 0, 1)
+
+    def _into_ball(self, delta: Images) -> Images:
+        if self.norm == "linf":
+            return jnp.clip(delta, -jnp.asarray(self.eps), self.eps)
+        return delta * jnp.minimum(1, self.eps / jnp.maximum(per_image(length(delta, "l2")), TINY))
+
+    def draws_normal(self, init: str) -> bool:
+        """Whether `start` takes standard normal noise rather than noise uniform in [-1, 1)."""
+        return init == "gaussian" or self.norm == "l2"
+
+    def start(self, clean: Images, noise: Images, radius: Float[Array, "b 1 1 1"], init: str) -> Images:
+        """A random first point for each image, from noise [b h w c] (see `draws_normal`) and radii uniform in [0, 1).
+
+        `uniform` is uniform in the ball (Linf: each pixel; L2: uniform direction, radius eps u^(1/d)); `radius` draws
+        the radius itself uniformly, as torchattacks does, and so starts nearer to the image; `gaussian` is 1e-3 times
+        a standard normal in each pixel, projected into the ball (TRADES, Zhang et al. 2019).
+        """
+        if init == "gaussian":
+            delta = self._into_ball(1e-3 * noise)
+        elif self.norm == "linf":
+            delta = noise * self.eps
+            delta = delta if init == "uniform" else delta * radius
+        else:
+            radius = radius ** (1 / math.prod(clean.shape[1:])) if init == "uniform" else radius
+            delta = self.eps * radius * unit(noise, "l2")
+        return jnp.clip(clean + delta, 0, 1)
+
+    def random_start(self, key: Key, clean: Images, init: str = "uniform") -> Images:
+        """`start` with noise for the whole batch from one key, for training, where the batch is part of the recipe."""
+        noise_key, radius_key = (key, key) if init == "gaussian" else jax.random.split(key)
+        shape, dtype = clean.shape, clean.dtype
+        if self.draws_normal(init):
+            noise = jax.random.normal(noise_key, shape, dtype)
+        else:
+            noise = jax.random.uniform(noise_key, shape, dtype, -1, 1)
+        return self.start(clean, noise, jax.random.uniform(radius_key, (shape[0], 1, 1, 1), dtype), init)

@@ -16,8 +16,6 @@ _CHECKED = 100
 """Images that the self-checks look at."""
 _NAMES = ("standard", "plus")
 _FULL = Budget()
-_EFFORT = {"apgd": ("apgd_steps", "steps"), "fab": ("fab_steps", "steps"), "square": ("square_queries", "queries")}
-"""For each kind of attack the field of the budget that says how long it tries, and the unit."""
 
 
 def under_autoattack(
@@ -104,23 +102,28 @@ def describe(norm: str, eps: float, version: str, budget: Budget) -> str:
     names = VERSIONS[version] if version in _NAMES else version.split(",")
     usual = _usual(version, names)
     unusual = {field: value for field in usual if (value := getattr(budget, field)) not in (None, usual[field])}
-    labels = [kind for kind in _EFFORT if _EFFORT[kind][0] in unusual] if version in _NAMES else names
-    efforts = [(label, *_EFFORT[label.split("-")[0]]) for label in labels]
-    said = [f"{label} {getattr(budget, field)} {unit}" for label, field, unit in efforts]
+    if version in _NAMES:
+        efforts = [field.split("_") for field in unusual if "_" in field]
+        said = [f"{kind} {unusual[f'{kind}_{unit}']} {unit}" for kind, unit in efforts]
+    else:
+        said = [f"{name} {_effort(name, budget)} {attacks.ATTACKS[name].effort}" for name in names]
     said += [f"{unusual[field]} {field}" for field in ("targets", "restarts") if field in unusual]
     less = not set(names).issuperset(VERSIONS["standard"]) or any(unusual[field] < usual[field] for field in unusual)
     name = f"{'reduced-' if less else ''}autoattack{'-plus' if version == 'plus' else ''}"
     return f"{name} {norm} eps={radius(norm, eps)}" + (f" ({', '.join(said)})" if said else "")
 
 
+def _effort(name: str, budget: Budget) -> int:
+    """Steps or queries of the named attack."""
+    attack = attacks.ATTACKS[name]
+    field = attack.budget_fields.get(attack.effort)
+    return getattr(budget if field else attack, field or attack.effort)
+
+
 def _usual(version: str, names: Sequence[str]) -> dict[str, int]:
-    """The default of each field of the budget that the named attacks heed."""
-    usual = {field: getattr(_FULL, field) for field in (_EFFORT[name.split("-")[0]][0] for name in names)}
-    if any(name.endswith("-t") for name in names):
-        usual["targets"] = _FULL.targets
-    if not {"apgd-ce", "apgd-dlr", "fab"}.isdisjoint(names):
-        usual["restarts"] = 5 if version == "plus" else 1
-    return usual
+    """The default of each field of the budget that the named attacks use, but for the draws of `rand`."""
+    fields = [field for name in names for field in attacks.ATTACKS[name].budget_fields.values() if field != "eot_draws"]
+    return {field: getattr(_FULL.of(version), field) for field in dict.fromkeys(fields)}
 
 
 def autoattack(study_input: StudyInput) -> StudyResult:

@@ -50,12 +50,12 @@ class Evaluation:
             raise InputError(f"evaluation.step-size is {self.step_size}; it must be positive.")
         if self.checks < 0 or self.checks == 1:
             raise InputError(f"evaluation.checks is {self.checks}; expected at least 2 images, or 0 for none.")
-        known = ("none", "standard", "plus", *attacks.NAMES)
+        known = ("none", "standard", "plus", *attacks.ATTACKS)
         names = self.autoattack.split(",")
         if any(name not in known for name in names) or (len(names) > 1 and set(names) & set(known[:3])):
             raise InputError(
                 f"evaluation.autoattack is {self.autoattack!r}; expected none, standard, plus, or some of "
-                f"{', '.join(attacks.NAMES)}, by commas without blanks."
+                f"{', '.join(attacks.ATTACKS)}, by commas without blanks."
             )
 
 

@@ -146,7 +146,7 @@ def _check_autoattack(config: RunConfig, dataset: data.Dataset, chosen: Sequence
     wanted = {judged.autoattack} - {"none"} | {"standard" for study in chosen if study.name == "autoattack"}
     for version in sorted(wanted):
         parts = version.split(",")
-        named = parts if parts[0] in attacks.NAMES else version
+        named = parts if parts[0] in attacks.ATTACKS else version
         try:
             attacks.plan(named, attack.norm, attack.eps, judged.budget, dataset.num_classes, dataset.input_shape)
         except InputError as error:

@@ -12,7 +12,7 @@ from pyautoattack.fab_pt import FABAttack_PT
 from scipy.optimize import brentq
 
 from mi_jax.attacks import FAB, fab
-from mi_jax.attacks.projections import onto_hyperplane
+from mi_jax.attacks.fab import onto_hyperplane
 from mi_jax.errors import InputError
 
 COUNT = 40
@@ -83,21 +83,10 @@ def test_minimal_perturbations_equal_pyautoattack(cnn, robust, norm, eps, target
     keep = clean.numpy()
     assert keep.sum() > 30
     assert ours.success.all()
-    if targets:
-        # With several targets the result is the row of the highest margin; the nearest is what eps decides on.
-        near = fab(
-            cnn,
-            robust.variables,
-            robust.images[:COUNT],
-            robust.labels[:COUNT],
-            jax.random.key(0),
-            config=config,
-            eps=eps,
-        )
-        np.testing.assert_array_equal(np.asarray(near.success)[keep], theirs[keep] <= eps)
-    else:
-        close = np.abs(np.asarray(ours.perturbation_norm) - theirs)[keep] < 1e-4
-        assert close.mean() > 0.9
+    close = np.abs(np.asarray(ours.perturbation_norm) - theirs)[keep] < 1e-4
+    assert close.mean() > 0.9
+    near = np.asarray(ours.perturbation_norm)[keep] <= eps
+    assert np.mean(near == (theirs[keep] <= eps)) > 0.95
 
 
 def size(delta, norm):

@@ -13,8 +13,11 @@ import torch
 from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 
 from mi_jax.attacks import APGD, PGD, pgd
-from mi_jax.attacks.apgd import advance, begin_at
-from mi_jax.attacks.engine.run import Rows, ranked_targets
+from mi_jax.attacks.apgd import state_at
+from mi_jax.attacks.attack import Batch
+from mi_jax.attacks.engine.input_checks import Model
+from mi_jax.attacks.engine.run import problem_of, ranked_targets
+from mi_jax.attacks.engine.run import steps as advance
 from mi_jax.attacks.losses import cw, dlr
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")
@@ -111,9 +114,9 @@ def apgd_run(cnn, config):
     """The whole ascent from a given start, compiled once for both networks."""
 
     @jax.jit
-    def run(variables, rows, start, eps):
-        state = begin_at(start, eps)
-        return advance(lambda v, i: cnn(variables, v), config, rows, state, None, 0, config.steps + 1, eps)
+    def run(variables, batch, start):
+        problem = problem_of(config, Model(cnn), variables, None, batch)
+        return advance(config, problem, state_at(start, config.eps), None, 0, config.iterations)
 
     return run
 
@@ -141,9 +144,11 @@ def test_apgd_from_the_same_start_equals_pyautoattack(cnn, double, norm, loss):
     finally:
         torch.set_default_dtype(torch.float32)
 
-    config = APGD(norm=norm, steps=40, loss=loss.split("-")[0], targets=int(targeted), wrapped_first_check=True)
-    rows = Rows(images, labels, targets, jnp.zeros_like(labels))
-    ours = apgd_run(cnn, config)(variables, rows, jnp.asarray(start), jnp.float64(eps))
+    config = APGD(
+        norm=norm, eps=eps, steps=40, loss=loss.split("-")[0], targets=int(targeted), wrapped_first_check=True
+    )
+    batch = Batch(images, labels, targets if targeted else None, jnp.zeros_like(labels))
+    ours = apgd_run(cnn, config)(variables, batch, jnp.asarray(start))
     np.testing.assert_array_equal(ours.found, accurate.numpy() == 0)
     found = np.asarray(ours.found)
     assert share_equal(ours.best, to_numpy(best)) > 0.95

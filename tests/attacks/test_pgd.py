@@ -1,13 +1,18 @@
 """PGD and FGSM against closed forms on a linear model, and against bad input."""
 
+import flax.linen
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 
 import mi_jax as mj
-from mi_jax.attacks import PGD, ascend, fgsm, perturb, pgd, pgd_rows
-from mi_jax.attacks.engine.run import Rows
+from mi_jax.attacks import PGD, ThreatModel, ascend, fgsm, perturb, pgd
+from mi_jax.attacks.attack import check_config
+from mi_jax.attacks.engine.input_checks import Model, as_key, check_batch
+from mi_jax.attacks.engine.randomness import row_keys
+from mi_jax.attacks.engine.run import start_bits
 from mi_jax.errors import InputError
 
 
@@ -95,13 +100,11 @@ def test_a_given_start_is_brought_into_the_ball(linear_model, batch, norm):
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_gaussian_start_of_a_row_is_brought_into_a_small_ball(batch, norm):
+def test_gaussian_start_is_brought_into_a_small_ball(linear_model, batch, norm):
     x, y = batch
-    rows = Rows(x, y, y, jnp.zeros_like(y))
-    bits = jax.random.bits(jax.random.key(0), (9, 1 + 24), jnp.uint32)
-    config = PGD(norm=norm, eps=1.0, init="gaussian")
-    state = pgd_rows.begin(config, rows, bits, jnp.float32(5e-4))
-    np.testing.assert_allclose(mj.attacks.norms.length(state.point - x, norm), 5e-4, rtol=1e-3)
+    config = PGD(norm=norm, eps=5e-4, init="gaussian", steps=1, step_size=1e-9)
+    result = pgd(*linear_model, x, y, jax.random.key(0), config=config)
+    np.testing.assert_allclose(result.perturbation_norm, 5e-4, rtol=1e-3)
 
 
 def test_best_iterate_is_never_below_the_last(linear_model, batch):
@@ -130,12 +133,12 @@ def test_restarts_keep_the_pointwise_worst_of_the_single_runs(linear_model, batc
     x, y = batch
     config = PGD(eps=0.15, steps=1, step_size=0.02, restarts=4)
     folded = pgd(logits_fn, variables, x, y, jax.random.key(3), config=config)
-    delta = mj.attacks.norms.random_perturbation(
-        jax.random.key(3), (36, 4, 3, 2), jnp.float32, jnp.float32(0.15), "linf", "uniform"
-    )
+    keys = row_keys(jax.random.key(3), jnp.repeat(jnp.arange(9), 4), jnp.tile(jnp.arange(4), 9))
+    words = np.asarray(start_bits(config, keys, x.shape[1:]))[:, 1:]
+    delta = 0.15 * (2 * (words >> 8) * 2.0**-24 - 1).reshape(9, 4, 4, 3, 2).swapaxes(0, 1)
     single = [
         pgd(logits_fn, variables, x, y, start=x + d, config=PGD(eps=0.15, steps=1, step_size=0.02))
-        for d in delta.reshape(4, 9, 4, 3, 2)
+        for d in delta.astype(np.float32)
     ]
     wrong = np.stack([r.success for r in single])
     np.testing.assert_array_equal(folded.success, wrong.any(axis=0))
@@ -181,10 +184,9 @@ def test_training_loop_takes_one_gradient_a_step_and_carries_state(linear_model,
 
 @pytest.mark.parametrize("law", ["uniform", "radius"])
 def test_l2_start_follows_the_named_law(law):
-    delta = mj.attacks.norms.random_perturbation(
-        jax.random.key(0), (4000, 1, 1, 3), jnp.float32, jnp.float32(2.0), "l2", law
-    )
-    radius = np.sort(np.asarray(mj.attacks.norms.length(delta, "l2")) / 2)
+    clean = jnp.full((4000, 1, 1, 3), 0.5)
+    threat = ThreatModel("l2", 0.4)
+    radius = np.sort(np.asarray(threat.distance(threat.random_start(jax.random.key(0), clean, law), clean)) / 0.4)
     power = 3 if law == "uniform" else 1
     np.testing.assert_allclose(radius**power, (np.arange(4000) + 0.5) / 4000, atol=0.04)
 
@@ -197,6 +199,7 @@ def test_l2_start_follows_the_named_law(law):
         ({"eps": float("nan")}, "finite"),
         ({"steps": -1}, "steps must"),
         ({"step_size": 0.0}, "step_size"),
+        ({"step_size": 2.0}, "at most 1 for linf"),
         ({"norm": "l1"}, "linf, l2"),
         ({"loss": "hinge"}, "ce, dlr, cw, kl"),
         ({"keep": "first"}, "last, best"),
@@ -209,6 +212,94 @@ def test_config_refuses_what_cannot_be_an_attack(options, message):
         PGD(**options)
 
 
+def test_defaults_follow_the_norm():
+    assert PGD().eps == 8 / 255
+    assert PGD().step_size == 2 / 255
+    for config in (PGD(norm="l2"), mj.attacks.APGD(norm="l2"), mj.attacks.FAB(norm="l2"), mj.attacks.Square(norm="l2")):
+        assert config.eps == 0.5
+    assert PGD(norm="l2").step_size == 0.125
+    assert PGD(norm="l2", eps=2.0).step_size == 0.5
+
+
+def test_torch_tensors_integer_seeds_and_rounded_images_are_accepted(linear_model, batch):
+    logits_fn, variables = linear_model
+    x, y = batch
+    config = PGD(eps=0.1, steps=1)
+    expected = pgd(logits_fn, variables, x, y, jax.random.key(3), config=config)
+    tensors = torch.tensor(np.asarray(x)), torch.tensor(np.asarray(y))
+    np.testing.assert_array_equal(pgd(logits_fn, variables, *tensors, 3, config=config).images, expected.images)
+    black = x.at[0].set(0.0)
+    rounded = pgd(logits_fn, variables, black.at[0].set(-3e-8), y, 3, config=config)
+    np.testing.assert_array_equal(rounded.images, pgd(logits_fn, variables, black, y, 3, config=config).images)
+
+
+def prototypes(variables, x):
+    """Minus the distance to each prototype: at a prototype the logits are finite and the gradient is NaN."""
+    return -jnp.sqrt(jnp.sum((x.reshape(len(x), 1, -1) - variables) ** 2, axis=-1))
+
+
+@pytest.mark.parametrize("keep", ["last", "best"])
+def test_a_gradient_that_is_not_finite_moves_nothing_and_is_reported(keep):
+    prototype = jnp.stack([jnp.zeros(4), jnp.ones(4)])
+    x = jnp.stack([jnp.zeros((2, 2, 1)), jnp.full((2, 2, 1), 0.3), jnp.full((2, 2, 1), 0.6)])
+    config = PGD(eps=0.3, steps=5, step_size=0.1, random_start=False, keep=keep)
+    result = pgd(prototypes, prototype, x, jnp.array([0, 0, 1]), config=config)
+    np.testing.assert_array_equal(result.success, [False, True, True])
+    np.testing.assert_allclose(result.images[0], 0)
+    np.testing.assert_allclose(result.images[1], 0.6, atol=1e-6)
+    assert "non-finite gradients on 1 of 3 images" in result.warnings[0]
+
+
+def test_zero_gradients_are_reported(linear_model, batch):
+    def quantised(v, x):
+        return linear_model[0](v, jnp.round(x))
+
+    config = PGD(eps=0.1, steps=2, random_start=False)
+    x = jnp.full_like(batch[0], 0.75)
+    y = jnp.argmax(quantised(linear_model[1], x), axis=1)
+    assert "zero gradients" in pgd(quantised, linear_model[1], x, y, config=config).warnings[0]
+    assert pgd(*linear_model, *batch, config=config).warnings == ()
+
+
+@pytest.mark.parametrize("spoilt", [jnp.nan, jnp.inf])
+@pytest.mark.parametrize("keep", ["last", "best"])
+def test_points_where_the_model_breaks_down_are_no_adversarial_images(spoilt, keep):
+    """Class 1 wins above 0.6; above 0.75 the logits are NaN or infinite."""
+
+    def model(variables, x):
+        mean = x.mean(axis=(1, 2, 3))
+        logits = jnp.stack([0.6 - mean, mean - 0.6], axis=1)
+        return jnp.where((mean > 0.75)[:, None], jnp.array([0.0, spoilt]), logits)
+
+    x = jnp.full((1, 2, 2, 1), 0.5)
+    config = PGD(eps=0.4, steps=5, step_size=0.08, random_start=False, keep=keep)
+    result = pgd(model, None, x, jnp.array([0]), config=config)
+    assert result.success[0]
+    np.testing.assert_allclose(result.images, 0.74, atol=1e-6)
+    # Robust up to where it breaks down: nothing else than a breakdown can be found.
+    config = PGD(eps=0.4, steps=1, step_size=0.3, random_start=False, keep=keep)
+    result = pgd(model, None, x, jnp.array([0]), config=config)
+    assert not result.success[0]
+    np.testing.assert_allclose(result.images, 0.5)
+
+
+def test_a_closure_over_changed_weights_is_not_attacked_with_the_old_ones(linear_model, batch):
+    held = dict(linear_model[1])
+    numpy_held = {name: np.array(value) for name, value in held.items()}
+    functions = {
+        "dict": lambda v, x: linear_model[0](held, x),
+        "numpy": lambda v, x: linear_model[0](numpy_held, x),
+    }
+    config = PGD(eps=0.1, random_start=False)
+    before = {name: pgd(f, None, *batch, config=config).images for name, f in functions.items()}
+    held["w"] = -held["w"]
+    numpy_held["w"] *= -1
+    expected = pgd(linear_model[0], held, *batch, config=config).images
+    for name, f in functions.items():
+        np.testing.assert_allclose(pgd(f, None, *batch, config=config).images, expected, atol=1e-6)
+        assert np.abs(before[name] - expected).max() > 0.1
+
+
 def test_bad_images_labels_and_models_are_named(linear_model, batch):
     logits_fn, variables = linear_model
     x, y = batch
@@ -217,10 +308,10 @@ def test_bad_images_labels_and_models_are_named(linear_model, batch):
         return pgd(f, variables, images, labels, jax.random.key(0), config=PGD(steps=1, **options))
 
     for expected, call in {
-        r"\[0, 1\]; they reach from": lambda: attack(images=x * 255),
+        r"\[0, 1\]; they range from": lambda: attack(images=x * 255),
         "divide uint8": lambda: attack(images=(x * 255).astype(jnp.uint8)),
         r"shape \[b, h, w, c\]": lambda: attack(images=x[0]),
-        "one an image": lambda: attack(labels=y[:3]),
+        "one per image": lambda: attack(labels=y[:3]),
         r"Labels must lie in 0\.\.4": lambda: attack(labels=y + 4),
         "probabilities": lambda: attack(f=lambda v, i: jax.nn.softmax(logits_fn(v, i))),
         "NaN logits for 9 of 9": lambda: attack(f=lambda v, i: logits_fn(v, i) * jnp.nan),
@@ -232,16 +323,27 @@ def test_bad_images_labels_and_models_are_named(linear_model, batch):
         "step_size must be a finite": lambda: pgd(
             logits_fn, variables, x, y, jax.random.key(0), config=PGD(), step_size=-0.01
         ),
+        "map \\[-1, 1\\] to": lambda: attack(images=2 * x - 1),
+        r"looks like \[b, c, h, w\]": lambda: attack(images=jnp.full((9, 3, 8, 8), 0.5)),
+        "9 of 9 targets equal the label": lambda: pgd(logits_fn, variables, x, y, 0, config=PGD(), targets=y),
+        "eps is 128, but images": lambda: attack(norm="l2", eps=128.0, step_size=1.0),
+        "step_size is 20, but images": lambda: attack(norm="l2", step_size=20.0),
+        "infinite logits for 9 of 9": lambda: attack(f=lambda v, i: logits_fn(v, i).at[:, 0].set(jnp.inf)),
+        r"config must be mi_jax\.attacks\.PGD, not APGD": lambda: check_config(mj.attacks.APGD(), PGD),
+        "into NumPy or Python": lambda: attack(f=lambda v, i: np.asarray(i).reshape(9, -1) @ np.ones((24, 5))),
+        "torch module": lambda: Model(torch.nn.Linear(2, 2)),
+        "give its method `apply`": lambda: Model(flax.linen.Dense(5)),
         r"Targets must lie in 0\.\.4": lambda: pgd(
             logits_fn, variables, x, y, jax.random.key(0), config=PGD(), targets=y + 4
         ),
         "targets is 5, but a model of 5 classes has 4": lambda: mj.attacks.apgd(
             logits_fn, variables, x, y, jax.random.key(0), config=mj.attacks.APGD(steps=1, targets=5)
         ),
-        "give key=": lambda: mj.attacks.inputs.check_key(None),
+        "needs a key; give": lambda: as_key(None),
+        "a JAX random key or an integer seed": lambda: as_key(0.5),
         "needs a key": lambda: pgd(logits_fn, variables, x, y, config=PGD()),
-        "must be a function": lambda: mj.attacks.inputs.check_model("model"),
-        "must be an array": lambda: mj.attacks.inputs.check_batch([[0.5]], y),
+        "must be a function": lambda: Model("model"),
+        "must be an array": lambda: check_batch([[0.5]], y),
     }.items():
         with pytest.raises(InputError, match=expected):
             call()

@@ -11,7 +11,7 @@ import torch
 from pyautoattack.square import SquareAttack
 
 from mi_jax.attacks import Square, square, square_proposals
-from mi_jax.attacks.engine.run import Rows
+from mi_jax.attacks.attack import Batch
 from mi_jax.attacks.losses import cw
 from mi_jax.attacks.square import SquareState, accept, window_sides
 from mi_jax.errors import InputError
@@ -52,7 +52,7 @@ def replay(recorder, cnn, net, norm, eps):
     images, labels = jnp.asarray(net.images[:COUNT], jnp.float64), jnp.asarray(net.labels[:COUNT])
     variables = jax.tree.map(lambda a: jnp.asarray(np.asarray(a, np.float64)), net.variables)
     zeros = jnp.zeros(COUNT, jnp.int32)
-    rows = Rows(images, labels, zeros, zeros)
+    batch = Batch(images, labels, None, zeros)
     sides = window_sides(Square(norm=norm, queries=QUERIES), images.shape)
     schedule = square_proposals.Schedule.of(sides, norm)
     radius = jnp.float64(eps)
@@ -70,7 +70,7 @@ def replay(recorder, cnn, net, norm, eps):
     @jax.jit
     def step(state, draw, i):
         candidate = jnp.where(i == 0, start, square_proposals.propose(state.images, images, draw, schedule, i, radius))
-        return accept(state, candidate, cnn(variables, candidate), rows)
+        return accept(state, candidate, cnn(variables, candidate), batch)
 
     corner = jnp.zeros((COUNT, 2), jnp.int32)
     draw = square_proposals.Draw(corner, corner, jnp.ones((COUNT, 3)), jnp.zeros(COUNT, bool))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mi_jax import attacks, data, models
-from mi_jax.attacks.threat_model import random_perturbation
+from mi_jax.attacks.threat_model import ThreatModel
 from mi_jax.errors import InputError
 from mi_jax.training import ObjectiveConfig, Optimizer, Trainer
 
@@ -135,7 +135,7 @@ def test_the_attack_of_trades_climbs_the_divergence_from_a_small_gaussian_start(
     attack = attacks.PGD(norm=norm, eps=eps, steps=3, step_size=step)
     perturb = jax.jit(CONFIG.objective("trades").perturb, static_argnums=(0, 5))
     found, _ = perturb(NETWORK, variables, x, y, KEY, dataclasses.replace(CONFIG, attack=attack))
-    start = x + random_perturbation(KEY, x.shape, x.dtype, jnp.float32(eps), norm, "gaussian")
+    start = ThreatModel(norm, jnp.float32(eps)).random_start(KEY, x, "gaussian")
     assert 0.8e-3 < float(jnp.std(start - x)) < 1.2e-3
     peer, clean = to_torch(variables["params"]), flat(x)
     reference = torch_mlp(peer, clean).softmax(1).detach()
@@ -163,7 +163,7 @@ def test_the_step_of_fast_training_is_one_of_a_radius_and_a_quarter_from_a_rando
     attack = attacks.PGD(norm=norm, eps=eps, steps=7, step_size=0.001, init="gaussian")
     fast = CONFIG.objective("fast")
     found, _ = fast.perturb(NETWORK, variables, x, y, KEY, dataclasses.replace(CONFIG, attack=attack))
-    start = jnp.clip(x + random_perturbation(KEY, x.shape, x.dtype, jnp.float32(eps), norm, "uniform"), 0, 1)
+    start = ThreatModel(norm, jnp.float32(eps)).random_start(KEY, x, "uniform")
     slope = jax.grad(lambda images: attacks.losses.cross_entropy(NETWORK.logits(variables, images), y).sum())(start)
     slope, start, clean = (np.asarray(a, np.float64).reshape(len(x), -1) for a in (slope, start, x))
     if norm == "linf":

@@ -1,1 +1,1 @@
-"""What every attack shares: batched restarts and targets, chunks, randomness, input checks, saved evaluations."""
+"""What all attacks share: batches of restarts and targets, chunks, randomness, input checks, saved evaluations."""

@@ -1,7 +1,6 @@
-"""Random numbers that belong to an image, not to its place in a batch: one key for each (image, restart) row.
+"""Random numbers that belong to an image and not to its place in a batch: one key for each image and restart.
 
-An attack's outcome then does not depend on how images are grouped, dropped or resumed. Attacks turn these bits
-into starts, windows and signs themselves.
+The outcome of an attack then does not depend on how images are grouped, dropped or resumed.
 """
 
 import functools
@@ -23,7 +22,7 @@ def row_keys(key: Key, image: Int[Array, " r"], fold: Int[Array, " r"]) -> Array
 
 @functools.partial(jax.jit, static_argnums=2)
 def row_bits(keys: Array, block: Int[Array, ""], words: int) -> UInt32[Array, "r w"]:
-    """`words` random words for each row; another `block` gives fresh ones. Block 0 is for starts."""
+    """`words` random words for each row and block; block 0 is for starts."""
     return jax.vmap(lambda k: jax.random.bits(jax.random.fold_in(k, block), (words,), jnp.uint32))(keys)
 
 

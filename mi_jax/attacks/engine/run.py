@@ -1,73 +1,96 @@
-"""One row of work: an image with its label and, for a targeted attack, a target; and how every attack works on rows.
+"""Runs any attack in one compiled call: rows for restarts and targets, chunks, random words, the worst restart."""
 
-An attack here is a `AttackStep`: it begins a state of arrays with one row each, and advances it by some
-iterations. `autoattack` drives procedures from the host; `run` drives one inside a single compiled call.
-"""
-
-import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mi_jax.attacks.engine.chunks import chunked_map
+from mi_jax.attacks.attack import Attack, AttackResult, Batch, Outcome, Problem, check_config
 from mi_jax.attacks.engine.input_checks import (
+    Model,
     accepts,
+    as_array,
+    as_key,
     check_batch,
+    check_class_indices,
     check_eps,
-    check_key,
     check_logits,
-    check_model,
+    check_reach,
+    check_step,
+    check_targets,
     logits_of,
 )
 from mi_jax.attacks.engine.randomness import Bits, row_bits, row_keys
-from mi_jax.attacks.losses import at, best_other
-from mi_jax.attacks.results import AttackResult
-from mi_jax.attacks.threat_model import length
+from mi_jax.attacks.losses import margin, misclassified
+from mi_jax.attacks.threat_model import diameter
 from mi_jax.errors import InputError
+from mi_jax.parallel import backend
 from mi_jax.typing import Images, Key, Labels, LogitsFn
 
 BLOCK = 250
 """Iterations that share one draw of random words."""
+ROWS_ON_CPU = 128
+"""More rows leave a CPU's caches between two steps: a small network then takes a fifth more time per image."""
 
 
-class Rows(NamedTuple):
-    """Clean images [r h w c], labels [r], target classes [r] (0 where untargeted) and which restart each row is [r]."""
+def run(
+    logits_fn: LogitsFn,
+    variables: Any,
+    x: Any,
+    y: Any,
+    key: Key | int | None = None,
+    *,
+    config: Attack,
+    eps: ArrayLike | None = None,
+    step_size: ArrayLike | None = None,
+    targets: Any = None,
+    start: Any = None,
+    index: Any = None,
+) -> AttackResult:
+    """Attacks images by any registered attack, or any other `Attack`; arguments and errors as for `pgd`.
 
-    images: Images
-    labels: Labels
-    targets: Labels
-    restarts: Labels
-
-
-Evaluate = Callable[[Images, Any], jax.Array]
-"""`evaluate(images, iteration) -> logits [r k]`."""
-
-
-class AttackStep(NamedTuple):
-    """An attack on rows.
-
-    `begin(config, rows, bits, eps) -> state`, without the model. `advance(evaluate, config, rows, state, bits,
-    first, count, eps) -> state` makes iterations first..first + count - 1; `evaluate(images, i)` gives logits.
-    `iterations(config)` counts all of them. `start_words` and `step_words` (config, image shape) say how many
-    random words a row needs at the start, bits [r, words], and at each iteration, bits [r, BLOCK, words].
-    A state has `found` [r], true where an adversarial image within eps is known, and `images` [r h w c], the best
-    image so far: adversarial where found, always inside the ball.
+    A model that needs a key, `logits_fn(variables, x, key)`, is random: each iteration draws new noise. The returned
+    image is adversarial where any restart or target found one.
     """
-
-    begin: Callable[..., Any]
-    advance: Callable[..., Any]
-    iterations: Callable[[Any], int]
-    start_words: Callable[[Any, tuple[int, ...]], int]
-    step_words: Callable[[Any, tuple[int, ...]], int]
-
-
-def folds(config: Any) -> int:
-    """Rows an image needs: restarts times targets."""
-    return config.restarts * max(1, getattr(config, "targets", 0))
+    check_config(config, Attack)
+    images, labels = check_batch(x, y)
+    model = Model(logits_fn)
+    random = getattr(config, "eot_draws", 1) > 1 or not accepts(logits_fn, 2)
+    if random and not accepts(logits_fn, 3):
+        raise InputError(
+            "logits_fn must take (variables, x), or (variables, x, key) for a random model, which eot_draws > 1 needs."
+        )
+    shape, reach = images.shape[1:], diameter(str(config.norm), images.shape)
+    config.check_shape(shape)
+    check_eps(config.eps if eps is None else eps, str(config.norm), positive=not config.allows_zero_eps)
+    if step_size is not None:
+        check_step(step_size, str(config.norm))
+    config = config.with_values(eps=eps, **({"step_size": step_size} if "step_size" in config.traced else {}))
+    for name in config.traced:
+        check_reach(name, getattr(config, name), reach)
+    config = config.as_arrays(images.dtype)
+    if targets is not None:
+        targets = check_targets(targets, labels)
+    if start is not None:
+        start = jnp.asarray(as_array("start", start), images.dtype)
+        if start.shape != images.shape:
+            raise InputError(f"start must have the images' shape {images.shape}; got {start.shape}.")
+    draws = config.start_words(shape) + config.step_words(shape) > 0
+    key = as_key(key) if draws or random or key is not None else jax.random.key(0)
+    width = config.rows_per_image
+    index = jnp.arange(len(images)) if index is None else jnp.asarray(as_array("index", index))
+    keys = row_keys(key, jnp.repeat(index, width), jnp.tile(jnp.arange(width), len(images)))
+    # Outside of the compiled attack, since the generator takes longer to compile than the attack on a small model.
+    words = start_bits(config, keys, shape)
+    noise = jax.random.fold_in(key, 2**31) if random else None
+    result = _run(config, model, variables, images, labels, targets, start, keys, words, noise)
+    check_logits(result.logits, labels)
+    if targets is not None:
+        check_class_indices("Targets", targets, result.logits.shape[1])
+    return result
 
 
 def ranked_targets(logits: jax.Array, labels: Labels, count: int) -> jax.Array:
@@ -81,108 +104,144 @@ def ranked_targets(logits: jax.Array, labels: Labels, count: int) -> jax.Array:
     return jax.lax.top_k(jnp.where(own, -jnp.inf, logits), count)[1]
 
 
-def evaluator(logits_fn: Callable[..., Any], variables: Any, key: Key | None) -> Evaluate:
-    """The model as a procedure sees it; with a key, a random model with fresh noise at every iteration."""
-    if key is None:
-        return lambda images, i: logits_of(logits_fn, variables, images)
-    return lambda images, i: logits_of(logits_fn, variables, images, jax.random.fold_in(key, i))
+@functools.partial(jax.jit, static_argnums=0, inline=True)
+def predict(model: Model, variables: Any, images: Images, key: Key | None) -> jax.Array:
+    """Logits [b k], compiled by itself, so that the gradient, the evaluation and the logits' shape share one trace."""
+    return logits_of(model, variables, images, key)
 
 
-def run(
-    procedure: AttackStep,
-    config: Any,
-    logits_fn: LogitsFn,
-    variables: Any,
-    x: ArrayLike,
-    y: ArrayLike,
-    key: Key,
-    eps: ArrayLike | None,
-) -> AttackResult:
-    """Run one procedure on whole images in one compiled call, restarts and targets folded into the batch.
+def problem_of(config: Attack, model: Model, variables: Any, noise: Key | None, batch: Batch) -> Problem:
+    """What an attack sees; with a key, the model is random and each draw has noise of its own."""
 
-    The returned image is adversarial where any row found one, else the one with the highest margin. `loss` is
-    the margin max_{i != y} z_i - z_y there. A model that needs a key, `logits_fn(variables, x, key)`, is random: each
-    iteration draws its noise anew. Traceable. Raises `InputError` as `pgd` does, and for a model of neither form.
-    """
-    images, labels = check_batch(x, y)
-    check_model(logits_fn)
-    check_key(key)
-    radius = config.eps if eps is None else eps
-    check_eps(radius, config.norm, least="positive")
-    random = getattr(config, "eot_draws", 1) > 1 or not accepts(logits_fn, 2)
-    if random and not accepts(logits_fn, 3):
-        raise InputError(
-            "logits_fn must take (variables, x), or (variables, x, key) for a random model, which eot_draws > 1 needs."
-        )
-    plain, radius = dataclasses.replace(config, eps=1.0), jnp.asarray(radius, images.dtype)
-    result = _run(procedure, plain, logits_fn, random, variables, images, labels, key, radius)
-    check_logits(result.logits, labels)
-    return result
+    def logits(images, draw):
+        return predict(model, variables, images, None if noise is None else jax.random.fold_in(noise, draw))
+
+    return Problem(batch, config.threat, logits)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _run(procedure: AttackStep, config, logits_fn, random, variables, images, labels, key, eps) -> AttackResult:
-    width, count = folds(config), len(images)
-    image, fold = jnp.repeat(jnp.arange(count), width), jnp.tile(jnp.arange(width), count)
-    # The noise of a random model must not repeat the bits of the starts.
-    evaluate = evaluator(logits_fn, variables, jax.random.fold_in(key, 2**31) if random else None)
-    targets = jnp.zeros((count, 1), labels.dtype)
-    if getattr(config, "targets", 0):
-        targets = ranked_targets(evaluate(images, 0), labels, config.targets)
-    rows = Rows(
+@functools.partial(jax.jit, static_argnums=1)
+def _run(config: Attack, model, variables, images, labels, targets, start, keys, words, noise) -> AttackResult:
+    width, count = config.rows_per_image, len(images)
+    if config.targets:
+        everything = problem_of(config, model, variables, noise, Batch(images, labels, None, labels))
+        ranked = ranked_targets(everything.logits(images, 0), labels, config.targets)
+        targets = jnp.tile(ranked, (1, config.restarts)).reshape(-1)
+    elif targets is not None:
+        targets = jnp.repeat(targets, width)
+    batch = Batch(
         jnp.repeat(images, width, axis=0),
         jnp.repeat(labels, width),
-        jnp.tile(targets, (1, config.restarts)).reshape(-1),
-        fold // targets.shape[1],
+        targets,
+        jnp.tile(jnp.arange(width), count) // max(1, config.targets),
+        None if start is None else jnp.repeat(start, width, axis=0),
     )
-    total = procedure.iterations(config)
 
-    def attack(keys, images, labels, targets, restarts):
-        rows = Rows(images, labels, targets, restarts)
-        state = procedure.begin(config, rows, start_bits(procedure, config, keys, images.shape[1:]), eps)
-
-        def block(b, state):
-            bits = step_bits(procedure, config, keys, b, images.shape[1:])
-            return procedure.advance(
-                evaluate, config, rows, state, bits, b * BLOCK, jnp.minimum(BLOCK, total - b * BLOCK), eps
-            )
-
-        state = jax.lax.fori_loop(0, -(-total // BLOCK), block, state)
-        return state.images, state.found, evaluate(state.images, total)
+    def attack(batch, keys, words):
+        problem = problem_of(config, model, variables, noise, batch)
+        state, losses = _iterate(config, problem, keys, words)
+        outcome = config.outcome(state)
+        if outcome.logits is None:
+            outcome = outcome._replace(logits=problem.logits(outcome.images, config.iterations))
+        return outcome, losses
 
     # The noise of a random model is one draw for all rows.
-    most = len(image) if random else None
-    candidates, found, logits = chunked_map(attack, row_keys(key, image, fold), *rows, most=most)
-    return _best_rows(candidates, found, logits, images, labels, config.norm)
+    outcome, losses = chunked_map(attack, batch, keys, words, most=None if noise is None else len(keys))
+    return _worst_rows(config, outcome, losses, images, labels)
 
 
-def start_bits(procedure: AttackStep, config: Any, keys: jax.Array, shape: tuple[int, ...]) -> Bits:
-    """The random words of each row's start [r, words]."""
-    return row_bits(keys, jnp.int32(0), procedure.start_words(config, shape))
+def _iterate(config: Attack, problem: Problem, keys, words) -> tuple[Any, jax.Array | None]:
+    """The last state, and the recorded losses [r, iterations] if there are any."""
+    shape, total = problem.clean.shape[1:], config.iterations
+    state = config.initial_state(problem, words)
+    if config.step_words(shape) == 0:
+
+        def iteration(state, i):
+            state = config.step(problem, state, i, None)
+            return state, config.recorded_loss(state)
+
+        state, losses = jax.lax.scan(iteration, state, jnp.arange(total))
+        return state, None if losses is None else losses.T
+
+    def block(b, state):
+        bits = step_bits(config, keys, b, shape)
+        return steps(config, problem, state, bits, b * BLOCK, jnp.minimum(BLOCK, total - b * BLOCK))
+
+    return jax.lax.fori_loop(0, -(-total // BLOCK), block, state), None
 
 
-def step_bits(procedure: AttackStep, config: Any, keys: jax.Array, block: Any, shape: tuple[int, ...]) -> Bits | None:
+def steps(config: Attack, problem: Problem, state: Any, bits: Bits | None, first: Any, count: Any) -> Any:
+    """Iterations first..first + count - 1, all of one block of random words."""
+
+    def iteration(i, state):
+        return config.step(problem, state, i, None if bits is None else bits[:, i % BLOCK])
+
+    return jax.lax.fori_loop(first, first + count, iteration, state)
+
+
+def start_bits(config: Attack, keys: jax.Array, shape: tuple[int, ...]) -> Bits | None:
+    """The random words of each row's start [r, words], or None for an attack that needs none."""
+    words = config.start_words(shape)
+    return row_bits(keys, jnp.int32(0), words) if words else None
+
+
+def step_bits(config: Attack, keys: jax.Array, block: Any, shape: tuple[int, ...]) -> Bits | None:
     """The random words of one block of iterations [r, BLOCK, words], or None for an attack that needs none."""
-    words = procedure.step_words(config, shape)
+    words = config.step_words(shape)
     if words == 0:
         return None
     return row_bits(keys, jnp.asarray(block, jnp.int32) + 1, BLOCK * words).reshape(len(keys), BLOCK, words)
 
 
-def _best_rows(candidates, found, logits, images: Images, labels: Labels, norm: str) -> AttackResult:
-    count = len(labels)
-    candidates, found, logits = (a.reshape((count, -1, *a.shape[1:])) for a in (candidates, found, logits))
-    y = jnp.broadcast_to(labels[:, None], found.shape)
-    margin = jax.vmap(lambda z, t: best_other(z, t) - at(z, t))(logits, y)
+def _worst_rows(config: Attack, outcome: Outcome, losses, images: Images, labels: Labels) -> AttackResult:
+    """For each image the row that found an adversarial one, among those the row of highest rank."""
+    assert outcome.logits is not None
+    count, each = len(labels), jnp.arange(len(labels))
+    loss = margin(outcome.logits, jnp.repeat(labels, config.rows_per_image)) if outcome.loss is None else outcome.loss
+    rank = loss if outcome.rank is None else outcome.rank
+    found, rank = outcome.found.reshape(count, -1), rank.reshape(count, -1)
     eligible = found | ~jnp.any(found, axis=1, keepdims=True)
-    winner = jnp.argmax(jnp.where(eligible, margin, -jnp.inf), axis=1)
-    each = jnp.arange(count)
-    chosen, logits = candidates[each, winner], logits[each, winner]
+    winner = jnp.argmax(jnp.where(eligible, rank, -jnp.inf), axis=1)
+
+    def chosen(rows: jax.Array) -> jax.Array:
+        return rows.reshape((count, -1, *rows.shape[1:]))[each, winner]
+
+    faulty = None
+    if outcome.faults is not None:
+        zero, nonfinite = (jnp.max(n.reshape(count, -1), axis=1) / config.iterations for n in outcome.faults)
+        faulty = zero, nonfinite
+    logits = chosen(outcome.logits)
     return AttackResult(
-        images=chosen,
-        success=jnp.argmax(logits, axis=1) != labels,
-        loss=margin[each, winner],
-        step_loss=None,
-        perturbation_norm=length(chosen - images, norm),
+        images=chosen(outcome.images),
+        success=misclassified(logits, labels),
+        loss=chosen(loss),
+        step_loss=None if losses is None else chosen(losses).T,
+        perturbation_norm=config.threat.distance(chosen(outcome.images), images),
         logits=logits,
+        faulty_gradients=faulty,
     )
+
+
+def chunked_map(attack: Callable[..., Any], *rows: Any, most: int | None = None) -> Any:
+    """`attack(*rows)`, on a CPU in even chunks of at most `ROWS_ON_CPU` rows, one after the other. Traceable.
+
+    Args:
+        attack: takes chunks of the rows and returns a pytree of arrays with the chunk's length first; each row's
+            results must not depend on the others'.
+        *rows: pytrees of arrays of one length, at least 1.
+        most: rows at once; by default all of them on an accelerator.
+
+    Returns:
+        The results of all rows, in their order.
+    """
+    count = len(jax.tree.leaves(rows)[0])
+    if most is None:
+        most = ROWS_ON_CPU if backend() == "cpu" else count
+    chunks = -(-count // most)
+    if chunks == 1:
+        return attack(*rows)
+    size = -(-count // chunks)
+    # The last chunk is filled up with the last row.
+    places = jnp.minimum(jnp.arange(chunks * size), count - 1)
+    parts = jax.tree.map(lambda array: array[places].reshape(chunks, size, *array.shape[1:]), rows)
+    results = jax.lax.map(lambda part: attack(*part), parts)
+    return jax.tree.map(lambda leaf: leaf.reshape(chunks * size, *leaf.shape[2:])[:count], results)

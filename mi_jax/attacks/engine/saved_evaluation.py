@@ -1,7 +1,4 @@
-"""Where an AutoAttack evaluation stands, and what it found: plain host arrays that can be saved and given back.
-
-Knows no attack. The fingerprint ties a state to its images, labels and plan.
-"""
+"""The saved state of an AutoAttack evaluation: host arrays, tied by a fingerprint to images, labels and plan."""
 
 import dataclasses
 import hashlib
@@ -16,13 +13,14 @@ import numpy as np
 from mi_jax.errors import InputError
 
 ROBUST, CLEAN_ERROR = -1, -2
+_ARRAYS = ("images", "broken_by", "done", "faults")
 
 
 @dataclasses.dataclass(frozen=True)
 class StageReport:
-    """Numbers of one attack: images it was given, those it broke, what of the data is still robust, and its time.
+    """Numbers of one attack: images attacked, images broken, the robust accuracy after it, its time, and doubts.
 
-    `unconfirmed` counts images that the attack thought broken but that a fresh forward pass classified correctly.
+    `unconfirmed` counts images that the attack found misclassified but that a second forward pass classified correctly.
     """
 
     name: str
@@ -31,27 +29,36 @@ class StageReport:
     unconfirmed: int
     robust_accuracy: float
     seconds: float
+    warnings: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass
 class EvaluationState:
-    """Everything an interrupted evaluation needs to go on to the result that it would have had.
+    """Everything that an interrupted evaluation needs to be resumed to the same result.
 
     images [n h w c]: adversarial where broken, else clean; broken_by [n]: index of the stage that broke an image,
-    ROBUST or CLEAN_ERROR; stage: the one under way; done [n]: images which that stage has dealt with.
+    ROBUST or CLEAN_ERROR; stage: the current one; done [n]: images which that stage has dealt with; faults [2, n]:
+    shares of its steps with a zero and with a non-finite gradient.
     """
 
     fingerprint: str
     images: np.ndarray
     broken_by: np.ndarray
     done: np.ndarray
+    faults: np.ndarray
     stage: int = 0
     seconds: float = 0.0
     unconfirmed: int = 0
     reports: list[StageReport] = dataclasses.field(default_factory=list)
 
+    @classmethod
+    def begin(cls, fingerprint: str, images: np.ndarray, broken_by: np.ndarray) -> "EvaluationState":
+        """The state before the first stage."""
+        count = len(images)
+        return cls(fingerprint, images.copy(), broken_by, np.zeros(count, bool), np.zeros((2, count)))
+
     def save(self, path: str | Path) -> None:
-        """Write the state to an .npz file in one step: a reader sees the old file or the new one."""
+        """Writes the state to an .npz file atomically."""
         path = Path(path)
         about = {
             "fingerprint": self.fingerprint,
@@ -62,19 +69,20 @@ class EvaluationState:
         }
         part = path.with_name(path.name + ".part")
         with part.open("wb") as file:
-            np.savez(
-                file, images=self.images, broken_by=self.broken_by, done=self.done, about=np.array(json.dumps(about))
-            )
+            arrays = {name: getattr(self, name) for name in _ARRAYS}
+            np.savez(file, **arrays, about=np.array(json.dumps(about)))
         os.replace(part, path)
 
     @classmethod
     def load(cls, path: str | Path) -> "EvaluationState":
-        """Read a state that `save` wrote. Raises `InputError` if the file is no such state."""
+        """Reads a state that `save` wrote. Raises `InputError` for any other file."""
         try:
             with np.load(Path(path), allow_pickle=False) as file:
                 about = json.loads(str(file["about"]))
-                reports = [StageReport(**report) for report in about.pop("reports")]
-                arrays = {name: file[name] for name in ("images", "broken_by", "done")}
+                reports = [
+                    StageReport(**report | {"warnings": tuple(report["warnings"])}) for report in about.pop("reports")
+                ]
+                arrays = {name: file[name] for name in _ARRAYS}
             return cls(**arrays, **about, reports=reports)
         except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
             raise InputError(f"{path} holds no state of an evaluation ({error}); start without it.") from None

@@ -1,0 +1,354 @@
+"""What an attack is: a frozen configuration with the methods `initial_state` and `step`; and the registry of attacks.
+
+Restarts, targets, chunks, random numbers and the choice of the returned image are the business of `engine.run` and
+`autoattack`, which run any attack registered here.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float, Int, UInt32
+
+from mi_jax.attacks.engine.input_checks import check_count, check_eps, check_step, known
+from mi_jax.attacks.losses import check_loss, least_classes, loss_of, misclassified
+from mi_jax.attacks.threat_model import DEFAULT_EPS, Norm, ThreatModel, check_norm
+from mi_jax.errors import InputError
+from mi_jax.registry import Registry
+from mi_jax.typing import Flags, Images, Labels, Logits
+
+Words = UInt32[Array, "r w"] | None
+"""Random words of each row, or None for an attack that asks for none."""
+
+
+SomeAttack = TypeVar("SomeAttack", bound="Attack")
+
+
+class Faults(NamedTuple):
+    """How often the gradient of each row was useless: zero while the model was still right, or not finite."""
+
+    zero: Int[Array, " r"]
+    nonfinite: Int[Array, " r"]
+
+    @classmethod
+    def none(cls, rows: int) -> "Faults":
+        """No faults so far."""
+        return cls(jnp.zeros(rows, jnp.int32), jnp.zeros(rows, jnp.int32))
+
+    def add(self, gradient: Images, wrong: Flags) -> "Faults":
+        """Counts the faults of one more gradient [r h w c], at points that are misclassified or not [r]."""
+        finite = jnp.isfinite(gradient)
+        zero = ~jnp.any(finite & (gradient != 0), axis=(1, 2, 3)) & ~wrong
+        return Faults(self.zero + zero, self.nonfinite + ~jnp.all(finite, axis=(1, 2, 3)))
+
+
+class Batch(NamedTuple):
+    """Rows of work, one for each image, restart and target.
+
+    Clean images [r h w c], labels [r], target classes [r] or None, the number of the restart [r], and first points
+    [r h w c] where the caller gives them.
+    """
+
+    images: Images
+    labels: Labels
+    targets: Labels | None
+    restarts: Labels
+    start: Images | None = None
+
+
+class Point(NamedTuple):
+    """The model at one point of each row: losses (-inf where they are not finite), logits, and whether it is wrong."""
+
+    losses: Float[Array, " r"]
+    logits: Float[Array, "r k"]
+    wrong: Bool[Array, " r"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """What an attack works on: a batch, its threat model, and the model as `logits(images, draw)`.
+
+    `draw` numbers the noise of a random model and is ignored by any other.
+    """
+
+    batch: Batch
+    threat: ThreatModel
+    logits: Callable[[Images, ArrayLike], Logits]
+
+    @property
+    def clean(self) -> Images:
+        """The clean images [r h w c]."""
+        return self.batch.images
+
+    @property
+    def labels(self) -> Labels:
+        """The labels [r]."""
+        return self.batch.labels
+
+    def evaluate(
+        self, images: Images, draw: ArrayLike, loss: str, reference: Logits | None = None
+    ) -> tuple[Array, Point]:
+        """The sum of the named loss to maximise, and the model at the images."""
+        logits = self.logits(images, draw)
+        losses = loss_of(loss, self.labels, targets=self.batch.targets, reference=reference)(logits)
+        losses = losses.astype(images.dtype)
+        kept = jax.lax.stop_gradient(jnp.where(jnp.isfinite(losses), losses, -jnp.inf))
+        return jnp.sum(losses), Point(kept, logits, misclassified(logits, self.labels))
+
+    def gradient(
+        self, images: Images, draw: ArrayLike, loss: str, reference: Logits | None = None
+    ) -> tuple[Images, Point]:
+        """The gradient of each row's loss [r h w c], not cleaned of non-finite entries, and the model at the images."""
+        return jax.grad(self.evaluate, has_aux=True)(images, draw, loss, reference)
+
+
+class Outcome(NamedTuple):
+    """The best image of each row.
+
+    Attributes:
+        images: inside the threat model.
+        found: whether the image is misclassified.
+        logits: of the images, where the attack has them.
+        loss: of the images, where it is not the margin max_{i != y} z_i - z_y.
+        rank: which restart or target is preferred, highest first; the loss where absent.
+        faults: of the gradients; None for an attack that takes none.
+    """
+
+    images: Images
+    found: Flags
+    logits: Logits | None = None
+    loss: Array | None = None
+    rank: Array | None = None
+    faults: Faults | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Attack:
+    """Base class of all attacks: a frozen dataclass of settings, with the methods that carry the attack out.
+
+    A subclass defines `initial_state` and `step` and is registered under one or more names. It is a pytree whose leaves
+    are the settings named in `traced`, so that another radius does not compile the attack again; other settings are
+    static.
+
+    Attributes:
+        norm: of the ball, `linf` or `l2`.
+        eps: radius in pixel units of [0, 1]; None for 8/255 in Linf and 0.5 in L2.
+        restarts: independent starts, of which the pointwise worst is kept.
+        targets: number of highest wrong classes that are attacked one by one; 0 for an untargeted attack.
+        loss: name of the loss, empty for an attack without one.
+        step_size: length of a step in pixel units; None for 2/255 in Linf and eps / 4 in L2.
+        traced: names of the settings that may change without a new compilation.
+        effort: name of the setting that counts gradient steps or queries.
+        budget: settings that the fields of `Budget` set in AutoAttack, as {setting: field}; others stay as configured.
+        uses_gradients: whether it is a white-box attack.
+        allows_zero_eps: whether the attack accepts eps = 0.
+    """
+
+    norm: Norm | str = "linf"
+    eps: float = None  # pyright: ignore[reportAssignmentType]  # a number once `__post_init__` has run
+
+    restarts = 1
+    targets = 0
+    loss = ""
+    step_size = None
+    traced: ClassVar[tuple[str, ...]] = ("eps",)
+    effort: ClassVar[str] = "steps"
+    budget: ClassVar[dict[str, str]] = {}
+    uses_gradients: ClassVar[bool] = True
+    allows_zero_eps: ClassVar[bool] = False
+
+    def __init_subclass__(cls):
+        jax.tree_util.register_pytree_node(cls, cls._flatten, cls._unflatten)
+
+    def __post_init__(self):
+        check_norm(self.norm)
+        if self.eps is None:
+            object.__setattr__(self, "eps", DEFAULT_EPS[self.norm])
+        check_eps(self.eps, self.norm)
+        check_count(self.effort, getattr(self, self.effort), 0 if self.allows_zero_eps else 1)
+        check_count("restarts", self.restarts, 1)
+        check_count("targets", self.targets, 0)
+        if self.loss:
+            check_loss(self.loss)
+        if "step_size" in self.traced:
+            if self.step_size is None:
+                object.__setattr__(self, "step_size", 2 / 255 if self.norm == "linf" else self.eps / 4 or 1.0)
+            check_step(self.step_size, self.norm, positive=True)
+
+    def _flatten(self):
+        names = [field.name for field in dataclasses.fields(self)]
+        static = tuple((name, getattr(self, name)) for name in names if name not in self.traced)
+        return [getattr(self, name) for name in self.traced], static
+
+    @classmethod
+    def _unflatten(cls, static, leaves):
+        attack = object.__new__(cls)
+        attack.__dict__.update(static, **dict(zip(cls.traced, leaves, strict=True)))
+        return attack
+
+    def with_values(self: SomeAttack, **values: Any) -> SomeAttack:
+        """A copy with other settings, which may be arrays or traced and are not checked; None changes nothing."""
+        attack = object.__new__(type(self))
+        attack.__dict__.update(vars(self), **{name: value for name, value in values.items() if value is not None})
+        return attack
+
+    def as_arrays(self: SomeAttack, dtype: Any) -> SomeAttack:
+        """A copy whose traced settings are arrays of the given type, so that other values find the compiled attack."""
+        return self.with_values(**{name: jnp.asarray(getattr(self, name), dtype) for name in self.traced})
+
+    @property
+    def budget_fields(self) -> dict[str, str]:
+        """`budget` without the restarts of a targeted attack and the targets of an untargeted one."""
+        absent = "restarts" if self.targets else "targets"
+        return {setting: field for setting, field in self.budget.items() if setting != absent}
+
+    @property
+    def threat(self) -> ThreatModel:
+        """The threat model."""
+        return ThreatModel(self.norm, self.eps)
+
+    @property
+    def rows_per_image(self) -> int:
+        """Rows of a batch that an image takes: restarts times targets."""
+        return self.restarts * max(1, self.targets)
+
+    @property
+    def iterations(self) -> int:
+        """How often `step` is called; one more than the effort where the last call only evaluates."""
+        return getattr(self, self.effort) + 1
+
+    @property
+    def least_classes(self) -> int:
+        """Classes that the model must have."""
+        return least_classes(self.loss, self.targets > 0)
+
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        """Raises `InputError` for images [h w c] that the attack cannot handle."""
+
+    def start_words(self, shape: tuple[int, ...]) -> int:
+        """Random 32-bit words that `initial_state` needs for each row, for images of shape [h w c]."""
+        return 0
+
+    def step_words(self, shape: tuple[int, ...]) -> int:
+        """Random 32-bit words that each `step` needs for each row."""
+        return 0
+
+    def initial_state(self, problem: Problem, words: Words) -> Any:
+        """The state before the first step: a NamedTuple of arrays with one entry per row.
+
+        It has at least `images` [r h w c], the best image so far, inside the threat model; `found` [r], whether it is
+        misclassified; and `faults`, unless `outcome` is overridden. Nothing may depend on other rows.
+        """
+        raise NotImplementedError
+
+    def step(self, problem: Problem, state: Any, i: Any, words: Words) -> Any:
+        """The state after one iteration; `i` counts from 0."""
+        raise NotImplementedError
+
+    def outcome(self, state: Any) -> Outcome:
+        """The result of a state."""
+        return Outcome(state.images, state.found, faults=state.faults)
+
+    def recorded_loss(self, state: Any) -> Array | None:
+        """What `AttackResult.step_loss` records after each step [r]; None for nothing."""
+        return None
+
+
+ATTACKS: Registry[Attack] = Registry("attack", package="mi_jax.attacks")
+"""Attacks by name, each with its default settings."""
+
+
+def register(name: str, attack: Attack | None = None) -> Any:
+    """Registers an attack under a name, so that `autoattack`, reports and the command line know it.
+
+    Args:
+        name: as in `autoattack(..., version=[name])`.
+        attack: its default settings; without it `register` is a decorator of the class, used with its defaults.
+
+    Examples:
+        >>> register("apgd-cw", APGD(loss="cw"))  # doctest: +SKIP
+        >>> autoattack(logits_fn, variables, x, y, key, version=["apgd-cw"])  # doctest: +SKIP
+    """
+    if attack is not None:
+        return ATTACKS.register(name, attack)
+
+    def enter(cls: type[Attack]) -> type[Attack]:
+        ATTACKS.register(name, cls())
+        return cls
+
+    return enter
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class AttackResult:
+    """Adversarial images and what the model makes of them.
+
+    Attributes:
+        images: [b h w c] in [0, 1], inside the threat model.
+        success: [b], true where the returned image is misclassified (clean errors count).
+        loss: [b] at the returned image: for PGD and MI-FGSM what they maximise, else the margin
+            max_{i != y} z_i - z_y.
+        step_loss: [steps + 1, b], the loss of the chosen restart at each iterate, or None.
+        perturbation_norm: [b], pixel units.
+        logits: [b k] of the returned images.
+        faulty_gradients: shares of the steps with a zero and with a non-finite gradient, each [b]; None for an
+            attack that takes no gradients.
+    """
+
+    images: Images
+    success: Flags
+    loss: jax.Array
+    step_loss: jax.Array | None
+    perturbation_norm: jax.Array
+    logits: Logits
+    faulty_gradients: tuple[jax.Array, jax.Array] | None = None
+
+    @property
+    def predictions(self) -> Labels:
+        """Predicted class of each returned image [b]."""
+        return jnp.argmax(self.logits, axis=1)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What makes the outcome doubtful; empty under a transformation, where no values are known."""
+        if self.faulty_gradients is None or not known(self.faulty_gradients):
+            return ()
+        return gradient_warnings("The attack", *self.faulty_gradients)
+
+
+def gradient_warnings(attack: str, zero: Any, nonfinite: Any) -> tuple[str, ...]:
+    """Sentences about zero and non-finite gradients, from their shares of the steps for each image [b]."""
+    warnings = []
+    for shares, what, advice in (
+        (
+            nonfinite,
+            "non-finite gradients",
+            "such entries were taken as zero: check the model for roots and logarithms",
+        ),
+        (
+            zero,
+            "zero gradients on correctly classified points",
+            "it may overstate robustness: try the loss 'cw' or 'dlr'",
+        ),
+    ):
+        affected = int((shares > 0).sum())
+        if affected:
+            warnings.append(
+                f"{attack} met {what} on {affected} of {len(shares)} images, at {float(shares.mean()):.1%} of all "
+                f"steps; {advice}."
+            )
+    return tuple(warnings)
+
+
+def check_config(config: Any, *kinds: type) -> None:
+    """Raises `InputError` unless the configuration is of one of the kinds."""
+    if not isinstance(config, kinds):
+        names = " or ".join(f"mi_jax.attacks.{kind.__name__}" for kind in kinds)
+        raise InputError(
+            f"config must be {names}, not {type(config).__name__}; every attack has a function of its own, and `run` "
+            "takes any of them."
+        )

@@ -1,0 +1,129 @@
+"""Robustness beyond one radius: the distance to the nearest adversarial image, and robust accuracy over eps."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from mi_jax.attacks.autoattack import autoattack
+from mi_jax.attacks.autoattack_plan import Budget
+from mi_jax.attacks.engine.input_checks import as_key, check_batch, check_eps, logits_of
+from mi_jax.attacks.fab import FAB, fab
+from mi_jax.attacks.losses import misclassified
+from mi_jax.attacks.threat_model import check_norm, diameter
+from mi_jax.errors import InputError
+from mi_jax.typing import Images, Key, LogitsFn
+
+
+class MinimalNorm(NamedTuple):
+    """The nearest adversarial image found for each image.
+
+    distance [b], pixel units: 0 where the clean image is misclassified, infinite where nothing was found; images
+    [b h w c]: clean where nothing was found; warnings: as of any attack.
+    """
+
+    distance: jax.Array
+    images: Images
+    warnings: tuple[str, ...]
+
+
+class RobustAccuracyCurve(NamedTuple):
+    """Robust accuracy [e] at each radius eps [e], ascending, an upper bound; warnings: as of any attack."""
+
+    eps: np.ndarray
+    accuracy: np.ndarray
+    warnings: tuple[str, ...]
+
+
+def minimal_norm(
+    logits_fn: LogitsFn,
+    variables: Any,
+    x: Any,
+    y: Any,
+    key: Key | int,
+    *,
+    norm: str = "linf",
+    steps: int = 100,
+    restarts: int = 1,
+    targets: int | None = None,
+) -> MinimalNorm:
+    """Distance from each image to the nearest adversarial one that FAB finds (Croce and Hein 2020b).
+
+    An upper bound of the true minimal distance.
+
+    Args:
+        logits_fn, variables, x, y, key: as for `pgd`.
+        norm: `linf` or `l2`.
+        steps, restarts: of FAB.
+        targets: highest wrong classes that are attacked one by one; None for 9, or all if there are fewer.
+
+    Examples:
+        >>> weights = jnp.array([[1.0, -1.0]])  # the classes change sides at 0
+        >>> model = lambda w, x: (x.reshape(len(x), -1) - 0.25) @ w
+        >>> x = jnp.array([0.5, 0.75]).reshape(2, 1, 1, 1)
+        >>> minimal_norm(model, weights, x, jnp.array([0, 0]), 0).distance.round(2)
+        Array([0.25, 0.5 ], dtype=float32)
+    """
+    check_norm(norm)
+    images, labels = check_batch(x, y)
+    classes = jax.eval_shape(lambda v, image: logits_of(logits_fn, v, image), variables, images[:1]).shape[1]
+    targets = min(9, classes - 1) if targets is None else targets
+    config = FAB(norm, diameter(norm, images.shape), steps=steps, restarts=restarts, targets=targets)
+    result = fab(logits_fn, variables, images, labels, key, config=config)
+    clean = misclassified(logits_of(logits_fn, variables, images), labels)
+    distance = jnp.where(clean, 0, jnp.where(result.success, result.perturbation_norm, jnp.inf))
+    nearest = jnp.where(clean[:, None, None, None], images, result.images)
+    return MinimalNorm(distance, nearest, result.warnings)
+
+
+def robust_accuracy_curve(
+    logits_fn: LogitsFn,
+    variables: Any,
+    x: Any,
+    y: Any,
+    key: Key | int,
+    *,
+    norm: str = "linf",
+    eps: ArrayLike | Sequence[ArrayLike],
+    version: Sequence[Any] | str = ("apgd-ce", "fab-t"),
+    budget: Budget | None = None,
+    batch_size: int | None = None,
+) -> RobustAccuracyCurve:
+    """Robust accuracy at several radii: the attacks of AutoAttack at each, on the images that survive the smaller ones.
+
+    Args:
+        logits_fn, variables, x, y, key: as for `autoattack`, which does not run inside jit.
+        norm: `linf` or `l2`.
+        eps: radii in pixel units of [0, 1]; 0 is the clean accuracy.
+        version, budget, batch_size: as for `autoattack`; `standard` is stronger and slower than the default.
+
+    Returns:
+        The curve, ascending in eps and never increasing, since an image broken at one radius is broken at all larger
+        ones.
+
+    Raises:
+        InputError: as `autoattack` does, and for no radii.
+    """
+    check_norm(norm)
+    radii = np.sort(np.asarray(eps, float).ravel())
+    if not len(radii):
+        raise InputError("eps is empty; give at least one radius in pixel units of [0, 1], such as [2/255, 4/255].")
+    for radius in radii:
+        check_eps(float(radius), norm)
+    images, labels = (np.asarray(a) for a in check_batch(x, y))
+    clean = np.asarray(logits_of(logits_fn, variables, jnp.asarray(images)))
+    left = np.flatnonzero(~np.asarray(misclassified(jnp.asarray(clean), jnp.asarray(labels))))
+    key, accuracy, warnings = as_key(key), [], []
+    for radius in radii:
+        if radius > 0 and len(left):
+            result = autoattack(
+                logits_fn, variables, images[left], labels[left], key,
+                norm=norm, eps=float(radius), version=version, budget=budget, batch_size=batch_size,
+            )  # fmt: skip
+            left = left[~result.success]
+            warnings += [f"At eps = {radius:.4g}: {warning}" for warning in result.warnings]
+        accuracy.append(len(left) / len(labels))
+    return RobustAccuracyCurve(radii, np.asarray(accuracy), tuple(warnings))

@@ -1,0 +1,89 @@
+"""The engine of all attacks: chunks of rows, random numbers that belong to an image, and warnings."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mi_jax.attacks import APGD, PGD, apgd, pgd
+from mi_jax.attacks.engine import run as engine
+from mi_jax.attacks.engine.run import chunked_map
+
+
+@pytest.mark.parametrize(("count", "most", "sizes"), [(7, 3, [3, 3, 3]), (8, 3, [3, 3, 3]), (4, 4, [4]), (1, 1, [1])])
+def test_chunks_are_even_and_results_keep_their_order(count, most, sizes):
+    def attack(x, label):
+        jax.debug.callback(lambda: calls.append(len(x)))
+        return {"sum": x.sum(axis=1) + label, "twice": 2 * x}
+
+    calls = []
+    x, label = jnp.arange(2.0 * count).reshape(count, 2), 100 * jnp.arange(count)
+    result = chunked_map(attack, x, label, most=most)
+    np.testing.assert_array_equal(result["sum"], x.sum(axis=1) + label)
+    np.testing.assert_array_equal(result["twice"], 2 * x)
+    jax.effects_barrier()
+    assert calls == sizes
+
+
+def test_a_cpu_works_in_chunks_and_an_accelerator_on_all_rows(monkeypatch):
+    def shapes() -> set[int]:
+        seen = set()
+        jax.eval_shape(lambda x: chunked_map(lambda x: (seen.add(len(x)), x)[1], x), jnp.ones((300, 1)))
+        return seen
+
+    assert shapes() == {100}
+    monkeypatch.setattr(engine, "backend", lambda: "gpu")
+    assert shapes() == {300}
+
+
+@pytest.mark.parametrize(
+    "config", [PGD(eps=0.1, steps=3, step_size=0.05, restarts=2, keep="best"), APGD(eps=0.1, steps=9)]
+)
+def test_an_attack_on_many_rows_is_that_on_all_at_once(linear_model, monkeypatch, key, config):
+    _, variables = linear_model
+    x = jax.random.uniform(jax.random.fold_in(key, 1), (150, 4, 3, 2))
+    y = jax.random.randint(jax.random.fold_in(key, 2), (150,), 0, 5)
+
+    def result():
+        # A model of its own, so that nothing compiled before is used again.
+        attack = pgd if isinstance(config, PGD) else apgd
+        return attack(lambda v, x: x.reshape(len(x), -1) @ v["w"], variables, x, y, key, config=config)
+
+    sliced = result()
+    monkeypatch.setattr(engine, "ROWS_ON_CPU", 10_000)
+    for part, whole in zip(jax.tree.leaves(sliced), jax.tree.leaves(result()), strict=True):
+        np.testing.assert_allclose(part, whole, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_restarts_give_the_same_images_whatever_the_batches_and_chunks(linear_model, monkeypatch, key, norm):
+    logits_fn, variables = linear_model
+    x = jax.random.uniform(jax.random.fold_in(key, 1), (30, 4, 3, 2))
+    y = jax.random.randint(jax.random.fold_in(key, 2), (30,), 0, 5)
+    config = PGD(norm=norm, eps=0.1, steps=2, step_size=0.03, restarts=3)
+    whole = pgd(logits_fn, variables, x, y, key, config=config).images
+    parts = [
+        pgd(logits_fn, variables, x[a:b], y[a:b], key, config=config, index=np.arange(a, b)).images
+        for a, b in ((0, 7), (7, 30))
+    ]
+    np.testing.assert_allclose(np.concatenate(parts), whole, atol=1e-6)
+    monkeypatch.setattr(engine, "ROWS_ON_CPU", 11)
+    chunked = pgd(lambda v, images: logits_fn(v, images), variables, x, y, key, config=config).images
+    np.testing.assert_allclose(chunked, whole, atol=1e-6)
+
+
+def test_another_radius_or_step_does_not_compile_an_attack_again(linear_model, batch, key):
+    traces = []
+
+    def counted(v, images):
+        traces.append(1)
+        return linear_model[0](v, images)
+
+    for attack, configs in {
+        apgd: [APGD(eps=eps, steps=3) for eps in (0.1, 0.2)],
+        pgd: [PGD(eps=eps, step_size=eps / 2) for eps in (0.1, 0.2)],
+    }.items():
+        attack(counted, linear_model[1], *batch, key, config=configs[0])
+        once = len(traces)
+        attack(counted, linear_model[1], *batch, key, config=configs[1])
+        assert len(traces) == once
