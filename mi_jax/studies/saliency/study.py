@@ -21,7 +21,7 @@ from mi_jax.data.sample import fixed_sample
 from mi_jax.distortions import LUMINANCE
 from mi_jax.models import Network
 from mi_jax.records.table import Record
-from mi_jax.studies.registry import Study, StudyInput, StudyResult, register
+from mi_jax.studies.registry import StudyInput, StudyResult
 from mi_jax.training import predictions
 from mi_jax.typing import Images, Key, Labels, Variables
 
@@ -134,7 +134,7 @@ def known_fields(dataset: Dataset, rows: np.ndarray) -> tuple[np.ndarray, np.nda
     return np.asarray(scene.mask)[rows], np.asarray(scene.texture)[rows]
 
 
-def saliency(study_input: StudyInput) -> StudyResult:
+def measure(study_input: StudyInput) -> StudyResult:
     """Scores of five attribution methods on a tenth of the sample, and maps of a few images for the figure.
 
     Records have the method as `estimator` and the mean over images as value: `image_gradient_correlation`;
@@ -275,12 +275,3 @@ def _default_scene(limit: int) -> tuple[shapetex.Scene, np.ndarray]:
     config = ShapeTex()
     scene = shapetex.scene(config, "test", limit=limit)
     return scene, shapetex.split(scene, config).images
-
-
-register(
-    Study(
-        name="saliency",
-        title="Which pixels the networks rest on: edges, shape or texture",
-        run=saliency,
-    )
-)
