@@ -141,9 +141,9 @@ def _caption_information(run_records: RunRecords, *, names: tuple[str, ...], rul
     return (
         f"Information across the layers for each strength of a distortion, dark the undistorted images, "
         f"{captions.where(run_records)}; {NOISE_RULE_NAMES[rule]} with noise variance {noise}, set by each "
-        "network's undistorted clean activations. KDE upper bound of I(X;T), difference of upper bounds for I(T;Y). Solid: "
-        f"clean; dashed: adversarial images ({attack_labels(rows)}), distorted afterwards. {captions.samples(rows)}. "
-        f"{captions.seeds(rows)}"
+        "network's undistorted clean activations. KDE upper bound of I(X;T), difference of upper bounds for I(T;Y). "
+        f"Solid: clean; dashed: adversarial images ({attack_labels(rows)}), distorted afterwards. "
+        f"{captions.samples(rows)}. {captions.seeds(rows)}"
     )
 
 

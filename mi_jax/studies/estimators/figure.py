@@ -107,8 +107,8 @@ def _caption_values(run_records: RunRecords) -> str:
     largest = max(float(_values(run_records, "i_tx", rule)["stderr"].max()) for rule in rules)
     return (
         f"Information of each layer at {captions.last_epoch(rows)}, {captions.where(run_records)}: unbiased Monte "
-        f"Carlo values of the mixture that the KDE bounds bracket (shaded: the bracket on clean inputs). Standard errors of "
-        f"the draws are at most {largest:.2g} bits for I(X;T). Noise: {noise}; {captions.samples(rows)}. "
+        f"Carlo values of the mixture that the KDE bounds bracket (shaded: the bracket on clean inputs). Standard "
+        f"errors of the draws are at most {largest:.2g} bits for I(X;T). Noise: {noise}; {captions.samples(rows)}. "
         f"{captions.seeds(rows)}"
     )
 

@@ -73,9 +73,9 @@ def _caption_geometry(run_records: RunRecords) -> str:
     rows = run_records.select(quantity="nearest_over_noise", estimator="geometry")
     return (
         f"Geometry of each layer at {captions.last_epoch(rows)}, {captions.where(run_records)}, on clean inputs. "
-        "Distances are squared and in units of the total variance, in which two independent rows are 2 apart. Nearest: median "
-        "over samples of the distance to the nearest other sample; above the dotted line, 2 ln N, the noise leaves "
-        "every sample alone and the estimate only counts. Effective rank: exp of the entropy of the covariance "
+        "Distances are squared and in units of the total variance, in which two independent rows are 2 apart. Nearest: "
+        "median over samples of the distance to the nearest other sample; above the dotted line, 2 ln N, the noise "
+        "leaves every sample alone and the estimate only counts. Effective rank: exp of the entropy of the covariance "
         "spectrum. Distinguishable samples: exp of the upper bound on I(X;T); dotted: N. "
         f"{captions.noise(rows)}; {captions.samples(rows)}. {captions.seeds(rows)}"
     )

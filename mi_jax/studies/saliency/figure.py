@@ -85,7 +85,7 @@ def _caption_maps(run_records: RunRecords) -> str:
     return (
         "How much each pixel matters for the logit of the true class of the finished networks, "
         f"{captions.where(run_records)}, first seed: the largest absolute value over the channels, bright large, each "
-        "map on its own scale up to its 99.5th percentile. The images are the same for all trainings, not chosen by hand."
+        "map on its own scale up to its 99.5th percentile. The images are the same for all trainings."
     )
 
 

@@ -306,7 +306,7 @@ def _draw_epochs(run_records: RunRecords) -> Figure:
 def _caption_epochs(run_records: RunRecords) -> str:
     rows = _by_epoch(run_records)
     return (
-        f"What a linear probe of each layer tells of shape and of texture through training, {captions.where(run_records)}, "
+        f"Information about shape and texture by a linear probe of each layer, {captions.where(run_records)}, "
         f"on images that combine both cues independently: held-out lower bound, {captions.samples(rows)}, "
         f"{captions.epochs(rows)}. Dotted: the exact ceiling. {captions.seeds(rows)}"
     )

@@ -67,7 +67,7 @@ def probe_layer(
 
 
 def transferred(probes: Mapping[str, LinearProbe], t: np.ndarray, factors: Factors, **columns: Any) -> list[Record]:
-    """Information by probes that were fitted on clean activations, on others (see `rescaled_gains`): `i_t_shape`, ..."""
+    """Information in other activations by probes fitted on clean ones (see `rescaled_gains`): `i_t_shape`, ..."""
     records = []
     for name, probe in probes.items():
         value, error = mean_and_error(rescaled_gains(probe.log_probabilities(t), factors[name]))
