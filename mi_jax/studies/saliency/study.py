@@ -107,9 +107,14 @@ def measure(study_input: StudyInput) -> StudyResult:
         similarity = correlation(_ranks(found.size), _ranks(redrawn[method].size))
         records.append(_mean("randomised_similarity", method, similarity))
     records.append(
-        Record(quantity="completeness_error", value=completeness, estimator="integrated_gradients",
-               image_set="test", inputs="clean", unit="1", n=count, note=f"{_INTEGRATION_STEPS} steps from the mean colour")
-    )  # fmt: skip
+        Record(
+            quantity="completeness_error",
+            value=completeness,
+            n=count,
+            note=f"{_INTEGRATION_STEPS} steps from the mean colour",
+            **_columns("integrated_gradients"),
+        )
+    )
     if "grad_cam" not in maps:
         reason = f"no layer of {network.arch} is a map of at least {_LEAST_SIDE} positions a side"
         records.append(
@@ -198,11 +203,15 @@ def _against_known(maps: Mapping[str, Maps], fields: tuple[np.ndarray, np.ndarra
 def _mean(quantity: str, method: str, values: np.ndarray) -> Record:
     """The mean over the images for which the score is defined."""
     known = values[~np.isnan(values)]
-    columns = {"estimator": method, "image_set": "test", "inputs": "clean", "unit": "1"}
+    columns = _columns(method)
     if not len(known):
         return Record(quantity=quantity, value=None, ok=False, note="the map of every image is constant", **columns)
     error = known.std(ddof=1) / np.sqrt(len(known)) if len(known) > 1 else None
     return Record(quantity=quantity, value=known.mean(), stderr=error, n=len(known), **columns)
+
+
+def _columns(method: str) -> dict[str, str]:
+    return {"estimator": method, "image_set": "test", "inputs": "clean", "unit": "1"}
 
 
 def _ranks(maps: np.ndarray) -> np.ndarray:
