@@ -1,7 +1,4 @@
-"""Means and 95 % intervals: Student's t over seeds, Wilson's score over images.
-
-It does not decide what is compared, and it knows nothing of claims or figures.
-"""
+"""Means and 95 % intervals: Student's t over seeds, Wilson's score over images."""
 
 import math
 from collections.abc import Sequence
@@ -23,6 +20,18 @@ class Interval(NamedTuple):
     low: float
     high: float
     count: int
+
+    def clipped(self, least: float, most: float) -> "Interval":
+        """The same mean with both ends limited to the values that are possible; NaN ends stay.
+
+        >>> Interval(0.9, 0.7, 1.1, 3).clipped(0.0, 1.0)
+        Interval(mean=0.9, low=0.7, high=1.0, count=3)
+        """
+        return self._replace(low=max(self.low, least), high=min(self.high, most))
+
+    def shifted(self, by: float) -> "Interval":
+        """Mean and ends with a number added."""
+        return self._replace(mean=self.mean + by, low=self.low + by, high=self.high + by)
 
 
 def t_interval(values: Any) -> Interval:
