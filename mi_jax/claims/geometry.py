@@ -59,7 +59,10 @@ def scale_share(run_records: RunRecords, pair: Pair) -> tuple[Interval, str]:
     Returns:
         The share over seeds with its 95 % interval, and a remark: how it was formed, or why it could not be.
     """
-    rows = {rule: layer_information(run_records, "i_tx_upper", rule, inputs="clean") for rule in ("fixed", "trace", "scale_free")}
+    rows = {
+        rule: layer_information(run_records, "i_tx_upper", rule, inputs="clean")
+        for rule in ("fixed", "trace", "scale_free")
+    }
     for rule in ("fixed", "trace"):
         rescaled, whole = layer_information(run_records, "i_tx_upper_rescaled", rule, inputs="clean"), rows[rule]
         if not rescaled.empty:

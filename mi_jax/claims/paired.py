@@ -11,6 +11,8 @@ from mi_jax.statistics.intervals import Interval, Table, t_interval, wilson
 
 Pair = tuple[str, str]
 """The names of the baseline and of the training compared with it."""
+WHOLE_LAYERS = {"image_set": ("test", None), "class": None, "factor": None, "distortion": None, "level": None}
+"""Columns of the rows that say something of whole layers on undistorted test images of all classes."""
 END = "at the last epoch that all have reached (or at each training's best epoch on held-out images, if any were held out)"
 
 
@@ -88,7 +90,9 @@ def layer_information(
     run_records: RunRecords, quantity: str, noise_rule: str | None, *, inputs: str | Pair, estimator: str = "kde"
 ) -> Table:
     """The rows of an information quantity of whole layers on test images, under one noise rule."""
-    return run_records.select(quantity=quantity, estimator=estimator, noise_rule=noise_rule, inputs=inputs, **WHOLE)
+    return run_records.select(
+        quantity=quantity, estimator=estimator, noise_rule=noise_rule, inputs=inputs, **WHOLE_LAYERS
+    )
 
 
 def missing(interval: Interval, what: str) -> str:

@@ -17,10 +17,11 @@ import pandas as pd
 
 from mi_jax import records
 from mi_jax.errors import InputError
-from mi_jax.records.labels import INPUTS, NOISE_RULES
+from mi_jax.records.labels import INPUTS, NOISE_RULES, attack_label
 from mi_jax.statistics.intervals import Table
 
-_FINAL = "final"
+ATTACK_COLUMNS = ["attack", "norm", "eps", "attack_steps", "restarts", "reduced"]
+"""The columns that describe an attack."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +111,7 @@ def read(run_dir: str | os.PathLike[str]) -> RunRecords:
 
 def noise_rules(run_records: RunRecords) -> tuple[str, ...]:
     """The noise rules under which claims are judged: those measured, but always the fixed and one that scales."""
-    through_training = run_records.select(quantity="i_tx_upper", estimator="kde", subset=None, level=None)
+    through_training = run_records.select(quantity="i_tx_upper", estimator="kde", distortion=None, level=None)
     measured = set(through_training["noise_rule"].dropna())
     scaled = measured & {"trace", "scale_free"} or {"scale_free"}
     return tuple(rule for rule in NOISE_RULES if rule == "fixed" or rule in scaled)
@@ -128,17 +129,19 @@ def compared_trainings(run_records: RunRecords) -> tuple[str, str]:
 
 
 def accuracy_on_test(run_records: RunRecords) -> Table:
-    """Rows of test accuracy with a column `attack`: `clean`, or the attack as the note of the row names it.
+    """Rows of test accuracy with a column `condition`: `clean`, or the label of the attack.
 
-    Where an attack was both followed through training and run by the final evaluation (whose notes begin with `final`),
-    only the final evaluation's rows are kept: it takes more images.
+    Where a condition was measured both during training and of the finished network, only the finished network's rows
+    are kept: they are of more images.
     """
-    rows = run_records.select(quantity="accuracy", subset="test", inputs=INPUTS)
-    note = rows["note"].fillna("")
-    attack = note.str.removeprefix(_FINAL).str.strip().replace("", "adversarial")
-    rows = rows.assign(attack=attack.where(rows["inputs"] == "adversarial", "clean"), final=note.str.startswith(_FINAL))
-    judged = rows.groupby(["training", "attack"])["final"].transform("any")
-    return rows[rows["final"] | ~judged]
+    rows = run_records.select(quantity="accuracy", image_set="test", inputs=INPUTS, distortion=None, source=None)
+    attacks = rows[ATTACK_COLUMNS].drop_duplicates()
+    labels = attacks.assign(condition=[attack_label(row) for row in attacks.to_dict("records")])
+    condition = rows[ATTACK_COLUMNS].merge(labels, on=ATTACK_COLUMNS, how="left")["condition"].to_numpy()
+    rows = rows.assign(condition=np.where(rows["inputs"] == "clean", "clean", condition))
+    finished = rows["checkpoint"].isin(("best", "last"))
+    superseded = finished.groupby([rows["training"], rows["condition"]]).transform("any")
+    return rows[finished | ~superseded]
 
 
 def conditions(table: Table, trainings: Sequence[str]) -> Iterator[tuple[str, str, Table]]:

@@ -15,11 +15,11 @@ import pytest
 from rich.console import Console
 
 from mi_jax import records, report
-from mi_jax.claims import claims
-from mi_jax.claims.claims import evaluate
+from mi_jax.claims import evaluate
 from mi_jax.errors import InputError
 from mi_jax.records.table import Record
-from mi_jax.report import examples, figures, html_tables, read, terminal
+from mi_jax.report import figures, html_tables, read, terminal
+from mi_jax.report.figures import examples
 
 VOID = {"meta", "img", "br"}
 REPORT = Path(__file__).parents[2] / "experiments" / "report.py"
@@ -62,7 +62,7 @@ def test_the_page_is_well_formed_and_its_links_lead_somewhere(built):
     page = Page(built[1])
     assert len(page.ids) == len(set(page.ids))
     assert page.links
-    assert all(link.startswith("#") and link[1:] in page.ids for link in page.links)
+    assert all(link[1:] in page.ids for link in page.links if not link.startswith("data:text/csv"))
 
 
 def test_the_page_needs_nothing_outside_itself(built):
@@ -93,14 +93,11 @@ def test_every_figure_is_a_file_and_on_the_page(built, run_dir):
         assert spec.name in page.ids
 
 
-def test_the_page_opens_with_claims_then_numbers_then_figures(built):
+def test_the_page_opens_with_the_answers_and_its_contents_name_every_section(built):
     page = Page(built[1])
-    assert [i for i in page.ids if i in {"claims", "numbers", "figures", "record"}] == [
-        "claims",
-        "numbers",
-        "figures",
-        "record",
-    ]
+    sections = ["answers", "setup", "claims", "numbers", "figures", "glossary", "record"]
+    assert [name for name in page.ids if name in sections] == sections
+    assert [link[1:] for link in page.links[:7]] == sections
 
 
 def test_what_users_write_is_escaped(built):
@@ -127,7 +124,7 @@ def test_failed_estimates_are_listed_unless_a_later_attempt_mended_them(tmp_path
 
 
 def test_transfers_are_shares_with_intervals_between_0_and_100_per_cent(tmp_path):
-    where = {"quantity": "transfer_accuracy", "epoch": 1, "subset": "source=at", "training": "nt", "n": 50}
+    where = {"quantity": "transfer_accuracy", "epoch": 1, "source": "at", "training": "nt", "n": 50}
     loss = Record(quantity="loss", value=1.0, training="at", seed=0, epoch=1)
     records.append(tmp_path, [loss, *(Record(value=v, seed=s, **where) for s, v in enumerate((0.3, 0.6, 0.9)))])
     assert '60.0 %</span> <span class="ends">[0.0, 100.0]' in html_tables.transfers(read(tmp_path))
@@ -147,7 +144,7 @@ def test_an_unfinished_run_says_so(tmp_path):
 
 
 def test_a_third_training_gets_its_own_claims(tmp_path):
-    where = {"quantity": "accuracy", "value": 0.5, "seed": 0, "epoch": 1, "inputs": "clean", "subset": "test"}
+    where = {"quantity": "accuracy", "value": 0.5, "seed": 0, "epoch": 1, "inputs": "clean", "image_set": "test"}
     records.append(tmp_path, [Record(training=training, **where) for training in ("nt", "trades", "at")])
     text = report.build(tmp_path).read_text(encoding="utf-8")
     assert "AT against NT" in text
@@ -159,8 +156,8 @@ def test_the_terminal_shows_the_verdicts_of_the_page(run_dir):
     screen = io.StringIO()
     Console(width=200, file=screen).print(terminal.table(run_dir))
     shown = screen.getvalue()
-    assert "pgd-20" in shown
-    for claim in claims.evaluate(read(run_dir)):
+    assert "PGD-20 Linf 8/255" in shown
+    for claim in evaluate(read(run_dir)):
         line = next(row for row in shown.splitlines() if claim.name in row)
         found = [claim.verdict(noise_rule) for noise_rule in ("fixed", "trace")]
         assert [word in line for word in found] == [True, True]
@@ -203,7 +200,7 @@ def test_examples_that_do_not_fit_together_are_refused(tmp_path):
 
 
 def test_the_script_rebuilds_the_same_page_and_reports_bad_input_in_one_sentence(tmp_path):
-    where = {"quantity": "accuracy", "training": "nt", "epoch": 1, "inputs": "clean", "subset": "test", "n": 100}
+    where = {"quantity": "accuracy", "training": "nt", "epoch": 1, "inputs": "clean", "image_set": "test", "n": 100}
     records.append(tmp_path, [Record(value=0.5 + 0.1 * seed, seed=seed, **where) for seed in range(3)])
     path = report.build(tmp_path)
     before = path.read_text(encoding="utf-8")
@@ -211,7 +208,7 @@ def test_the_script_rebuilds_the_same_page_and_reports_bad_input_in_one_sentence
     done = subprocess.run([sys.executable, REPORT, tmp_path], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(path)
     assert path.read_text(encoding="utf-8") == before
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["figures", "records.jsonl", "report.html"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["figures", "records.jsonl", "report.html", "tables"]
     refused = subprocess.run([sys.executable, REPORT, tmp_path / "x"], capture_output=True, text=True, check=False)
     assert refused.returncode == 2
     assert refused.stderr.startswith("error: the run directory")

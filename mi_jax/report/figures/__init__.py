@@ -1,7 +1,4 @@
-"""The figures of the report, one module a subject.
-
-A module placed here registers its figures and needs no other change; it computes no claim.
-"""
+"""The figures of every run, one module per subject; a module placed here is found without further changes."""
 
 import importlib
 import pkgutil

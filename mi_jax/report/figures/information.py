@@ -1,7 +1,4 @@
-"""Information of each layer against epoch, one panel a layer.
-
-It reads rows of I(X;T) and I(T;Y) by layer; depth at the end of training and the plane are other modules.
-"""
+"""Information of each layer through training: one panel per layer, I(X;T) or I(T;Y) against epoch."""
 
 import math
 from collections.abc import Sequence
@@ -12,22 +9,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from mi_jax.claims.paired import layer_information
 from mi_jax.plotting import captions, style
 from mi_jax.plotting.figures import FigureSpec, register
 from mi_jax.records.labels import INFORMATION, INPUTS, NOISE_RULE_NAMES
 from mi_jax.records.run_records import RunRecords, conditions, noise_rules
 from mi_jax.statistics.intervals import Table, over_seeds
 
+_AT_THE_CEILING = 0.98
+
 
 def rows_of(run_records: RunRecords, quantity: str, rule: str | None, *, estimator: str = "kde") -> Table:
-    """Rows of one quantity for whole samples of clean and adversarial inputs, under one noise rule."""
-    return run_records.select(
-        quantity=quantity, estimator=estimator, noise_rule=rule, inputs=INPUTS, subset=None, level=None
-    ).dropna(subset=["epoch"])
+    """Rows of one quantity of whole layers, on clean and adversarial inputs, under one noise rule."""
+    return layer_information(run_records, quantity, rule, inputs=INPUTS, estimator=estimator).dropna(subset=["epoch"])
 
 
 def is_minor(run_records: RunRecords, *, rule: str) -> bool:
-    """Whether figures under a rule are folded away: those of noise rules between the fixed and the most scale-free one."""
+    """Whether figures under a noise rule are folded away: only the first and the last rule measured are shown."""
     return rule not in (noise_rules(run_records)[0], noise_rules(run_records)[-1])
 
 
@@ -38,11 +36,11 @@ def layers_of(run_records: RunRecords, rows: Table) -> list[str]:
 
 
 def ceiling_of(run_records: RunRecords, rows: Table, symbol: str) -> tuple[float, str] | None:
-    """What no estimate can exceed, in bits: log2 N for I(X;T); H(Y) for I(T;Y), or log2 of the K classes."""
+    """The largest possible value in bits and its name: log2 N for I(X;T); H(Y) for I(T;Y), or log2 of the K classes."""
     if symbol == "i_tx":
         n = rows["n"].dropna()
         return (math.log2(int(n.min())), "log₂ N") if len(n) else None
-    classes = run_records.select(quantity="i_tx_given_y_upper", inputs="clean").drop_duplicates("subset")["n"].dropna()
+    classes = run_records.select(quantity="i_tx_given_y_upper", inputs="clean").drop_duplicates("class")["n"].dropna()
     if classes.empty:
         return None
     if int(classes.sum()) not in set(rows["n"].dropna()):
@@ -52,10 +50,29 @@ def ceiling_of(run_records: RunRecords, rows: Table, symbol: str) -> tuple[float
     return float(-(shares * np.log2(shares)).sum()), "H(Y)"
 
 
+def possible(run_records: RunRecords, rows: Table, symbol: str) -> tuple[float, float]:
+    """The range of possible values in bits."""
+    ceiling = ceiling_of(run_records, rows, symbol)
+    return 0.0, max(ceiling[0], float(rows["value"].max())) if ceiling else math.inf
+
+
+def saturated_throughout(run_records: RunRecords, quantity: str, rule: str | None, *, estimator: str = "kde") -> str:
+    """A sentence where every estimate is within 2 % of its largest possible value; else empty."""
+    rows = rows_of(run_records, quantity, rule, estimator=estimator)
+    ceiling = ceiling_of(run_records, rows, quantity[:4])
+    if not ceiling or rows.empty or rows["value"].min() < _AT_THE_CEILING * ceiling[0]:
+        return ""
+    what = f"{INFORMATION[quantity[:4]]} ({'binning' if rule is None else NOISE_RULE_NAMES[rule]})"
+    return (
+        f"{what} through training is not drawn: at every layer and epoch it is at its ceiling, {ceiling[1]} = "
+        f"{ceiling[0]:.2f} bits, and says nothing about the networks."
+    )
+
+
 def _draw_epochs(run_records: RunRecords, *, quantity: str, rule: str | None, estimator: str = "kde") -> Figure:
     rows = rows_of(run_records, quantity, rule, estimator=estimator)
     symbol, layers = quantity[:4], layers_of(run_records, rows)
-    table = over_seeds(rows, ["layer", "training", "inputs", "epoch"])
+    table = over_seeds(rows, ["layer", "training", "inputs", "epoch"], within=possible(run_records, rows, symbol))
     columns = min((4, 3, 5), key=lambda wide: -len(layers) % wide) if len(layers) > 4 else len(layers)
     count = math.ceil(len(layers) / columns)
     figure = style.new_figure(0.6 + 1.75 * count)
@@ -79,7 +96,7 @@ def _draw_epochs(run_records: RunRecords, *, quantity: str, rule: str | None, es
 
 
 def finish_panels(run_records: RunRecords, rows: Table, symbol: str, panels: Sequence[Axes]) -> list[Line2D]:
-    """Draws the ceiling, gives panels of one quantity the same y-limits and returns the ceiling's legend entry."""
+    """Draws the ceiling, gives panels of one quantity the same y-limits and returns the legend entry of the ceiling."""
     ceiling = ceiling_of(run_records, rows, symbol)
     if ceiling:
         for axes in panels:
@@ -103,22 +120,28 @@ def unit_of(rows: Table) -> str:
 def _caption_epochs(run_records: RunRecords, *, quantity: str, rule: str | None, estimator: str = "kde") -> str:
     rows = rows_of(run_records, quantity, rule, estimator=estimator)
     symbol = quantity[:4]
-    what = "binning (0 or log N in wide layers)" if estimator == "binning" else _estimate_words(quantity)
+    what = (
+        "binning (0 or log N in wide layers, where every sample has bins of its own)"
+        if estimator == "binning"
+        else _estimate_words(quantity)
+    )
     noise = "" if rule is None else f"{captions.noise(rows)}, "
     ceiling = ceiling_of(run_records, rows, symbol)
     dotted = f" Dotted: {ceiling[1]} = {ceiling[0]:.2f} bits." if ceiling else ""
-    hollow = " Hollow: saturated (J > 0.95 log N), the estimate only counts samples." if rows["saturated"].any() else ""
+    full = "bins that hold one sample each" if estimator == "binning" else "J > 0.95 log N"
+    hollow = f" Hollow: saturated ({full}); the estimate only counts samples." if rows["saturated"].any() else ""
+    leak = f" {captions.label_leak(rows)}" if symbol == "i_ty" else ""
     return (
         f"{INFORMATION[symbol]} of each layer through training, {captions.where(run_records)}: {what}. Solid on clean, "
-        f"dashed on adversarial inputs. Measured with {noise}{captions.samples(rows)}, {captions.epochs(rows)}. "
-        f"{captions.seeds(rows)}{dotted}{hollow}"
+        f"dashed on adversarial inputs. {captions.attack(run_records, rows)} Measured with {noise}"
+        f"{captions.samples(rows)}, {captions.epochs(rows)}. {captions.seeds(rows)}{dotted}{hollow}{leak}"
     )
 
 
 def _estimate_words(quantity: str) -> str:
     if quantity == "i_tx_upper":
         return "KDE upper bound"
-    return "KDE, difference of upper bounds (the study's “upper”, not itself a bound)"
+    return "KDE, difference of upper bounds (the “upper” estimate of the paper, not itself a bound)"
 
 
 for _order, (_rule, _symbol) in enumerate([(r, s) for s in INFORMATION for r in NOISE_RULE_NAMES]):
@@ -127,13 +150,14 @@ for _order, (_rule, _symbol) in enumerate([(r, s) for s in INFORMATION for r in 
         FigureSpec(
             name=f"information_epochs_{_quantity}_{_rule}",
             title=f"{INFORMATION[_symbol]} through training, {NOISE_RULE_NAMES[_rule]}",
-            alt=f"One panel a layer: {INFORMATION[_symbol]} against epoch for each training, on clean and "
+            alt=f"One panel per layer: {INFORMATION[_symbol]} against epoch for each training, on clean and "
             "adversarial inputs.",
             caption=partial(_caption_epochs, quantity=_quantity, rule=_rule),
             needs=lambda run_records, quantity=_quantity, rule=_rule: not rows_of(run_records, quantity, rule).empty,
             draw=partial(_draw_epochs, quantity=_quantity, rule=_rule),
             order=40 + _order,
             minor=partial(is_minor, rule=_rule),
+            uninformative=partial(saturated_throughout, quantity=_quantity, rule=_rule),
         )
     )
 for _order, _symbol in enumerate(INFORMATION):
@@ -141,11 +165,12 @@ for _order, _symbol in enumerate(INFORMATION):
         FigureSpec(
             name=f"information_epochs_{_symbol}_binning",
             title=f"{INFORMATION[_symbol]} through training, binning",
-            alt=f"One panel a layer: {INFORMATION[_symbol]} by binning against epoch for each training.",
+            alt=f"One panel per layer: {INFORMATION[_symbol]} by binning against epoch for each training.",
             caption=partial(_caption_epochs, quantity=_symbol, rule=None, estimator="binning"),
             needs=lambda run_records, symbol=_symbol: not rows_of(run_records, symbol, None, estimator="binning").empty,
             draw=partial(_draw_epochs, quantity=_symbol, rule=None, estimator="binning"),
             order=90 + _order,
             minor=lambda _: True,
+            uninformative=partial(saturated_throughout, quantity=_symbol, rule=None, estimator="binning"),
         )
     )
