@@ -13,7 +13,7 @@ Pair = tuple[str, str]
 """The names of the baseline and of the training compared with it."""
 WHOLE_LAYERS = {"image_set": ("test", None), "class": None, "factor": None, "distortion": None, "level": None}
 """Columns of the rows that say something of whole layers on undistorted test images of all classes."""
-END = "at the last epoch that all have reached (or at each training's best epoch on held-out images, if any were held out)"
+END = "at the last epoch that all have reached (or, with held-out images, at the best epoch of each training on them)"
 
 
 class Paired(NamedTuple):
@@ -42,7 +42,7 @@ def shares_noise(rows: Table, pair: Pair) -> bool:
 
 
 def by_layer(rows: Table, pair: Pair) -> Paired:
-    """The layers that can be compared, on all seeds that both trainings have; a layer is left out of all seeds or none."""
+    """The layers that can be compared, on the seeds of both trainings; a layer is left out of all seeds or none."""
     last = at_the_end(rows[rows["training"].isin(pair)])
     saturated = list(last.loc[last["saturated"].fillna(False).astype(bool), "layer"].unique())
     last = last[~last["layer"].isin(saturated)]

@@ -11,7 +11,7 @@ import pandas as pd
 from mi_jax.claims.paired import Pair, layer_information
 from mi_jax.claims.registry import CLAIMS
 from mi_jax.claims.verdicts import Claim, ClaimStatistic, judge_threshold, statistic
-from mi_jax.records.labels import INFORMATION, name_of
+from mi_jax.records.labels import INFORMATION, LABEL_LEAK, name_of
 from mi_jax.records.run_records import RunRecords, noise_rules
 from mi_jax.statistics.intervals import Table, t_interval
 
@@ -45,7 +45,8 @@ def same_trend(run_records: RunRecords, pair: Pair) -> Claim:
         f"every epoch. At least {FEWEST_EPOCHS} epochs. “Almost the same” is read as a correlation of at least "
         "√½ = 0.71 (half of the rank variance shared), for all the comparisons listed; below 0 the trends are "
         "opposed. Two rising curves correlate whatever drives them, so this tests the trend and nothing finer; the "
-        f"correlation between different {first} seeds is given as the value that “the same” has in this run.",
+        f"correlation between different {first} seeds is given as the value that “the same” has in this run. "
+        f"{LABEL_LEAK}",
         statistics=tuple(
             _trend(run_records, noise_rule, quantity, label, conditions)
             for noise_rule in noise_rules(run_records)

@@ -1,14 +1,9 @@
 """The sentences that captions share: seeds, samples, noise, epochs and attacks, as the records state them."""
 
 from mi_jax.plotting.style import FEW_SEEDS
-from mi_jax.records.labels import attack_label
+from mi_jax.records.labels import LABEL_LEAK, attack_label
 from mi_jax.records.run_records import ATTACK_COLUMNS, RunRecords, at_the_end
 from mi_jax.statistics.intervals import Table
-
-LABEL_LEAK = (
-    "I(T;Y) on adversarial inputs is not information about the clean image: an attack that knows the label y writes y "
-    "into the image, where any network can read it."
-)
 
 
 def seeds(rows: Table) -> str:

@@ -6,12 +6,15 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.typing import ColorType
+from numpy.typing import ArrayLike
 
 from mi_jax.records.labels import name_of
 from mi_jax.statistics.intervals import Table
@@ -59,7 +62,7 @@ def colour_of(training: str, trainings: Sequence[str]) -> str:
     return _SPARE[others.index(training) % len(_SPARE)]
 
 
-def line_of(inputs: str) -> Any:
+def line_of(inputs: str) -> str:
     """The line style of a kind of input: clean solid, adversarial dashed, any other dotted."""
     return _LINES.get(inputs, ":")
 
@@ -89,13 +92,13 @@ def spread_of(table: Table) -> tuple[np.ndarray, np.ndarray]:
     return np.where(two, table["least"], low), np.where(two, table["most"], high)
 
 
-def draw_line(axes: Axes, x: Any, y: Any, **look: Any) -> Line2D:
+def draw_line(axes: Axes, x: ArrayLike, y: ArrayLike, **look: Any) -> Line2D:
     """Draws a line that `fit` takes into account when it sets the limits of the panel."""
     (line,) = axes.plot(np.asarray(x, dtype=float), np.asarray(y, dtype=float), gid=_FITTED, **look)
     return line
 
 
-def draw_curve(axes: Axes, x: Any, table: Table, *, colour: Any, line: Any = "-") -> None:
+def draw_curve(axes: Axes, x: ArrayLike, table: Table, *, colour: ColorType, line: str = "-") -> None:
     """Draws the mean of a table from `over_seeds` with its band and the seeds' values; saturated points are hollow."""
     x, mean = np.asarray(x, dtype=float), table["mean"].to_numpy(dtype=float)
     draw_line(axes, x, mean, color=colour, linestyle=line)
@@ -106,24 +109,30 @@ def draw_curve(axes: Axes, x: Any, table: Table, *, colour: Any, line: Any = "-"
     draw_marks(axes, x, mean, table["saturated"].to_numpy(dtype=bool), colour=colour)
 
 
-def draw_seeds(axes: Axes, x: Any, table: Table, *, colour: Any) -> None:
+def draw_seeds(axes: Axes, x: ArrayLike, table: Table, *, colour: ColorType) -> None:
     """The values of the seeds of a table from `over_seeds` as small points, where there are two to seven.
 
     Left out where a curve has so many points that they would run into one another.
     """
     if len(table) > _MOST_MARKS or not table["seeds"].between(2, FEW_SEEDS - 1).any():
         return
-    points = [(place, v) for place, values in zip(x, table["values"], strict=True) for v in _values(values)]
+    points = [
+        (place, v)
+        for place, values in zip(np.asarray(x, dtype=float), table["values"], strict=True)
+        for v in _values(values)
+    ]
     across, up = zip(*points, strict=True)
-    axes.scatter(across, up, s=3.5, color=colour, alpha=0.55, linewidths=0, zorder=2.5)
+    axes.scatter(across, up, s=6, color=colour, alpha=0.6, linewidths=0, zorder=2.5)
 
 
-def _values(values: Any) -> tuple[float, ...]:
+def _values(values: object) -> tuple[float, ...]:
     """The values of the seeds; none for a row without any, as `reindex` makes."""
     return values if isinstance(values, tuple) and 1 < len(values) < FEW_SEEDS else ()
 
 
-def draw_marks(axes: Axes, x: Any, y: Any, hollow: np.ndarray, *, colour: Any, size: float = 4.0) -> None:
+def draw_marks(
+    axes: Axes, x: ArrayLike, y: ArrayLike, hollow: np.ndarray, *, colour: ColorType, size: float = 4.0
+) -> None:
     """Points, hollow where the estimate is saturated; left out where they would run into one another."""
     if len(hollow) > _MOST_MARKS:
         return
@@ -139,7 +148,7 @@ def dodged(count: int, i: int, parts: int) -> np.ndarray:
     return np.arange(count) + min(0.12, 0.5 / parts) * (i - (parts - 1) / 2)
 
 
-def draw_whiskers(axes: Axes, x: Any, table: Table, *, colour: Any) -> None:
+def draw_whiskers(axes: Axes, x: ArrayLike, table: Table, *, colour: ColorType) -> None:
     """The spread over seeds of a table from `over_seeds` as whiskers and points; none where there is one seed."""
     mean = table["mean"].to_numpy(dtype=float)
     low, high = spread_of(table)
@@ -176,7 +185,7 @@ def fit(panels: Iterable[Axes], *, floor: float = -math.inf, ceiling: float = ma
         axes.set_ylim(max(float(ends.min()) - margin, floor), min(float(ends.max()) + margin, ceiling))
 
 
-def epoch_axis(axes: Axes, epochs: Any) -> None:
+def epoch_axis(axes: Axes, epochs: ArrayLike) -> None:
     """Scales an axis of epochs: linear, or for long runs linear up to 1 and logarithmic beyond."""
     axes.set_xlabel("epoch")
     last = float(np.max(epochs)) if len(epochs) else 1.0
@@ -221,7 +230,7 @@ def condition_handles(
     return handles
 
 
-def legend_above(figure: Figure, handles: Sequence[Any]) -> None:
+def legend_above(figure: Figure, handles: Sequence[Artist]) -> None:
     """One legend for the whole figure, above it, in rows of similar length."""
     columns = math.ceil(len(handles) / math.ceil(len(handles) / 5)) if handles else 1
     figure.legend(handles=list(handles), loc="outside upper center", ncols=columns, handlelength=2.6)

@@ -11,6 +11,7 @@ from mi_jax.records.run_records import RunRecords, noise_rules
 
 _DATASETS = {"shapetex": "ShapeTex", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "mnist": "MNIST"}
 _DATASETS |= {"fashion_mnist": "Fashion-MNIST", "svhn_cropped": "SVHN", "digits": "the digits of scikit-learn"}
+_TRAINED = {"nt": "normally", "at": "adversarially"}
 GLOSSARY = {
     "NT": "normal training, on clean images.",
     "AT": "adversarial training, on images that an attack has changed within a small radius to raise the loss.",
@@ -37,10 +38,11 @@ GLOSSARY = {
 
 def title(run_records: RunRecords) -> str:
     """What was studied: architectures, trainings and data set."""
-    trainings = [name_of(training) for training in run_records.trainings]
-    networks = " ".join(filter(None, [_listed(trainings), _listed(_texts(run_records, "arch")), "networks"]))
-    dataset = _listed([_DATASETS.get(name, name) for name in _texts(run_records, "dataset")])
-    return f"Information and robustness of {networks}" + (f" on {dataset}" if dataset else "")
+    trained = _listed(_TRAINED.get(training, f"with {name_of(training)}") for training in run_records.trainings)
+    dataset = _listed(_DATASETS.get(name, name) for name in _texts(run_records, "dataset"))
+    networks = " ".join([*filter(None, [_listed(_texts(run_records, "arch"))]), "networks"])
+    where = f" on {dataset}" if dataset else ""
+    return f"Information and robustness of {networks}" + (f" trained {trained}{where}" if trained else where)
 
 
 def subtitle(run_records: RunRecords) -> str:
@@ -81,7 +83,7 @@ def what_was_run(run_records: RunRecords) -> str:
     finished = set(rows["checkpoint"].dropna()) & {"best", "last"}
     attack = attack_label(captions.configured_attack(run_records))
     facts = {
-        "Network": _listed(_texts(run_records, "arch")) + (f", width × {width:g}" if _is_number(width) else ""),
+        "Network": _listed(_texts(run_records, "arch")) + (f", width factor {width:g}" if _is_number(width) else ""),
         "Data set": _listed([_DATASETS.get(name, name) for name in _texts(run_records, "dataset")]),
         "Training images": f"{int(training_images.max())} per epoch" if training_images.notna().any() else "",
         "Trainings": _listed([name_of(training) for training in run_records.trainings]),
@@ -109,11 +111,12 @@ def glossary() -> str:
 
 def settings(run_records: RunRecords) -> str:
     """`config.json` and `provenance.json` as folded, escaped blocks; nothing for a missing file."""
-    return "".join(
-        f"<details><summary>{name}</summary><pre>{escape(json.dumps(content, indent=2, ensure_ascii=False))}</pre></details>"
-        for name, content in (("Configuration", run_records.config), ("Provenance", run_records.provenance))
-        if content
-    )
+    blocks = []
+    for name, content in (("Configuration", run_records.config), ("Provenance", run_records.provenance)):
+        if content:
+            text = escape(json.dumps(content, indent=2, ensure_ascii=False))
+            blocks.append(f"<details><summary>{name}</summary><pre>{text}</pre></details>")
+    return "".join(blocks)
 
 
 def contents(sections: Mapping[str, str]) -> str:

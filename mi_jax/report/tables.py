@@ -33,7 +33,7 @@ def accuracies(run_records: RunRecords) -> Table:
 
 
 def transfer(run_records: RunRecords) -> Table:
-    """Accuracy of every training on adversarial images made on another (`source`), with intervals; empty without any."""
+    """Accuracy of every training on adversarial images made on another (`source`), with intervals."""
     rows = run_records.select(quantity="transfer_accuracy")
     return accuracy_over_seeds(rows, ["training", "source"]) if len(rows) else pd.DataFrame()
 

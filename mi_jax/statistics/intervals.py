@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy import special
 
 LEVEL = 0.95
@@ -34,7 +35,7 @@ class Interval(NamedTuple):
         return self._replace(mean=self.mean + by, low=self.low + by, high=self.high + by)
 
 
-def t_interval(values: Any) -> Interval:
+def t_interval(values: ArrayLike) -> Interval:
     """Mean and 95 % Student-t interval of independent values (one a seed), any shape, NaN left out.
 
     With one value the ends are NaN: there is no interval. With none, the mean is NaN too.

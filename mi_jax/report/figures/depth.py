@@ -67,10 +67,11 @@ def _caption_depth(run_records: RunRecords) -> str:
     )
     rows = rows_of(run_records, "i_tx_upper", rules[0])
     return (
-        f"Information of each layer at {captions.last_epoch(rows)}, {captions.where(run_records)}. Lines: upper bound of "
-        "I(X;T), difference of upper bounds for I(T;Y); whiskers: seeds. Shaded: on clean inputs, the range between the "
-        f"lower and the upper bound for I(X;T), between the certified bounds for I(T;Y). Noise: {noise}; "
-        f"{captions.samples(rows)}. {captions.attack(run_records, rows)} {captions.seeds(rows)} {captions.label_leak(rows)}"
+        f"Information of each layer at {captions.last_epoch(rows)}, {captions.where(run_records)}. Lines: upper bound "
+        "of I(X;T), difference of upper bounds for I(T;Y); whiskers: seeds. Shaded: on clean inputs, the range between "
+        f"the lower and the upper bound for I(X;T), between the certified bounds for I(T;Y). Noise: {noise}; "
+        f"{captions.samples(rows)}. {captions.attack(run_records, rows)} {captions.seeds(rows)} "
+        f"{captions.label_leak(rows)}"
     )
 
 
@@ -134,8 +135,8 @@ def _caption_difference(run_records: RunRecords) -> str:
     return (
         f"Difference in the upper bound of I(X;T) from {name_of(compared_trainings(run_records)[0])} at "
         f"{captions.last_epoch(rows)}, paired by seed; below 0 the network keeps less information about the input. A "
-        f"difference that vanishes under a noise rule that follows each training's scale is one of scale. Noise: {noise}; {captions.samples(rows)}. Hollow: "
-        f"saturated in one of the two. {captions.attack(run_records, rows)} {captions.seeds(rows)}"
+        f"difference that vanishes under a noise rule that follows each training's scale is one of scale. "
+        f"Noise: {noise}; {captions.samples(rows)}. Hollow: saturated in one of the two. {captions.attack(run_records, rows)} {captions.seeds(rows)}"
     )
 
 
@@ -154,7 +155,7 @@ register(
     FigureSpec(
         name="information_difference",
         title="What adversarial training changes, by noise rule",
-        alt="Difference in I(X;T) between trainings at each layer, one panel per noise rule, with intervals around zero.",
+        alt="Difference in I(X;T) between trainings at each layer, one panel per noise rule, with intervals.",
         caption=_caption_difference,
         needs=lambda run_records: bool(_rules_compared(run_records)),
         draw=_draw_difference,

@@ -4,10 +4,10 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from mi_jax.errors import InputError
 from mi_jax.plotting import style
@@ -38,12 +38,12 @@ class Examples:
 def save(
     run_dir: str | os.PathLike[str],
     *,
-    images: Any,
-    labels: Any,
+    images: ArrayLike,
+    labels: ArrayLike,
     class_names: Sequence[str],
-    adversarial: Mapping[str, Any],
-    predicted_clean: Mapping[str, Any],
-    predicted_adversarial: Mapping[str, Any],
+    adversarial: Mapping[str, ArrayLike],
+    predicted_clean: Mapping[str, ArrayLike],
+    predicted_adversarial: Mapping[str, ArrayLike],
     attack: str,
 ) -> Path:
     """Writes `examples.npz` for the figure of examples.
@@ -115,7 +115,7 @@ def load(run_records: RunRecords) -> Examples | None:
         ) from None
 
 
-def _per_image(values: Any, what: str, n: int) -> np.ndarray:
+def _per_image(values: ArrayLike, what: str, n: int) -> np.ndarray:
     array = np.asarray(values)
     if array.shape != (n,) or array.dtype.kind not in "iu":
         raise InputError(f"The {what} have shape {array.shape} and type {array.dtype}; expected {n} integers.")
@@ -186,8 +186,8 @@ def _caption(run_records: RunRecords) -> str:
     count = min(_MOST, len(found.images))
     return (
         f"{count} test images, the adversarial example of each made against each training ({found.attack}), and the "
-        f"difference, amplified {_factor(found)} times around grey. Above a clean image its class; above an adversarial "
-        "example the predicted class, with an arrow where the attack changed it, red where it is wrong, green where it "
+        f"difference, amplified {_factor(found)} times around grey. Above a clean image its class; above an "
+        "adversarial example the predicted class, with an arrow where the attack changed it, red where it is wrong, green where it "
         "is right. First seed."
     )
 

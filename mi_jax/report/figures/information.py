@@ -16,7 +16,7 @@ from mi_jax.records.labels import INFORMATION, INPUTS, NOISE_RULE_NAMES
 from mi_jax.records.run_records import RunRecords, conditions, noise_rules
 from mi_jax.statistics.intervals import Table, over_seeds
 
-_AT_THE_CEILING = 0.98
+_POINT = ["layer", "training", "inputs", "epoch"]
 
 
 def rows_of(run_records: RunRecords, quantity: str, rule: str | None, *, estimator: str = "kde") -> Table:
@@ -57,22 +57,22 @@ def possible(run_records: RunRecords, rows: Table, symbol: str) -> tuple[float, 
 
 
 def saturated_throughout(run_records: RunRecords, quantity: str, rule: str | None, *, estimator: str = "kde") -> str:
-    """A sentence where every estimate is within 2 % of its largest possible value; else empty."""
+    """A sentence where every point of the figure is saturated, in at least one seed; else empty."""
     rows = rows_of(run_records, quantity, rule, estimator=estimator)
-    ceiling = ceiling_of(run_records, rows, quantity[:4])
-    if not ceiling or rows.empty or rows["value"].min() < _AT_THE_CEILING * ceiling[0]:
+    points = rows["saturated"].fillna(False).astype(bool).groupby([rows[name] for name in _POINT]).any()
+    if rows.empty or not points.all():
         return ""
-    what = f"{INFORMATION[quantity[:4]]} ({'binning' if rule is None else NOISE_RULE_NAMES[rule]})"
+    how = "binning" if rule is None else NOISE_RULE_NAMES[rule]
     return (
-        f"{what} through training is not drawn: at every layer and epoch it is at its ceiling, {ceiling[1]} = "
-        f"{ceiling[0]:.2f} bits, and says nothing about the networks."
+        f"{INFORMATION[quantity[:4]]} through training, {how}: not drawn, as the estimates of all layers are saturated "
+        "at every epoch. They count samples and say nothing about the networks."
     )
 
 
 def _draw_epochs(run_records: RunRecords, *, quantity: str, rule: str | None, estimator: str = "kde") -> Figure:
     rows = rows_of(run_records, quantity, rule, estimator=estimator)
     symbol, layers = quantity[:4], layers_of(run_records, rows)
-    table = over_seeds(rows, ["layer", "training", "inputs", "epoch"], within=possible(run_records, rows, symbol))
+    table = over_seeds(rows, _POINT, within=possible(run_records, rows, symbol))
     columns = min((4, 3, 5), key=lambda wide: -len(layers) % wide) if len(layers) > 4 else len(layers)
     count = math.ceil(len(layers) / columns)
     figure = style.new_figure(0.6 + 1.75 * count)

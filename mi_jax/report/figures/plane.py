@@ -92,8 +92,8 @@ def _caption(run_records: RunRecords, *, rule: str) -> str:
         f"Each layer's path through the information plane, {captions.where(run_records)}: the mean over seeds at each "
         "measured epoch; points grow with the epoch, the large one is the last, its cross the spread over seeds. KDE "
         f"upper bound of I(X;T), difference of upper bounds for I(T;Y), measured with {captions.noise(rows)}, "
-        f"{captions.samples(rows)}, {captions.epochs(rows)}. {captions.attack(run_records, rows)} {captions.seeds(rows)} "
-        f"Layers from dark (first) to light (last). {captions.label_leak(rows)}"
+        f"{captions.samples(rows)}, {captions.epochs(rows)}. {captions.attack(run_records, rows)} "
+        f"{captions.seeds(rows)} Layers from dark (first) to light (last). {captions.label_leak(rows)}"
     )
 
 
@@ -102,7 +102,7 @@ for _order, _rule in enumerate(NOISE_RULE_NAMES):
         FigureSpec(
             name=f"information_plane_{_rule}",
             title=f"Information plane, {NOISE_RULE_NAMES[_rule]}",
-            alt="Paths of the layers in the plane of I(X;T) and I(T;Y), one column per training, one row per kind of input.",
+            alt="Paths of the layers in the information plane, one column per training, one row per kind of input.",
             caption=partial(_caption, rule=_rule),
             needs=lambda run_records, rule=_rule: all(
                 not rows_of(run_records, quantity, rule).empty for quantity in ("i_tx_upper", "i_ty_upper")

@@ -128,8 +128,8 @@ def _caption_robustness(run_records: RunRecords) -> str:
     counts = {a: g["n"].min() for a, g in table.groupby("condition", sort=False) if g["n"].notna().all()}
     images = "; ".join(f"{attack}: {n} images" for attack, n in counts.items())
     several = table["seeds"].max() > 1
-    bars = "Bars: mean over seeds; points: seeds; whiskers: 95 % intervals that enclose Student's t over seeds and Wilson's"
-    whiskers = f"{bars} over images" if several else "Whiskers: 95 % Wilson interval over images"
+    bars = "Bars: mean over seeds; points: seeds; whiskers: 95 % intervals that enclose Student's t over seeds and"
+    whiskers = f"{bars} Wilson's over images" if several else "Whiskers: 95 % Wilson interval over images"
     count = f"{table['seeds'].max()} seed{'s' if several else ''}"
     return f"Test accuracy at the end of training ({captions.last_epoch(rows)}), {count}. {whiskers}. {images}."
 
