@@ -92,6 +92,12 @@ def spread_of(table: Table) -> tuple[np.ndarray, np.ndarray]:
     return np.where(two, table["least"], low), np.where(two, table["most"], high)
 
 
+def in_percent(table: Table) -> Table:
+    """A table from `over_seeds` of shares, with means, intervals and values in per cent."""
+    scaled = table[["mean", "low", "high", "least", "most"]] * 100
+    return table.assign(**scaled, values=[tuple(100 * value for value in values) for values in table["values"]])
+
+
 def draw_line(axes: Axes, x: ArrayLike, y: ArrayLike, **look: Any) -> Line2D:
     """Draws a line that `fit` takes into account when it sets the limits of the panel."""
     (line,) = axes.plot(np.asarray(x, dtype=float), np.asarray(y, dtype=float), gid=_FITTED, **look)

@@ -65,8 +65,8 @@ def _caption(run_records: RunRecords) -> str:
     rows = _rows(run_records)
     return (
         f"Information that a layer keeps within each class through training, {captions.where(run_records)}, clean "
-        "inputs: KDE upper bound of I(X;T | Y = y), which is the H(T|y) of the paper minus the entropy of the noise, on the "
-        f"images of one class ({NOISE_RULE_NAMES[str(_rule(run_records))]}; {captions.epochs(rows)}). A class that "
+        "inputs: KDE upper bound of I(X;T | Y = y), which is the H(T|y) of the paper minus the entropy of the noise, on "
+        f"the images of one class ({NOISE_RULE_NAMES[str(_rule(run_records))]}; {captions.epochs(rows)}). A class that "
         f"collapses to one point has none. {captions.samples(rows)}. {captions.seeds(rows)}"
     )
 

@@ -136,7 +136,8 @@ def _caption_difference(run_records: RunRecords) -> str:
         f"Difference in the upper bound of I(X;T) from {name_of(compared_trainings(run_records)[0])} at "
         f"{captions.last_epoch(rows)}, paired by seed; below 0 the network keeps less information about the input. A "
         f"difference that vanishes under a noise rule that follows each training's scale is one of scale. "
-        f"Noise: {noise}; {captions.samples(rows)}. Hollow: saturated in one of the two. {captions.attack(run_records, rows)} {captions.seeds(rows)}"
+        f"Noise: {noise}; {captions.samples(rows)}. Hollow: saturated in one of the two. "
+        f"{captions.attack(run_records, rows)} {captions.seeds(rows)}"
     )
 
 

@@ -187,8 +187,8 @@ def _caption(run_records: RunRecords) -> str:
     return (
         f"{count} test images, the adversarial example of each made against each training ({found.attack}), and the "
         f"difference, amplified {_factor(found)} times around grey. Above a clean image its class; above an "
-        "adversarial example the predicted class, with an arrow where the attack changed it, red where it is wrong, green where it "
-        "is right. First seed."
+        "adversarial example the predicted class, with an arrow where the attack changed it, red where it is wrong, "
+        "green where it is right. First seed."
     )
 
 

@@ -43,8 +43,7 @@ def _draw_curves(run_records: RunRecords) -> Figure:
             axes, here = panels[i, j], rows[(rows["quantity"] == quantity) & (rows["image_set"] == name)]
             table = over_seeds(here, [*_CURVE, "epoch"], within=(0.0, _MOST[quantity]))
             if quantity == "accuracy":
-                table[["mean", "low", "high", "least", "most"]] *= 100
-                table["values"] = [tuple(100 * v for v in values) for values in table["values"]]
+                table = style.in_percent(table)
             for (training, inputs), curve in table.groupby(["training", "inputs"], sort=False):
                 for _, part in curve.groupby(["attack", "attack_steps"], dropna=False):
                     colour, line = style.colour_of(training, run_records.trainings), style.line_of(inputs)
