@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
-from matplotlib.typing import ColorType
+from matplotlib.typing import ColorType, LineStyleType
 from numpy.typing import ArrayLike
 
 from mi_jax.records.labels import name_of
@@ -51,7 +51,7 @@ FEW_SEEDS = 8
 _FITTED, _SPREAD = "fitted", "spread"
 _REACH = 0.3
 """How far bands and whiskers may widen a panel, relative to the span of the lines."""
-_LINES = {"clean": "-", "adversarial": "--"}
+_LINES: dict[str, LineStyleType] = {"clean": "-", "adversarial": "--"}
 
 
 def colour_of(training: str, trainings: Sequence[str]) -> str:
@@ -62,7 +62,7 @@ def colour_of(training: str, trainings: Sequence[str]) -> str:
     return _SPARE[others.index(training) % len(_SPARE)]
 
 
-def line_of(inputs: str) -> str:
+def line_of(inputs: str) -> LineStyleType:
     """The line style of a kind of input: clean solid, adversarial dashed, any other dotted."""
     return _LINES.get(inputs, ":")
 
@@ -104,7 +104,7 @@ def draw_line(axes: Axes, x: ArrayLike, y: ArrayLike, **look: Any) -> Line2D:
     return line
 
 
-def draw_curve(axes: Axes, x: ArrayLike, table: Table, *, colour: ColorType, line: str = "-") -> None:
+def draw_curve(axes: Axes, x: ArrayLike, table: Table, *, colour: ColorType, line: LineStyleType = "-") -> None:
     """Draws the mean of a table from `over_seeds` with its band and the seeds' values; saturated points are hollow."""
     x, mean = np.asarray(x, dtype=float), table["mean"].to_numpy(dtype=float)
     draw_line(axes, x, mean, color=colour, linestyle=line)
@@ -194,7 +194,7 @@ def fit(panels: Iterable[Axes], *, floor: float = -math.inf, ceiling: float = ma
 def epoch_axis(axes: Axes, epochs: ArrayLike) -> None:
     """Scales an axis of epochs: linear, or for long runs linear up to 1 and logarithmic beyond."""
     axes.set_xlabel("epoch")
-    last = float(np.max(epochs)) if len(epochs) else 1.0
+    last = float(np.max(epochs)) if np.size(epochs) else 1.0
     if last <= 30:
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
         return

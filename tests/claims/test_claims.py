@@ -6,7 +6,7 @@ import math
 import pytest
 
 from mi_jax import records
-from mi_jax.claims import evaluate
+from mi_jax.claims import CLAIMS, Claim, evaluate
 from mi_jax.records.run_records import at_the_end, compared_trainings, noise_rules, read
 from mi_jax.records.table import Record
 from mi_jax.statistics.intervals import t_interval, wilson
@@ -329,3 +329,23 @@ def test_the_loss_of_any_training_is_found_and_its_inputs_are_named(tmp_path):
     claim = next(c for c in evaluate(read(tmp_path), treated="noise") if c.number == "2b")
     assert statistic(claim, "Training loss").value == pytest.approx(0.6)
     assert "(Gaussian noise: noisy, NT: clean)" in claim.method
+
+
+def test_a_registered_claim_is_evaluated_with_the_others(tmp_path, monkeypatch):
+    def doubled(run_records, pair):
+        return Claim(number="5", name=pair[1], text="t", method="m", statistics=(), figures=())
+
+    evaluate_once = [claim.number for claim in claims_of(tmp_path, [at_end("loss", "nt", 0, 1.0)]).values()]
+    assert evaluate_once == ["1", "2a", "2b", "3", "4"]
+    monkeypatch.setitem(CLAIMS._entries, "doubled", doubled)
+    assert [claim.number for claim in evaluate(read(tmp_path))] == [*evaluate_once, "5"]
+
+
+def test_intervals_of_differences_stay_within_what_is_possible(tmp_path):
+    rows = [
+        at_end("shape_bias", training, seed, value, inputs="clean", image_set="conflict")
+        for training, values in (("nt", (0.0, 0.6)), ("at", (0.9, 0.7)))
+        for seed, value in enumerate(values)
+    ]
+    found = statistic(claims_of(tmp_path, rows)["3"], "Shape bias, AT minus NT")
+    assert (found.low, found.high) == (-1.0, 1.0)

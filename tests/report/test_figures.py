@@ -203,10 +203,12 @@ def test_perturbations_are_amplified_to_fill_the_grey_scale():
     assert examples.amplification(np.ones(3)) == 1
 
 
-def test_the_same_records_give_the_same_file(run_records, tmp_path):
+def test_the_same_records_give_the_same_files(run_records, tmp_path):
     spec = spec_of("robustness", run_records)
-    first = figures.save(spec, run_records, tmp_path).read_bytes()
-    assert figures.save(spec, run_records, tmp_path).read_bytes() == first
+    figures.save(spec, run_records, tmp_path)
+    first = [(tmp_path / f"robustness.{kind}").read_bytes() for kind in ("png", "svg")]
+    figures.save(spec, run_records, tmp_path)
+    assert [(tmp_path / f"robustness.{kind}").read_bytes() for kind in ("png", "svg")] == first
     with Image.open(tmp_path / "robustness.png") as image:
         assert image.size[0] == 1440
 
@@ -253,3 +255,27 @@ def test_information_within_each_class_is_the_mean_over_seeds(run_records):
     assert len(joined) == 10
     np.testing.assert_allclose(joined[3].get_ydata(), expected)
     np.testing.assert_allclose(joined[3].get_xdata(), expected.index)
+
+
+def test_saturated_bins_are_hollow(run_records):
+    panels = drawn("information_epochs_i_tx_binning", run_records).axes
+    faces = [{line.get_markerfacecolor() for line in axes.lines if line.get_marker() == "o"} for axes in panels[:3]]
+    assert faces[0] == {"white"}, "the fixture saturates binning in the first half of the layers"
+    assert "white" not in faces[2]
+
+
+def test_the_seeds_are_points_where_they_are_few(run_records):
+    axes = drawn("information_epochs_i_tx_upper_trace", run_records).axes[1]
+    where = {"quantity": "i_tx_upper", "noise_rule": "trace", "layer": "conv1", "inputs": "clean", "training": "nt"}
+    by_seed = values_by_seed(run_records, **where)
+    points = [np.asarray(p.get_offsets()) for p in axes.collections if len(p.get_offsets()) > 1]
+    assert any(np.allclose(np.sort(found[:, 1]), np.sort(by_seed.ravel())) for found in points)
+
+
+def test_a_training_with_noise_has_a_colour_and_a_name_of_its_own():
+    trainings = ("nt", "at", "trades", "mart", "noise", "fast", "other")
+    colours = [style.colour_of(training, trainings) for training in trainings]
+    assert len(set(colours)) == len(trainings)
+    assert "#000000" not in colours[:-1]
+    (handle,) = style.condition_handles(["noise"], ["clean"])
+    assert handle.get_label() == "Gaussian noise, clean"

@@ -11,14 +11,16 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from rich.console import Console
 
 from mi_jax import records, report
 from mi_jax.claims import evaluate
 from mi_jax.errors import InputError
+from mi_jax.records import labels
 from mi_jax.records.table import Record
-from mi_jax.report import figures, html_tables, read, terminal
+from mi_jax.report import figures, html_tables, read, tables, terminal
 from mi_jax.report.figures import examples
 
 VOID = {"meta", "img", "br"}
@@ -163,6 +165,81 @@ def test_the_terminal_shows_the_verdicts_of_the_page(run_dir):
         assert [word in line for word in found] == [True, True]
         weakest = claim.weakest("fixed")
         assert html_tables.value_of(weakest) in shown if weakest.value is not None else weakest.remark in shown
+
+
+@pytest.mark.parametrize("width", [100, 60, 40, 30])
+def test_the_terminal_cuts_no_number_at_any_width(run_dir, width):
+    screen = io.StringIO()
+    Console(width=width, file=screen).print(terminal.table(run_dir))
+    shown = screen.getvalue()
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= width
+    folded = "".join(shown.split())
+    for row in tables.accuracies(read(run_dir)).to_dict("records"):
+        assert html_tables.number(row["mean"], "share").replace(" ", "") in folded
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "cp437"])
+def test_the_terminal_prints_in_any_encoding(run_dir, encoding):
+    raw = io.BytesIO()
+    Console(width=100, file=io.TextIOWrapper(raw, encoding=encoding, write_through=True)).print(terminal.table(run_dir))
+    assert "not supported" in raw.getvalue().decode(encoding)
+
+
+def test_tables_are_written_as_csv_and_carried_by_the_page(built, run_dir):
+    claims = pd.read_csv(run_dir / "tables" / "claims.csv")
+    expected = [statistic.value for claim in evaluate(read(run_dir)) for statistic in claim.statistics]
+    np.testing.assert_allclose(claims["value"], np.array(expected, dtype=float))
+    accuracy = pd.read_csv(run_dir / "tables" / "accuracy.csv").set_index(["training", "condition"])
+    assert accuracy.loc[("at", "PGD-20 Linf 8/255"), "values"].count(" ") == 2, "one value per seed"
+    links = [link for link in Page(built[1]).links if link.startswith("data:text/csv;base64,")]
+    carried = [base64.b64decode(link.partition(",")[2]) for link in links]
+    assert carried == [(run_dir / "tables" / f"{name}.csv").read_bytes() for name in ("claims", "accuracy")]
+
+
+def test_figures_of_saturated_estimates_alone_are_left_out_and_named(tmp_path):
+    where = {"training": "nt", "inputs": "clean", "estimator": "kde", "unit": "bits", "n": 100, "image_set": "test"}
+    records.append(
+        tmp_path,
+        [
+            Record(
+                quantity=quantity, value=6.6, seed=seed, epoch=epoch, layer="a", noise_rule=rule, noise_variance=0.1,
+                saturated=rule == "fixed" and seed == 0, **where,
+            )
+            for quantity in ("i_tx_upper", "i_ty_upper")
+            for seed in range(2)
+            for epoch in (0, 1)
+            for rule in ("fixed", "trace")
+        ],
+    )  # fmt: skip
+    page = Page(report.build(tmp_path).read_text(encoding="utf-8"))
+    drawn = {name for name in page.ids if name.startswith(("information_epochs", "information_plane"))}
+    assert drawn == {f"{name}_trace" for name in (
+        "information_epochs_i_tx_upper", "information_epochs_i_ty_upper", "information_plane"
+    )}  # fmt: skip
+    assert "I(X;T) through training, fixed noise rule: not drawn" in "".join(page.text)
+
+
+def test_i_ty_on_adversarial_inputs_comes_with_the_warning_that_the_attack_knows_the_label(run_dir):
+    run_records = read(run_dir)
+    captions = {spec.name: spec.caption(run_records) for spec in figures.available(run_records)}
+    for name in ("information_epochs_i_ty_upper_trace", "information_depth", "information_plane_trace"):
+        assert labels.LABEL_LEAK in captions[name]
+        assert "Adversarial inputs: PGD-7 Linf 8/255." in captions[name]
+    assert labels.LABEL_LEAK not in captions["information_epochs_i_tx_upper_trace"]
+
+
+def test_a_quick_run_says_that_it_is_small(tmp_path):
+    records.append(
+        tmp_path, [Record(quantity="loss", value=1.0, training="at", seed=0, arch="vgg11", dataset="shapetex")]
+    )
+    (tmp_path / "config.json").write_text(json.dumps({"preset": "quick", "width": 0.125}))
+    text = "".join(Page(report.build(tmp_path).read_text(encoding="utf-8")).text)
+    assert "vgg11 networks trained adversarially on ShapeTex" in text
+    assert "This is a quick run: a small network" in text
+    assert "vgg11, width factor 0.125" in text
+    (tmp_path / "config.json").write_text(json.dumps({"preset": "paper"}))
+    assert "quick run" not in report.build(tmp_path).read_text(encoding="utf-8")
 
 
 def test_directories_without_records_are_named(tmp_path):

@@ -3,6 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.typing import LineStyleType
 
 from mi_jax.plotting import captions, style
 from mi_jax.plotting.figures import FigureSpec, register
@@ -13,6 +14,7 @@ from mi_jax.statistics.intervals import Table, over_seeds
 
 _MOST_LAYERS = 4
 _MOST_CLASSES = 20
+_LINES: tuple[LineStyleType, ...] = ("-", "--", ":")
 
 
 def _rule(run_records: RunRecords) -> str | None:
@@ -40,7 +42,7 @@ def _draw(run_records: RunRecords) -> Figure:
     rows = _rows(run_records)
     trainings = [training for training in run_records.trainings if (rows["training"] == training).any()]
     layers, classes = _layers(run_records, rows), _classes(rows)
-    looks = [(style.PALETTE[i % 7], ("-", "--", ":")[i // 7]) for i in range(len(classes))]
+    looks: list[tuple[str, LineStyleType]] = [(style.PALETTE[i % 7], _LINES[i // 7]) for i in range(len(classes))]
     figure = style.new_figure(0.8 + 2.2 * len(trainings))
     panels = style.grid_of(figure, len(trainings), len(layers), sharex=True, sharey=True)
     for i, training in enumerate(trainings):
@@ -65,9 +67,9 @@ def _caption(run_records: RunRecords) -> str:
     rows = _rows(run_records)
     return (
         f"Information that a layer keeps within each class through training, {captions.where(run_records)}, clean "
-        "inputs: KDE upper bound of I(X;T | Y = y), which is the H(T|y) of the paper minus the entropy of the noise, on "
-        f"the images of one class ({NOISE_RULE_NAMES[str(_rule(run_records))]}; {captions.epochs(rows)}). A class that "
-        f"collapses to one point has none. {captions.samples(rows)}. {captions.seeds(rows)}"
+        "inputs: KDE upper bound of I(X;T | Y = y), which is the H(T|y) of the paper minus the entropy of the noise, "
+        f"on the images of one class ({NOISE_RULE_NAMES[str(_rule(run_records))]}; {captions.epochs(rows)}). A class "
+        f"that collapses to one point has none. {captions.samples(rows)}. {captions.seeds(rows)}"
     )
 
 
