@@ -6,7 +6,7 @@ from mi_jax.claims.paired import Pair, by_layer, layer_information, shares_noise
 from mi_jax.claims.registry import CLAIMS
 from mi_jax.claims.verdicts import Claim, judge_threshold, statistic
 from mi_jax.records.labels import MINUS, NOISE_RULE_NAMES, name_of
-from mi_jax.records.run_records import RunRecords, at_the_end, noise_rules
+from mi_jax.records.run_records import RunRecords, final_rows, noise_rules
 from mi_jax.statistics.intervals import Interval, Table, t_interval
 
 _HALF = 0.5
@@ -20,7 +20,7 @@ def geometry(run_records: RunRecords, pair: Pair) -> Claim:
     statistics = [statistic("Share of the I(X;T) difference that is scale", share, "share", verdict, remark)]
     for noise_rule in noise_rules(run_records):
         rows = layer_information(run_records, "i_tx_upper", noise_rule, inputs="clean")
-        flags = at_the_end(rows[rows["training"].isin(pair)])
+        flags = final_rows(rows[rows["training"].isin(pair)])
         flags = flags.assign(flag=flags["saturated"].fillna(False).astype(float))
         saturated = t_interval(flags.groupby("seed")["flag"].mean()).clipped(0.0, 1.0)
         if saturated.count:

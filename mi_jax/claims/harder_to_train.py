@@ -12,7 +12,7 @@ def harder_to_train(run_records: RunRecords, pair: Pair) -> Claim:
     """Clean test accuracy and training loss, the second training minus the first."""
     first, second = map(name_of, pair)
     tested = accuracy_on_test(run_records)
-    accuracy = difference_of_shares(tested[tested["condition"] == "clean"], pair)
+    accuracy = difference_of_shares(tested[tested["attack_label"] == "clean"], pair)
     trained_on = run_records.select(quantity="loss", training=pair, image_set="train")
     loss = difference_at_the_end(trained_on, pair)
     inputs = trained_on.drop_duplicates("training").set_index("training")["inputs"]

@@ -6,12 +6,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from mi_jax.records.run_records import RunRecords, at_the_end
+from mi_jax.records.run_records import RunRecords, final_rows
 from mi_jax.statistics.intervals import Interval, Table, t_interval, wilson
 
 Pair = tuple[str, str]
 """The names of the baseline and of the training compared with it."""
-WHOLE_LAYERS = {"image_set": ("test", None), "class": None, "factor": None, "distortion": None, "level": None}
+WHOLE_LAYERS = {"image_set": ("test", None), "class_": None, "factor": None, "distortion": None, "level": None}
 """Columns of the rows that say something of whole layers on undistorted test images of all classes."""
 END = "at the last epoch that all have reached (or, with held-out images, at the best epoch of each training on them)"
 
@@ -34,7 +34,7 @@ class Paired(NamedTuple):
 
 def shares_noise(rows: Table, pair: Pair) -> bool:
     """Whether both trainings were measured with the same noise variance in every layer."""
-    last = at_the_end(rows[rows["training"].isin(pair)])
+    last = final_rows(rows[rows["training"].isin(pair)])
     table = last.pivot_table(index=["seed", "layer"], columns="training", values="noise_variance")
     if not set(pair) <= set(table.columns):
         return False
@@ -43,7 +43,7 @@ def shares_noise(rows: Table, pair: Pair) -> bool:
 
 def by_layer(rows: Table, pair: Pair) -> Paired:
     """The layers that can be compared, on the seeds of both trainings; a layer is left out of all seeds or none."""
-    last = at_the_end(rows[rows["training"].isin(pair)])
+    last = final_rows(rows[rows["training"].isin(pair)])
     saturated = list(last.loc[last["saturated"].fillna(False).astype(bool), "layer"].unique())
     last = last[~last["layer"].isin(saturated)]
     if set(pair) - set(last["training"]):
@@ -60,7 +60,7 @@ def by_layer(rows: Table, pair: Pair) -> Paired:
 
 def difference_at_the_end(rows: Table, pair: Pair) -> Interval:
     """Second minus first training at the end, paired by seed; `rows` hold one value per training and seed."""
-    last = at_the_end(rows[rows["training"].isin(pair)])
+    last = final_rows(rows[rows["training"].isin(pair)])
     table = last.pivot_table(index="seed", columns="training", values="value")
     if not set(pair) <= set(table.columns):
         return t_interval([])
@@ -75,7 +75,7 @@ def difference_of_shares(rows: Table, pair: Pair) -> Interval:
     images, it is conservative.
     """
     difference = difference_at_the_end(rows, pair).clipped(-1.0, 1.0)
-    last = at_the_end(rows[rows["training"].isin(pair)])
+    last = final_rows(rows[rows["training"].isin(pair)])
     if difference.count < 2 or last["n"].isna().any():
         return difference
     n = int(last["n"].min())

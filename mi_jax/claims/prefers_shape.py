@@ -4,7 +4,7 @@ from mi_jax.claims.paired import Pair, difference_at_the_end, missing
 from mi_jax.claims.registry import CLAIMS
 from mi_jax.claims.verdicts import SMALLEST, Claim, judge_difference, statistic
 from mi_jax.records.labels import name_of
-from mi_jax.records.run_records import RunRecords, at_the_end
+from mi_jax.records.run_records import RunRecords, final_rows
 from mi_jax.statistics.intervals import t_interval
 
 _HALF = 0.5
@@ -20,7 +20,7 @@ def prefers_shape(run_records: RunRecords, pair: Pair) -> Claim:
     remark = missing(gap, "shape bias on cue-conflict images")
     statistics = [statistic(f"Shape bias, {second} minus {first}", gap, "points", verdict, remark)]
     for training, sign, preference in ((pair[0], -1, "texture"), (pair[1], +1, "shape")):
-        bias = t_interval(at_the_end(rows[rows["training"] == training])["value"])
+        bias = t_interval(final_rows(rows[rows["training"] == training])["value"])
         if not bias.count:
             continue
         verdict = judge_difference(bias.shifted(-_HALF), sign=sign, smallest=SMALLEST["shape bias"])

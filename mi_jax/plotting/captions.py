@@ -1,8 +1,8 @@
 """The sentences that captions share: seeds, samples, noise, epochs and attacks, as the records state them."""
 
 from mi_jax.plotting.style import FEW_SEEDS
-from mi_jax.records.labels import LABEL_LEAK, attack_label
-from mi_jax.records.run_records import ATTACK_COLUMNS, RunRecords, at_the_end
+from mi_jax.records.labels import LABEL_LEAK, attack_label, attack_labels
+from mi_jax.records.run_records import RunRecords, final_rows
 from mi_jax.statistics.intervals import Table
 
 
@@ -38,7 +38,7 @@ def noise(rows: Table) -> str:
     if variances.nunique() == 1:
         return f"noise variance {variances.iloc[0]:g}"
     moves = rows.groupby(["training", "seed", "layer"])["noise_variance"].nunique().max() > 1
-    differs = at_the_end(rows).groupby(["seed", "layer"])["noise_variance"].nunique().max() > 1
+    differs = final_rows(rows).groupby(["seed", "layer"])["noise_variance"].nunique().max() > 1
     own = "different for each training" if differs else "the same for all trainings"
     when = "recomputed at every epoch" if moves else "constant through training"
     return f"noise variance set for each layer, {variances.min():.3g} to {variances.max():.3g}, {own}, {when}"
@@ -47,14 +47,12 @@ def noise(rows: Table) -> str:
 def attack(run_records: RunRecords, rows: Table) -> str:
     """The attacks behind the adversarial inputs of the rows as a sentence; empty where the rows have none.
 
-    Rows that do not name their attack were made with the attack of the run's configuration.
+    Where no row names its attack, it is that of the run's configuration.
     """
     adversarial = rows[rows["inputs"] == "adversarial"]
     if adversarial.empty:
         return ""
-    labels = [attack_label(row) for row in adversarial[ATTACK_COLUMNS].drop_duplicates().to_dict("records")]
-    configured = attack_label(configured_attack(run_records))
-    return f"Adversarial inputs: {', '.join(dict.fromkeys(configured if x == 'adversarial' else x for x in labels))}."
+    return f"Adversarial inputs: {attack_labels(adversarial) or attack_label(configured_attack(run_records))}."
 
 
 def configured_attack(run_records: RunRecords) -> dict[str, object]:
@@ -72,7 +70,7 @@ def label_leak(rows: Table) -> str:
 
 def last_epoch(rows: Table) -> str:
     """The epoch of the finished networks."""
-    return f"epoch {_range(at_the_end(rows)['epoch'].unique())}"
+    return f"epoch {_range(final_rows(rows)['epoch'].unique())}"
 
 
 def epochs(rows: Table) -> str:

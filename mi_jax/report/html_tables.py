@@ -12,8 +12,8 @@ import pandas as pd
 from mi_jax.claims import Claim, ClaimStatistic
 from mi_jax.claims.paired import Pair, layer_information, shares_noise
 from mi_jax.plotting import captions
-from mi_jax.records.labels import DASH, MINUS, NOISE_RULE_NAMES, attack_label, name_of
-from mi_jax.records.run_records import ATTACK_COLUMNS, RunRecords, noise_rules
+from mi_jax.records.labels import DASH, MINUS, NOISE_RULE_NAMES, attack_labels, name_of
+from mi_jax.records.run_records import RunRecords, noise_rules
 from mi_jax.report import tables
 from mi_jax.statistics.intervals import Table
 
@@ -140,11 +140,11 @@ def headline(run_records: RunRecords) -> str:
     table = tables.accuracies(run_records)
     if table.empty:
         return "<p>No test accuracy was recorded.</p>"
-    conditions = list(table["condition"].unique())
-    counts = table.groupby("condition")["n"].min()
+    conditions = list(table["attack_label"].unique())
+    counts = table.groupby("attack_label")["n"].min()
     body = []
     for training in run_records.trainings:
-        mine = table[table["training"] == training].set_index("condition")
+        mine = table[table["training"] == training].set_index("attack_label")
         if len(mine):
             cells = [_td(c, _accuracy(mine.loc[c]) if c in mine.index else DASH) for c in conditions]
             body.append([_row_head(training), *cells, _td("Seeds", str(mine["seeds"].max()))])
@@ -173,9 +173,8 @@ def transfers(run_records: RunRecords) -> str:
             for source in run_records.trainings
         ]
         body.append([_row_head(target), *cells])
-    made = run_records.select(quantity="transfer_accuracy")[ATTACK_COLUMNS].drop_duplicates().to_dict("records")
-    labels = ", ".join(dict.fromkeys(attack_label(row) for row in made))
-    by = "the attack of the final evaluation" if labels == "adversarial" else labels
+    made = run_records.select(quantity="transfer_accuracy")
+    by = attack_labels(made) or "the attack of the final evaluation"
     caption = (
         f"Transfer: accuracy of each training (rows) on adversarial images made by {by} on networks of the same seed; "
         "brackets are 95 % intervals that enclose Wilson's over images and Student's t over seeds."

@@ -79,7 +79,7 @@ def what_was_run(run_records: RunRecords) -> str:
     config, rows = run_records.config, run_records.records
     width = config.get("width")
     training_images = run_records.select(quantity="loss", image_set="train")["n"]
-    measured = run_records.select(quantity=("i_tx_upper", "i_tx"), **{"class": None})["n"]
+    measured = run_records.select(quantity=("i_tx_upper", "i_tx"), class_=None)["n"]
     finished = set(rows["checkpoint"].dropna()) & {"best", "last"}
     attack = attack_label(captions.configured_attack(run_records))
     facts = {

@@ -5,30 +5,30 @@ from pathlib import Path
 import pandas as pd
 
 from mi_jax.claims import Claim, evaluate
-from mi_jax.records.run_records import RunRecords, accuracy_on_test, at_the_end, compared_trainings
+from mi_jax.records.run_records import RunRecords, accuracy_on_test, final_rows, compared_trainings
 from mi_jax.statistics.intervals import Table, accuracy_over_seeds
 
 _FAILED = ["training", "seed", "epoch", "inputs", "layer", "estimator", "quantity", "note"]
 
 
 def accuracies(run_records: RunRecords) -> Table:
-    """Test accuracy at the end of training: one row per training and condition, with intervals.
+    """Test accuracy at the end of training: one row per training and attack, with intervals.
 
     Returns:
-        Columns training, condition (`clean` first, then the attacks in order of appearance) and those of
+        Columns training, attack_label (`clean` first, then the attacks in order of appearance) and those of
         `accuracy_over_seeds`; empty where no accuracy was recorded.
     """
     groups = [
-        accuracy_over_seeds(at_the_end(group), ["training"]).assign(condition=condition)
-        for condition, group in accuracy_on_test(run_records).groupby("condition", sort=False)
+        accuracy_over_seeds(final_rows(group), ["training"]).assign(attack_label=label)
+        for label, group in accuracy_on_test(run_records).groupby("attack_label", sort=False)
     ]
     if not groups:
         return pd.DataFrame()
     table: Table = pd.concat(groups, ignore_index=True)
     trainings = {t: i for i, t in enumerate(run_records.trainings)}
-    found = {c: i for i, c in enumerate(sorted(table["condition"].unique(), key=lambda c: c != "clean"))}
+    found = {c: i for i, c in enumerate(sorted(table["attack_label"].unique(), key=lambda c: c != "clean"))}
     return table.sort_values(
-        ["condition", "training"], key=lambda column: column.map(found if column.name == "condition" else trainings)
+        ["attack_label", "training"], key=lambda column: column.map(found if column.name == "attack_label" else trainings)
     )
 
 

@@ -78,10 +78,10 @@ def _as_list(grid: _Grid, encodable: Callable[[str], str]) -> list[Text | Paddin
 
 def _accuracies(run_records: RunRecords) -> _Grid:
     found = tables.accuracies(run_records)
-    conditions = list(found["condition"].unique()) if len(found) else []
+    conditions = list(found["attack_label"].unique()) if len(found) else []
     rows = []
     for training in run_records.trainings if conditions else ():
-        mine = found[found["training"] == training].set_index("condition")
+        mine = found[found["training"] == training].set_index("attack_label")
         cells = [
             f"{number(mine.at[c, 'mean'], 'share')} {interval(mine.at[c, 'low'], mine.at[c, 'high'], 'share')}"
             if c in mine.index

@@ -178,7 +178,7 @@ def test_the_finished_network_supersedes_the_same_attack_followed_on_fewer_image
     ]
     records.append(tmp_path, rows)
     table = accuracies(run_records_module.read(tmp_path))
-    found = dict(zip(table["condition"], table["mean"], strict=True))
+    found = dict(zip(table["attack_label"], table["mean"], strict=True))
     assert found == {"clean": 0.8, "PGD-7 Linf 8/255": 0.5, "PGD-20 Linf 8/255": 0.3}
 
 

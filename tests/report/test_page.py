@@ -190,7 +190,7 @@ def test_tables_are_written_as_csv_and_carried_by_the_page(built, run_dir):
     claims = pd.read_csv(run_dir / "tables" / "claims.csv")
     expected = [statistic.value for claim in evaluate(read(run_dir)) for statistic in claim.statistics]
     np.testing.assert_allclose(claims["value"], np.array(expected, dtype=float))
-    accuracy = pd.read_csv(run_dir / "tables" / "accuracy.csv").set_index(["training", "condition"])
+    accuracy = pd.read_csv(run_dir / "tables" / "accuracy.csv").set_index(["training", "attack_label"])
     assert accuracy.loc[("at", "PGD-20 Linf 8/255"), "values"].count(" ") == 2, "one value per seed"
     links = [link for link in Page(built[1]).links if link.startswith("data:text/csv;base64,")]
     carried = [base64.b64decode(link.partition(",")[2]) for link in links]

@@ -72,14 +72,14 @@ def _caption_curves(run_records: RunRecords) -> str:
 
 def _draw_robustness(run_records: RunRecords) -> Figure:
     table = accuracies(run_records)
-    attacks = list(table["condition"].unique())
+    attacks = list(table["attack_label"].unique())
     trainings = [t for t in run_records.trainings if (table["training"] == t).any()]
     figure = style.new_figure(3.2)
     axes = figure.subplots()
     width = 0.8 / len(trainings)
     for i, training in enumerate(trainings):
         rows = table[table["training"] == training]
-        x = np.array([attacks.index(a) for a in rows["condition"]]) + (i - (len(trainings) - 1) / 2) * width
+        x = np.array([attacks.index(a) for a in rows["attack_label"]]) + (i - (len(trainings) - 1) / 2) * width
         mean = 100 * rows["mean"].to_numpy()
         colour = style.colour_of(training, run_records.trainings)
         axes.bar(x, mean, width=0.92 * width, color=colour, alpha=0.85)
@@ -124,7 +124,7 @@ def _wrapped(attack: str) -> str:
 def _caption_robustness(run_records: RunRecords) -> str:
     table = accuracies(run_records)
     rows = accuracy_on_test(run_records)
-    counts = {a: g["n"].min() for a, g in table.groupby("condition", sort=False) if g["n"].notna().all()}
+    counts = {a: g["n"].min() for a, g in table.groupby("attack_label", sort=False) if g["n"].notna().all()}
     images = "; ".join(f"{attack}: {n} images" for attack, n in counts.items())
     several = table["seeds"].max() > 1
     bars = "Bars: mean over seeds; points: seeds; whiskers: 95 % intervals that enclose Student's t over seeds and"
