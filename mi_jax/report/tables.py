@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from mi_jax.claims import Claim, evaluate
-from mi_jax.records.run_records import RunRecords, accuracy_on_test, final_rows, compared_trainings
+from mi_jax.records.run_records import RunRecords, accuracy_on_test, compared_trainings, final_rows
 from mi_jax.statistics.intervals import Table, accuracy_over_seeds
 
 _FAILED = ["training", "seed", "epoch", "inputs", "layer", "estimator", "quantity", "note"]
@@ -28,7 +28,8 @@ def accuracies(run_records: RunRecords) -> Table:
     trainings = {t: i for i, t in enumerate(run_records.trainings)}
     found = {c: i for i, c in enumerate(sorted(table["attack_label"].unique(), key=lambda c: c != "clean"))}
     return table.sort_values(
-        ["attack_label", "training"], key=lambda column: column.map(found if column.name == "attack_label" else trainings)
+        ["attack_label", "training"],
+        key=lambda column: column.map(found if column.name == "attack_label" else trainings),
     )
 
 

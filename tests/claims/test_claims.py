@@ -7,7 +7,7 @@ import pytest
 
 from mi_jax import records
 from mi_jax.claims import CLAIMS, Claim, evaluate
-from mi_jax.records.run_records import final_rows, compared_trainings, noise_rules, read
+from mi_jax.records.run_records import compared_trainings, final_rows, noise_rules, read
 from mi_jax.records.table import Record
 from mi_jax.statistics.intervals import t_interval, wilson
 

@@ -11,11 +11,11 @@ from PIL import Image
 
 from mi_jax import records
 from mi_jax.plotting import style
+from mi_jax.plotting.panels import ceiling_of
 from mi_jax.records import run_records as run_records_module
 from mi_jax.records.table import Record
 from mi_jax.report import figures
 from mi_jax.report.figures import examples
-from mi_jax.report.figures.information import ceiling_of
 from mi_jax.report.tables import accuracies
 from mi_jax.statistics.intervals import t_interval, wilson
 

@@ -7,9 +7,10 @@ from matplotlib.figure import Figure
 
 from mi_jax.plotting import captions, style
 from mi_jax.plotting.figures import FigureSpec, register
+from mi_jax.plotting.panels import finish_panels, handles_of, layers_of, unit_of
 from mi_jax.records.labels import INFORMATION, MINUS, NOISE_RULE_NAMES, name_of
-from mi_jax.records.run_records import RunRecords, final_rows, compared_trainings, conditions
-from mi_jax.report.figures.information import finish_panels, handles_of, layers_of, possible, rows_of, unit_of
+from mi_jax.records.run_records import RunRecords, compared_trainings, conditions, final_rows
+from mi_jax.report.figures.information import possible, rows_of
 from mi_jax.statistics.intervals import Table, over_seeds
 
 _BRACKET = {"i_tx": ("i_tx_lower", "i_tx_upper"), "i_ty": ("i_ty_certified_lower", "i_ty_certified_upper")}

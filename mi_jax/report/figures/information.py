@@ -1,17 +1,14 @@
 """Information of each layer through training: one panel per layer, I(X;T) or I(T;Y) against epoch."""
 
 import math
-from collections.abc import Sequence
 from functools import partial
 
-import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from mi_jax.claims.paired import layer_information
 from mi_jax.plotting import captions, style
 from mi_jax.plotting.figures import FigureSpec, register
+from mi_jax.plotting.panels import ceiling_of, finish_panels, handles_of, layers_of, unit_of
 from mi_jax.records.labels import INFORMATION, INPUTS, NOISE_RULE_NAMES
 from mi_jax.records.run_records import RunRecords, conditions, noise_rules
 from mi_jax.statistics.intervals import Table, over_seeds
@@ -27,27 +24,6 @@ def rows_of(run_records: RunRecords, quantity: str, rule: str | None, *, estimat
 def is_minor(run_records: RunRecords, *, rule: str) -> bool:
     """Whether figures under a noise rule are folded away: only the first and the last rule measured are shown."""
     return rule not in (noise_rules(run_records)[0], noise_rules(run_records)[-1])
-
-
-def layers_of(run_records: RunRecords, rows: Table) -> list[str]:
-    """The layers that have rows, in the order of the network."""
-    present = set(rows["layer"].dropna())
-    return [layer for layer in run_records.layers if layer in present]
-
-
-def ceiling_of(run_records: RunRecords, rows: Table, symbol: str) -> tuple[float, str] | None:
-    """The largest possible value in bits and its name: log2 N for I(X;T); H(Y) for I(T;Y), or log2 of the K classes."""
-    if symbol == "i_tx":
-        n = rows["n"].dropna()
-        return (math.log2(int(n.min())), "log₂ N") if len(n) else None
-    classes = run_records.select(quantity="i_tx_given_y_upper", inputs="clean").drop_duplicates("class")["n"].dropna()
-    if classes.empty:
-        return None
-    if int(classes.sum()) not in set(rows["n"].dropna()):
-        return math.log2(len(classes)), "log₂ K"
-    shares = classes.to_numpy(dtype=float) / float(classes.sum())
-    shares = shares[shares > 0]
-    return float(-(shares * np.log2(shares)).sum()), "H(Y)"
 
 
 def possible(run_records: RunRecords, rows: Table, symbol: str) -> tuple[float, float]:
@@ -93,28 +69,6 @@ def _draw_epochs(run_records: RunRecords, *, quantity: str, rule: str | None, es
     figure.supylabel(f"{INFORMATION[symbol]} ({unit_of(rows)})", fontsize=9)
     style.legend_above(figure, handles_of(run_records, rows) + ceiling)
     return figure
-
-
-def finish_panels(run_records: RunRecords, rows: Table, symbol: str, panels: Sequence[Axes]) -> list[Line2D]:
-    """Draws the ceiling, gives panels of one quantity the same y-limits and returns the legend entry of the ceiling."""
-    ceiling = ceiling_of(run_records, rows, symbol)
-    if ceiling:
-        for axes in panels:
-            style.draw_ceiling(axes, ceiling[0])
-    style.fit(panels)
-    return [style.ceiling_handle(f"{ceiling[1]} = {ceiling[0]:.2f} bits")] if ceiling else []
-
-
-def handles_of(run_records: RunRecords, rows: Table) -> list[Line2D]:
-    """Legend entries for the trainings and inputs that the rows hold."""
-    kinds = [kind for kind in INPUTS if (rows["inputs"] == kind).any()]
-    trainings = [t for t in run_records.trainings if (rows["training"] == t).any()]
-    return style.condition_handles(trainings, kinds, hollow=bool(rows["saturated"].fillna(False).any()))
-
-
-def unit_of(rows: Table) -> str:
-    """The unit that the rows state."""
-    return "/".join(rows["unit"].dropna().unique()) or "unit not recorded"
 
 
 def _caption_epochs(run_records: RunRecords, *, quantity: str, rule: str | None, estimator: str = "kde") -> str:

@@ -10,9 +10,10 @@ from matplotlib.lines import Line2D
 
 from mi_jax.plotting import captions, style
 from mi_jax.plotting.figures import FigureSpec, register
+from mi_jax.plotting.panels import layers_of, unit_of
 from mi_jax.records.labels import INFORMATION, INPUTS, NOISE_RULE_NAMES, name_of
 from mi_jax.records.run_records import RunRecords
-from mi_jax.report.figures.information import is_minor, layers_of, possible, rows_of, saturated_throughout, unit_of
+from mi_jax.report.figures.information import is_minor, possible, rows_of, saturated_throughout
 from mi_jax.statistics.intervals import Table, over_seeds
 
 
