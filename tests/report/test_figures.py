@@ -145,7 +145,7 @@ def test_two_seeds_are_drawn_with_their_range(make_run, tmp_path):
     by_seed = values_by_seed(two, **where)
     ranges = [(v[:, 1].min(), v[:, 1].max()) for v in bands(axes)[colour("nt")]]
     assert any(np.allclose(ends, (by_seed.min(), by_seed.max())) for ends in ranges)
-    assert "reach from one seed to the other" in spec_of("information_depth", two).caption(two)
+    assert "bands and whiskers span the two values" in spec_of("information_depth", two).caption(two)
 
 
 def test_one_seed_has_no_band_and_says_so(make_run, tmp_path):

@@ -288,5 +288,5 @@ def test_the_script_rebuilds_the_same_page_and_reports_bad_input_in_one_sentence
     assert sorted(file.name for file in tmp_path.iterdir()) == ["figures", "records.jsonl", "report.html", "tables"]
     refused = subprocess.run([sys.executable, REPORT, tmp_path / "x"], capture_output=True, text=True, check=False)
     assert refused.returncode == 2
-    assert refused.stderr.startswith("error: the run directory")
+    assert refused.stderr.startswith("error: The run directory")
     assert refused.stderr.count("\n") == 1

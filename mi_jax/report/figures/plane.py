@@ -44,7 +44,8 @@ def _draw(run_records: RunRecords, *, rule: str) -> Figure:
             panels[i, j].set_title(f"{name_of(training)}, {kind} inputs", loc="left")
     for side, set_limits in (("x", panels[0, 0].set_xlim), ("y", panels[0, 0].set_ylim)):
         low, high = table[f"mean_{side}"].min(), table[f"mean_{side}"].max()
-        set_limits(low - 0.08 * (high - low), high + 0.08 * (high - low))
+        margin = 0.08 * (high - low) or 0.1
+        set_limits(low - margin, high + margin)
     unit = unit_of(rows_of(run_records, "i_tx_upper", rule))
     figure.supxlabel(f"I(X;T) ({unit})", fontsize=9)
     figure.supylabel(f"I(T;Y) ({unit})", fontsize=9)
