@@ -13,11 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mi_jax.attacks import PGD, autoattack
+from mi_jax.attacks import PGD, Budget, autoattack
 from mi_jax.data import ShapeTex, Split, shapetex, to_float
 from mi_jax.data.shapetex import SHAPES, Scene
 from mi_jax.errors import InputError
-from mi_jax.measure.accuracy import describe, misclassified_under
+from mi_jax.measure.accuracy import attack_columns, misclassified_under
+from mi_jax.measure.autoattack import autoattack_columns
 from mi_jax.models import Network
 from mi_jax.records.table import Record
 from mi_jax.studies.shape_texture import information, shape_bias
@@ -139,7 +140,7 @@ class Sweep:
 
 
 class Cell(NamedTuple):
-    """One pair of margins with one family of textures. Its name is the `run` of its records."""
+    """One pair of margins with one family of textures. Its name is the `cell` of its records."""
 
     rho_shape: float
     rho_texture: float
@@ -183,7 +184,7 @@ def measure(
 ) -> list[Record]:
     """What one network of a cell does, as records without the columns that name it.
 
-    `shape_bias` with its interval and `cue_coverage` on conflict images (subset `conflict`) and on the same at
+    `shape_bias` with its interval and `cue_coverage` on conflict images (image set `conflict`) and on the same at
     exchanged amplitudes (`conflict_swapped`); accuracy on redundant images, clean and under a strong attack; by a
     probe of the logits `i_t_shape`, `i_t_texture`, and `i_t_shuffled`, which is 0 within error.
 
@@ -196,38 +197,38 @@ def measure(
         norms: of the strong attacks; none for controls.
     """
     found = []
-    for name, subset in (("conflict", "conflict"), ("swapped", "conflict_swapped")):
-        answers = np.argmax(np.asarray(predictions(network, variables, pixels(sets[name]))), axis=1)
-        rows = shape_bias.bias_records(answers, sets[name].factors, class_names=_names(), inputs="clean")
-        found += [replace(row, subset=subset) for row in rows if row.subset == "conflict"]
+    for name, image_set in (("conflict", "conflict"), ("swapped", "conflict_swapped")):
+        predicted = np.argmax(np.asarray(predictions(network, variables, pixels(sets[name]))), axis=1)
+        rows = shape_bias.bias_records(predicted, sets[name].factors, class_names=_names(), inputs="clean")
+        found += [replace(row, image_set=image_set) for row in rows if row.factor is None]
     redundant = sets["redundant"]
     images, labels, n = pixels(redundant), jnp.asarray(redundant.labels), len(redundant)
     accuracy = evaluate(network, variables, images, labels)[1]
     found.append(_accuracy_record(accuracy, n, inputs="clean"))
     for norm in norms:
         key = jax.random.fold_in(jax.random.key(seed), 1)
-        wrong, note = _attacked(sweep, network, variables, images, labels, key, norm)
-        found.append(_accuracy_record(1 - float(np.mean(wrong)), n, inputs="adversarial", note=note))
+        wrong, made_by = _attacked(sweep, network, variables, images, labels, key, norm)
+        found.append(_accuracy_record(1 - float(np.mean(wrong)), n, inputs="adversarial", **made_by))
     factorial, half = sets["factorial"], sweep.samples
     t = np.asarray(predictions(network, variables, pixels(factorial)))
-    factors = {name: factorial.factors[name] for name in information.CUES}
+    factors = {name: factorial.factors[name] for name in shape_bias.CUES}
     factors["shuffled"] = np.random.default_rng(seed).permutation(factors["shape"])
     first, last = ({name: v[part] for name, v in factors.items()} for part in (slice(half), slice(half, None)))
     layer = network.layers[-1]
     probes = information.probe_layer(
-        t[:half], first, t[half:], last, num_classes=len(SHAPES), layer=layer, inputs="clean", subset="factorial"
+        t[:half], first, t[half:], last, num_classes=len(SHAPES), layer=layer, inputs="clean", image_set="factorial"
     )
     return found + probes.records
 
 
-def _attacked(sweep, network, variables, images, labels, key: Key, norm: Norm) -> tuple[Any, str]:
+def _attacked(sweep, network, variables, images, labels, key: Key, norm: Norm) -> tuple[Any, dict[str, Any]]:
     if sweep.evaluation == "autoattack":
         result = autoattack(network.logits, variables, images, labels, key, norm=norm, eps=sweep.radius(norm))
-        return result.success, f"autoattack standard {norm} eps={sweep.radius(norm):.4g}"
+        return result.success, autoattack_columns(norm, sweep.radius(norm), "standard", Budget())
     attack = sweep.strong_attack(norm)
-    return misclassified_under(network, variables, images, labels, key, attack=attack), describe(attack)
+    return misclassified_under(network, variables, images, labels, key, attack=attack), attack_columns(attack)
 
 
 def _accuracy_record(value: float, n: int, **columns: Any) -> Record:
     error = math.sqrt(value * (1 - value) / n)
-    return Record(quantity="accuracy", value=value, stderr=error, unit="1", n=n, subset="test", **columns)
+    return Record(quantity="accuracy", value=value, stderr=error, unit="1", n=n, image_set="test", **columns)

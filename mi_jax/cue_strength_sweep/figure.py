@@ -1,6 +1,6 @@
 """How adversarial training moves the shape bias over a grid of cue margins: heat maps, with significance over seeds.
 
-It reads the records of a margin sweep, whose `run` column names the cell; it trains nothing.
+It reads the records of a margin sweep, whose column `cell` names the cell; it trains nothing.
 """
 
 import re
@@ -33,14 +33,14 @@ def cells_of(run_records: RunRecords) -> Table:
 
     Columns rho_shape, rho_texture, scale, training, seed, bias, accuracy; empty if the records are of no sweep.
     """
-    keys = ["run", "training", "seed"]
-    bias = run_records.select(quantity="shape_bias", inputs="clean", subset="conflict").set_index(keys)["value"]
-    accuracy = run_records.select(quantity="accuracy", inputs="clean", subset="test").set_index(keys)["value"]
-    runs = [run for run in bias.index.get_level_values("run") if run and _CELL.fullmatch(run)]
-    if not runs:
+    keys = ["cell", "training", "seed"]
+    bias = run_records.select(quantity="shape_bias", inputs="clean", image_set="conflict", factor=None)
+    bias = bias.set_index(keys)["value"]
+    accuracy = run_records.select(quantity="accuracy", inputs="clean", image_set="test").set_index(keys)["value"]
+    if not any(_CELL.fullmatch(cell or "") for cell in bias.index.get_level_values("cell")):
         return pd.DataFrame()
     table = pd.DataFrame({"bias": bias}).join(accuracy.rename("accuracy")).reset_index()
-    parts = [_CELL.fullmatch(run or "") for run in table["run"]]
+    parts = [_CELL.fullmatch(cell or "") for cell in table["cell"]]
     table["rho_shape"] = [float(part[1]) if part else np.nan for part in parts]
     table["rho_texture"] = [float(part[2]) if part else np.nan for part in parts]
     table["scale"] = [part[3] if part else None for part in parts]

@@ -143,7 +143,7 @@ def measure_cell(
         try:
             state = fit(trainer, state, images, labels, first_step=first, after_chunk=after, stop_asked=stop_asked)
         except Diverged as error:
-            where = {"inputs": "clean", "subset": "conflict", "note": str(error)}
+            where = {"inputs": "clean", "image_set": "conflict", "note": str(error)}
             failed = [Record(quantity="shape_bias", value=None, ok=False, **where)]
             for seed in seeds:
                 yield from _named(failed, cell, sweep, name, seed, sweep.epochs)
@@ -193,7 +193,8 @@ def _begin(trainer: Trainer, state: Any, images: Any, labels: Any, first: int, k
 
 
 def _named(found: list[Record], cell: Cell, sweep: Sweep, training: str, seed: int, epoch: int | float) -> list[Record]:
-    where = {"run": cell.name, "arch": sweep.arch, "dataset": "shapetex"}
+    during = epoch < sweep.epochs  # the controls: untrained, and matched in clean accuracy
+    where = {"checkpoint": "epoch" if during else "last", "cell": cell.name, "arch": sweep.arch, "dataset": "shapetex"}
     return [replace(row, training=training, seed=seed, epoch=float(epoch), **where) for row in found]
 
 
@@ -246,7 +247,7 @@ def _summary(cell: Cell, found: list[Record]) -> str:
     """Mean shape bias of every training of a cell in one line."""
     biases: dict[str, list[float]] = {}
     for row in found:
-        if (row.quantity, row.subset) == ("shape_bias", "conflict") and row.value is not None:
+        if (row.quantity, row.image_set, row.factor) == ("shape_bias", "conflict", None) and row.value is not None:
             biases.setdefault(row.training or "", []).append(row.value)
     words = ", ".join(f"{name} {np.mean(values):.2f}" for name, values in biases.items())
     return f"{cell.name}: shape bias {words}"

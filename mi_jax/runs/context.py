@@ -164,8 +164,18 @@ class RunContext:
         assert saved is not None
         return jax.device_put(whole(saved.state["variables"]))
 
-    def append(self, trainer: Trainer, step: int, rows: list[Record], *, seed: int | None = None) -> None:
-        """Appends rows to the records, with the columns that name the run and the moment."""
+    def append(
+        self, trainer: Trainer, step: int, rows: list[Record], *, seed: int | None = None, finished: bool = False
+    ) -> None:
+        """Appends rows to the records, with the columns that identify the run and the network.
+
+        Args:
+            trainer: what trained the network.
+            step: updates that it had.
+            rows: what was measured.
+            seed: of the training; None if the rows have it.
+            finished: whether the rows are of the finished network, rather than measured during training.
+        """
         common: dict[str, Any] = {
             "run": self.directory.path.name,
             "arch": self.network.arch,
@@ -173,6 +183,7 @@ class RunContext:
             "training": trainer.objective,
             "step": step,
             "epoch": step / trainer.steps_per_epoch,
+            "checkpoint": ("best" if self.held_out else "last") if finished else "epoch",
         }
         if seed is not None:
             common["seed"] = seed

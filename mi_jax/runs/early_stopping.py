@@ -4,14 +4,13 @@ What is best, and when to stop, is decided in `training.held_out`.
 """
 
 import dataclasses
-import math
 from pathlib import Path
 from typing import Any
 
 from mi_jax.runs.checkpoints import Checkpoints
 from mi_jax.records.table import Record
 from mi_jax.runs.directory import read_json, write_json
-from mi_jax.measure.accuracy import describe
+from mi_jax.measure.accuracy import accuracy_row, attack_columns
 from mi_jax.training import Trainer, EarlyStopping
 
 _BEST = "best.json"
@@ -20,13 +19,16 @@ _BEST = "best.json"
 def rows_of_epoch(watch: EarlyStopping, seed: int) -> list[Record]:
     """Clean and robust held-out accuracy at the end of the newest epoch."""
     end = watch.histories[seed][-1]
-    return [_accuracy(watch, end.clean, "clean", None), _accuracy(watch, end.robust, "adversarial", watch.attack)]
+    return [
+        accuracy_row(end.clean, watch.count, image_set="held_out", inputs="clean"),
+        accuracy_row(end.robust, watch.count, image_set="held_out", inputs="adversarial", **attack_columns(watch.attack)),
+    ]
 
 
 def rows_at_the_end(watch: EarlyStopping, trainer: Trainer, seed: int) -> list[Record]:
     """Which epoch was best, and which one the training was stopped after, if it was, and why."""
     best, last = watch.best(seed), watch.histories[seed][-1]
-    shared: dict[str, Any] = {"unit": "1", "subset": "held_out", "n": watch.count}
+    shared: dict[str, Any] = {"unit": "1", "image_set": "held_out", "n": watch.count}
     told = f"held-out accuracy there: clean {best.clean:.1%}, robust {best.robust:.1%}"
     rows = [Record(quantity="best_epoch", value=best.epoch, note=told, **shared)]
     if watch.collapsed():
@@ -50,10 +52,3 @@ def best_step(directory: Path) -> int:
     """The step that `best.json` names. Raises `InputError` where there is none."""
     return read_json(directory / _BEST)["step"]
 
-
-def _accuracy(watch: EarlyStopping, value: float, inputs: str, attack: Any) -> Record:
-    error, note = math.sqrt(value * (1 - value) / watch.count), describe(attack) if attack else None
-    return Record(
-        quantity="accuracy", value=value, stderr=error, unit="1", n=watch.count, subset="held_out", inputs=inputs,
-        note=note,
-    )  # fmt: skip

@@ -16,10 +16,11 @@ from mi_jax.runs.context import RunContext
 from mi_jax.runs.progress import Status
 from mi_jax.report.figures import examples
 from mi_jax import records
+from mi_jax.records.labels import attack_label
 from mi_jax.records.table import Record
 from mi_jax.runs.directory import write_arrays
-from mi_jax.measure.autoattack import self_checks, under_autoattack
-from mi_jax.measure.accuracy import adversarial_examples, describe, robustness, transfer
+from mi_jax.measure.autoattack import sanity_checks, under_autoattack
+from mi_jax.measure.accuracy import adversarial_examples, attack_columns, robustness, transfer
 from mi_jax.data.sample import fixed_sample
 from mi_jax.training import Interrupted, predictions
 from mi_jax.typing import Key, Variables
@@ -48,14 +49,14 @@ def evaluate_seed(context: RunContext, seed: int) -> None:
         rows += _autoattack(context, training, seed, variables, key)
         if step not in context.probed_steps:
             rows += probe(context, seed, variables)
-        context.append(trainer, step, rows, seed=seed)
+        context.append(trainer, step, rows, seed=seed, finished=True)
     for target, (trainer, variables, step) in finished.items():
         rows = [
-            transfer(context.network, variables, made, labels, source=source)
+            transfer(context.network, variables, made, labels, source=source, attack=context.config.final_attack)
             for source, made in adversarial.items()
             if source != target
         ]
-        context.append(trainer, step, rows, seed=seed)
+        context.append(trainer, step, rows, seed=seed, finished=True)
     for training in finished:
         _state_file(context, training, seed).unlink(missing_ok=True)
 
@@ -85,7 +86,7 @@ def _autoattack(context: RunContext, training: str, seed: int, variables: Variab
     if evaluation.checks:
         context.reporter.update(Status(f"{name}: self-checks", context.done()))
         images, labels = fixed_sample(test.images, test.labels, evaluation.checks)
-        rows += self_checks(context.network, variables, images, labels, key, norm=attack.norm, eps=attack.eps)
+        rows += sanity_checks(context.network, variables, images, labels, key, norm=attack.norm, eps=attack.eps)
     return rows
 
 
@@ -106,15 +107,15 @@ def study(context: RunContext, chosen: studies.Study, samples: int, which_checkp
                 context.reporter.update(Status(f"{chosen.name}: {where}", context.done()))
                 if context.stop_asked():
                     raise Interrupted
-                found = chosen.run(_subject(context, training, seed, step, samples))
-                context.append(trainer, step, found.records, seed=seed)
+                found = chosen.measure(_study_input(context, training, seed, step, samples))
+                context.append(trainer, step, found.records, seed=seed, finished=step == last)
                 if step == last:
                     arrays |= {f"{name}.{training}.{seed}": value for name, value in found.arrays.items()}
     if arrays:
         write_arrays(context.directory.path / f"{chosen.name}.npz", arrays)
 
 
-def _subject(context: RunContext, training: str, seed: int, step: int, samples: int) -> studies.StudyInput:
+def _study_input(context: RunContext, training: str, seed: int, step: int, samples: int) -> studies.StudyInput:
     return studies.StudyInput(
         network=context.network,
         variables=context.variables_at(training, seed, step),
@@ -158,5 +159,5 @@ def save_examples(context: RunContext) -> None:
         adversarial=adversarial,
         predicted_clean=predicted_clean,
         predicted_adversarial=predicted_adversarial,
-        attack=describe(context.config.attack),
+        attack=attack_label(attack_columns(context.config.attack)),
     )

@@ -3,7 +3,7 @@
 from mi_jax.runs.context import RunContext
 from mi_jax.records.table import Record
 from mi_jax.measure.information import information_plane
-from mi_jax.measure.accuracy import adversarial_examples, describe, performance
+from mi_jax.measure.accuracy import adversarial_examples, attack_columns, performance
 from mi_jax.training import Diverged
 from mi_jax.typing import Variables
 
@@ -21,7 +21,10 @@ def probe(context: RunContext, seed: int, variables: Variables, *, information: 
     if not information:
         return rows
     adversarial_images = adversarial_examples(network, variables, images, labels, attack=attack)
-    rows += performance(network, variables, adversarial_images, labels, inputs="adversarial", note=describe(attack))
+    rows += performance(network, variables, adversarial_images, labels, inputs="adversarial", **attack_columns(attack))
     context.robust_accuracy = rows[-1].value
     noise_variances, config = context.noise_variances(seed), context.config.probe
-    return rows + information_plane(network, variables, images, adversarial_images, labels, noise_variances=noise_variances, config=config)
+    return rows + information_plane(
+        network, variables, images, adversarial_images, labels,
+        noise_variances=noise_variances, config=config, attack=attack,
+    )  # fmt: skip

@@ -178,7 +178,7 @@ class Training:
         trainer = self.trainer
         inputs = OBJECTIVES[trainer.objective].inputs
         n = trainer.steps_per_epoch * trainer.batch_size
-        common = {"inputs": inputs, "subset": "train", "n": n, "note": "mean over the epoch's updates"}
+        common = {"inputs": inputs, "image_set": "train", "n": n, "note": "mean over the epoch's updates"}
         rows = []
         for seed, loss, accuracy in zip(trainer.seeds, progress.cross_entropy, progress.accuracy, strict=True):
             rows.append(Record(quantity="loss", value=loss, unit="nats", seed=seed, **common))

@@ -11,6 +11,7 @@ from PIL import Image
 
 from mi_jax import records
 from mi_jax.plotting import style
+from mi_jax.plotting.figures import register
 from mi_jax.plotting.panels import ceiling_of
 from mi_jax.records import run_records as run_records_module
 from mi_jax.records.table import Record
@@ -215,7 +216,7 @@ def test_the_same_records_give_the_same_files(run_records, tmp_path):
 
 def test_a_name_is_registered_once(run_records):
     with pytest.raises(ValueError, match="registered already"):
-        figures.register(spec_of("robustness", run_records))
+        register(spec_of("robustness", run_records))
 
 
 def test_cue_information_through_training_is_drawn_where_it_was_measured_at_several_epochs(tmp_path):
