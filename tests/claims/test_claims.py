@@ -18,7 +18,14 @@ PAIR_HALF = 12.706204736174707 / math.sqrt(2) / math.sqrt(2)
 
 def information(training, seed, layer, values, *, quantity="i_tx_upper", rule="fixed", inputs="clean", **columns):
     shared = {"training": training, "seed": seed, "layer": layer, "quantity": quantity, "inputs": inputs}
-    shared |= {"noise_rule": rule, "estimator": "kde", "unit": "bits", "n": 100, "noise_variance": 0.1, "image_set": "test"}
+    shared |= {
+        "noise_rule": rule,
+        "estimator": "kde",
+        "unit": "bits",
+        "n": 100,
+        "noise_variance": 0.1,
+        "image_set": "test",
+    }
     return [Record(**{**shared, "epoch": e, "value": v, **columns}) for e, v in zip(EPOCHS, values, strict=True)]
 
 
