@@ -87,10 +87,7 @@ def _draw_alone(axes: Axes, run_records: RunRecords, trainings: list[str]) -> No
                     continue
                 x = k + 0.26 * (i - (len(trainings) - 1) / 2) + 0.1 * (j - 0.5)
                 colour = style.colour_of(training, run_records.trainings)
-                table = over_seeds(here, ["training"])
-                table[["mean", "low", "high"]] *= 100
-                if {"least", "most"} <= set(table.columns):
-                    table[["least", "most"]] *= 100
+                table = style.in_percent(over_seeds(here, ["training"], within=(0.0, 1.0)))
                 _point(axes, x, table, 100 * here["value"], colour=colour, hollow=j == 1)
     axes.axhline(10, color=style.GREY, linewidth=0.8, linestyle=":")
     axes.set_ylim(-3, 103)
