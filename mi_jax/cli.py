@@ -14,6 +14,7 @@ from typing import Annotated, TypeVar
 import tyro
 
 from mi_jax.errors import InputError
+from mi_jax.options import split_commas
 from mi_jax.runs.config import RunConfig, preset
 from mi_jax.runs.signals import EXIT_INTERRUPTED
 
@@ -59,7 +60,7 @@ def parse_run(arguments: Sequence[str]) -> RunCommand:
     chosen, _ = first.parse_known_args(arguments)
     if chosen.preset not in ("quick", "paper"):
         raise InputError(f"preset is {chosen.preset!r}; choose quick or paper.")
-    config = preset(chosen.preset, dataset=chosen.dataset, arch=chosen.arch, training=chosen.training)
+    config = preset(chosen.preset, dataset=chosen.dataset, arch=chosen.arch, trainings=split_commas(chosen.training))
     command = parse(RunCommand, arguments, default=RunCommand(config=config))
     given = {flag.replace("_", "-") for flag in _separated(arguments) if flag.startswith("--")}
     if "--attack.step-size" in given or not given & {"--attack.norm", "--attack.eps", "--attack.steps"}:
@@ -87,6 +88,7 @@ def _separated(arguments: Sequence[str]) -> Iterator[str]:
     for argument in arguments:
         if argument.startswith("--"):
             flag, given, value = argument.partition("=")
+            flag = re.sub(r"^--probe\.", "--information.", flag)  # the name it had before
             yield flag
             if given:
                 yield _number(flag, value)

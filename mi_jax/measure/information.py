@@ -11,12 +11,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from mi_jax import information
+from mi_jax import checks, information
 from mi_jax.attacks import PGD
 from mi_jax.batches import map_batches
 from mi_jax.errors import InputError
 from mi_jax.measure.accuracy import attack_columns
 from mi_jax.models import Network
+from mi_jax.options import Epochs, Names, check_names
 from mi_jax.records.table import Record, information_record
 from mi_jax.typing import Images, Labels, Variables
 
@@ -43,8 +44,8 @@ class InformationConfig:
 
     Attributes:
         samples: images of the fixed sample; the whole test split if it has fewer.
-        epochs: epochs at which to measure, separated by commas; `auto` is 0, the last, and a log-spaced set between.
-        noise: noise rules, separated by commas: fixed; layer, trace, median (evaluated once on the untrained network);
+        epochs: epochs at which to measure; `auto` is 0, the last, and a log-spaced set between.
+        noise: noise rules: fixed; layer, trace, median (evaluated once on the untrained network);
             scale_free (trace rule on the measured network itself).
         noise_variance: noise variance of the fixed rule (0.1 in the paper).
         bin_size: bin width of the binning estimate (0.5 in the paper).
@@ -54,30 +55,20 @@ class InformationConfig:
     """
 
     samples: int = 1000
-    epochs: str = "auto"
-    noise: str = "fixed,trace,scale_free"
+    epochs: Epochs = "auto"
+    noise: Names = ("fixed", "trace", "scale_free")
     noise_variance: float = 0.1
     bin_size: float = 0.5
 
     def __post_init__(self):
-        if self.samples < 2:
-            raise InputError(f"The information sample has {self.samples} images; expected at least 2.")
-        unknown = [rule for rule in self.rules if rule not in RULES]
-        if unknown or not self.rules:
-            raise InputError(
-                f"The noise rules are {self.noise!r}; expected some of {', '.join(RULES)}, comma-separated."
-            )
-        if not self.noise_variance > 0:
-            raise InputError(f"The noise variance is {self.noise_variance!r}; expected a positive number.")
-        if not self.bin_size > 0:
-            raise InputError(f"The bin size is {self.bin_size!r}; expected a positive number.")
-        if self.epochs != "auto" and not all(part.strip().isdigit() for part in self.epochs.split(",")):
-            raise InputError(f"The epochs to measure at are {self.epochs!r}; expected auto, or epochs such as 0,1,5.")
-
-    @property
-    def rules(self) -> tuple[str, ...]:
-        """The noise rules."""
-        return tuple(part.strip() for part in self.noise.split(",") if part.strip())
+        checks.count("information.samples", self.samples, 2)
+        check_names("information.noise", self.noise, RULES)
+        if not self.noise:
+            raise InputError(f"Invalid information.noise: expected at least one of {', '.join(RULES)}.")
+        checks.positive("information.noise_variance", self.noise_variance)
+        checks.positive("information.bin_size", self.bin_size)
+        for epoch in () if self.epochs == "auto" else self.epochs:
+            checks.count("information.epochs", epoch, 0)
 
     def schedule(self, last: int) -> tuple[int, ...]:
         """The epochs at which to measure a training of `last` epochs: always the first, 0, and the last, too.
@@ -85,7 +76,7 @@ class InformationConfig:
         Examples:
             >>> InformationConfig().schedule(200)
             (0, 1, 2, 4, 7, 14, 27, 53, 103, 200)
-            >>> InformationConfig(epochs="3,5,900").schedule(8)
+            >>> InformationConfig(epochs=(3, 5, 900)).schedule(8)
             (0, 3, 5, 8)
         """
         if self.epochs == "auto":
@@ -93,7 +84,7 @@ class InformationConfig:
                 np.geomspace(1, max(last, 1), min(max(last, 1), 3 + 3 * len(str(last // 10 or ""))))
             ).astype(int)
         else:
-            between = np.asarray([int(part) for part in self.epochs.split(",")])
+            between = np.asarray(self.epochs)
         return tuple(sorted({0, last, *(int(e) for e in between if e < last)}))
 
 
@@ -114,7 +105,7 @@ def frozen_noise_variances(
         images: the fixed sample, `[n h w c]`.
         config: its noise rules, of which `scale_free` is left out.
     """
-    rules = [rule for rule in config.rules if rule != "scale_free"]
+    rules = [rule for rule in config.noise if rule != "scale_free"]
     if rules in ([], ["fixed"]):
         return {rule: dict.fromkeys(network.layers, config.noise_variance) for rule in rules}
     taps = activations(network, variables, images)
@@ -158,7 +149,7 @@ def with_scale_free(
     noise_variances: NoiseVariances, clean: Mapping[str, Tap], *, config: InformationConfig
 ) -> NoiseVariances:
     """The frozen noise variances and, if configured, those of `scale_free` for these clean activations."""
-    if "scale_free" not in config.rules:
+    if "scale_free" not in config.noise:
         return noise_variances
     return {**noise_variances, "scale_free": {layer: _variance(tap, "trace", config) for layer, tap in clean.items()}}
 

@@ -68,7 +68,7 @@ class Record:
     seed: Scalar | None = None
     step: Scalar | None = None
     epoch: Scalar | None = None
-    checkpoint: Checkpoint | None = None
+    checkpoint: str | None = None
     image_set: str | None = None
     inputs: str | None = None
     attack: str | None = None

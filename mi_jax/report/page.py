@@ -6,6 +6,7 @@ from html import escape
 from pathlib import Path
 
 from mi_jax.claims import Claim
+from mi_jax.files import write_text
 from mi_jax.records.labels import name_of
 from mi_jax.records.run_records import RunRecords, compared_trainings, read
 from mi_jax.report import figures, html_tables, overview, tables
@@ -47,9 +48,7 @@ def build(run_dir: str | os.PathLike[str], *, every_figure: bool = False) -> Pat
     found = tables.claims(run_records)
     csv = tables.write_csv(run_records, found, run_records.run_dir / "tables")
     path = run_records.run_dir / _NAME
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(_page(run_records, found, drawn, remarks, csv), encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, _page(run_records, found, drawn, remarks, csv))
     return path
 
 

@@ -3,7 +3,7 @@
 A study is a package in `mi_jax.studies` that registers itself when it is imported; nothing else names it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -110,18 +110,18 @@ def find(name: str) -> Study:
     return STUDIES.get_or_explain(name)
 
 
-def find_for(dataset: Dataset, names: str) -> tuple[Study, ...]:
-    """The studies of these names, separated by commas; `all` is every one that applies to a data set.
+def find_for(dataset: Dataset, names: Sequence[str]) -> tuple[Study, ...]:
+    """The studies of these names; `all` is each that applies to a data set.
 
     `all` leaves out AutoAttack, which is part of a run's evaluation, and studies that are part of another.
 
     Raises:
         InputError: when there is no such study, or it does not apply.
     """
-    if names == "all":
+    if "all" in names:
         whole = (s for s in STUDIES.values() if s.name != "autoattack" and s.part_of is None)
         return tuple(s for s in whole if not s.unsupported_reason(dataset))
-    chosen = tuple(find(name.strip()) for name in names.split(",") if name.strip())
+    chosen = tuple(find(name) for name in names)
     for study in chosen:
         reason = study.unsupported_reason(dataset)
         if reason:

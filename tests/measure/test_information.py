@@ -13,7 +13,7 @@ from mi_jax.measure import information as plane
 from mi_jax.measure.information import InformationConfig, frozen_noise_variances, information_plane
 
 ATTACK = PGD(steps=1)
-CONFIG = InformationConfig(noise="fixed,trace,median,scale_free")
+CONFIG = InformationConfig(noise=("fixed", "trace", "median", "scale_free"))
 
 
 @pytest.fixture

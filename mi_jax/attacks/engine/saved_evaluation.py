@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mi_jax.errors import InputError
+from mi_jax.files import replacing
 
 ROBUST, CLEAN_ERROR = -1, -2
 _ARRAYS = ("images", "broken_by", "done", "faults")
@@ -58,8 +58,7 @@ class EvaluationState:
         return cls(fingerprint, images.copy(), broken_by, np.zeros(count, bool), np.zeros((2, count)))
 
     def save(self, path: str | Path) -> None:
-        """Writes the state to an .npz file atomically."""
-        path = Path(path)
+        """Writes the state to an .npz file in one step: a reader sees the old file or the new one."""
         about = {
             "fingerprint": self.fingerprint,
             "stage": self.stage,
@@ -67,11 +66,9 @@ class EvaluationState:
             "unconfirmed": self.unconfirmed,
             "reports": [dataclasses.asdict(report) for report in self.reports],
         }
-        part = path.with_name(path.name + ".part")
-        with part.open("wb") as file:
+        with replacing(Path(path)) as file:
             arrays = {name: getattr(self, name) for name in _ARRAYS}
             np.savez(file, **arrays, about=np.array(json.dumps(about)))
-        os.replace(part, path)
 
     @classmethod
     def load(cls, path: str | Path) -> "EvaluationState":

@@ -184,7 +184,7 @@ def test_the_shape_bias_study_gives_the_same_records_as_the_study_that_includes_
     assert alone.records == findings.records[: len(alone.records)]
     assert {r.quantity for r in alone.records} >= {"shape_bias", "suppression_gap", "texture_match"}
     assert all(r.layer is None for r in alone.records)
-    names = [study.name for study in find_for(study_input.dataset, "all")]
+    names = [study.name for study in find_for(study_input.dataset, ["all"])]
     assert "shape_texture" in names
     assert "shape_bias" not in names
 
