@@ -1,4 +1,4 @@
-"""Command lines: documented flags reach the configuration, mistakes cost one sentence and status 2."""
+"""Command lines: documented flags reach the configuration; a mistake prints one line and exits with status 2."""
 
 import dataclasses
 import errno
@@ -10,14 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from mi_jax import cli, data, parallel, report
+from mi_jax import data, parallel, report
+from mi_jax.cli.main import clean_exit
+from mi_jax.cli.run import parse
 from mi_jax.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 
 
 def test_no_flags_but_the_architecture_is_the_quick_shapetex_run():
-    command = cli.parse_run(["--arch=vgg"])
+    command = parse(["--arch=vgg"])
     assert (command.config.arch, command.config.dataset, command.config.preset) == ("vgg", "shapetex", "quick")
     assert command.config.trainings == ("nt", "at")
     assert command.config.seeds >= 2
@@ -30,7 +32,7 @@ def test_every_documented_flag_reaches_the_configuration():
         --batch-size 32 --run-dir /r --overwrite --attack.norm l2 --attack.eps 0.5 --attack.steps 9
         --attack.step-size 0.1 --probe.samples 77 --probe.noise fixed,layer --dtype bfloat16 --mesh none
     """
-    c = cli.parse_run(flags.split())
+    c = parse(flags.split())
     config = c.config
     assert (config.arch, config.dataset, config.preset, config.training) == ("lenet", "mnist", "paper", "at")
     assert (config.seeds, config.epochs, config.width, config.batch_size) == (4, 7, 0.5, 32)
@@ -41,9 +43,9 @@ def test_every_documented_flag_reaches_the_configuration():
 
 
 def test_the_paper_preset_is_the_set_up_of_the_study():
-    mnist = cli.parse_run(["--preset=paper", "--dataset=mnist", "--arch=lenet"]).config
+    mnist = parse(["--preset=paper", "--dataset=mnist", "--arch=lenet"]).config
     assert (mnist.attack.eps, mnist.attack.step_size, mnist.attack.steps) == (45 / 255, 8 / 255, 7)
-    cifar = cli.parse_run(["--preset=paper", "--dataset=cifar10"]).config
+    cifar = parse(["--preset=paper", "--dataset=cifar10"]).config
     assert (cifar.attack.eps, cifar.attack.step_size) == (8 / 255, 2 / 255)
     assert (cifar.epochs, cifar.batch_size, cifar.probe.samples, cifar.limit, cifar.width) == (
         200,
@@ -57,39 +59,39 @@ def test_the_paper_preset_is_the_set_up_of_the_study():
 
 
 def test_the_steps_of_both_attacks_follow_a_radius_that_is_given():
-    l2 = cli.parse_run(["--attack.norm=l2", "--attack.eps=0.5"]).config
+    l2 = parse(["--attack.norm=l2", "--attack.eps=0.5"]).config
     assert l2.attack.step_size == pytest.approx(0.25), "half the radius, as in the preset"
     assert (l2.final_attack.norm, l2.final_attack.steps, l2.final_attack.step_size) == ("l2", 20, 0.125)
-    assert cli.parse_run([]).config.final_attack.step_size == pytest.approx(2 / 255)
-    one_step = cli.parse_run(["--attack.eps=4/255", "--attack.steps=1"]).config
+    assert parse([]).config.final_attack.step_size == pytest.approx(2 / 255)
+    one_step = parse(["--attack.eps=4/255", "--attack.steps=1"]).config
     assert one_step.attack.step_size == pytest.approx(4 / 255), "one step of half the radius would not reach it"
-    assert cli.parse_run(["--attack.eps=0.5", "--attack.step_size=0.1"]).config.attack.step_size == 0.1
-    few = cli.parse_run(["--evaluation.steps=5", "--attack.eps=0.1"]).config
+    assert parse(["--attack.eps=0.5", "--attack.step_size=0.1"]).config.attack.step_size == 0.1
+    few = parse(["--evaluation.steps=5", "--attack.eps=0.1"]).config
     assert few.final_attack.step_size == pytest.approx(0.05)
 
 
 def test_a_version_behind_the_name_of_the_data_set_changes_no_default():
     for preset in ("quick", "paper"):
         plain, versioned = (
-            cli.parse_run([f"--preset={preset}", f"--dataset={name}"]).config for name in ("mnist", "mnist:3.0.1")
+            parse([f"--preset={preset}", f"--dataset={name}"]).config for name in ("mnist", "mnist:3.0.1")
         )
         assert dataclasses.replace(versioned, dataset="mnist") == plain
         assert versioned.attack.eps == 45 / 255
 
 
 def test_images_are_held_out_where_the_best_epoch_is_to_be_told_from_the_last():
-    assert cli.parse_run(["--preset=paper"]).config.held_out == 0.02
-    assert cli.parse_run(["--training=nt,fast"]).config.held_out == 0.02
-    assert cli.parse_run(["--training=nt,at"]).config.held_out == 0.0
-    assert cli.parse_run(["--training=fast", "--held-out=0"]).config.held_out == 0.0
+    assert parse(["--preset=paper"]).config.held_out == 0.02
+    assert parse(["--training=nt,fast"]).config.held_out == 0.02
+    assert parse(["--training=nt,at"]).config.held_out == 0.0
+    assert parse(["--training=fast", "--held-out=0"]).config.held_out == 0.0
 
 
 @pytest.mark.parametrize(
     "flags", [["--attack.eps=16/255"], ["--attack.eps", "16/255"], ["--attack.eps", str(16 / 255)]]
 )
 def test_pixel_units_may_be_fractions(flags):
-    assert cli.parse_run([*flags, "--run-dir", "1/2"]).config.attack.eps == 16 / 255
-    assert cli.parse_run([*flags, "--run-dir", "1/2"]).run_dir == Path("1/2")
+    assert parse([*flags, "--run-dir", "1/2"]).config.attack.eps == 16 / 255
+    assert parse([*flags, "--run-dir", "1/2"]).run_dir == Path("1/2")
 
 
 def run(*flags: str) -> subprocess.CompletedProcess:
@@ -119,8 +121,8 @@ def run(*flags: str) -> subprocess.CompletedProcess:
     ],
 )
 def test_a_value_out_of_range_is_named_when_the_command_is_read(flags, words, capsys):
-    with pytest.raises((InputError, SystemExit)) as caught, cli.leaving_cleanly():
-        cli.parse_run(flags)
+    with pytest.raises((InputError, SystemExit)) as caught, clean_exit():
+        parse(flags)
     assert isinstance(caught.value, SystemExit)
     assert caught.value.code == 2
     assert words in " ".join(capsys.readouterr().err.split())
@@ -206,7 +208,7 @@ def test_help_explains_every_option():
 
 def test_a_negative_fraction_is_refused_as_a_number(capsys):
     with pytest.raises(SystemExit) as left:
-        cli.parse_run(["--attack.eps=-8/255"])
+        parse(["--attack.eps=-8/255"])
     assert left.value.code == 2
     assert "eps must be a finite number >= 0" in capsys.readouterr().err
 
