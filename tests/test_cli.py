@@ -1,18 +1,23 @@
 """Command lines: documented flags reach the configuration; a mistake prints one line and exits with status 2."""
 
+import contextlib
 import dataclasses
 import errno
+import io
 import os
 import runpy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from mi_jax import data, parallel, report
+import mi_jax
+from mi_jax import cli, data, parallel, report
+from mi_jax.cli import duration, flags
 from mi_jax.cli.main import clean_exit
-from mi_jax.cli.run import parse
+from mi_jax.cli.run import RunCommand, parse
 from mi_jax.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -94,9 +99,12 @@ def test_pixel_units_may_be_fractions(flags):
     assert parse([*flags, "--run-dir", "1/2"]).run_dir == Path("1/2")
 
 
-def run(*flags: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / "experiments" / "run.py"), *flags]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+def status_of_command(*arguments: str, monkeypatch) -> object:
+    """The status that `mi-jax` leaves with, run in this process."""
+    monkeypatch.setattr(parallel, "keep_compiled_programs", lambda: None)
+    with pytest.raises(SystemExit) as left:
+        cli.main(arguments)
+    return left.value.code
 
 
 @pytest.mark.parametrize(
@@ -140,11 +148,9 @@ def test_a_value_out_of_range_is_named_when_the_command_is_read(flags, words, ca
         (["--run-dir=/dev/null/x"], "a part of the path is a file"),
     ],
 )
-def test_a_mistake_on_the_command_line_is_one_sentence_and_status_2(flags, words, tmp_path):
-    answer = run(f"--run-dir={tmp_path / 'run'}", *flags)
-    assert answer.returncode == 2, answer.stderr
-    assert words in answer.stderr
-    assert "Traceback" not in answer.stderr
+def test_a_mistake_on_the_command_line_is_one_sentence_and_status_2(flags, words, tmp_path, monkeypatch, capsys):
+    assert status_of_command("run", f"--run-dir={tmp_path / 'run'}", *flags, monkeypatch=monkeypatch) == 2
+    assert words in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "run").exists()
 
 
@@ -196,14 +202,98 @@ def test_ctrl_c_while_data_are_prepared_is_its_status(monkeypatch, capsys):
     assert capsys.readouterr().err == "interrupted\n"
 
 
-def test_help_explains_every_option():
-    answer = run("--help")
-    assert answer.returncode == 0
+@pytest.fixture(scope="module")
+def help_text() -> str:
+    """What `mi-jax run --help` prints, one line of it a paragraph."""
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as shown:
+        patch.setenv("COLUMNS", "400")
+        with pytest.raises(SystemExit) as left:
+            parse(["--help"])
+    assert left.value.code == 0
+    return shown.getvalue()
+
+
+def test_help_explains_every_option(help_text):
     for flag in ("--attack.step-size", "--probe.noise", "--population", "--evaluation.restarts", "--overwrite"):
-        assert flag in answer.stdout
+        assert flag in help_text
     # An option without a text shows nothing but its default.
-    described = answer.stdout.split("--attack.eps")[1].split("--attack.steps")[0]
+    described = help_text.split("--attack.eps")[1].split("--attack.steps")[0]
     assert "pixel" in described
+
+
+def test_help_lists_what_can_be_chosen(help_text):
+    for name in ("vgg11", "wrn-28-10", "trades", "fourier", "shape_texture"):
+        assert name in help_text.split("options")[0], name
+
+
+def test_help_shows_radii_in_levels_of_eight_bits(help_text):
+    assert "(default: 8/255)" in help_text.split("--attack.eps")[1].split("--attack.steps")[0]
+    assert "0.0313" not in help_text
+
+
+def test_names_are_understood_in_any_case():
+    config = parse(["--arch=LeNet", "--training=NT,Trades", "--attack.norm=Linf", "--dtype=BFloat16"]).config
+    assert (config.arch, config.attack.norm, config.dtype) == ("lenet", "linf", "bfloat16")
+    assert config.trainings == ("nt", "trades")
+    assert "standard" in parse(["--evaluation.autoattack=Standard"]).config.evaluation.autoattack
+
+
+def test_the_flags_of_information_have_two_spellings():
+    assert parse(["--information.samples=77"]) == parse(["--probe.samples", "77"])
+
+
+def test_a_list_is_one_argument_with_commas():
+    @dataclasses.dataclass(frozen=True)
+    class Command:
+        names: tuple[str, ...] = ("a",)
+        radii: tuple[float, ...] = (8 / 255,)
+        kinds: tuple[Literal["One", "Two"], ...] = ()
+
+    given = ["--names=b, c", "--radii", "1/255,0.5", "--kinds=two,ONE"]
+    assert flags.parse(Command, given, program="x") == Command(("b", "c"), (1 / 255, 0.5), ("Two", "One"))
+    assert flags.parse(Command, ["--names="], program="x").names == ()
+
+
+def test_a_message_of_the_library_names_the_flag():
+    assert flags.in_flags("Invalid batch_size 0 in /tmp/run_dir/a.", RunCommand) == (
+        "Invalid --batch-size 0 in /tmp/run_dir/a."
+    )
+    told = flags.in_flags("Another run is there; choose another run_dir or pass overwrite=True.", RunCommand)
+    assert told == "Another run is there; choose another --run-dir or pass --overwrite."
+
+
+def test_commands_are_listed_and_a_misspelt_one_is_recognised(monkeypatch, capsys):
+    cli.main(["--help"])
+    listed = capsys.readouterr().out
+    for name in ("run", "study", "report", "sweep", "benchmark", "prepare", "validate"):
+        assert f"\n  {name} " in listed
+    assert status_of_command("reprot", monkeypatch=monkeypatch) == 2
+    assert "Did you mean report?" in capsys.readouterr().err
+
+
+def test_a_module_of_the_user_is_imported_before_the_flags_are_read(tmp_path, monkeypatch, capsys):
+    (tmp_path / "neighbour.py").write_text("NAME = 'imported'\n")
+    (tmp_path / "mine.py").write_text("import neighbour\nprint(neighbour.NAME)\n")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    cli.main([f"--import={tmp_path / 'mine.py'}", "--version"])
+    assert capsys.readouterr().out == f"imported\nmi_jax {mi_jax.__version__}\n"
+    assert status_of_command("run", "--import", str(tmp_path / "none.py"), monkeypatch=monkeypatch) == 2
+    assert "is no file; expected a Python file" in capsys.readouterr().err
+
+
+def test_every_door_fails_alike(monkeypatch, capsys):
+    for script in ("run.py", "study.py", "report.py", "sweep.py", "prepare_data.py", "validate_estimators.py"):
+        assert status_of(script, "--nonsense", monkeypatch=monkeypatch) == 2, script
+        assert f"experiments/{script} --help" in " ".join(capsys.readouterr().err.split()), script
+
+
+def test_the_first_line_says_what_a_run_does_and_about_how_long(monkeypatch):
+    monkeypatch.setattr(duration, "_flops_per_second", lambda: 1e11)
+    command = parse(["--arch=vgg"])
+    # 12 forward passes (3 of nt, 9 of at with PGD-3) x 3,000 images x 6 epochs x 3 seeds x 5.16 MFLOP, twice.
+    assert duration.seconds(command.config) == pytest.approx(90 + 2 * 12 * 3000 * 6 * 3 * 5.16e6 / 1e11, rel=1e-3)
+    line = duration.expected(command.config, command.directory)
+    assert line.startswith("vgg on shapetex, nt and at: 3 seeds x 6 epochs, writing runs/shapetex-vgg; about 3 min")
 
 
 def test_a_negative_fraction_is_refused_as_a_number(capsys):

@@ -13,11 +13,11 @@ from typing import Annotated, get_args
 
 import tyro
 
-from mi_jax import models
 from mi_jax.cli import flags
 from mi_jax.cli.duration import expected
 from mi_jax.cli.session import flags_in_messages, session
 from mi_jax.errors import InputError
+from mi_jax.models.registry import architectures
 from mi_jax.runs.config import Preset, RunConfig, preset
 from mi_jax.runs.interface import default_directory
 from mi_jax.training import OBJECTIVES
@@ -69,7 +69,7 @@ def parse(arguments: Sequence[str], *, program: str = "mi-jax run") -> RunComman
             program=program,
             default=RunCommand(config=defaults),
             choices={
-                "--arch": models.architectures,
+                "--arch": architectures,
                 "--training": lambda: OBJECTIVES,
                 "--studies": lambda: ("all", *study_names()),
                 "--evaluation.autoattack": _autoattacks,
@@ -135,7 +135,7 @@ def _today(argument: str) -> str:
 
 def _description() -> str:
     choices = {
-        "Architectures": models.architectures(),
+        "Architectures": architectures(),
         "Training objectives": OBJECTIVES,
         "Studies": study_names(),
         "Data sets": ("shapetex", "digits", "folder:PATH", "any image-classification set of TFDS"),
