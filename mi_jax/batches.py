@@ -1,4 +1,4 @@
-"""Running a function over many rows in batches of one shape, so that it compiles once. Knows no network."""
+"""Maps a function over many rows in batches of one shape, so that it compiles once."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 
 BATCH_SIZE = 250
-"""Images a call in evaluation, attack and measurement: one shape, so that all of these share compiled programs."""
+"""Images per call in evaluation, attack and measurement: one shape, so that all of these share compiled programs."""
 DEVICE_BYTES = 4 * 2**30
-"""Results of more bytes than these are gathered on the host: a probe of wide layers would fill the device's memory."""
+"""Larger results are gathered on the host: the activations of wide layers would fill the device's memory."""
 
 
 def map_batches(function: Callable[..., Any], *arrays: Any, batch_size: int = BATCH_SIZE) -> Any:
     """`function` over slices of the arrays' first axis, its results joined along theirs.
 
-    The last slice is filled up with its own last row and the surplus cut off: every call has `batch_size` rows.
+    The last slice is padded with its own last row and the surplus cut off: every call has `batch_size` rows.
 
     Args:
         function: takes one slice of each array, returns a pytree of arrays with the slice's length first.

@@ -1,10 +1,8 @@
-"""Devices: which there are, how a batch is shared between them, and where compiled programs are kept.
-
-One process; knows neither networks nor data sets.
-"""
+"""Devices of one process: which there are, how a batch is shared between them, where compiled programs are kept."""
 
 import os
 import re
+import stat
 from pathlib import Path
 
 import jax
@@ -12,6 +10,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from mi_jax.errors import InputError
+from mi_jax.files import user_cache
 
 Mesh = jax.sharding.Mesh
 
@@ -24,13 +23,29 @@ def backend() -> str:
     return device if isinstance(device, str) else device.platform
 
 
+def devices() -> list[jax.Device]:
+    """The devices of this process.
+
+    Raises:
+        InputError: when JAX cannot use the platform that it was given, such as `cuda` without a GPU.
+    """
+    try:
+        return jax.devices()
+    except RuntimeError as error:
+        asked = jax.config.values.get("jax_platforms")
+        raise InputError(
+            f"JAX cannot use the platform {asked!r} here ({str(error).splitlines()[0].rstrip('.')}); set JAX_PLATFORMS "
+            "to a platform of this machine, such as cpu, or unset it."
+        ) from None
+
+
 def make_mesh(spec: str) -> Mesh | None:
     """The mesh that `spec` describes: `auto` (all devices; None if there is one), `none`, or `data=N`.
 
     Raises:
         InputError: another text, or more devices than there are.
     """
-    available = jax.devices()
+    available = devices()
     if spec == "none":
         return None
     if spec == "auto":
@@ -38,10 +53,10 @@ def make_mesh(spec: str) -> Mesh | None:
     else:
         match = re.fullmatch(r"data=([1-9]\d*)", spec)
         if not match:
-            raise InputError(f"mesh is {spec!r}; expected auto, none, or data=N for N devices.")
+            raise InputError(f"Invalid mesh {spec!r}: expected auto, none, or data=N for N devices.")
         count = int(match[1])
     if count > len(available):
-        raise InputError(f"mesh asks for {count} devices; this machine offers {len(available)}.")
+        raise InputError(f"The mesh asks for {count} devices; this machine offers {len(available)}.")
     if count == 1:
         return None
     return Mesh(np.asarray(available[:count]), ("data",), axis_types=(AxisType.Auto,))
@@ -62,14 +77,37 @@ def replicated(mesh: Mesh | None, tree):
 
 
 def keep_compiled_programs() -> None:
-    """Keeps compiled programs between processes, below the user's cache directory unless JAX is told otherwise."""
+    """Keeps compiled programs between processes, in the user's cache directory unless JAX has another.
+
+    The directory is closed to other users, as programs in it are run; without a home there is none.
+    """
     if jax.config.values.get("jax_compilation_cache_dir") is None:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(base / "mi_jax" / "xla"))
+        directory = _private(user_cache())
+        if directory is not None:
+            jax.config.update("jax_compilation_cache_dir", str(directory))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    devices()
+
+
+def _private(cache: Path | None) -> Path | None:
+    """The directory of compiled programs, which only this user can write; None where there can be none."""
+    if cache is None:
+        return None
+    try:
+        cache.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
+        for directory in (cache, cache / "xla"):
+            directory.mkdir(mode=0o700, exist_ok=True)
+            found = directory.stat()
+            if found.st_uid != os.getuid():
+                return None
+            if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                directory.chmod(0o700)
+    except OSError:
+        return None
+    return cache / "xla"
 
 
 def describe_devices() -> str:
     """The devices in words, such as `1 x NVIDIA H100 80GB HBM3`."""
-    devices = jax.devices()
-    return f"{len(devices)} x {devices[0].device_kind}"
+    there = devices()
+    return f"{len(there)} x {there[0].device_kind}"

@@ -35,11 +35,11 @@ SMALL = RunConfig(
     limit=300,
     optimizer=Optimizer(name="adam", learning_rate=3e-3),
     attack=PGD(eps=0.1, steps=2, step_size=0.05),
-    probe=InformationConfig(samples=60, epochs="1"),
+    information=InformationConfig(samples=60, epochs=(1,)),
     evaluation=Evaluation(
         samples=60,
         steps=3,
-        autoattack="apgd-ce,square",
+        autoattack=("apgd-ce", "square"),
         autoattack_samples=60,
         budget=Budget(apgd_steps=4, square_queries=20),
     ),

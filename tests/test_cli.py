@@ -39,10 +39,10 @@ def test_every_documented_flag_reaches_the_configuration():
     """
     c = parse(flags.split())
     config = c.config
-    assert (config.arch, config.dataset, config.preset, config.training) == ("lenet", "mnist", "paper", "at")
+    assert (config.arch, config.dataset, config.preset, config.trainings) == ("lenet", "mnist", "paper", ("at",))
     assert (config.seeds, config.epochs, config.width, config.batch_size) == (4, 7, 0.5, 32)
     assert (config.attack.norm, config.attack.eps, config.attack.steps, config.attack.step_size) == ("l2", 0.5, 9, 0.1)
-    assert (config.probe.samples, config.probe.rules) == (77, ("fixed", "layer"))
+    assert (config.information.samples, config.information.noise) == (77, ("fixed", "layer"))
     assert (config.dtype, config.mesh) == ("bfloat16", "none")
     assert (c.data_dir, c.run_dir, c.overwrite) == ("/d", Path("/r"), True)
 
@@ -52,7 +52,7 @@ def test_the_paper_preset_is_the_set_up_of_the_study():
     assert (mnist.attack.eps, mnist.attack.step_size, mnist.attack.steps) == (45 / 255, 8 / 255, 7)
     cifar = parse(["--preset=paper", "--dataset=cifar10"]).config
     assert (cifar.attack.eps, cifar.attack.step_size) == (8 / 255, 2 / 255)
-    assert (cifar.epochs, cifar.batch_size, cifar.probe.samples, cifar.limit, cifar.width) == (
+    assert (cifar.epochs, cifar.batch_size, cifar.information.samples, cifar.limit, cifar.width) == (
         200,
         128,
         5000,
@@ -111,21 +111,21 @@ def status_of_command(*arguments: str, monkeypatch) -> object:
     ("flags", "words"),
     [
         (["--preset=slow"], "choose quick or paper"),
-        (["--seeds=0"], "seeds is 0; expected at least 1"),
+        (["--seeds=0"], "seeds 0: expected a whole number of at least 1"),
         (["--training=nt,magic"], "expected some of nt, at"),
-        (["--training=nt,nt"], "name each objective once"),
-        (["--attack.steps=0"], "attack.steps is 0"),
+        (["--training=nt,nt"], "expected each name once"),
+        (["--attack.steps=0"], "attack.steps 0: expected a whole number of at least 1"),
         (["--attack.eps=-0.1"], "eps"),
         (["--attack.eps=2"], "eps"),
-        (["--probe.samples=1"], "at least 2 images"),
-        (["--probe.noise=white"], "expected rules of fixed, layer, trace, median, scale_free"),
+        (["--probe.samples=1"], "samples 1: expected a whole number of at least 2"),
+        (["--probe.noise=white"], "expected some of fixed, layer, trace, median, scale_free"),
         (["--optimizer.learning-rate=-1"], "must be positive"),
-        (["--evaluation.steps=0"], "evaluation.steps is 0; expected at least 1"),
-        (["--evaluation.step-size=0"], "evaluation.step-size is 0.0; it must be positive"),
-        (["--evaluation.restarts=0"], "evaluation.restarts is 0; expected at least 1"),
-        (["--evaluation.checks=10", "--attack.eps=0"], "attack.eps is 0, at which there is nothing to check"),
-        (["--evaluation.checks=1"], "evaluation.checks is 1; expected at least 2 images, or 0 for none"),
-        (["--attack.eps=0.5", "--attack.norm=l2", "--evaluation.step-size=0.02"], "20 steps of it go 0.4 and never"),
+        (["--evaluation.steps=0"], "steps 0: expected a whole number of at least 1"),
+        (["--evaluation.step-size=0"], "step_size 0.0: expected a positive number"),
+        (["--evaluation.restarts=0"], "restarts 0: expected a whole number of at least 1"),
+        (["--evaluation.checks=10", "--attack.eps=0"], "eps 0.0: expected a positive number"),
+        (["--evaluation.checks=1"], "checks 1: expected a whole number of at least 2"),
+        (["--attack.eps=0.5", "--attack.norm=l2", "--evaluation.step-size=0.02"], "20 steps go 0.4 and never"),
     ],
 )
 def test_a_value_out_of_range_is_named_when_the_command_is_read(flags, words, capsys):
@@ -186,11 +186,13 @@ def test_a_path_that_is_no_run_directory_is_one_sentence(script, arguments, word
 
 def test_a_full_disk_under_a_report_is_one_sentence(tmp_path, monkeypatch, capsys):
     def fail(run_dir, **options):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(run_dir / "report.tmp"))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(run_dir / "report.html.part"))
 
     monkeypatch.setattr(report, "build", fail)
     assert status_of("report.py", str(tmp_path), monkeypatch=monkeypatch) == 2
-    assert capsys.readouterr().err.startswith(f"error: Cannot read or write {tmp_path}/report.tmp: the disk is full")
+    assert capsys.readouterr().err.startswith(
+        f"error: Cannot read or write {tmp_path}/report.html.part: the disk is full"
+    )
 
 
 def test_ctrl_c_while_data_are_prepared_is_its_status(monkeypatch, capsys):
@@ -214,7 +216,7 @@ def help_text() -> str:
 
 
 def test_help_explains_every_option(help_text):
-    for flag in ("--attack.step-size", "--probe.noise", "--population", "--evaluation.restarts", "--overwrite"):
+    for flag in ("--attack.step-size", "--information.noise", "--population", "--evaluation.restarts", "--overwrite"):
         assert flag in help_text
     # An option without a text shows nothing but its default.
     described = help_text.split("--attack.eps")[1].split("--attack.steps")[0]

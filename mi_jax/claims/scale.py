@@ -6,7 +6,7 @@ It works from recorded estimates and measures nothing itself.
 import pandas as pd
 
 from mi_jax.claims.paired import by_layer, shares_noise
-from mi_jax.records.labels import RULER_NAMES
+from mi_jax.records.labels import NOISE_RULE_NAMES
 from mi_jax.records.run_records import RunRecords
 from mi_jax.statistics.intervals import Interval, Table, t_interval
 
@@ -23,7 +23,7 @@ def scale_share(run_records: RunRecords, pair: tuple[str, str]) -> tuple[Interva
         rescaled, whole = _rows(run_records, "i_tx_upper_rescaled", rule), rows[rule]
         if not rescaled.empty:
             without = pd.concat([whole[whole["training"] == pair[0]], rescaled[rescaled["training"] == pair[1]]])
-            found = _share(run_records, pair, whole, without, f"by rescaling, {RULER_NAMES[rule]}", relative=False)
+            found = _share(run_records, pair, whole, without, f"by rescaling, {NOISE_RULE_NAMES[rule]}", relative=False)
             if found[0].count:
                 return found
     own = [rule for rule in ("scale_free", "trace") if not rows[rule].empty and not shares_noise(rows[rule], pair)]
@@ -32,7 +32,7 @@ def scale_share(run_records: RunRecords, pair: tuple[str, str]) -> tuple[Interva
     found = (t_interval([]), "")
     for shared in ("fixed", "trace"):
         if shared not in own:
-            remark = f"proxy: {RULER_NAMES[shared]} against {RULER_NAMES[own[0]]}"
+            remark = f"proxy: {NOISE_RULE_NAMES[shared]} against {NOISE_RULE_NAMES[own[0]]}"
             found = _share(run_records, pair, rows[shared], rows[own[0]], remark, relative=True)
             if found[0].count:
                 break

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mi_jax import __version__
 from mi_jax.errors import InputError
+from mi_jax.runs.signals import EXIT_INTERRUPTED
 
 COMMANDS = {
     "run": "train normally and adversarially, measure every layer, write a report",
@@ -25,7 +26,6 @@ COMMANDS = {
     "validate": "compare every estimator with tasks of known information",
 }
 EXIT_BAD_INPUT = 2
-EXIT_INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None, *, program: str = "mi-jax") -> None:

@@ -18,11 +18,12 @@ from mi_jax.cli.duration import expected
 from mi_jax.cli.session import flags_in_messages, session
 from mi_jax.errors import InputError
 from mi_jax.models.registry import architectures
+from mi_jax.options import split_commas
 from mi_jax.runs.config import Preset, RunConfig, preset
 from mi_jax.runs.interface import default_directory
 from mi_jax.training import OBJECTIVES
 
-OLD_SPELLINGS = {"--information.": "--probe."}
+OLD_SPELLINGS = {"--probe.": "--information."}
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,9 @@ def parse(arguments: Sequence[str], *, program: str = "mi-jax run") -> RunComman
     if name not in get_args(Preset):
         raise InputError(f"--preset is {chosen.preset!r}; choose {' or '.join(get_args(Preset))}.")
     with flags_in_messages(RunCommand):
-        defaults = preset(name, dataset=chosen.dataset, arch=chosen.arch.lower(), training=chosen.training.lower())
+        defaults = preset(
+            name, dataset=chosen.dataset, arch=chosen.arch.lower(), trainings=split_commas(chosen.training.lower())
+        )
         command = flags.parse(
             RunCommand,
             arguments,

@@ -1,5 +1,6 @@
 """`mi-jax study`: one study on the trained networks of a run."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ import tyro
 
 from mi_jax import runs
 from mi_jax.cli import flags
-from mi_jax.cli.run import study_names
+from mi_jax.cli.run import printable, study_names
 from mi_jax.cli.session import session
 from mi_jax.studies import WhichCheckpoints
 
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str], *, program: str) -> None:
             run_dir=command.run_dir,
             data_dir=command.data_dir,
             samples=command.samples,
+            command=printable(shlex.join([*program.split(), *arguments])),
             which_checkpoints=command.epochs,
             reporter=reporter,
             stop_asked=stop,

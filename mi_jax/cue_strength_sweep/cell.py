@@ -1,169 +1,65 @@
-"""A grid of cue margins: its cells, their images and what is measured on a network in one. It trains nothing.
-
-The margin rho = amplitude / eps says whether an attacker can erase a cue (rho <= 1) or not.
-"""
+"""One cell of a sweep over cue strengths: its images, its trainings and what is measured on each network."""
 
 import functools
 import itertools
-import math
-from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mi_jax.attacks import PGD, autoattack
-from mi_jax.data import ShapeTex, Split, shapetex, to_float
+from mi_jax import models
+from mi_jax.attacks import autoattack
+from mi_jax.cue_strength_sweep.config import Cell, Norm, Scale, Sweep
+from mi_jax.data import Augmentation, ShapeTex, Split, shapetex, to_float
 from mi_jax.data.shapetex import SHAPES, Scene
-from mi_jax.errors import InputError
-from mi_jax.measure.accuracy import describe, misclassified_under
+from mi_jax.measure.accuracy import accuracy_row, attack_columns, misclassified_under
 from mi_jax.models import Network
 from mi_jax.records.table import Record
 from mi_jax.studies.shape_texture import information, shape_bias
-from mi_jax.training import evaluate, predictions
+from mi_jax.training import (
+    Diverged,
+    ObjectiveConfig,
+    Optimizer,
+    Trainer,
+    TrainingProgress,
+    evaluate,
+    fit,
+    predictions,
+)
 from mi_jax.typing import Key, Variables
 
-Norm = Literal["linf", "l2"]
-Scale = Literal["fine", "coarse"]
-_PIXELS = math.prod((32, 32, 3))
 _BASE = ShapeTex()
+_GROWTH = 1.25
+"""Ratio of successive steps at which the clean epochs are paused for a snapshot."""
+_GREY, _SPREAD = 0.5, 0.1
+"""Normalisation of images that are grey plus cues of at most a few tenths."""
 
 
-@dataclass(frozen=True)
-class Sweep:
-    """What a margin sweep trains and measures.
-
-    Attributes:
-        rho_shape: margins of the shape, amplitude over eps: above 1 no attacker of that reach can erase it.
-        rho_texture: margins of the texture.
-        norms: of the adversarial trainings, `linf`, `l2`. The L2 ball has the radius at which it, too, can just erase
-            a texture of margin 1: eps times the square root of the number of pixel values.
-        noise_training: also train on Gaussian noise of standard deviation eps, which has no adversary.
-        seeds: how many; all trainings of a seed start from the same weights.
-        coarse: where textures as coarse as the shapes are swept, too: in `none` of the cells, on the `diagonal` of
-            equal margins, or in `all`.
-        eps: reach of the Linf attacker, pixel units of [0, 1].
-        arch: network.
-        width: multiplier of its layers' width.
-        n_train: training images a cell.
-        epochs: passes over them.
-        clean_epochs: how many of these every training of a seed begins with, on clean images and together: a network
-            that knows nothing yet answers a strong attacker with a constant, and never learns more.
-        batch_size: images an update.
-        learning_rate: of Adam, at its highest.
-        steps: of the attack in training.
-        samples: images that are attacked in evaluation, and of each set that is looked at.
-        evaluation: `pgd` (20 steps, `restarts` random starts) or `autoattack` (standard).
-        restarts: of `pgd`.
-        population: train the seeds side by side (`vmap`) or in turn (`loop`); `auto` takes turns on a CPU.
-
-    Raises:
-        InputError: for an empty grid, margins that leave the range of pixels, or sizes below 1.
-    """
-
-    rho_shape: tuple[float, ...] = (1.0, 2.0, 4.0)
-    rho_texture: tuple[float, ...] = (1.0, 2.0, 4.0)
-    norms: tuple[Norm, ...] = ("linf", "l2")
-    noise_training: bool = True
-    seeds: int = 3
-    coarse: Literal["none", "diagonal", "all"] = "none"
-    eps: float = 8 / 255
-    arch: str = "cnn"
-    width: float = 0.5
-    n_train: int = 2000
-    epochs: int = 10
-    clean_epochs: int = 2
-    batch_size: int = 64
-    learning_rate: float = 3e-3
-    steps: int = 3
-    samples: int = 300
-    evaluation: Literal["pgd", "autoattack"] = "pgd"
-    restarts: int = 1
-    population: Literal["auto", "vmap", "loop"] = "auto"
-
-    def __post_init__(self):
-        for name in ("rho_shape", "rho_texture", "norms"):
-            values = getattr(self, name)
-            if not values or len(set(values)) != len(values):
-                raise InputError(f"{name.replace('_', '-')} is {values!r}; give at least one value, each once.")
-        if not self.eps > 0:
-            raise InputError(f"eps is {self.eps!r}; a margin is a multiple of it, so it must be positive.")
-        if min(*self.rho_shape, *self.rho_texture) <= 0:
-            raise InputError("margins are positive multiples of eps; leave out 0 and negative ones.")
-        largest = (max(self.rho_shape) + max(self.rho_texture)) * self.eps
-        if largest > 0.5:
-            raise InputError(
-                f"the largest margins add up to {largest:.2f} around grey, beyond the 0.5 that pixels have; "
-                "lower eps or the margins."
-            )
-        for name in ("seeds", "n_train", "epochs", "batch_size", "steps", "restarts"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name.replace('_', '-')} is {getattr(self, name)}; expected at least 1.")
-        if not 0 <= self.clean_epochs < self.epochs:
-            raise InputError(
-                f"clean-epochs is {self.clean_epochs}; expected 0 to {self.epochs - 1}, fewer than there are epochs."
-            )
-        if self.samples < 100:
-            raise InputError(
-                f"samples is {self.samples}; the factorial set has 100 kinds of images, give at least 100."
-            )
-
-    @property
-    def cells(self) -> tuple["Cell", ...]:
-        """The cells in the order in which they are done, the coarse ones last."""
-        grid = list(itertools.product(self.rho_shape, self.rho_texture))
-        fine = [Cell(s, t, "fine") for s, t in grid]
-        coarse = {"none": [], "all": grid, "diagonal": [(s, t) for s, t in grid if s == t]}[self.coarse]
-        return (*fine, *(Cell(s, t, "coarse") for s, t in coarse))
-
-    @property
-    def trainings(self) -> tuple[tuple[str, str, Norm | None], ...]:
-        """Name, objective and norm of every training, the normal one first."""
-        noise = (("noise", "noise", None),) if self.noise_training else ()
-        return (("nt", "nt", None), *noise, *((f"at-{norm}", "at", norm) for norm in self.norms))
-
-    def radius(self, norm: Norm) -> float:
-        """Radius of the attacker's ball."""
-        return self.eps * (1.0 if norm == "linf" else math.sqrt(_PIXELS))
-
-    def training_attack(self, norm: Norm) -> PGD:
-        """The inner attack of adversarial training: its steps reach half as far again as the ball."""
-        radius = self.radius(norm)
-        return PGD(norm=norm, eps=radius, steps=self.steps, step_size=1.5 * radius / self.steps)
-
-    def strong_attack(self, norm: Norm) -> PGD:
-        """The attack that judges the trained networks."""
-        radius = self.radius(norm)
-        return PGD(norm=norm, eps=radius, steps=20, step_size=radius / 8, restarts=self.restarts, keep="best")
-
-
-class Cell(NamedTuple):
-    """One pair of margins with one family of textures. Its name is the `run` of its records."""
-
-    rho_shape: float
-    rho_texture: float
-    scale: Scale
-
-    @property
-    def name(self) -> str:
-        """Such as `rho_shape=2,rho_texture=0.5,fine`."""
-        return f"rho_shape={self.rho_shape:g},rho_texture={self.rho_texture:g},{self.scale}"
+def network_of(sweep: Sweep) -> Network:
+    """The network that is trained in every cell."""
+    return models.create(
+        sweep.arch, num_classes=len(SHAPES), input_shape=(32, 32, 3), width=sweep.width, mean=_GREY, std=_SPREAD
+    )
 
 
 def cell_sets(sweep: Sweep, cell: Cell) -> tuple[Split, dict[str, Split]]:
-    """Training images of a cell, and its test sets; `swapped` are the conflict images at exchanged amplitudes."""
+    """Training images of a cell, and its test sets; `conflict_swapped` exchanges the amplitudes of `conflict`."""
     shape, texture = cell.rho_shape * sweep.eps, cell.rho_texture * sweep.eps
     config = replace(_BASE, shape_amplitude=shape, texture_amplitude=texture, texture_scale=cell.scale)
     scenes = _scenes(cell.scale, sweep.n_train, sweep.samples)
     sets = {name: shapetex.split(scenes[name], config) for name in ("redundant", "conflict", "factorial")}
-    sets["swapped"] = shapetex.split(scenes["conflict"], config, shape_amplitude=texture, texture_amplitude=shape)
+    sets["conflict_swapped"] = shapetex.split(
+        scenes["conflict"], config, shape_amplitude=texture, texture_amplitude=shape
+    )
     return shapetex.split(scenes["train"], config), sets
 
 
 @functools.lru_cache(maxsize=2)
 def _scenes(scale: Scale, n_train: int, samples: int) -> dict[str, Scene]:
-    """What all cells are composed of: the cells differ in amplitude alone."""
+    """The scenes that all cells share: cells differ only in amplitude."""
     config = replace(_BASE, texture_scale=scale, n_train=n_train, n_test=2 * samples)
     limits = {"train": n_train, "redundant": samples, "conflict": samples // 90 * 90, "factorial": 2 * samples}
     return {name: shapetex.scene(config, name, limit=limit) for name, limit in limits.items()}  # pyright: ignore[reportArgumentType]
@@ -178,36 +74,152 @@ def pixels(split: Split) -> jax.Array:
     return to_float(jnp.asarray(split.images))
 
 
+def measure_cell(
+    sweep: Sweep,
+    cell: Cell,
+    network: Network,
+    *,
+    report_progress: Callable[..., None] = lambda *_, **__: None,
+    stop_asked: Callable[[], bool] = lambda: False,
+) -> Iterator[Record]:
+    """Trains every training and seed of a cell, and yields the records of each with its controls.
+
+    Trainings are `nt`, `noise`, `at-linf`, `at-l2`; controls `untrained`, and for each norm `matched-linf`, ...: the
+    normally trained network of the epoch at which its clean accuracy was nearest to the adversarially trained one's.
+    All trainings of a seed share its first `clean_epochs`.
+    """
+    train, sets = cell_sets(sweep, cell)
+    images, labels = jnp.asarray(train.images), jnp.asarray(train.labels)
+    history: dict[int, list[tuple[float, float, Variables]]] = {}
+    begun: dict[tuple[int, ...], Any] = {}
+    first = sweep.clean_epochs * (sweep.n_train // sweep.batch_size)
+    count = len(sweep.trainings) * len(_populations(sweep))
+    for i, ((name, objective, norm), seeds) in enumerate(itertools.product(sweep.trainings, _populations(sweep))):
+        trainer = trainer_of(sweep, network, objective, norm, seeds)
+        keep = _Snapshots(trainer, sets["redundant"], wanted=name == "nt")
+
+        def after(state: Any, progress: TrainingProgress, keep=keep, name=name, i=i) -> None:
+            if progress.ends_epoch:
+                keep(state, progress.epoch)
+            report_progress(name, (i + progress.epoch / sweep.epochs * 0.7) / count, progress, sweep.epochs)
+
+        if name == "nt":
+            state = trainer.init(images)
+            for seed, member in trainer.members(state):
+                found = measure(sweep, network, member["variables"], sets, seed, ())
+                yield from _named(found, cell, sweep, "untrained", seed, 0)
+            begun[seeds] = _begin(trainer, state, images, labels, first, keep)
+        state = jax.tree.map(jnp.copy, begun[seeds])  # training gives the memory of its state away
+        try:
+            state = fit(trainer, state, images, labels, first_step=first, after_chunk=after, stop_asked=stop_asked)
+        except Diverged as error:
+            where: dict[str, Any] = {"inputs": "clean", "image_set": "conflict", "note": str(error)}
+            failed = [Record(quantity="shape_bias", value=None, ok=False, **where)]
+            for seed in seeds:
+                yield from _named(failed, cell, sweep, name, seed, sweep.epochs)
+            continue
+        history |= keep.history
+        for seed, member in trainer.members(state):
+            report_progress(f"{name} seed {seed}: strong attack", (i + 0.7) / count)
+            norms = (norm,) if norm else sweep.norms
+            found = measure(sweep, network, member["variables"], sets, seed, norms)
+            yield from _named(found, cell, sweep, name, seed, sweep.epochs)
+            if norm and history.get(seed):
+                accuracy = next(r.value for r in found if r.quantity == "accuracy" and r.inputs == "clean")
+                epoch, _, matched = min(history[seed], key=lambda progress: abs(progress[1] - (accuracy or 0.0)))
+                found = measure(sweep, network, matched, sets, seed, ())
+                yield from _named(found, cell, sweep, f"matched-{norm}", seed, epoch)
+
+
+class _Snapshots:
+    """Normally trained networks during training: epoch, clean accuracy and variables, by seed."""
+
+    def __init__(self, trainer: Trainer, split: Split, *, wanted: bool):
+        self.history: dict[int, list[tuple[float, float, Variables]]] = {}
+        self._trainer, self._wanted = trainer, wanted
+        self._images, self._labels = pixels(split), split.labels
+
+    def __call__(self, state: Any, epoch: float) -> None:
+        for seed, member in self._trainer.members(state) if self._wanted else ():
+            variables = jax.device_get(member["variables"])
+            accuracy = evaluate(self._trainer.network, variables, self._images, self._labels)[1]
+            self.history.setdefault(seed, []).append((epoch, accuracy, variables))
+
+
+def _begin(trainer: Trainer, state: Any, images: Any, labels: Any, first: int, keep: _Snapshots) -> Any:
+    """The state after the first updates, with snapshots at steps that grow by a constant ratio.
+
+    Accuracy rises fast there, so that the ends of epochs are too few snapshots to match; the pauses of `fit` are more,
+    but depend on the clock.
+    """
+    keep(state, 0.0)
+    step, per_epoch = 0, trainer.steps_per_epoch
+    while step < first:
+        last = min(max(step + 1, int(_GROWTH * step)), (step // per_epoch + 1) * per_epoch)
+        state = trainer.advance(state, images, labels, step, last)
+        keep(state, last / per_epoch)
+        step = last
+    return state
+
+
+def _named(found: list[Record], cell: Cell, sweep: Sweep, training: str, seed: int, epoch: int | float) -> list[Record]:
+    where: dict[str, Any] = {"cell": cell.name, "arch": sweep.arch, "dataset": "shapetex", "training": training}
+    where["checkpoint"] = "epoch" if training == "untrained" or training.startswith("matched") else "last"
+    return [replace(row, seed=seed, epoch=float(epoch), **where) for row in found]
+
+
+def trainer_of(sweep: Sweep, network: Network, objective: str, norm: Norm | None, seeds: tuple[int, ...]) -> Trainer:
+    """What trains these seeds in a cell."""
+    return Trainer(
+        network=network,
+        objective=objective,
+        objective_config=ObjectiveConfig(attack=sweep.training_attack(norm or "linf"), noise=sweep.eps),
+        optimizer=Optimizer(
+            name="adam", learning_rate=sweep.learning_rate, weight_decay=1e-4, schedule="triangle", warmup=0.3
+        ),
+        augmentation=Augmentation(),
+        epochs=sweep.epochs,
+        batch_size=sweep.batch_size,
+        examples=sweep.n_train,
+        seeds=seeds,
+    )
+
+
+def _populations(sweep: Sweep) -> list[tuple[int, ...]]:
+    everyone = tuple(range(sweep.seeds))
+    together = sweep.population == "vmap" or (sweep.population == "auto" and jax.default_backend() != "cpu")
+    return [everyone] if together else [(seed,) for seed in everyone]
+
+
 def measure(
     sweep: Sweep, network: Network, variables: Variables, sets: dict[str, Split], seed: int, norms: tuple[Norm, ...]
 ) -> list[Record]:
-    """What one network of a cell does, as records without the columns that name it.
+    """Measures one network of a cell; the records lack the columns that name the network.
 
-    `shape_bias` with its interval and `cue_coverage` on conflict images (subset `conflict`) and on the same at
-    exchanged amplitudes (`conflict_swapped`); accuracy on redundant images, clean and under a strong attack; by a
-    probe of the logits `i_t_shape`, `i_t_texture`, and `i_t_shuffled`, which is 0 within error.
+    `shape_bias` with its interval and `cue_coverage` on conflict images and on the same at exchanged amplitudes
+    (`conflict_swapped`); accuracy on redundant images, clean and under a strong attack; by a linear probe of the
+    logits `i_t_shape`, `i_t_texture`, and `i_t_shuffled`, which is 0 within its error.
 
     Args:
         sweep: sizes and attacks.
-        network: what is measured.
+        network: its description.
         variables: its variables.
         sets: from `cell_sets`.
         seed: of random starts and shuffled labels.
         norms: of the strong attacks; none for controls.
     """
     found = []
-    for name, subset in (("conflict", "conflict"), ("swapped", "conflict_swapped")):
+    for name in ("conflict", "conflict_swapped"):
         answers = np.argmax(np.asarray(predictions(network, variables, pixels(sets[name]))), axis=1)
         rows = shape_bias.bias_records(answers, sets[name].factors, class_names=_names(), inputs="clean")
-        found += [replace(row, subset=subset) for row in rows if row.subset == "conflict"]
+        found += [replace(row, image_set=name) for row in rows if row.factor is None]
     redundant = sets["redundant"]
     images, labels, n = pixels(redundant), jnp.asarray(redundant.labels), len(redundant)
-    accuracy = evaluate(network, variables, images, labels)[1]
-    found.append(_accuracy_record(accuracy, n, inputs="clean"))
+    found.append(accuracy_row(evaluate(network, variables, images, labels)[1], n, inputs="clean"))
     for norm in norms:
         key = jax.random.fold_in(jax.random.key(seed), 1)
-        wrong, note = _attacked(sweep, network, variables, images, labels, key, norm)
-        found.append(_accuracy_record(1 - float(np.mean(wrong)), n, inputs="adversarial", note=note))
+        wrong, columns = _attacked(sweep, network, variables, images, labels, key, norm)
+        found.append(accuracy_row(1 - float(np.mean(wrong)), n, inputs="adversarial", **columns))
     factorial, half = sets["factorial"], sweep.samples
     t = np.asarray(predictions(network, variables, pixels(factorial)))
     factors = {name: factorial.factors[name] for name in information.CUES}
@@ -215,19 +227,19 @@ def measure(
     first, last = ({name: v[part] for name, v in factors.items()} for part in (slice(half), slice(half, None)))
     layer = network.layers[-1]
     probes = information.probe_layer(
-        t[:half], first, t[half:], last, num_classes=len(SHAPES), layer=layer, inputs="clean", subset="factorial"
+        t[:half], first, t[half:], last, num_classes=len(SHAPES), layer=layer, inputs="clean", image_set="factorial"
     )
     return found + probes.records
 
 
-def _attacked(sweep, network, variables, images, labels, key: Key, norm: Norm) -> tuple[Any, str]:
+def _attacked(
+    sweep: Sweep, network: Network, variables: Variables, images: jax.Array, labels: jax.Array, key: Key, norm: Norm
+) -> tuple[Any, dict[str, Any]]:
+    """Whether each image is misclassified under the strong attack, and the columns that name it."""
     if sweep.evaluation == "autoattack":
-        result = autoattack(network.logits, variables, images, labels, key, norm=norm, eps=sweep.radius(norm))
-        return result.success, f"autoattack standard {norm} eps={sweep.radius(norm):.4g}"
+        radius = sweep.radius(norm)
+        result = autoattack(network.logits, variables, images, labels, key, norm=norm, eps=radius)
+        return result.success, {"attack": "autoattack-standard", "norm": norm, "eps": radius, "reduced": False}
     attack = sweep.strong_attack(norm)
-    return misclassified_under(network, variables, images, labels, key, attack=attack), describe(attack)
-
-
-def _accuracy_record(value: float, n: int, **columns: Any) -> Record:
-    error = math.sqrt(value * (1 - value) / n)
-    return Record(quantity="accuracy", value=value, stderr=error, unit="1", n=n, subset="test", **columns)
+    wrong = misclassified_under(network, variables, images, labels, key, attack=attack)
+    return wrong, attack_columns(attack)

@@ -1,7 +1,4 @@
-"""How adversarial training moves the shape bias over a grid of cue margins: heat maps, with significance over seeds.
-
-It reads the records of a margin sweep, whose `run` column names the cell; it trains nothing.
-"""
+"""Heat maps of how adversarial training moves the shape bias over a grid of cue strengths, tested over seeds."""
 
 import re
 from typing import Any
@@ -21,30 +18,27 @@ from mi_jax.records.labels import MINUS
 from mi_jax.records.run_records import RunRecords
 from mi_jax.statistics.intervals import LEVEL, Table, t_interval
 
-_CELL = re.compile(r"rho_shape=([\d.]+),rho_texture=([\d.]+),(fine|coarse)")
+_CELL = re.compile(r"rho_shape=(?P<rho_shape>[\d.]+),rho_texture=(?P<rho_texture>[\d.]+),(?P<scale>fine|coarse)")
 _NORMS = {"linf": "L∞", "l2": "L2"}
 _UNTRAINED_ACCURACY = 0.2
-"""Clean accuracy, of ten classes, below which a training is taken to have failed: twice chance."""
+"""Clean accuracy below which a training counts as failed: twice chance for ten classes."""
 _MAP = matplotlib.colormaps["PuOr"]
 
 
 def cells_of(run_records: RunRecords) -> Table:
     """Shape bias and clean accuracy of every network of a sweep.
 
-    Columns rho_shape, rho_texture, scale, training, seed, bias, accuracy; empty if the records are of no sweep.
+    Columns rho_shape, rho_texture, scale, training, seed, bias, accuracy; empty if the records are not of a sweep.
     """
-    keys = ["run", "training", "seed"]
-    bias = run_records.select(quantity="shape_bias", inputs="clean", subset="conflict").set_index(keys)["value"]
-    accuracy = run_records.select(quantity="accuracy", inputs="clean", subset="test").set_index(keys)["value"]
-    runs = [run for run in bias.index.get_level_values("run") if run and _CELL.fullmatch(run)]
-    if not runs:
-        return pd.DataFrame()
+    keys = ["cell", "training", "seed"]
+    bias = run_records.select(quantity="shape_bias", inputs="clean", image_set="conflict").set_index(keys)["value"]
+    accuracy = run_records.select(quantity="accuracy", inputs="clean", image_set="test").set_index(keys)["value"]
     table = pd.DataFrame({"bias": bias}).join(accuracy.rename("accuracy")).reset_index()
-    parts = [_CELL.fullmatch(run or "") for run in table["run"]]
-    table["rho_shape"] = [float(part[1]) if part else np.nan for part in parts]
-    table["rho_texture"] = [float(part[2]) if part else np.nan for part in parts]
-    table["scale"] = [part[3] if part else None for part in parts]
-    return table[table["scale"].notna()]
+    table = table[table["cell"].notna()]
+    if table.empty:
+        return table
+    cells = table["cell"].str.extract(_CELL).astype({"rho_shape": float, "rho_texture": float})
+    return table.join(cells)
 
 
 def contrast(cells: Table, treated: str, baseline: str) -> Table:
@@ -52,7 +46,7 @@ def contrast(cells: Table, treated: str, baseline: str) -> Table:
 
     Columns rho_shape, rho_texture, scale, before, after (mean biases), mean, low, high (95 % t-interval), p (two-sided
     paired t-test), significant (p after Holm's correction over the cells below 0.05), seeds, and failed: whether
-    the networks of either training stayed near chance on clean images, so that their bias says nothing.
+    the networks of either training stayed near chance on clean images, so that their bias is meaningless.
     """
     keys = ["rho_shape", "rho_texture", "scale", "seed"]
     pair = cells[cells["training"] == treated].merge(cells[cells["training"] == baseline], on=keys, suffixes=("", "_0"))
@@ -78,7 +72,7 @@ def contrast(cells: Table, treated: str, baseline: str) -> Table:
     table = pd.DataFrame(rows)
     if table.empty:
         return table
-    # Cells whose training failed test nothing and take no part in the correction.
+    # Cells whose training failed are not tested, and do not count in the correction.
     return table.assign(significant=_holm(table["p"].where(~table["failed"]).to_numpy(dtype=float)))
 
 
@@ -92,7 +86,7 @@ def _p_value(gap: np.ndarray) -> float:
 
 
 def _holm(p: np.ndarray) -> np.ndarray:
-    """Which hypotheses Holm's step-down procedure rejects at the 5 % level; NaN takes no part."""
+    """Which hypotheses Holm's step-down procedure rejects at the 5 % level; NaN is left out."""
     rejected = np.zeros(len(p), bool)
     order = [i for i in np.argsort(p) if np.isfinite(p[i])]
     for rank, i in enumerate(order):
@@ -174,8 +168,8 @@ def _heat_map(axes: Axes, table: Table, cells: Table) -> Any:
     axes.set_yticks(range(len(shapes)), [f"{value:g}" for value in shapes])
     axes.set_ylim(-0.5, len(shapes) - 0.5)
     axes.set_xlim(-0.5, len(textures) - 0.5)
-    axes.set_xlabel(r"texture margin $\rho_T$")
-    axes.set_ylabel(r"shape margin $\rho_S$")
+    axes.set_xlabel(r"texture strength $\rho_T$")
+    axes.set_ylabel(r"shape strength $\rho_S$")
     axes.grid(visible=False)
     axes.tick_params(length=0)
     for spine in axes.spines.values():
@@ -184,10 +178,10 @@ def _heat_map(axes: Axes, table: Table, cells: Table) -> Any:
 
 
 def _coarse(axes: Axes, cells: Table) -> None:
-    """AT minus NT at equal margins, for the usual textures and for those as coarse as the shapes."""
+    """AT minus NT at equal strengths, for fine textures and for those as coarse as the shapes."""
     diagonal = cells[cells["rho_shape"] == cells["rho_texture"]]
     norms = [norm for norm in _NORMS if f"at-{norm}" in set(cells["training"])]
-    margins = sorted(diagonal["rho_shape"].unique())
+    strengths = sorted(diagonal["rho_shape"].unique())
     looks = [(norm, scale) for norm in norms for scale in ("fine", "coarse")]
     for k, (norm, scale) in enumerate(looks):
         part = diagonal[diagonal["scale"] == scale]
@@ -195,7 +189,7 @@ def _coarse(axes: Axes, cells: Table) -> None:
         if table.empty:
             continue
         table = table[~table["failed"]]
-        x = np.array([margins.index(value) for value in table["rho_shape"]]) + 0.14 * (k - (len(looks) - 1) / 2)
+        x = np.array([strengths.index(value) for value in table["rho_shape"]]) + 0.14 * (k - (len(looks) - 1) / 2)
         reach = np.nan_to_num((table["high"] - table["mean"]).to_numpy(dtype=float))
         colour = ("#0072B2", "#D55E00")[norms.index(norm)]
         axes.errorbar(
@@ -203,10 +197,10 @@ def _coarse(axes: Axes, cells: Table) -> None:
             markerfacecolor=colour if scale == "fine" else "white", label=f"{_NORMS[norm]}, {scale} textures",
         )  # fmt: skip
     axes.axhline(0, color="#222222", linewidth=0.8)
-    axes.set_xticks(range(len(margins)), [f"{value:g}" for value in margins])
-    axes.set_xlim(-0.5, len(margins) - 0.5)
+    axes.set_xticks(range(len(strengths)), [f"{value:g}" for value in strengths])
+    axes.set_xlim(-0.5, len(strengths) - 0.5)
     axes.set_ylim(-1.05, 1.05)
-    axes.set_xlabel(r"both margins $\rho_S = \rho_T$")
+    axes.set_xlabel(r"both strengths $\rho_S = \rho_T$")
     axes.set_ylabel(f"AT {MINUS} NT")
     axes.set_title("Control: coarse textures", loc="left")
     axes.legend(fontsize=7, loc="lower left", ncols=2, handletextpad=0.2, columnspacing=0.8)
@@ -218,24 +212,24 @@ def _signed(value: float) -> str:
 
 def _caption(run_records: RunRecords) -> str:
     cells = cells_of(run_records)
-    seeds = cells.groupby(["run", "training"])["seed"].nunique()
+    seeds = cells.groupby(["cell", "training"])["seed"].nunique()
     count = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
     return (
-        "Difference in shape bias on cue-conflict images between trainings that start from the same weights, by how "
-        "far each cue is beyond the attacker's reach (margin = amplitude / eps; a cue of margin at most 1 can be "
-        "erased). Orange: away from shape; purple: towards shape. Below each difference the bias before → after. "
+        "Difference in shape bias on cue-conflict images between trainings that start from the same weights, by the "
+        "strength of each cue (amplitude / eps; the attacker can erase a cue of strength at most 1). Orange: away from "
+        "shape; purple: towards shape. Below each difference the bias before → after. "
         f"* p < 0.05 in a paired t-test over {count} seeds; ** also after Holm's correction over the panel's cells. "
-        "Hatched: the training stayed below twice chance on clean images, so its bias says nothing. The second row "
-        "compares with the normally trained network at the moment when its clean accuracy was nearest. The L2 ball "
-        "has the radius at which it can just erase a texture of margin 1. Whiskers: 95 % t-intervals."
+        "Hatched: the training stayed below twice chance on clean images, so its bias is meaningless. The second row "
+        "compares with the normally trained network at the epoch at which its clean accuracy was nearest. The L2 ball "
+        "has the radius at which it can just erase a texture of strength 1. Whiskers: 95 % t-intervals."
     )
 
 
-register(
+FIGURE = register(
     FigureSpec(
-        name="margin_sweep",
-        title="Which cue adversarial training prefers, by margin",
-        alt="Heat maps of the change in shape bias by shape margin and texture margin, one for each norm and control.",
+        name="cue_strength_sweep",
+        title="Which cue adversarial training prefers, by cue strength",
+        alt="Heat maps of the change in shape bias by shape strength and texture strength, for each norm and control.",
         caption=_caption,
         needs=lambda run_records: bool(len(cells_of(run_records))),
         draw=_draw,

@@ -5,7 +5,6 @@ It needs no TFDS, so that a machine with the cache alone can train. What is in t
 
 import hashlib
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -15,15 +14,22 @@ import numpy as np
 
 from mi_jax.data.dataset import Dataset, Split
 from mi_jax.errors import InputError
+from mi_jax.files import user_cache
 
 META = "meta.json"
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 
 
 def root() -> Path:
-    """`$XDG_CACHE_HOME/mi_jax/data`, or the same under ~/.cache."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "mi_jax" / "data"
+    """`$XDG_CACHE_HOME/mi_jax/data`, or the same under ~/.cache.
+
+    Raises:
+        InputError: when neither is known.
+    """
+    cache = user_cache()
+    if cache is None:
+        raise InputError("There is no home directory for decoded data sets; set XDG_CACHE_HOME to a directory.")
+    return cache / "data"
 
 
 def entry_path(name: str, version: str, fingerprint: str) -> Path:

@@ -64,8 +64,15 @@ class Source:
 
 
 def data_root(data_dir: str | Path | None) -> Path:
-    """Where TFDS sets are kept: the given folder, else `$TFDS_DATA_DIR`, else ~/tensorflow_datasets."""
-    return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    """Where TFDS sets are kept: the given folder, else `$TFDS_DATA_DIR`, else ~/tensorflow_datasets.
+
+    Raises:
+        InputError: when there is no home directory and no other is given.
+    """
+    try:
+        return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    except RuntimeError:
+        raise InputError("There is no home directory for data sets; set TFDS_DATA_DIR to a directory.") from None
 
 
 def find(reference: Reference, root: Path) -> Source | None:

@@ -108,6 +108,22 @@ def adversarial_examples(
     return map_batches(adversarial_images, images, labels)
 
 
+def attack_columns(attack: PGD) -> dict[str, Any]:
+    """The columns of a record that say by which attack adversarial inputs were made.
+
+    Examples:
+        >>> attack_columns(PGD(norm="l2", eps=0.5, steps=20))
+        {'attack': 'pgd', 'norm': 'l2', 'eps': 0.5, 'attack_steps': 20, 'restarts': 1}
+    """
+    return {
+        "attack": "pgd",
+        "norm": attack.norm,
+        "eps": attack.eps,
+        "attack_steps": attack.steps,
+        "restarts": attack.restarts,
+    }
+
+
 def describe(attack: PGD) -> str:
     """The attack in a few words, such as `pgd-20 linf eps=8/255`.
 

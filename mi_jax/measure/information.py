@@ -11,10 +11,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from mi_jax import information
+from mi_jax import checks, information
 from mi_jax.batches import map_batches
 from mi_jax.errors import InputError
 from mi_jax.models import Network
+from mi_jax.options import Epochs, Names, check_names
 from mi_jax.records.table import Record, information_record
 from mi_jax.typing import Images, Labels, Variables
 
@@ -40,36 +41,28 @@ class InformationConfig:
 
     Attributes:
         samples: images of the fixed sample; the whole test split if it has fewer.
-        epochs: when to measure, separated by commas; `auto` is 0, the last, and a log-spaced set between.
-        noise: rules of the noise variance, separated by commas: fixed; layer, trace, median (measured once on the
-            untrained network and kept); scale_free (trace of the measured network itself).
+        epochs: when to measure; `auto` is 0, the last, and a log-spaced set between.
+        noise: rules of the noise variance: fixed; layer, trace, median (measured once on the untrained network and
+            kept); scale_free (trace of the measured network itself).
         noise_variance: of the fixed rule; the paper's is 0.1.
         bin_size: of the binning estimate; the paper's is 0.5.
     """
 
     samples: int = 1000
-    epochs: str = "auto"
-    noise: str = "fixed,trace,scale_free"
+    epochs: Epochs = "auto"
+    noise: Names = ("fixed", "trace", "scale_free")
     noise_variance: float = 0.1
     bin_size: float = 0.5
 
     def __post_init__(self):
-        if self.samples < 2:
-            raise InputError(f"probe.samples is {self.samples}; information needs at least 2 images.")
-        unknown = [rule for rule in self.rules if rule not in RULES]
-        if unknown or not self.rules:
-            raise InputError(f"probe.noise is {self.noise!r}; expected rules of {', '.join(RULES)}, comma-separated.")
-        if not self.noise_variance > 0:
-            raise InputError(f"probe.noise-variance is {self.noise_variance!r}; it must be positive.")
-        if not self.bin_size > 0:
-            raise InputError(f"probe.bin-size is {self.bin_size!r}; it must be positive.")
-        if self.epochs != "auto" and not all(part.strip().isdigit() for part in self.epochs.split(",")):
-            raise InputError(f"probe.epochs is {self.epochs!r}; expected auto, or epochs such as 0,1,5.")
-
-    @property
-    def rules(self) -> tuple[str, ...]:
-        """The noise rules."""
-        return tuple(part.strip() for part in self.noise.split(",") if part.strip())
+        checks.count("information.samples", self.samples, 2)
+        check_names("information.noise", self.noise, RULES)
+        if not self.noise:
+            raise InputError(f"Invalid information.noise: expected at least one of {', '.join(RULES)}.")
+        checks.positive("information.noise_variance", self.noise_variance)
+        checks.positive("information.bin_size", self.bin_size)
+        for epoch in () if self.epochs == "auto" else self.epochs:
+            checks.count("information.epochs", epoch, 0)
 
     def schedule(self, last: int) -> tuple[int, ...]:
         """The epochs at which to measure a training of `last` epochs; the untrained and the final network always.
@@ -77,7 +70,7 @@ class InformationConfig:
         Examples:
             >>> InformationConfig().schedule(200)
             (0, 1, 2, 4, 7, 14, 27, 53, 103, 200)
-            >>> InformationConfig(epochs="3,5,900").schedule(8)
+            >>> InformationConfig(epochs=(3, 5, 900)).schedule(8)
             (0, 3, 5, 8)
         """
         if self.epochs == "auto":
@@ -85,7 +78,7 @@ class InformationConfig:
                 np.geomspace(1, max(last, 1), min(max(last, 1), 3 + 3 * len(str(last // 10 or ""))))
             ).astype(int)
         else:
-            between = np.asarray([int(part) for part in self.epochs.split(",")])
+            between = np.asarray(self.epochs)
         return tuple(sorted({0, last, *(int(e) for e in between if e < last)}))
 
 
@@ -106,7 +99,7 @@ def frozen_noise_variances(
         images: the fixed sample.
         config: names the rules.
     """
-    rules = [rule for rule in config.rules if rule != "scale_free"]
+    rules = [rule for rule in config.noise if rule != "scale_free"]
     if rules in ([], ["fixed"]):
         return {rule: dict.fromkeys(network.layers, config.noise_variance) for rule in rules}
     taps = activations(network, variables, images)
@@ -149,7 +142,7 @@ def with_scale_free(
     noise_variances: NoiseVariances, clean: Mapping[str, Tap], *, config: InformationConfig
 ) -> NoiseVariances:
     """The frozen noise rules and, where the configuration names it, the one that follows these clean activations."""
-    if "scale_free" not in config.rules:
+    if "scale_free" not in config.noise:
         return noise_variances
     return {**noise_variances, "scale_free": {layer: _variance(tap, "trace", config) for layer, tap in clean.items()}}
 

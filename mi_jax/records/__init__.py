@@ -1,4 +1,4 @@
-"""The rows that a run leaves behind: their schema, their file, and what figures and claims read of them."""
+"""Records of measurements: the schema, the file they are stored in, and the queries behind figures and claims."""
 
 from mi_jax.records.table import (
     COLUMNS,

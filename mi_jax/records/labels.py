@@ -1,15 +1,15 @@
-"""The words that figures, tables and captions share: how trainings, noise rules and quantities are called.
+"""Display names shared by figures, tables and captions: trainings, attacks, noise rules and quantities."""
 
-It holds no colours and no numbers.
-"""
+from collections.abc import Mapping
+from typing import Any
 
 NOISE_RULES = ("fixed", "trace", "scale_free")
-"""The noise rules under which every claim is judged, where they were measured.
+"""The noise rules under which claims are evaluated, where they were measured.
 
-`fixed` is one noise variance; `trace` scales with the layer, in a run's default as it was before training; `scale_free`
-is the trace rule on the very activations measured, so that a mere change of scale does not show.
+`fixed` is one noise variance for all layers. `trace` scales with the layer's variance before training (a run's
+default). `scale_free` is the trace rule on the measured activations themselves, so rescaling a layer changes nothing.
 """
-RULER_NAMES = {
+NOISE_RULE_NAMES = {
     "fixed": "fixed noise rule",
     "trace": "trace noise rule",
     "scale_free": "scale-free noise rule",
@@ -20,13 +20,55 @@ MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 INPUTS = ("clean", "adversarial")
 """The kinds of input that figures compare, in their order."""
 INFORMATION = {"i_tx": "I(X;T)", "i_ty": "I(T;Y)"}
-_TRAININGS = {"fast": "Fast AT", "gaussian": "Gaussian noise", "noise": "Noise"}
+_TRAININGS = {"fast": "Fast AT", "noise": "Gaussian noise"}
+_ATTACKS = {"pgd": "PGD", "fgsm": "FGSM", "autoattack-standard": "AutoAttack", "autoattack-plus": "AutoAttack+"}
+_ATTACKS |= {"autoattack-rand": "AutoAttack (rand)", "autoattack-custom": "AutoAttack (custom)"}
 
 
 def name_of(training: str) -> str:
     """How a training is written in text: `nt` is NT, `trades` is TRADES.
 
-    >>> name_of("trades"), name_of("gaussian")
-    ('TRADES', 'Gaussian noise')
+    Examples:
+        >>> name_of("trades"), name_of("noise")
+        ('TRADES', 'Gaussian noise')
     """
     return _TRAININGS.get(training, training.upper())
+
+
+def attack_label(row: Any) -> str:
+    """The attack of a record, a table row or any mapping with the attack columns; `adversarial` where it has none.
+
+    Examples:
+        >>> attack_label({"attack": "pgd", "norm": "linf", "eps": 8 / 255, "attack_steps": 20, "restarts": 5})
+        'PGD-20 (5 restarts) Linf 8/255'
+        >>> attack_label({"attack": "autoattack-standard", "norm": "l2", "eps": 0.5, "reduced": True})
+        'AutoAttack L2 0.5 (reduced)'
+    """
+    attack, norm, eps, steps, restarts, reduced = (
+        _cell(row, name) for name in ("attack", "norm", "eps", "attack_steps", "restarts", "reduced")
+    )
+    if attack is None:
+        return "adversarial"
+    name = _ATTACKS.get(attack, attack.upper())
+    if attack == "pgd" and steps is not None:
+        name += f"-{int(steps)}"
+    if (restarts or 1) > 1:
+        name += f" ({int(restarts)} restarts)"
+    parts = [name, norm.capitalize() if norm else None, None if eps is None else radius_label(norm, eps)]
+    return " ".join(part for part in parts if part) + (" (reduced)" if reduced else "")
+
+
+def radius_label(norm: str | None, eps: float) -> str:
+    """The radius of a threat model, in 255ths of the pixel range under Linf.
+
+    Examples:
+        >>> radius_label("linf", 8 / 255), radius_label("l2", 0.5)
+        ('8/255', '0.5')
+    """
+    return f"{eps * 255:.4g}/255" if norm == "linf" else f"{eps:.4g}"
+
+
+def _cell(row: Any, name: str) -> Any:
+    """A value of a row; None where the table has NaN or NA."""
+    value = row.get(name) if isinstance(row, Mapping) or hasattr(row, "get") else getattr(row, name, None)
+    return None if value is None or value != value or str(value) == "<NA>" else value

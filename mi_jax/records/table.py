@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -17,41 +17,75 @@ import pandas as pd
 from mi_jax.errors import InputError
 
 FILE_NAME = "records.jsonl"
-_INTEGERS = ("seed", "step", "n")
-_FLOATS = ("epoch", "value", "stderr", "noise_variance", "level")
-_FLAGS = ("saturated", "ok")
+_INTEGERS = ("seed", "step", "attack_steps", "restarts", "n", "class_")
+_FLOATS = ("epoch", "eps", "level", "value", "stderr", "noise_variance", "numerical_error")
+_FLAGS = ("reduced", "saturated", "ok")
 Scalar = Any
-"""A number of Python, or a NumPy or JAX array of one element: stored as a plain Python number."""
+"""A Python number, or a NumPy or JAX array of one element; it is stored as a Python number."""
+Checkpoint = Literal["epoch", "best", "last"]
+"""Which network of a training a row describes, see `Record`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Record:
-    """One measured number and everything needed to read it; absent facts are None.
+    """One measured number with everything that identifies it; columns that do not apply are None.
 
-    `quantity` says what was measured: `loss`, `accuracy` (with `inputs` and, in `note`, the attack) or an estimator's
-    field such as `i_tx_upper`. `epoch` counts passes over the training set, 0 before training. `inputs` is `clean`,
-    `adversarial` or the name of a distortion of strength `level`; `subset` is the part of the data (`test`, `class=3`).
-    `unit` is `bits`, `nats`, or `1` for a pure number. `noise_rule` names how `noise_variance` was chosen.
+    A value that is not finite is stored as None with `ok=False` and the reason in `note`, so the file holds no NaN.
 
-    A value that is not finite becomes None with `ok=False` and a note, so that no NaN is ever stored.
+    Args:
+        run: name of the run directory when the row was written; not part of a measurement's identity.
+        cell: cell of a cue-strength sweep.
+        arch, dataset, training, seed: the network, its data and how it was trained.
+        step, epoch: updates, and passes over the training set, before the measurement; 0 is the untrained network.
+        checkpoint: `epoch` for a measurement during training; `best` (on held-out images) or `last` for a finished
+            network.
+        image_set: `train`, `held_out`, `test`, or a diagnostic set such as `conflict`, `factorial`, `redundant`.
+        inputs: `clean`, `adversarial` or `noisy`.
+        attack, norm, eps, attack_steps, restarts, reduced: the attack behind adversarial inputs; `eps` in pixel units of
+            [0, 1]; `reduced` where AutoAttack has less than its default budget.
+        source: training whose network the adversarial images were made on, where it is another one.
+        distortion, level: name and strength of an image distortion; `level` also is a frequency (cycles per image).
+        layer, estimator, quantity: what was measured, where and how: `accuracy`, `i_tx_upper`, ...
+        value, stderr, unit, n: the number, its standard error, `bits`, `nats` or `1`, and the sample size.
+        noise_rule, noise_variance: how the noise of an information estimate was chosen, and its variance.
+        class_: class that the row is about; the column is called `class`.
+        factor: factor that the row is about: `shape`, `texture`, `colour`, `label`, `shuffled`.
+        reference: what a difference or a permutation baseline is taken against.
+        saturated: whether an information estimate is at its sample-size limit.
+        numerical_error: error bound of the arithmetic, in the unit of `value`.
+        ok, note: `ok=False` marks a failed measurement, and `note` gives the reason; notes are for people only.
 
-    Raises InputError if a value is missing without `ok=False`, if `ok=False` gives no reason in `note`, or if a field
-    cannot be read as its type.
+    Raises:
+        InputError: if a value is missing without `ok=False`, if `ok=False` has no `note`, or if a field has the wrong
+            type.
 
-    >>> Record(quantity="accuracy", value=0.5, training="nt", seed=0).ok
-    True
-    >>> Record(quantity="i_tx_upper", value=float("nan")).note
-    'value is nan'
+    Examples:
+        >>> Record(quantity="accuracy", value=0.5, training="nt", seed=0).ok
+        True
+        >>> Record(quantity="i_tx_upper", value=float("nan")).note
+        'value is nan'
     """
 
     run: str | None = None
+    cell: str | None = None
     arch: str | None = None
     dataset: str | None = None
     training: str | None = None
     seed: Scalar | None = None
     step: Scalar | None = None
     epoch: Scalar | None = None
+    checkpoint: Checkpoint | None = None
+    image_set: str | None = None
     inputs: str | None = None
+    attack: str | None = None
+    norm: str | None = None
+    eps: Scalar | None = None
+    attack_steps: Scalar | None = None
+    restarts: Scalar | None = None
+    reduced: Scalar | None = None
+    source: str | None = None
+    distortion: str | None = None
+    level: Scalar | None = None
     layer: str | None = None
     estimator: str | None = None
     quantity: str
@@ -59,13 +93,15 @@ class Record:
     stderr: Scalar | None = None
     unit: str | None = None
     n: Scalar | None = None
+    noise_rule: str | None = None
     noise_variance: Scalar | None = None
+    class_: Scalar | None = None
+    factor: str | None = None
+    reference: str | None = None
     saturated: Scalar | None = None
+    numerical_error: Scalar | None = None
     ok: Scalar = True
     note: str | None = None
-    noise_rule: str | None = None
-    subset: str | None = None
-    level: Scalar | None = None
 
     def __post_init__(self) -> None:
         self._convert(_INTEGERS, int)
@@ -80,10 +116,10 @@ class Record:
             object.__setattr__(self, "note", "; ".join([self.note, *reasons] if self.note else reasons))
         if self.ok and self.value is None:
             raise InputError(
-                f"the record of {self.quantity!r} has no value; give one, or ok=False with the reason in note"
+                f"The record of {self.quantity!r} has no value; give one, or ok=False with the reason in note."
             )
         if not self.ok and not self.note:
-            raise InputError(f"the record of {self.quantity!r} has ok=False and no reason; say in note what failed")
+            raise InputError(f"The record of {self.quantity!r} has ok=False and no reason; give it in note.")
 
     def _convert(self, names: Sequence[str], kind: Callable[[Any], Any]) -> None:
         for name in names:
@@ -96,22 +132,26 @@ class Record:
                 if kind is not float and converted != array.item():
                     raise ValueError
             except (TypeError, ValueError):
-                expected = f"expected a single {kind.__name__}"
-                raise InputError(f"{name}={given!r} in the record of {self.quantity!r}: {expected}") from None
+                raise InputError(
+                    f"The record of {self.quantity!r} has {name}={given!r}; expected a single {kind.__name__}."
+                ) from None
             object.__setattr__(self, name, converted)
 
     def to_json(self) -> str:
-        """This record as one line of JSON with every column, without the line break."""
-        return json.dumps({name: getattr(self, name) for name in COLUMNS}, allow_nan=False, ensure_ascii=False)
+        """This record as one line of JSON without the line break; columns that are None are left out."""
+        present = ((column, getattr(self, field)) for field, column in _COLUMN_OF.items())
+        return json.dumps({c: v for c, v in present if v is not None}, allow_nan=False, ensure_ascii=False)
 
 
-COLUMNS = tuple(field.name for field in dataclasses.fields(Record))
+_COLUMN_OF = {field.name: field.name.rstrip("_") for field in dataclasses.fields(Record)}
+COLUMNS = tuple(_COLUMN_OF.values())
 """The columns of every record, in the order in which they are stored."""
 MEASUREMENT = [
-    *("run", "training", "seed", "step", "epoch", "inputs", "layer", "estimator", "quantity"),
-    *("noise_rule", "noise_variance", "subset", "level"),
+    name
+    for name in COLUMNS
+    if name not in ("run", "value", "stderr", "unit", "n", "saturated", "numerical_error", "ok", "note")
 ]
-"""The columns that say what was measured and where; with `note`, two equal rows are one measurement made twice."""
+"""The columns that identify a measurement; a later row of the same identity supersedes the earlier one."""
 
 
 def information_record(quantity: str, nats: Scalar | None, *, stderr: Scalar | None = None, **columns: Any) -> Record:
@@ -119,7 +159,7 @@ def information_record(quantity: str, nats: Scalar | None, *, stderr: Scalar | N
 
     The library computes in nats; this is the one place where they become bits.
 
-    >>> in_bits("i_tx_upper", math.log(8), layer="conv1").value
+    >>> information_record("i_tx_upper", math.log(8), layer="conv1").value
     3.0
     """
     scale = math.log(2.0)
@@ -179,7 +219,7 @@ def load(run_dir: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> 
     found = [(place, row) for place, directory in enumerate(directories) for _, row in _read(directory)]
     columns = {name: _typed(name, [row.get(name) for _, row in found]) for name in COLUMNS}
     table = pd.DataFrame({**columns, "directory": [place for place, _ in found]})
-    latest = table.drop_duplicates([*MEASUREMENT, "note", "directory"], keep="last", ignore_index=True)
+    latest = table.drop_duplicates([*MEASUREMENT, "directory"], keep="last", ignore_index=True)
     return latest.drop(columns="directory")
 
 
@@ -240,7 +280,7 @@ def _refuse_constant(name: str) -> None:
 
 def _typed(name: str, values: list[Any]) -> Any:
     try:
-        if name in _INTEGERS:
+        if name in _INTEGERS or name == "class":
             return pd.array(values, dtype="Int64")
         if name == "ok":
             return np.array([value is not False for value in values], dtype=bool)

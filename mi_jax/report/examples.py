@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mi_jax.errors import InputError
+from mi_jax.files import write_arrays
 from mi_jax.records.run_records import RunRecords
 
 _NAME = "examples"
@@ -68,9 +69,7 @@ def save(
                 predicted[training], f"predictions of {training}", len(clean)
             )
     path = Path(run_dir) / f"{_NAME}.npz"
-    temporary = path.with_name(f"{_NAME}.tmp.npz")
-    np.savez_compressed(temporary, attack=np.array(attack), **arrays)
-    os.replace(temporary, path)
+    write_arrays(path, {"attack": np.array(attack), **arrays})
     return path
 
 

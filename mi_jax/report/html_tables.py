@@ -13,7 +13,7 @@ from mi_jax.claims.claims import evaluate
 from mi_jax.claims.paired import shares_noise
 from mi_jax.claims.verdicts import Claim, Finding
 from mi_jax.plotting import captions
-from mi_jax.records.labels import DASH, MINUS, RULER_NAMES, name_of
+from mi_jax.records.labels import DASH, MINUS, NOISE_RULE_NAMES, name_of
 from mi_jax.records.run_records import RunRecords, noise_rules
 from mi_jax.report.figures.training import accuracies
 from mi_jax.statistics.intervals import Table, accuracy_over_seeds
@@ -50,7 +50,7 @@ def claims(run_records: RunRecords, shown: Mapping[str, str], baseline: str, tre
     `shown` maps the names of the figures on the page to their titles.
     """
     found, judged_by = evaluate(run_records, baseline=baseline, treated=treated), noise_rules(run_records)
-    heads = "".join(f"<th>{escape(RULER_NAMES[noise_rule].capitalize())}</th>" for noise_rule in judged_by)
+    heads = "".join(f"<th>{escape(NOISE_RULE_NAMES[noise_rule].capitalize())}</th>" for noise_rule in judged_by)
     rows = "".join(_claim_row(claim, judged_by, shown) for claim in found)
     return (
         f'<table class="claims"><caption>{escape(name_of(treated))} against {escape(name_of(baseline))}, paired '
@@ -65,7 +65,7 @@ def _claim_row(claim: Claim, judged_by: Sequence[str], shown: Mapping[str, str])
         cells = f'<td colspan="{len(judged_by)}" data-label="Verdict">{_verdict(claim, None)}</td>'
     else:
         cells = "".join(
-            f'<td data-label="{escape(RULER_NAMES[noise_rule].capitalize())}">{_verdict(claim, noise_rule)}</td>'
+            f'<td data-label="{escape(NOISE_RULE_NAMES[noise_rule].capitalize())}">{_verdict(claim, noise_rule)}</td>'
             for noise_rule in judged_by
         )
     links = "<br>".join(
@@ -100,7 +100,7 @@ def _method(found: Sequence[Claim]) -> str:
     for claim in found:
         rows = "".join(
             f'<tr{"" if f.decides else " class=context"}><th scope="row">{escape(f.statistic)}</th>'
-            f'<td data-label="Noise rule">{escape(RULER_NAMES[f.noise_rule] if f.noise_rule else DASH)}</td>'
+            f'<td data-label="Noise rule">{escape(NOISE_RULE_NAMES[f.noise_rule] if f.noise_rule else DASH)}</td>'
             f'<td data-label="Value">{value_of(f)}</td>'
             f'<td data-label="Seeds">{f.seeds}</td><td data-label="Verdict">{_own_verdict(f)}</td>'
             f'<td data-label="Remark">{escape(f.remark)}</td></tr>'
@@ -127,9 +127,9 @@ def noise_rules_in_words(run_records: RunRecords, pair: tuple[str, str]) -> str:
             quantity="i_tx_upper", estimator="kde", noise_rule=noise_rule, inputs="clean", subset=None
         )
         if rows.empty:
-            sentences.append(f"{RULER_NAMES[noise_rule].capitalize()}: not measured.")
+            sentences.append(f"{NOISE_RULE_NAMES[noise_rule].capitalize()}: not measured.")
             continue
-        sentences.append(f"{RULER_NAMES[noise_rule].capitalize()}: {captions.noise(rows)}, {captions.samples(rows)}.")
+        sentences.append(f"{NOISE_RULE_NAMES[noise_rule].capitalize()}: {captions.noise(rows)}, {captions.samples(rows)}.")
         if noise_rule != "fixed" and shares_noise(rows, pair):
             sentences.append(
                 "Being shared, it sets a useful level but leaves a difference in scale between trainings in."

@@ -8,6 +8,7 @@ import os
 from html import escape
 from pathlib import Path
 
+from mi_jax.files import write_text
 from mi_jax.records.labels import name_of
 from mi_jax.records.run_records import RunRecords, compared_trainings, read
 from mi_jax.report import figures, html_tables, provenance
@@ -30,9 +31,7 @@ def build(run_dir: str | os.PathLike[str], *, every_figure: bool = False) -> Pat
     wanted = [spec for spec in figures.available(run_records) if every_figure or not spec.minor(run_records)]
     drawn = [(spec, figures.save(spec, run_records, directory)) for spec in wanted]
     path = run_records.run_dir / _NAME
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(_page(run_records, drawn), encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, _page(run_records, drawn))
     return path
 
 

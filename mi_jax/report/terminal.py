@@ -11,7 +11,7 @@ from rich.table import Table
 
 from mi_jax.claims import claims
 from mi_jax.claims.verdicts import Claim
-from mi_jax.records.labels import DASH, RULER_NAMES, name_of
+from mi_jax.records.labels import DASH, NOISE_RULE_NAMES, name_of
 from mi_jax.records.run_records import RunRecords, compared_trainings, noise_rules, read
 from mi_jax.report.figures.training import accuracies
 from mi_jax.report.html_tables import interval, number, value_of
@@ -52,7 +52,7 @@ def _claims(run_records: RunRecords) -> Table:
     baseline, treated = compared_trainings(run_records)
     shown = Table(title=f"Claims of the study, {name_of(treated)} against {name_of(baseline)}", title_justify="left")
     judged_by = noise_rules(run_records)
-    for column in ("", "claim", *(RULER_NAMES[noise_rule] for noise_rule in judged_by)):
+    for column in ("", "claim", *(NOISE_RULE_NAMES[noise_rule] for noise_rule in judged_by)):
         shown.add_column(column)
     for claim in claims.evaluate(run_records, baseline=baseline, treated=treated):
         cells = [_verdict(claim, noise_rule) for noise_rule in judged_by]

@@ -1,4 +1,4 @@
-"""One run from configuration to report, resumable at any moment; the only writer of a run directory."""
+"""One run from configuration to report, resumable after any interruption."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -1,11 +1,12 @@
-"""Verified checkpoints of one training: the only module that calls orbax. Knows arrays and steps, not networks.
+"""Verified checkpoints of one training of one seed, in orbax's format.
 
-Orbax restores a data file with a flipped bit without complaint, so every step carries the SHA-256 of its leaves and
-a step whose digest does not match is passed over for the one before it.
+Orbax restores a data file with a flipped bit without complaint, so every step carries the SHA-256 of its leaves and of
+its metadata, and a step whose digest does not match is passed over for the one before it.
 """
 
 import dataclasses
 import hashlib
+import json
 import logging
 import os
 import re
@@ -15,13 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from mi_jax.errors import InputError
+from mi_jax.files import json_digest, write_json
+from mi_jax.typing import Variables
 
 State = dict[str, Any]
+_BEST = "best.json"
+_UNREADABLE = "[]\\"
+"""Characters with which orbax's reader does not find again what its writer wrote."""
 _OS_ERROR = re.compile(r"os_error_code='(\d+)'")
 
 
@@ -35,15 +42,33 @@ class Saved:
     passed_over: tuple[str, ...] = ()
 
 
-def digest(state: State) -> str:
-    """SHA-256 (hex) over path, dtype, shape and bytes of every leaf, in the order of the paths."""
+def digest(state: State, metadata: dict[str, Any] | None = None) -> str:
+    """SHA-256 (hex) over path, dtype, shape and bytes of every leaf, in the order of the paths, and over metadata."""
     total = hashlib.sha256()
+    if metadata is not None:
+        total.update(json.dumps(metadata, sort_keys=True).encode())
     leaves = [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state)]
     for path, leaf in sorted(leaves, key=lambda pair: pair[0]):
         array = np.ascontiguousarray(leaf)
         total.update(f"{path}|{array.dtype.name}|{np.shape(leaf)}|".encode())
         total.update(array.tobytes())
     return total.hexdigest()
+
+
+def check_directory(directory: Path) -> None:
+    """Raises `InputError` where checkpoints below a directory could not be read again, because of its name."""
+    name = str(directory.resolve())
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            f"Checkpoints cannot be kept in {name.encode(errors='backslashreplace').decode()}: the path is not UTF-8 "
+            "under this locale; choose another directory."
+        ) from None
+    if found := sorted(set(name) & set(_UNREADABLE)):
+        raise InputError(
+            f"Checkpoints cannot be kept in {name}: the path contains {' and '.join(found)}; choose another directory."
+        )
 
 
 class Checkpoints:
@@ -56,6 +81,7 @@ class Checkpoints:
 
     def __init__(self, directory: Path, *, keep: Iterable[int] = ()):
         logging.getLogger("absl").setLevel(logging.CRITICAL)  # what orbax logs as an error it also raises
+        check_directory(directory)
         policies = [checkpoint_managers.LatestN(2), checkpoint_managers.CustomSteps(sorted(keep))]
         self._directory = directory.resolve()
         self._options = ocp.CheckpointManagerOptions(
@@ -76,7 +102,7 @@ class Checkpoints:
         host = jax.tree.map(np.asarray, jax.device_get(state))
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(host),
-            metadata=ocp.args.JsonSave({**metadata, "sha256": digest(host)}),
+            metadata=ocp.args.JsonSave({**metadata, "sha256": digest(host, metadata)}),
         )
         with _os_errors(self._directory):
             self._manager().save(step, args=items, force=True)
@@ -99,7 +125,9 @@ class Checkpoints:
                 return dataclasses.replace(saved, passed_over=tuple(damaged))
             damaged.append(saved)
         if damaged:
-            raise InputError(f"No intact checkpoint: {'; '.join(damaged)}. Start the run anew with --overwrite.")
+            raise InputError(
+                f"No intact checkpoint: {'; '.join(damaged)}. The command that started the run trains it again."
+            )
         return None
 
     def read(self, step: int) -> Saved | str:
@@ -120,14 +148,29 @@ class Checkpoints:
         except Exception as error:  # orbax raises many kinds for a file that is cut off: each means "not intact"
             return f"{place} cannot be read ({type(error).__name__})"
         state, metadata = read["state"], dict(read["metadata"])
-        if metadata.pop("sha256", None) != digest(state):
+        # Checkpoints of earlier versions carry the digest of the state alone.
+        if metadata.pop("sha256", None) not in (digest(state, metadata), digest(state)):
             return f"{place} does not match its SHA-256"
         return Saved(step, state, metadata)
 
     def discard_after(self, step: int) -> None:
-        """Deletes the steps newer than `step`, so that a run that goes on from it can save them again."""
+        """Deletes the steps newer than `step`, so that a run that resumes from it can save them again."""
         for later in [s for s in self.steps() if s > step]:
             self._manager().delete(later)
+
+    def name_best(self, best: dict[str, Any]) -> None:
+        """Writes `best.json` beside the steps, once the step that `best` names is on disk."""
+        self.wait()
+        write_json(self._directory / _BEST, {**best, "sha256": json_digest(best)})
+
+    def best_step(self) -> int | None:
+        """The step that `best.json` names; None where that is missing or damaged, or the step is not there."""
+        try:
+            found = json.loads((self._directory / _BEST).read_bytes())
+            intact = found.pop("sha256", None) in (None, json_digest(found))
+            return found["step"] if intact and found["step"] in self.steps() else None
+        except (FileNotFoundError, ValueError, AttributeError, KeyError, TypeError):
+            return None
 
     def wait(self) -> None:
         """Returns when every started save is on disk; raises what went wrong in the background."""
@@ -165,14 +208,48 @@ def restore_together(stores: Sequence[Checkpoints]) -> tuple[list[Saved], list[s
     return [], damaged
 
 
+def to_save(member: Any) -> State:
+    """A seed's training state with string keys only, so that it is restored without an example of its structure.
+
+    `variables` are those to evaluate; where they are an average, `trained` are those that training continues from.
+    """
+    optimizer = {
+        jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(member["optimizer"])
+    }
+    saved = {"variables": member["variables"], "optimizer": optimizer, "totals": member["totals"]}
+    if "average" in member:
+        saved |= {"variables": member["average"], "trained": member["variables"]}
+    return saved
+
+
+def restored(like: Any, saved: State) -> Any:
+    """The inverse of `to_save`, in the structure of `like`."""
+    optimizer = jax.tree_util.tree_map_with_path(
+        lambda path, _: jnp.asarray(saved["optimizer"][jax.tree_util.keystr(path)]), like["optimizer"]
+    )
+    member = {
+        "variables": variables_of(saved),
+        "optimizer": optimizer,
+        "totals": jax.device_put(saved["totals"]),
+    }
+    if "average" in like:
+        member |= {"variables": variables_of(saved, "trained"), "average": member["variables"]}
+    return member
+
+
+def variables_of(saved: State, name: str = "variables") -> Variables:
+    """The variables on the device, with the empty dict that orbax leaves out of a network without batch statistics."""
+    return jax.device_put({"batch_stats": {}, **saved[name]})
+
+
 @contextmanager
 def _os_errors(directory: Path) -> Iterator[None]:
-    """Raises as `OSError` what orbax's own writer says in a `ValueError` of the file system, such as a full disk."""
+    """Raises as `OSError` what orbax's writer reports of the file system, such as a full disk, in a `ValueError`."""
     try:
         yield
     except ValueError as error:
-        told = _OS_ERROR.search(str(error))
-        if told is None:
+        found = _OS_ERROR.search(str(error))
+        if found is None:
             raise
-        code = int(told[1])
+        code = int(found[1])
         raise OSError(code, os.strerror(code), str(directory)) from error

@@ -1,28 +1,33 @@
-"""What a run is asked to do: one frozen configuration and the presets it starts from. Runs nothing."""
+"""The configuration of a run, and the presets that it starts from."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
-from mi_jax import attacks
+import tyro
+
+from mi_jax import attacks, checks
 from mi_jax.attacks import PGD, Budget
 from mi_jax.errors import InputError
 from mi_jax.measure.information import InformationConfig
+from mi_jax.options import Names, check_names
 from mi_jax.training import OBJECTIVES, ObjectiveConfig, Optimizer
 
 Preset = Literal["quick", "paper"]
+_VERSIONS = ("standard", "plus")
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What judges the finished networks, in norm and radius of the training attack: PGD, AutoAttack, self-checks.
+    """How finished networks are evaluated, in norm and radius of the training attack: PGD, AutoAttack, sanity checks.
 
     Attributes:
         samples: test images under PGD; all if there are fewer.
         steps: gradient steps.
-        step_size: length of a step, pixel units of [0, 1]; None for a quarter of the radius, or as much more as lets
-            few steps go 2.5 radii in all.
+        step_size: length of a step, pixel units of [0, 1]; None for a quarter of the radius, or more where the steps
+            are so few that they would go less than 2.5 radii in all.
         restarts: random starts; an image counts as robust if none of them changes its class.
-        autoattack: `standard` or `plus` of AutoAttack, some of its attacks (such as apgd-t,square), or `none`.
+        autoattack: `standard` or `plus` of AutoAttack, or some of its attacks, such as apgd-t,square; `none` for none.
         autoattack_samples: test images under AutoAttack.
         budget: its steps and queries; anything below the defaults is reported as reduced.
         checks: test images on which signs of misleading attacks are looked for; 0 for none.
@@ -32,31 +37,22 @@ class Evaluation:
     steps: int = 20
     step_size: float | None = None
     restarts: int = 1
-    autoattack: str = "none"
+    autoattack: Names = ()
     autoattack_samples: int = 1000
     budget: Budget = Budget()
     checks: int = 0
 
     def __post_init__(self):
-        for name in ("samples", "autoattack_samples"):
-            if getattr(self, name) < 2:
-                raise InputError(
-                    f"evaluation.{name.replace('_', '-')} is {getattr(self, name)}; expected at least 2 images."
-                )
-        for name in ("steps", "restarts"):
-            if getattr(self, name) < 1:
-                raise InputError(f"evaluation.{name} is {getattr(self, name)}; expected at least 1.")
-        if self.step_size is not None and not self.step_size > 0:
-            raise InputError(f"evaluation.step-size is {self.step_size}; it must be positive.")
-        if self.checks < 0 or self.checks == 1:
-            raise InputError(f"evaluation.checks is {self.checks}; expected at least 2 images, or 0 for none.")
-        known = ("none", "standard", "plus", *attacks.NAMES)
-        names = self.autoattack.split(",")
-        if any(name not in known for name in names) or (len(names) > 1 and set(names) & set(known[:3])):
-            raise InputError(
-                f"evaluation.autoattack is {self.autoattack!r}; expected none, standard, plus, or some of "
-                f"{', '.join(attacks.NAMES)}, by commas without blanks."
-            )
+        checks.count("evaluation.samples", self.samples, 2)
+        checks.count("evaluation.autoattack_samples", self.autoattack_samples, 2)
+        checks.count("evaluation.steps", self.steps)
+        checks.count("evaluation.restarts", self.restarts)
+        if self.step_size is not None:
+            checks.positive("evaluation.step_size", self.step_size)
+        if self.checks:
+            checks.count("evaluation.checks", self.checks, 2)
+        one = len(self.autoattack) == 1
+        check_names("evaluation.autoattack", self.autoattack, (*(_VERSIONS if one else ()), *attacks.NAMES))
 
 
 @dataclass(frozen=True)
@@ -67,40 +63,42 @@ class RunConfig:
         arch: network; see `mi_jax.models.architectures()`.
         dataset: `shapetex`, `digits`, or the name of any TFDS image-classification set.
         preset: the defaults of everything below: `quick` for minutes on a laptop, `paper` for the study's own scale.
-        training: objectives to compare, separated by commas; see `mi_jax.training.OBJECTIVES`.
+        trainings: objectives to compare; see `mi_jax.training.OBJECTIVES`.
         seeds: how many seeds; each gives one initialisation that all trainings share.
         epochs: passes over the training images.
         width: multiplier of every layer's width.
-        batch_size: images an update.
+        batch_size: images per update.
         limit: use at most so many images of each split, balanced over classes; None for all.
         dtype: of computation; parameters, statistics, images and logits stay float32.
         mesh: devices that share each batch: `auto`, `none`, or `data=N`.
-        population: train the seeds side by side (`vmap`) or in turn (`loop`); `auto` fits backend and network.
-        studies: to run on the finished networks, separated by commas (see `mi_jax.studies.STUDIES`); `all` that apply
-            to the data set, or none if empty.
-        study_samples: test images each of them looks at.
-        optimizer, attack, probe, evaluation: see their classes. The attack is the inner one of adversarial training
-            and makes the adversarial examples on which information is measured.
+        population: train the seeds side by side (`vmap`) or in turn (`loop`); `auto` chooses by backend and network.
+        studies: of the finished networks (see `mi_jax.studies.STUDIES`); `all` that apply to the data set, or `none`.
+        study_samples: test images of each study.
+        optimizer, attack, information, evaluation: see their classes. The attack is the inner one of adversarial
+            training, and makes the adversarial examples on which information is measured.
         attack_batch_norm: mode of batch normalisation in the training attack.
-        attack_warmup: epochs over which the perturbations of adversarial training grow from nothing to full length. A
-            network that knows nothing yet may answer a strong attacker with a constant for good.
+        attack_warmup: epochs over which the perturbations of adversarial training grow from zero to full length.
+            Without it, a network attacked from the first update may collapse to a constant prediction.
         noise: standard deviation of Gaussian-noise training, pixel units of [0, 1].
         trades_beta: weight of the divergence in TRADES.
         mart_weight: weight of the divergence in MART.
         fast_step: length of the one step of fast adversarial training, in radii.
-        awp: size of the adversarial weight perturbation on top of every adversarial training, relative to the weights
+        awp: size of the adversarial weight perturbation in every adversarial training, relative to the weights
             (0.005 is usual); 0 for none.
-        average: decay an update of a moving average of weights, which is then the network that is measured (0.995 is
+        average: decay per update of a moving average of weights, which is then the network that is measured (0.995 is
             usual); 0 for none.
-        held_out: share of the training images to hold out (0.02 is usual of 50,000); 0 for none. The accuracy on them
-            is measured each epoch, the epoch where it is best is kept and judged, and a training whose robust
-            accuracy collapses there is stopped.
+        held_out: share of the training images to hold out (0.02 is usual of 50,000); 0 for none. Accuracy on them is
+            measured after each epoch, the network of the best epoch is the one that is evaluated, and a training whose
+            robust accuracy collapses there is stopped.
     """
+
+    RENAMED: ClassVar[Mapping[str, str]] = {"training": "trainings", "probe": "information"}
+    """Names of fields in earlier configurations, and what they are now."""
 
     arch: str = "vgg"
     dataset: str = "shapetex"
     preset: Preset = "quick"
-    training: str = "nt,at"
+    trainings: Annotated[Names, tyro.conf.arg(name="training")] = ("nt", "at")
     seeds: int = 2
     epochs: int = 12
     width: float = 1.0
@@ -120,49 +118,33 @@ class RunConfig:
     awp: float = 0.0
     average: float = 0.0
     held_out: float = 0.0
-    studies: str = ""
+    studies: Names = ()
     study_samples: int = 500
-    probe: InformationConfig = InformationConfig()
+    information: InformationConfig = InformationConfig()
     evaluation: Evaluation = Evaluation()
 
     def __post_init__(self):
-        unknown = [name for name in self.trainings if name not in OBJECTIVES]
-        if unknown or not self.trainings:
-            raise InputError(f"training is {self.training!r}; expected some of {', '.join(OBJECTIVES)}, by commas.")
-        if len(set(self.trainings)) != len(self.trainings):
-            raise InputError(f"training is {self.training!r}; name each objective once.")
+        check_names("trainings", self.trainings, OBJECTIVES)
+        if not self.trainings:
+            raise InputError(f"Invalid trainings: expected at least one of {', '.join(OBJECTIVES)}.")
         for name in ("seeds", "epochs", "batch_size", "study_samples"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name.replace('_', '-')} is {getattr(self, name)}; expected at least 1.")
-        if self.attack.steps == 0 and any(OBJECTIVES[name].adversarial for name in self.trainings):
-            raise InputError("attack.steps is 0, which is no attack; adversarial training needs at least 1.")
-        for name, usual in (("awp", 0.005), ("average", 0.995), ("held_out", 0.02)):
-            flag, value = name.replace("_", "-"), getattr(self, name)
-            if not 0 <= value < 1:
-                raise InputError(f"{flag} is {value}; it must be 0 for none, or below 1, such as {usual}.")
-        if self.attack.eps == 0 and "fast" in self.trainings:
+            checks.count(name, getattr(self, name))
+        _ = self.objective_config  # checks what it holds
+        if any(OBJECTIVES[name].adversarial for name in self.trainings):
+            checks.count("attack.steps", self.attack.steps)
+        if "fast" in self.trainings or self.evaluation.checks:
+            checks.positive("attack.eps", self.attack.eps)
+        attack = self.final_attack
+        reach = attack.steps * attack.step_size
+        if reach < attack.eps * (1 - 1e-6):
             raise InputError(
-                "attack.eps is 0, of which the one step of fast adversarial training is a part; leave it out."
+                f"Invalid evaluation.step_size {attack.step_size:.4g}: {attack.steps} steps go {reach:.4g} and never "
+                f"reach the radius {attack.eps:.4g}; take a longer one, or none for the default."
             )
-        if self.attack.eps == 0 and self.evaluation.checks:
-            raise InputError("attack.eps is 0, at which there is nothing to check; set evaluation.checks to 0.")
-        _ = self.objective_config  # refuses what is out of range
-        judge = self.final_attack
-        reach = judge.steps * judge.step_size
-        if reach < judge.eps * (1 - 1e-6):
-            raise InputError(
-                f"evaluation.step-size is {judge.step_size:.4g}: {judge.steps} steps of it go {reach:.4g} and never "
-                f"reach the radius {judge.eps:.4g} of attack.eps; leave it out, or take a longer one."
-            )
-
-    @property
-    def trainings(self) -> tuple[str, ...]:
-        """The objectives, in the order they are trained."""
-        return tuple(part.strip() for part in self.training.split(",") if part.strip())
 
     @property
     def objective_config(self) -> ObjectiveConfig:
-        """What the objectives need of this configuration."""
+        """The settings of the objectives."""
         return ObjectiveConfig(
             attack=self.attack, batch_norm=self.attack_batch_norm, noise=self.noise, trades_beta=self.trades_beta,
             mart_weight=self.mart_weight, fast_step=self.fast_step,
@@ -170,7 +152,7 @@ class RunConfig:
 
     @property
     def final_attack(self) -> PGD:
-        """The attack that judges the finished networks."""
+        """The attack under which finished networks are evaluated."""
         e, eps = self.evaluation, self.attack.eps
         step_size = (max(eps / 4, 2.5 * eps / e.steps) or 1.0) if e.step_size is None else e.step_size
         return PGD(norm=self.attack.norm, eps=eps, steps=e.steps, step_size=step_size, restarts=e.restarts, keep="best")
@@ -182,40 +164,46 @@ _EPS_AND_STEP = {
     "digits": (45 / 255, 8 / 255),
     "stl10": (4 / 255, 2 / 255),
 }
-_SMALL = ("mlp", "lenet", "cnn", "wrn-10-1")
+SMALL_NETWORKS = ("mlp", "lenet", "cnn", "wrn-10-1")
 _HELD_OUT = 0.02
 
 
-def preset(name: Preset, *, dataset: str, arch: str, training: str = "nt,at") -> RunConfig:
-    """The configuration from which the flags of a command depart.
+def preset(name: Preset, *, dataset: str, arch: str, trainings: tuple[str, ...] = ("nt", "at")) -> RunConfig:
+    """The configuration that the flags of a command change.
 
     `paper` is the set-up of Zhang et al. (2022): 200 epochs of SGD 0.1 with momentum 0.9 and multi-step decay, PGD-7,
-    5,000 measured images; on three seeds where they had one, and with images held out to tell the best epoch from the
-    last. `quick` is the same experiment cut to minutes on two
-    processor cores: 3,000 training images, fewer epochs, Adam, narrow networks, PGD-3, 1,000 measured images; on
-    ShapeTex it also asks which cue the answers follow, and it holds images out for fast adversarial training alone,
-    which is to be stopped when it collapses. The name of the data set may carry a version (`mnist:3.0.1`).
+    5,000 measured images; with three seeds in place of one, and with images held out to choose the best epoch.
+
+    `quick` is the same experiment reduced to minutes on two processor cores: 3,000 training images, fewer epochs, Adam,
+    narrow networks, PGD-3, 1,000 measured images. On ShapeTex it also measures shape bias. It holds out images only for
+    fast adversarial training, which must be stopped when it collapses.
+
+    Args:
+        name: `quick` or `paper`.
+        dataset: name of the data set, with or without a version (`mnist:3.0.1`).
+        arch: network.
+        trainings: objectives.
     """
     bare = dataset.split(":")[0]
     eps, step = _EPS_AND_STEP.get(bare, (8 / 255, 2 / 255))
     if name == "paper":
         return RunConfig(
-            arch=arch, dataset=dataset, preset=name, training=training, seeds=3, epochs=200, held_out=_HELD_OUT,
+            arch=arch, dataset=dataset, preset=name, trainings=trainings, seeds=3, epochs=200, held_out=_HELD_OUT,
             optimizer=Optimizer(weight_decay=0.0 if bare == "mnist" else 5e-4),
             attack=PGD(eps=eps, steps=7, step_size=step),
-            studies="all",
+            studies=("all",),
             study_samples=1000,
-            probe=InformationConfig(samples=5000),
-            evaluation=Evaluation(samples=10_000, autoattack="standard", autoattack_samples=10_000, checks=100),
+            information=InformationConfig(samples=5000),
+            evaluation=Evaluation(samples=10_000, autoattack=("standard",), autoattack_samples=10_000, checks=100),
         )  # fmt: skip
     return RunConfig(
-        arch=arch, dataset=dataset, preset=name, training=training, seeds=3, epochs=6, batch_size=64,
-        width=1.0 if arch in _SMALL else 0.125,
+        arch=arch, dataset=dataset, preset=name, trainings=trainings, seeds=3, epochs=6, batch_size=64,
+        width=1.0 if arch in SMALL_NETWORKS else 0.125,
         limit=3000,
-        held_out=_HELD_OUT if "fast" in training.replace(",", " ").split() else 0.0,
+        held_out=_HELD_OUT if "fast" in trainings else 0.0,
         optimizer=Optimizer(name="adam", learning_rate=4e-3, weight_decay=1e-4, schedule="triangle"),
         attack=PGD(eps=eps, steps=3, step_size=eps / 2),
         attack_warmup=2.0,
-        studies="cue_answers" if dataset == "shapetex" else "",
+        studies=("cue_answers",) if dataset == "shapetex" else (),
         evaluation=Evaluation(samples=250),
     )  # fmt: skip

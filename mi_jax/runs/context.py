@@ -1,30 +1,38 @@
-"""What every unit of a run works with: configuration, data, trainers, stores, records and the clock. Does no unit."""
+"""What the stages of a run share: configuration, data, trainers, checkpoints, records and progress."""
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from mi_jax import data, models, parallel
-from mi_jax.runs import early_stopping
-from mi_jax.runs.precompile import BackgroundCompiler
-from mi_jax.runs.checkpoint_format import whole
-from mi_jax.runs.progress import Reporter, Status
-from mi_jax.runs.config import RunConfig
-from mi_jax import records
-from mi_jax.runs.checkpoints import Checkpoints
-from mi_jax.records.table import Record
-from mi_jax.runs.directory import RunDir
-from mi_jax.measure.information import NoiseVariances, frozen_noise_variances
-from mi_jax.measure.accuracy import robustness
+from mi_jax import data, models, parallel, records
 from mi_jax.data.sample import fixed_sample
-from mi_jax.training import OBJECTIVES, TrainingProgress, Trainer, held_out_attack, split_held_out
+from mi_jax.errors import InputError
+from mi_jax.measure.accuracy import robustness
+from mi_jax.measure.information import NoiseVariances, frozen_noise_variances
+from mi_jax.records.table import Record
+from mi_jax.runs.checkpoints import Checkpoints, Saved, variables_of
+from mi_jax.runs.config import SMALL_NETWORKS, RunConfig
+from mi_jax.runs.directory import RunDir
+from mi_jax.runs.precompile import BackgroundCompiler
+from mi_jax.runs.progress import Reporter, Status
+from mi_jax.training import (
+    OBJECTIVES,
+    HeldOutAccuracy,
+    Interrupted,
+    Trainer,
+    TrainingProgress,
+    best,
+    held_out_attack,
+    split_held_out,
+)
 from mi_jax.typing import Variables
 
-_VMAPPED_ON_ACCELERATORS = ("mlp", "lenet", "cnn", "wrn-10-1")
+_SHARE_BEFORE_REPORT = 0.97
 
 
 class RunContext:
@@ -36,9 +44,9 @@ class RunContext:
         mesh: devices that share a batch, or None.
         images, labels: the training split on the device.
         sample: the fixed sample on which information is measured.
-        probe_epochs: when it is measured.
-        robust_accuracy: of the newest probe, for the progress line.
-        rehearsals: programs that are compiled ahead; none where several devices must run them in one order.
+        measured_epochs: when it is measured.
+        robust_accuracy: as last measured, for the progress line.
+        compiler: of programs that are compiled ahead; none where several devices must run them in one order.
         work_done: forward passes of the trainings that are finished.
     """
 
@@ -58,41 +66,31 @@ class RunContext:
         self.dataset: data.Dataset = dataclasses.replace(dataset, train=train)
         self.images = parallel.replicated(self.mesh, train.images)
         self.labels = parallel.replicated(self.mesh, train.labels)
-        self.sample = fixed_sample(dataset.test.images, dataset.test.labels, config.probe.samples)
-        self.probe_epochs = config.probe.schedule(config.epochs)
-        self.noise_variances = functools.cache(self._rulers)
+        self.sample = fixed_sample(dataset.test.images, dataset.test.labels, config.information.samples)
+        self.measured_epochs = config.information.schedule(config.epochs)
+        self.noise_variances = functools.cache(self._noise_variances)
         self.compiler = BackgroundCompiler({} if self.mesh else self._compiled_ahead())
         self.robust_accuracy: float | None = None
         self.work_done, self._work = 0.0, float(sum(map(self.work_of, config.trainings)) * config.seeds)
+
+    def stop_if_asked(self) -> None:
+        """Raises `Interrupted` if a stop was asked for."""
+        if self.stop_asked():
+            raise Interrupted
+
+    # Trainings
 
     def groups(self) -> list[tuple[int, ...]]:
         """Which seeds are trained in one compiled call."""
         seeds = tuple(range(self.config.seeds))
         side_by_side = self.config.population == "vmap" or (
-            self.config.population == "auto"
-            and jax.default_backend() != "cpu"
-            and self.network.arch in _VMAPPED_ON_ACCELERATORS
+            self.config.population == "auto" and jax.default_backend() != "cpu" and self.network.arch in SMALL_NETWORKS
         )
         return [seeds] if side_by_side else [(seed,) for seed in seeds]
 
     def trainer(self, training: str, seeds: tuple[int, ...]) -> Trainer:
         """What trains these seeds by this objective."""
-        c = self.config
-        return Trainer(
-            network=self.network,
-            objective=training,
-            objective_config=c.objective_config,
-            optimizer=c.optimizer,
-            augmentation=data.augmentation_for(c.dataset),
-            epochs=c.epochs,
-            batch_size=c.batch_size,
-            examples=len(self.dataset.train),
-            seeds=seeds,
-            mesh=self.mesh,
-            awp=c.awp,
-            average=c.average,
-            attack_warmup=c.attack_warmup,
-        )
+        return make_trainer(self.config, self.network, self.dataset, training, seeds, mesh=self.mesh)
 
     def _compiled_ahead(self) -> dict[str, Callable[[], object]]:
         """One update of every training that is still to be done, and the final attack on one batch."""
@@ -100,7 +98,7 @@ class RunContext:
         trainers = {
             training: self.trainer(training, groups[0])
             for training in self.config.trainings
-            if not all(self.directory.is_complete(unit_of(training, seeds)) for seeds in groups)
+            if not all(self.directory.is_complete(training_stage(training, seeds)) for seeds in groups)
         }
 
         def update(trainer: Trainer) -> object:
@@ -115,42 +113,75 @@ class RunContext:
         updates = {training: functools.partial(update, trainer) for training, trainer in trainers.items()}
         return {**updates, "attack": attack}
 
+    def _noise_variances(self, seed: int) -> NoiseVariances:
+        trainer = self.trainer(self.config.trainings[0], (seed,))
+        variables = trainer.init(self.images)["variables"]
+        return frozen_noise_variances(self.network, variables, self.sample[0], config=self.config.information)
+
+    # Checkpoints
+
     def store(self, training: str, seed: int, *, keep: Sequence[int] = ()) -> Checkpoints:
-        """The checkpoints of one training and seed; probed epochs and the steps to `keep` outlive newer ones."""
-        return Checkpoints(self.directory.checkpoints(training, seed), keep=[*self.probed_steps, *keep])
+        """The checkpoints of one training and seed; measured epochs and the steps to `keep` outlive newer ones."""
+        return Checkpoints(self.directory.checkpoints(training, seed), keep=[*self.measured_steps, *keep])
 
     @property
-    def probed_steps(self) -> list[int]:
-        """The steps at which information is measured through training, the same for all trainings."""
+    def measured_steps(self) -> list[int]:
+        """The steps at which information is measured during training, the same for all trainings."""
         per_epoch = self.trainer(self.config.trainings[0], (0,)).steps_per_epoch
-        return [epoch * per_epoch for epoch in self.probe_epochs]
+        return [epoch * per_epoch for epoch in self.measured_epochs]
 
     def finished(self, training: str, seed: int) -> tuple[Trainer, Variables, int]:
-        """The network that stands for a training, and its step: the best one if images were held out, else the last."""
+        """The finished network of a training, and its step: the best one if images were held out, else the last."""
         trainer, step = self.trainer(training, (seed,)), self.finished_step(training, seed)
         return trainer, self.variables_at(training, seed, step), step
 
     def finished_step(self, training: str, seed: int) -> int:
-        """The step of the network that stands for a training."""
-        if self.held_out:
-            return early_stopping.best_step(self.directory.checkpoints(training, seed))
-        return self.trainer(training, (seed,)).total_steps
-
-    def damage(self, training: str, seed: int) -> str | None:
-        """Why the network that stands for a finished training is lost, or None; a lost one is deleted, with all after.
-
-        The training then goes on from an intact step before it, to the same network.
-        """
-        store, step = self.store(training, seed), self.finished_step(training, seed)
-        found = store.read(step)
-        if isinstance(found, str):
-            store.discard_after(step - 1)
+        """The step of the finished network. Raises `InputError` where it was best on held-out images and is lost."""
+        if not self.held_out:
+            return self.trainer(training, (seed,)).total_steps
+        store = self.store(training, seed)
+        step = store.best_step()
+        if step is None:
+            step = self._find_best(training, store)
         store.close()
-        return found if isinstance(found, str) else None
+        return step
 
-    def measured_steps(self, training: str, seed: int) -> list[int]:
+    def _find_best(self, training: str, store: Checkpoints) -> int:
+        """Rebuilds a damaged `best.json` from the held-out accuracies that the newest checkpoint carries."""
+        steps = store.steps()
+        newest = store.read(steps[-1]) if steps else "there is no checkpoint"
+        if isinstance(newest, str):
+            raise InputError(f"The best epoch of {training} is not known: {newest}.")
+        history = [HeldOutAccuracy(**end) for end in newest.metadata["held_out"]]
+        found = best(history, training)
+        store.name_best(dataclasses.asdict(found))
+        self.reporter.say(f"The best epoch of {training} was missing or damaged; it is rebuilt from a checkpoint.")
+        return found.step
+
+    def damage(self, training: str, seed: int, *, steps: Iterable[int] = ()) -> list[str]:
+        """Why checkpoints of a finished training are lost: the finished network, and those of `steps` that are there.
+
+        A lost one is deleted, with all after it: the training then resumes from an intact step before it, and comes to
+        the same network.
+        """
+        store = self.store(training, seed)
+        there, reasons = store.steps(), []
+        try:
+            wanted = {self.finished_step(training, seed)}
+        except InputError as error:
+            wanted, reasons = set(), [str(error).removesuffix(".")]
+            store.discard_after((there or [0])[-1] - 1)
+        for step in sorted(wanted | (set(steps) & set(there))):
+            if not isinstance(found := store.read(step), Saved):
+                reasons.append(found)
+                store.discard_after(step - 1)
+                break
+        store.close()
+        return reasons
+
+    def saved_steps(self, training: str, seed: int) -> list[int]:
         """The steps at which information was measured and the finished one, oldest first; a stopped one has fewer."""
-        wanted = {*self.probed_steps, self.finished_step(training, seed)}
+        wanted = {*self.measured_steps, self.finished_step(training, seed)}
         store = self.store(training, seed)
         steps = [step for step in store.steps() if step in wanted]
         store.close()
@@ -162,34 +193,34 @@ class RunContext:
         saved = store.restore(step)
         store.close()
         assert saved is not None
-        return jax.device_put(whole(saved.state["variables"]))
+        return variables_of(saved.state)
 
-    def append(self, trainer: Trainer, step: int, rows: list[Record], *, seed: int | None = None) -> None:
-        """Appends rows to the records, with the columns that name the run and the moment."""
+    # Records and progress
+
+    def append(
+        self, trainer: Trainer, step: int, rows: list[Record], *, seed: int | None = None, finished: bool = False
+    ) -> None:
+        """Appends rows to the records, with the columns that name the run, the network and which checkpoint it is."""
         common: dict[str, Any] = {
-            "run": self.directory.path.name,
+            "run": self.directory.path.resolve().name,
             "arch": self.network.arch,
             "dataset": self.config.dataset,
             "training": trainer.objective,
             "step": step,
             "epoch": step / trainer.steps_per_epoch,
+            "checkpoint": ("best" if self.held_out else "last") if finished else "epoch",
         }
         if seed is not None:
             common["seed"] = seed
         records.append(self.directory.path, [dataclasses.replace(row, **common) for row in rows])
 
-    def _rulers(self, seed: int) -> NoiseVariances:
-        trainer = self.trainer(self.config.trainings[0], (seed,))
-        variables = trainer.init(self.images)["variables"]
-        return frozen_noise_variances(self.network, variables, self.sample[0], config=self.config.probe)
-
     def report_progress(self, trainer: Trainer, progress: TrainingProgress) -> None:
-        """Shows where a training stands."""
+        """Shows how far a training is."""
         within = self.work_of(trainer.objective) * len(trainer.seeds) * progress.step / trainer.total_steps
         self.reporter.update(
             Status(
                 f"{trainer.objective} seed {join_seeds(trainer.seeds)}",
-                (self.work_done + within) / self._work * 0.97,
+                (self.work_done + within) / self._work * _SHARE_BEFORE_REPORT,
                 epoch=progress.epoch,
                 epochs=trainer.epochs,
                 loss=float(np.mean(progress.loss)),
@@ -199,19 +230,19 @@ class RunContext:
             )
         )
 
-    def done(self) -> float:
-        """Share of the run's work that is done, for the units that do not count theirs."""
-        return self.work_done / self._work * 0.97
+    def report_stage(self, stage: str) -> None:
+        """Shows a stage after training, whose own length is not known."""
+        self.reporter.update(Status(stage, self.work_done / self._work * _SHARE_BEFORE_REPORT))
 
     def done_before(self) -> float:
         """Share of the run's work that earlier commands did: finished trainings, and the saved steps of the others."""
         work = 0.0
         for training in self.config.trainings:
             for seeds in self.groups():
-                complete = self.directory.is_complete(unit_of(training, seeds))
+                complete = self.directory.is_complete(training_stage(training, seeds))
                 share = 1.0 if complete else min(self._share_saved(training, seed) for seed in seeds)
                 work += share * self.work_of(training) * len(seeds)
-        return work / self._work * 0.97
+        return work / self._work * _SHARE_BEFORE_REPORT
 
     def _share_saved(self, training: str, seed: int) -> float:
         store = self.store(training, seed)
@@ -220,13 +251,50 @@ class RunContext:
         return newest / self.trainer(training, (seed,)).total_steps
 
     def work_of(self, training: str) -> float:
-        """Forward passes of one training of one seed: updates and probes."""
+        """Forward passes of one training of one seed: updates and measurements."""
         c, steps = self.config, self.config.attack.steps
         forwards = OBJECTIVES[training].forwards(steps) + (3 if c.awp and OBJECTIVES[training].adversarial else 0)
         updates = c.epochs * len(self.dataset.train) * forwards
         if self.held_out:
             updates += c.epochs * len(self.held_out) * (2 * held_out_attack(c.attack).steps + 2)
-        return float(updates + len(self.probe_epochs) * len(self.sample[1]) * (2 * steps + 3))
+        return float(updates + len(self.measured_epochs) * len(self.sample[1]) * (2 * steps + 3))
+
+
+def make_trainer(
+    config: RunConfig,
+    network: models.Network,
+    dataset: data.Dataset,
+    training: str,
+    seeds: tuple[int, ...],
+    *,
+    mesh: parallel.Mesh | None = None,
+) -> Trainer:
+    """What trains these seeds by this objective, on the training split without held-out images."""
+    return Trainer(
+        network=network,
+        objective=training,
+        objective_config=config.objective_config,
+        optimizer=config.optimizer,
+        augmentation=data.augmentation_for(config.dataset),
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        examples=len(dataset.train),
+        seeds=seeds,
+        mesh=mesh,
+        awp=config.awp,
+        average=config.average,
+        attack_warmup=config.attack_warmup,
+    )
+
+
+def data_digest(dataset: data.Dataset) -> str:
+    """SHA-256 (hex) over images, labels and class names of both splits."""
+    total = hashlib.sha256("\n".join(dataset.class_names).encode())
+    for split in (dataset.train, dataset.test):
+        for array in (split.images, split.labels):
+            total.update(f"{array.dtype}{array.shape}".encode())
+            total.update(np.ascontiguousarray(array).tobytes())
+    return total.hexdigest()
 
 
 def join_seeds(seeds: tuple[int, ...]) -> str:
@@ -234,6 +302,6 @@ def join_seeds(seeds: tuple[int, ...]) -> str:
     return ",".join(map(str, seeds))
 
 
-def unit_of(training: str, seeds: tuple[int, ...]) -> str:
-    """The name under which a training is noted as complete."""
+def training_stage(training: str, seeds: tuple[int, ...]) -> str:
+    """The name of the stage that trains these seeds."""
     return f"train/{training}/{join_seeds(seeds)}"

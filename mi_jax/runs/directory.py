@@ -1,6 +1,8 @@
-"""One run's directory: who may write it, what it was asked for, and how far it came. Knows no numbers.
+"""The directory of a resumable job (a run, a sweep, a benchmark): its lock, configuration, provenance and stages.
 
-config.json  provenance.json  progress.json  records.jsonl  checkpoints/<training>/<seed>/<step>/  figures/  report.html
+config.json      what was asked for                  provenance.json  commands, versions, devices, digest of the data
+progress.json    completed stages, under a digest, with a copy of the configuration
+records.jsonl    checkpoints/<training>/<seed>/<step>/  figures/  report.html
 """
 
 import errno
@@ -8,30 +10,33 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from mi_jax import records
 from mi_jax.errors import InputError
+from mi_jax.files import PART, json_digest, write_json
+from mi_jax.runs import json_codec, provenance
 
-_OWN_FILES = ("config.json", "provenance.json", "progress.json", "records.jsonl")
+_CONFIG, _PROVENANCE, _PROGRESS = "config.json", "provenance.json", "progress.json"
+_OWN_FILES = (_CONFIG, _PROVENANCE, _PROGRESS, records.FILE_NAME)
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 @contextmanager
 def disk_errors_explained(path: Path) -> Iterator[None]:
-    """Turns what the file system says (full, read-only, forbidden, not a directory) into one `InputError`."""
+    """Turns errors of the file system (full, read-only, forbidden, not a directory) into one `InputError`."""
     try:
         yield
     except OSError as error:
+        again = "start the same command again to resume"
         reasons = {
-            errno.ENOSPC: "the disk is full: free some space and start the same command again, it goes on",
-            errno.EDQUOT: "the quota is used up: free some space and start the same command again, it goes on",
-            errno.EIO: "the disk failed: start the same command again, it goes on",
-            errno.ESTALE: "the file server lost it: start the same command again, it goes on",
+            errno.ENOSPC: f"the disk is full: free some space and {again}",
+            errno.EDQUOT: f"the quota is used up: free some space and {again}",
+            errno.EIO: f"the disk failed: {again}",
+            errno.ESTALE: f"the file server lost it: {again}",
             errno.EROFS: "the file system is read-only: choose another directory",
             errno.EACCES: "permission is denied: choose another directory",
             errno.EPERM: "permission is denied: choose another directory",
@@ -42,35 +47,6 @@ def disk_errors_explained(path: Path) -> Iterator[None]:
         if error.errno not in reasons:
             raise
         raise InputError(f"Cannot read or write {error.filename or path}: {reasons[error.errno]}.") from error
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Replaces a JSON file as a whole: a reader, or a kill, sees the old one or the new one."""
-    part = path.with_name(path.name + ".part")
-    with _unlinked_on_failure(part):
-        with open(part, "w", encoding="utf-8") as file:
-            json.dump(value, file, indent=2)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-
-
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Replaces an `.npz` file as a whole."""
-    part = path.with_name(f"{path.stem}.part.npz")
-    with _unlinked_on_failure(part):
-        np.savez_compressed(part, allow_pickle=False, **arrays)
-        os.replace(part, path)
-
-
-@contextmanager
-def _unlinked_on_failure(part: Path) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
 def read_json(path: Path) -> Any:
@@ -86,87 +62,212 @@ def read_json(path: Path) -> Any:
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}).") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is damaged ({error}); start the run anew with --overwrite.") from None
+        raise InputError(f"{path} is damaged ({error}); restore it, or choose another directory.") from None
+
+
+def saved_config(path: Path) -> Any:
+    """What `config.json` of a directory holds or, where that is damaged, its copy in `progress.json`.
+
+    Raises:
+        InputError: when the directory is not a run's, or there is no intact copy.
+    """
+    try:
+        found = read_json(path / _CONFIG)
+        if not isinstance(found, dict):
+            raise InputError(f"{path / _CONFIG} is damaged (not an object); restore it, or choose another directory.")
+        return found
+    except InputError:
+        progress = _read_progress(path)
+        if progress is None or "config" not in progress:
+            raise
+        return progress["config"]
+
+
+def _read_progress(path: Path) -> dict[str, Any] | None:
+    """The content of `progress.json`; None where it is missing or does not match its digest."""
+    try:
+        found = read_json(path / _PROGRESS)
+    except InputError:
+        return None
+    if not isinstance(found, dict):
+        return None
+    digest = found.pop("sha256", None)
+    if digest != json_digest(found) and not (digest is None and set(found) == {"completed", "records_bytes"}):
+        return None
+    return found
 
 
 class RunDir:
-    """A run directory opened for writing by one process, from `open_run`; `close` lets the next one in.
+    """A directory that one process writes, from `open_run`.
 
-    `records_bytes` is the length of the records when the newest unit of work was completed. `is_locked` is false where
-    the file system cannot lock, so that nothing keeps another process out.
+    Attributes:
+        path: the directory.
+        is_locked: false where the file system cannot lock, so that nothing keeps another process out.
+        records_bytes: length of the records when the newest stage was completed.
     """
 
-    def __init__(self, path: Path, lock: int, *, is_locked: bool):
-        self.path = path
-        self.is_locked = is_locked
-        self._lock = lock
-        progress = path / "progress.json"
-        found = read_json(progress) if progress.exists() else {"completed": [], "records_bytes": 0}
-        self._completed: list[str] = found["completed"]
-        self.records_bytes: int = found["records_bytes"]
+    def __init__(self, path: Path, config: dict[str, Any], *, is_locked: bool, progress: dict[str, Any] | None):
+        self.path, self.is_locked, self._config = path, is_locked, config
+        self._completed: list[str] = progress["completed"] if progress else []
+        self.records_bytes: int = progress["records_bytes"] if progress else records.size(path)
+        self._data_sha256: str | None = progress.get("data_sha256") if progress else None
 
     def checkpoints(self, training: str, seed: int) -> Path:
         """Where the steps of one training are saved."""
         return self.path / "checkpoints" / training / str(seed)
 
-    def is_complete(self, unit: str) -> bool:
-        """Whether a unit of work (`train/nt/0`, `report`, ...) is done, its rows included."""
-        return unit in self._completed
+    def is_complete(self, stage: str) -> bool:
+        """Whether a stage (`train/nt/0`, `report`, ...) is done and its records are written."""
+        return stage in self._completed
 
-    def complete(self, unit: str) -> None:
-        """Marks a unit of work, and the records written up to now, as done; survives a kill."""
-        self._completed.append(unit)
-        self._write_progress()
+    def stage(self, name: str, work: Callable[[], None]) -> None:
+        """Does a stage unless it is complete, and marks it, with the records written up to then, as complete."""
+        if not self.is_complete(name):
+            work()
+            self.complete(name)
 
-    def reopen(self, unit: str) -> None:
-        """Marks a unit of work as not done after all; all rows stay, and count until they are measured again."""
-        self._completed.remove(unit)
-        self._write_progress()
+    def complete(self, stage: str) -> None:
+        """Marks a stage, and the records written up to now, as complete; survives a kill."""
+        self._completed.append(stage)
+        self.write_progress()
 
-    def _write_progress(self) -> None:
-        records = self.path / "records.jsonl"
-        self.records_bytes = records.stat().st_size if records.exists() else 0
-        progress = {"completed": self._completed, "records_bytes": self.records_bytes}
-        write_json(self.path / "progress.json", progress)
+    def reopen(self, *stages: str) -> None:
+        """Marks stages as not complete; all records stay, and count until they are measured again."""
+        self._completed = [stage for stage in self._completed if stage not in stages]
+        self.write_progress()
 
-    def close(self) -> None:
-        """Gives the directory back."""
-        os.close(self._lock)
+    def completed(self, prefix: str) -> list[str]:
+        """The completed stages whose names begin so."""
+        return [stage for stage in self._completed if stage.startswith(prefix)]
+
+    def drop_unfinished(self) -> None:
+        """Cuts off the records of a stage that an interruption left unfinished."""
+        records.truncate(self.path, self.records_bytes)
+
+    def write_progress(self) -> None:
+        """Writes `progress.json`."""
+        self.records_bytes = records.size(self.path)
+        progress = {
+            "completed": self._completed,
+            "records_bytes": self.records_bytes,
+            "data_sha256": self._data_sha256,
+            "config": self._config,
+        }
+        write_json(self.path / _PROGRESS, {**progress, "sha256": json_digest(progress)})
+
+    def pin_data(self, sha256: str) -> None:
+        """Notes the digest of the data set, or compares it with the one noted before.
+
+        Raises:
+            InputError: when it is another one.
+        """
+        before = self._data_sha256 or _readable(self.path / _PROVENANCE).get("data_sha256")
+        if before not in (None, sha256):
+            raise InputError(
+                f"{self.path} holds a run on other images under the same name: the data set has the digest "
+                f"{sha256[:12]}, it had {before[:12]}. Restore the data set, or run in another directory."
+            )
+        if self._data_sha256 is None:
+            self._data_sha256 = sha256
+            self.write_progress()
+
+    def note_start(self, *, command: str, data_dir: str | None, say: Callable[[str], None]) -> None:
+        """Notes in `provenance.json` what computes from now on; a damaged file is begun again."""
+        path = self.path / _PROVENANCE
+        found, here = _readable(path), provenance.of_this_command(command=command, data_dir=data_dir)
+        if path.exists() and "resumed" not in found:
+            say(f"{path} is damaged; it is written again, without what it said of earlier commands.")
+        if "resumed" in found:
+            found = {**found, "resumed": [*found["resumed"], here]}
+        else:
+            found = {**here, "resumed": [], "end": None}
+        write_json(path, {**found, "data_sha256": self._data_sha256})
+
+    def note_end(self) -> None:
+        """Notes in `provenance.json` that everything is done."""
+        path = self.path / _PROVENANCE
+        write_json(path, {**_readable(path), "end": provenance.now()})
 
 
-def open_run(path: Path, config: dict[str, Any], *, overwrite: bool) -> RunDir:
-    """Opens a new or unfinished run directory of this very config for writing.
+def begun_by_this_job(path: Path) -> bool:
+    """Whether SLURM has started this job again and the run in the directory is the job's own."""
+    job = os.environ.get("SLURM_JOB_ID")
+    if os.environ.get("SLURM_RESTART_COUNT", "0") == "0" or job is None:
+        return False
+    return _readable(path / _PROVENANCE).get("slurm_job") == job
+
+
+def _readable(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty where it is missing or damaged."""
+    try:
+        found = read_json(path)
+    except InputError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+@contextmanager
+def open_run(
+    path: Path, config: Any, *, overwrite: bool = False, say: Callable[[str], None] = lambda _: None
+) -> Iterator[RunDir]:
+    """Opens a new or unfinished directory of this very configuration for writing, and gives it back on leaving.
+
+    Files that a kill left half-written are removed; a damaged `config.json` or `progress.json` is rebuilt.
 
     Args:
         path: the directory; made when absent.
-        config: JSON-ready; what `config.json` holds or must hold.
+        config: frozen dataclass; what `config.json` holds or must hold. An option that the file lacks counts as its
+            default.
         overwrite: deletes an earlier run there first; never deletes a directory that is not a run's.
+        say: called with a sentence for people.
 
     Raises:
-        InputError: when the path is a file, holds other things than a run, belongs to another config, is being
+        InputError: when the path is a file, holds other things than a run, belongs to another configuration, is being
             written by another process, or cannot be written.
     """
     with disk_errors_explained(path):
         if path.exists() and not path.is_dir():
-            raise InputError(f"{path} is a file; --run-dir must be a directory, new or of an earlier run.")
+            raise InputError(f"{path} is a file; expected a directory, new or of an earlier run.")
         # A kill in the first write leaves the lock and a part of config.json: not yet a run, but nothing else either.
-        found = path.is_dir() and any(e.name != ".lock" and e.suffix != ".part" for e in path.iterdir())
-        is_run = (path / "config.json").exists()
+        found = path.is_dir() and any(e.name != ".lock" and e.suffix != PART for e in path.iterdir())
+        is_run = any((path / name).exists() for name in (_CONFIG, _PROGRESS))
         if found and not is_run:
-            raise InputError(f"{path} holds other files than a run's; name a new directory with --run-dir.")
+            raise InputError(f"{path} holds other files than a run's; choose a new directory.")
         path.mkdir(parents=True, exist_ok=True)
         lock, is_locked = _lock(path)
         try:
+            if not is_locked:
+                say(f"The file system of {path} cannot lock; make sure that no other process writes there.")
+            _remove_leftovers(path)
             if is_run and overwrite:
                 _clear(path)
-            if is_run and not overwrite:
-                _require_same(read_json(path / "config.json"), config, path)
-            else:
-                write_json(path / "config.json", config)
-            return RunDir(path, lock, is_locked=is_locked)
-        except BaseException:
+            yield _opened(path, config, is_run=is_run and not overwrite, is_locked=is_locked, say=say)
+        finally:
             os.close(lock)
-            raise
+
+
+def _opened(path: Path, config: Any, *, is_run: bool, is_locked: bool, say: Callable[[str], None]) -> RunDir:
+    wanted = json_codec.to_dict(config)
+    if not is_run:
+        write_json(path / _CONFIG, wanted)
+        fresh = RunDir(path, wanted, is_locked=is_locked, progress={"completed": [], "records_bytes": 0})
+        fresh.write_progress()
+        return fresh
+    saved = saved_config(path)
+    before = json_codec.from_dict(type(config), saved, where=str(path / _CONFIG))
+    _require_same(json_codec.to_dict(before), wanted, path)
+    if _readable(path / _CONFIG) != saved:
+        say(f"{path / _CONFIG} was damaged; it is rebuilt from its copy in {_PROGRESS}.")
+        write_json(path / _CONFIG, saved)
+    progress = _read_progress(path)
+    run = RunDir(path, wanted, is_locked=is_locked, progress=progress)
+    if progress is None:
+        say(
+            f"{path / _PROGRESS} is missing or damaged; it is rebuilt: trained networks are kept, "
+            "and what was measured on them afterwards is measured again."
+        )
+        run.write_progress()
+    return run
 
 
 def _lock(path: Path) -> tuple[int, bool]:
@@ -180,14 +281,32 @@ def _lock(path: Path) -> tuple[int, bool]:
         os.close(lock)
         if not isinstance(error, BlockingIOError):
             raise
-        raise InputError(f"Another process is writing {path}; wait for it, or choose another --run-dir.") from None
+        raise InputError(f"Another process is writing {path}; wait for it, or choose another directory.") from None
     return lock, True
 
 
+def _remove_leftovers(path: Path) -> None:
+    """Removes what killed saves left: parts of files, and directories of steps that were not completed."""
+    for part in path.glob(f"*{PART}"):
+        part.unlink()
+    for part in path.glob(f"checkpoints/*/*/*{PART}"):
+        part.unlink()
+    for step in path.glob("checkpoints/*/*/*.orbax-checkpoint-tmp*"):
+        shutil.rmtree(step)
+
+
 def _clear(path: Path) -> None:
+    """Deletes what a run wrote; a directory that is a link is emptied of it and stays."""
     # config.json goes last: until then the directory is still known for a run's.
+    seeds = [seed for seed in path.glob("checkpoints/*/*") if seed.name.isdigit() and seed.is_dir()]
+    for seed in seeds:
+        for entry in list(seed.iterdir()):
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+    for figure in path.glob("figures/*.png"):
+        figure.unlink()
     for directory in ("checkpoints", "figures"):
-        shutil.rmtree(path / directory, ignore_errors=True)
+        if not (path / directory).is_symlink():
+            shutil.rmtree(path / directory, ignore_errors=True)
     for name in ("report.html", *(file.name for file in path.glob("*.npz")), *reversed(_OWN_FILES)):
         (path / name).unlink(missing_ok=True)
 
@@ -198,7 +317,7 @@ def _require_same(old: dict[str, Any], new: dict[str, Any], path: Path) -> None:
         raise InputError(
             f"{path} holds a run of another configuration ({'; '.join(lines[:3])}"
             f"{f'; and {len(lines) - 3} more' if len(lines) > 3 else ''}); "
-            "name another --run-dir, or --overwrite it."
+            "choose another directory, or overwrite it."
         )
 
 

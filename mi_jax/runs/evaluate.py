@@ -1,7 +1,8 @@
-"""The units after training: judging, showing and studying the finished networks."""
+"""Measurements of networks in a run: during training, and the stages that evaluate and study the finished ones."""
 
 import functools
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,79 +12,100 @@ import numpy as np
 
 from mi_jax import studies
 from mi_jax.attacks import EvaluationState, Progress
-from mi_jax.runs.measure import probe
-from mi_jax.runs.context import RunContext
-from mi_jax.runs.progress import Status
-from mi_jax.report import examples
-from mi_jax import records
-from mi_jax.records.table import Record
-from mi_jax.runs.directory import write_arrays
-from mi_jax.measure.autoattack import self_checks, under_autoattack
-from mi_jax.measure.accuracy import adversarial_examples, describe, robustness, transfer
 from mi_jax.data.sample import fixed_sample
-from mi_jax.training import Interrupted, predictions
+from mi_jax.errors import InputError
+from mi_jax.files import write_arrays
+from mi_jax.measure.accuracy import adversarial_examples, describe, performance, robustness, transfer
+from mi_jax.measure.autoattack import self_checks, under_autoattack
+from mi_jax.measure.information import information_plane
+from mi_jax.records.table import Record
+from mi_jax.report import examples
+from mi_jax.runs.context import RunContext
+from mi_jax.training import Diverged, predictions
 from mi_jax.typing import Key, Variables
 
 _EXAMPLES = 8
 _SAVE_SECONDS = 60.0
 
 
-def evaluate_seed(context: RunContext, seed: int) -> None:
-    """Records how every finished network of a seed stands under strong attacks, made on it and on the others.
+def measure(context: RunContext, seed: int, variables: Variables, *, information: bool = True) -> list[Record]:
+    """Loss and accuracy on the fixed sample; with `information`, also on its adversarial examples, and of every layer.
 
-    And what its layers tell, where it is the best of epochs between the probed ones: all that is said of a finished
-    network is then said of the same one.
+    Raises:
+        Diverged: where the loss is not finite, so that there is nothing to attack.
     """
-    records.truncate(context.directory.path, context.directory.records_bytes)
+    network, (images, labels), attack = context.network, context.sample, context.config.attack
+    rows = performance(network, variables, images, labels, inputs="clean")
+    if not rows[0].ok:
+        raise Diverged(f"the loss of seed {seed} on the fixed sample is not finite")
+    if not information:
+        return rows
+    adversarial = adversarial_examples(network, variables, images, labels, attack=attack)
+    rows += performance(network, variables, adversarial, labels, inputs="adversarial", note=describe(attack))
+    context.robust_accuracy = rows[-1].value
+    noise_variances, config = context.noise_variances(seed), context.config.information
+    return rows + information_plane(
+        network, variables, images, adversarial, labels, noise_variances=noise_variances, config=config
+    )
+
+
+def evaluate_seed(context: RunContext, seed: int) -> None:
+    """Records the accuracy of every finished network of a seed under strong attacks, made on it and on the others.
+
+    Where the finished network is of an epoch at which information was not measured, it is measured here, so that all
+    that is reported of a finished network is about the same one.
+    """
+    context.directory.drop_unfinished()
     test, evaluation = context.dataset.test, context.config.evaluation
     images, labels = fixed_sample(test.images, test.labels, evaluation.samples)
     key = jax.random.fold_in(jax.random.key(seed), 1)
     finished = {training: context.finished(training, seed) for training in context.config.trainings}
     adversarial = {}
     for training, (trainer, variables, step) in finished.items():
-        context.reporter.update(Status(f"{training} seed {seed}: strong attack", context.done()))
+        context.stop_if_asked()
+        context.report_stage(f"{training} seed {seed}: strong attack")
         rows, adversarial[training] = robustness(
             context.network, variables, images, labels, key, attack=context.config.final_attack
         )
         rows += _autoattack(context, training, seed, variables, key)
-        if step not in context.probed_steps:
-            rows += probe(context, seed, variables)
-        context.append(trainer, step, rows, seed=seed)
+        context.append(trainer, step, rows, seed=seed, finished=True)
+        if step not in context.measured_steps:
+            context.append(trainer, step, measure(context, seed, variables), seed=seed)
     for target, (trainer, variables, step) in finished.items():
         rows = [
             transfer(context.network, variables, made, labels, source=source)
             for source, made in adversarial.items()
             if source != target
         ]
-        context.append(trainer, step, rows, seed=seed)
+        context.append(trainer, step, rows, seed=seed, finished=True)
     for training in finished:
         _state_file(context, training, seed).unlink(missing_ok=True)
 
 
 def _autoattack(context: RunContext, training: str, seed: int, variables: Variables, key: Key) -> list[Record]:
-    """Rows of AutoAttack, which goes on where a kill left it, and of the self-checks, where they are asked for."""
+    """Rows of AutoAttack, resumed where an interruption left it, and of the sanity checks, as configured."""
     evaluation, attack, test = context.config.evaluation, context.config.attack, context.dataset.test
     name, rows, path, last_save = f"{training} seed {seed}", [], _state_file(context, training, seed), time.monotonic()
-    if evaluation.autoattack != "none":
+    if evaluation.autoattack:
         images, labels = fixed_sample(test.images, test.labels, evaluation.autoattack_samples)
 
         def report_progress(progress: Progress) -> None:
             nonlocal last_save
             done = f"{progress.stage} {progress.fraction:.0%}, {progress.robust_accuracy:.1%} left"
-            context.reporter.update(Status(f"{name}: AutoAttack {done}", context.done()))
+            context.report_stage(f"{name}: AutoAttack {done}")
             if time.monotonic() - last_save > _SAVE_SECONDS or context.stop_asked():
                 progress.state.save(path)
                 last_save = time.monotonic()
-            if context.stop_asked():
-                raise Interrupted
+            context.stop_if_asked()
 
         rows += under_autoattack(
             context.network, variables, images, labels, key,
-            norm=attack.norm, eps=attack.eps, version=evaluation.autoattack, budget=evaluation.budget, progress=report_progress,
-            state=EvaluationState.load(path) if path.exists() else None,
+            norm=attack.norm, eps=attack.eps, version=",".join(evaluation.autoattack), budget=evaluation.budget,
+            progress=report_progress, state=_saved_state(context, path),
         )  # fmt: skip
     if evaluation.checks:
-        context.reporter.update(Status(f"{name}: self-checks", context.done()))
+        context.stop_if_asked()
+        context.report_stage(f"{name}: sanity checks")
         images, labels = fixed_sample(test.images, test.labels, evaluation.checks)
         rows += self_checks(context.network, variables, images, labels, key, norm=attack.norm, eps=attack.eps)
     return rows
@@ -93,28 +115,62 @@ def _state_file(context: RunContext, training: str, seed: int) -> Path:
     return context.directory.path / f"autoattack-{training}-{seed}.npz"
 
 
-def study(context: RunContext, chosen: studies.Study, samples: int, which_checkpoints: studies.WhichCheckpoints | None = None) -> None:
-    """Runs a study on every training and seed, at the moments it prefers unless others are given."""
-    records.truncate(context.directory.path, context.directory.records_bytes)
-    arrays: dict[str, np.ndarray] = {}
-    for training in context.config.trainings:
-        for seed in range(context.config.seeds):
-            trainer, last = context.trainer(training, (seed,)), context.finished_step(training, seed)
-            measured = (which_checkpoints or chosen.which_checkpoints) == "measured"
-            for step in context.measured_steps(training, seed) if measured else [last]:
-                where = f"{training} seed {seed}" + (f" epoch {step / trainer.steps_per_epoch:g}" if measured else "")
-                context.reporter.update(Status(f"{chosen.name}: {where}", context.done()))
-                if context.stop_asked():
-                    raise Interrupted
-                found = chosen.run(_subject(context, training, seed, step, samples))
-                context.append(trainer, step, found.records, seed=seed)
-                if step == last:
-                    arrays |= {f"{name}.{training}.{seed}": value for name, value in found.arrays.items()}
-    if arrays:
-        write_arrays(context.directory.path / f"{chosen.name}.npz", arrays)
+def _saved_state(context: RunContext, path: Path) -> EvaluationState | None:
+    if not path.exists():
+        return None
+    try:
+        return EvaluationState.load(path)
+    except InputError:
+        context.reporter.say(f"{path} is damaged; AutoAttack starts from the beginning.")
+        path.unlink()
+        return None
 
 
-def _subject(context: RunContext, training: str, seed: int, step: int, samples: int) -> studies.StudyInput:
+def study_stages(
+    context: RunContext,
+    chosen: studies.Study,
+    samples: int,
+    which_checkpoints: studies.WhichCheckpoints | None = None,
+) -> dict[str, Callable[[], None]]:
+    """The stages of a study, one for each training and seed, at the checkpoints it prefers unless others are given."""
+    which = which_checkpoints or chosen.which_checkpoints
+    return {
+        f"study/{chosen.name}/{samples}/{which}/{training}/{seed}": functools.partial(
+            _study, context, chosen, samples, which, training, seed
+        )
+        for training in context.config.trainings
+        for seed in range(context.config.seeds)
+    }
+
+
+def _study(
+    context: RunContext, chosen: studies.Study, samples: int, which: studies.WhichCheckpoints, training: str, seed: int
+) -> None:
+    context.directory.drop_unfinished()
+    trainer, last = context.trainer(training, (seed,)), context.finished_step(training, seed)
+    measured = which == "measured"
+    for step in context.saved_steps(training, seed) if measured else [last]:
+        context.stop_if_asked()
+        where = f"{training} seed {seed}" + (f" epoch {step / trainer.steps_per_epoch:g}" if measured else "")
+        context.report_stage(f"{chosen.name}: {where}")
+        found = chosen.run(_study_input(context, training, seed, step, samples))
+        context.append(trainer, step, found.records, seed=seed, finished=step == last)
+        if step == last and found.arrays:
+            path = context.directory.path / f"{chosen.name}.npz"
+            own = {f"{name}.{training}.{seed}": value for name, value in found.arrays.items()}
+            write_arrays(path, {**_arrays(path), **own})
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays in a file; none where it is missing or damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return {}
+
+
+def _study_input(context: RunContext, training: str, seed: int, step: int, samples: int) -> studies.StudyInput:
     return studies.StudyInput(
         network=context.network,
         variables=context.variables_at(training, seed, step),
@@ -122,7 +178,7 @@ def _subject(context: RunContext, training: str, seed: int, step: int, samples: 
         attack=context.config.attack,
         samples=samples,
         key=jax.random.fold_in(jax.random.key(seed), 2),
-        probe=context.config.probe,
+        probe=context.config.information,
         baseline=_baseline(context, training, seed, step),
         untrained=functools.partial(context.variables_at, training, seed, 0),
     )
@@ -135,21 +191,21 @@ def _baseline(context: RunContext, training: str, seed: int, step: int) -> Calla
         return lambda: None
     finished = step == context.finished_step(training, seed)
     same = context.finished_step(first, seed) if finished else step
-    if same not in context.measured_steps(first, seed):
+    if same not in context.saved_steps(first, seed):
         return lambda: None
     return functools.partial(context.variables_at, first, seed, same)
 
 
 def save_examples(context: RunContext) -> None:
-    """A few test images, their adversarial examples for every training of the first seed, and what the networks say."""
+    """Saves a few test images, their adversarial examples for every training of the first seed, and the predictions."""
     images, labels = (part[:_EXAMPLES] for part in context.sample)
     adversarial, predicted_clean, predicted_adversarial = {}, {}, {}
     for training in context.config.trainings:
         _, variables, _ = context.finished(training, 0)
-        adversarial_images = adversarial_examples(context.network, variables, images, labels, attack=context.config.attack)
-        adversarial[training] = adversarial_images
+        made = adversarial_examples(context.network, variables, images, labels, attack=context.config.attack)
+        adversarial[training] = made
         predicted_clean[training] = jnp.argmax(predictions(context.network, variables, images), -1)
-        predicted_adversarial[training] = jnp.argmax(predictions(context.network, variables, adversarial_images), -1)
+        predicted_adversarial[training] = jnp.argmax(predictions(context.network, variables, made), -1)
     examples.save(
         context.directory.path,
         images=images,

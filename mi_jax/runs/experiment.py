@@ -1,26 +1,26 @@
-"""One run from configuration to report, resumable at any moment; the only writer of a run directory.
+"""One run from configuration to report, resumable after any interruption, and studies of a finished run.
 
-A run is a list of units (train these seeds, judge that network, write the report). The records of a unit that a kill
-left unfinished are cut off at the byte where the newest checkpoint, or the last finished unit, stood.
+A run is a sequence of stages (train these seeds, evaluate the networks of a seed, write the report). The records of a
+stage that an interruption left unfinished are cut off at the newest checkpoint or at the last completed stage.
 """
 
+import dataclasses
 import functools
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from mi_jax import attacks, data, models, parallel, report, studies
-from mi_jax.runs import provenance
-from mi_jax.runs import json_codec as configs
 from mi_jax.errors import InputError
+from mi_jax.measure.autoattack import stages as attack_stages
 from mi_jax.runs import evaluate
-from mi_jax.runs.context import RunContext, join_seeds, unit_of
-from mi_jax.runs.train import Training
-from mi_jax.runs.progress import Reporter, Status
+from mi_jax.runs.checkpoints import check_directory
 from mi_jax.runs.config import RunConfig
-from mi_jax import records
-from mi_jax.runs.directory import RunDir, disk_errors_explained, open_run, read_json, write_json
-from mi_jax.training import Interrupted, held_out_rows
+from mi_jax.runs.context import RunContext, data_digest, join_seeds, make_trainer, training_stage
+from mi_jax.runs.directory import begun_by_this_job, open_run
+from mi_jax.runs.progress import Reporter
+from mi_jax.runs.restore import read_config
+from mi_jax.runs.train import train
+from mi_jax.training import split_held_out
 
 
 def run(
@@ -33,40 +33,39 @@ def run(
     reporter: Reporter,
     stop_asked: Callable[[], bool] = lambda: False,
 ) -> Path:
-    """Trains, measures, judges and reports; goes on where an earlier call on the same directory stopped.
+    """Trains, measures, evaluates and reports; resumes where an earlier call on the same directory stopped.
 
     Args:
-        config: what to do.
+        config: of the run.
         run_dir: where everything is written.
         data_dir: where TFDS data sets are.
-        overwrite: start anew in a directory that holds a run, unless this very batch job began it: SLURM starts a
-            preempted job again with the same command.
+        overwrite: deletes a run in the directory first, unless this very batch job began it: SLURM starts a preempted
+            job again with the same command.
         command: the command line, for the provenance.
-        reporter: told how things stand.
-        stop_asked: asked between compiled chunks and between units.
+        reporter: shows progress.
+        stop_asked: called between compiled chunks and between stages.
 
     Returns:
         The path of the report.
 
     Raises:
-        InputError: whatever a user can mend, before anything is written where that can be known before.
-        Interrupted: when `stop_asked` said so; everything done so far is saved.
+        InputError: for input that cannot be used, before anything is written where that can be known before.
+        Interrupted: when `stop_asked` returned true; everything done so far is saved.
     """
+    check_directory(run_dir)
     network, dataset = _prepare(config, data_dir)
-    with disk_errors_explained(run_dir):
-        overwrite = overwrite and not _begun_by_this_job(run_dir)
-        directory = open_run(run_dir, configs.to_dict(config), overwrite=overwrite)
-        try:
-            if not directory.is_locked:
-                reporter.say(f"The file system of {run_dir} cannot lock; see to it that no other process writes there.")
-            if directory.is_complete("report"):
-                reporter.say(f"{run_dir} holds this very run, finished; --overwrite runs it again.")
-                return run_dir / "report.html"
-            _note_start(directory, command=command, data_dir=data_dir)
-            _to_the_end(RunContext(config, network, dataset, directory, reporter, stop_asked))
+    overwrite = overwrite and not begun_by_this_job(run_dir)
+    with open_run(run_dir, config, overwrite=overwrite, say=reporter.say) as directory:
+        directory.pin_data(data_digest(dataset))
+        context = RunContext(config, network, dataset, directory, reporter, stop_asked)
+        complete = directory.is_complete("report")
+        damaged = _reopen_damaged(context, steps=context.measured_steps if complete else ())
+        if complete and not damaged:
+            reporter.say(f"{run_dir} holds this run, complete; overwrite it to run it again.")
             return run_dir / "report.html"
-        finally:
-            directory.close()
+        directory.note_start(command=command, data_dir=data_dir, say=reporter.say)
+        _all_stages(context)
+        return run_dir / "report.html"
 
 
 def study(
@@ -76,60 +75,66 @@ def study(
     data_dir: str | None = None,
     samples: int = 500,
     which_checkpoints: studies.WhichCheckpoints | None = None,
+    command: str = "",
     reporter: Reporter,
     stop_asked: Callable[[], bool] = lambda: False,
 ) -> Path:
     """Runs one study on the networks of every training and seed of a finished run, and rebuilds its report.
 
-    A study that was run before is run again; its old records are superseded by the new ones.
+    A study that was interrupted is resumed. A completed one is run again; its new records supersede the old ones. A
+    network whose checkpoint is damaged is trained again from the checkpoint before.
 
     Args:
         name: of the study.
         run_dir: of the run.
         data_dir: where TFDS data sets are.
-        samples: test images the study looks at.
-        moments: whether it looks at finished networks or those of all measured epochs; None for its own habit.
-        reporter: told how things stand.
-        stop_asked: asked before every network.
+        samples: test images the study uses.
+        which_checkpoints: finished networks, or those of all measured epochs; None for the study's default.
+        command: the command line, for the provenance.
+        reporter: shows progress.
+        stop_asked: called before every network.
 
     Returns:
         The path of the report.
 
     Raises:
         InputError: when there is no such study, it does not apply to the data set, or the run is not finished.
-        Interrupted: when `stop_asked` said so; the study then counts as not done.
+        Interrupted: when `stop_asked` returned true; networks that were studied count as done.
     """
     studies.find(name)
     if samples < 1:
-        raise InputError(f"samples is {samples}; a study looks at 1 test image or more.")
-    config = configs.from_dict(RunConfig, read_json(run_dir / "config.json"), where=str(run_dir / "config.json"))
+        raise InputError(f"Invalid samples {samples}: expected at least 1 test image.")
+    config = read_config(run_dir)
     network, dataset = _prepare(config, data_dir)
-    (chosen,) = studies.find_for(dataset, name)
-    with disk_errors_explained(run_dir):
-        directory = open_run(run_dir, configs.to_dict(config), overwrite=False)
+    (chosen,) = studies.find_for(dataset, [name])
+    with open_run(run_dir, config, say=reporter.say) as directory:
+        if not directory.is_complete("report"):
+            raise InputError(f"{run_dir} is not finished; repeat the command that started it, then run the study.")
+        directory.pin_data(data_digest(dataset))
+        directory.note_start(command=command, data_dir=data_dir, say=reporter.say)
+        context = RunContext(config, network, dataset, directory, reporter, stop_asked)
+        stages = evaluate.study_stages(context, chosen, samples, which_checkpoints)
         try:
-            if not directory.is_complete("report"):
-                raise InputError(f"{run_dir} is not finished; give the command that started it once more, then this.")
-            try:
-                context = RunContext(config, network, dataset, directory, reporter, stop_asked)
-                evaluate.study(context, chosen, samples, which_checkpoints)
-            except BaseException:
-                records.truncate(run_dir, directory.records_bytes)
-                raise
-            directory.complete(f"study/{name}")
-            return report.build(run_dir)
+            measured = (which_checkpoints or chosen.which_checkpoints) == "measured"
+            if _reopen_damaged(context, steps=context.measured_steps if measured else ()):
+                _train(context)
+            earlier = directory.completed(f"study/{chosen.name}/")
+            directory.reopen(*(earlier if set(stages) <= set(earlier) else set(earlier) - set(stages)))
+            for stage, work in stages.items():
+                _stage(context, stage, work)
+        except BaseException:
+            directory.drop_unfinished()
+            raise
         finally:
-            directory.close()
+            context.compiler.close()
+        return report.build(run_dir)
 
 
 def _prepare(config: RunConfig, data_dir: str | None) -> tuple[models.Network, data.Dataset]:
+    """The network and the data set of a run, after every check that needs no run directory."""
     models.create(config.arch, num_classes=2, input_shape=(96, 96, 3), width=config.width)
-    parallel.make_mesh(config.mesh)
+    mesh = parallel.make_mesh(config.mesh)
     dataset = data.load(config.dataset, data_dir=data_dir, limit=config.limit)
-    left = len(dataset.train) - len(held_out_rows(dataset.train.labels, config.held_out))
-    if config.batch_size > left:
-        raise InputError(f"batch-size is {config.batch_size}; it must be at most {left}, the images to train on.")
-    _check_autoattack(config, dataset, studies.find_for(dataset, config.studies))
     network = models.create(
         config.arch,
         num_classes=dataset.num_classes,
@@ -137,91 +142,77 @@ def _prepare(config: RunConfig, data_dir: str | None) -> tuple[models.Network, d
         width=config.width,
         dtype=config.dtype,
     )
+    trained = dataclasses.replace(dataset, train=split_held_out(dataset.train, config.held_out)[0])
+    for training in config.trainings:
+        make_trainer(config, network, trained, training, (0,), mesh=mesh)
+    _check_autoattack(config, dataset, studies.find_for(dataset, config.studies))
     return network, dataset
 
 
 def _check_autoattack(config: RunConfig, dataset: data.Dataset, chosen: Sequence[studies.Study]) -> None:
     """Refuses AutoAttack where it could not run on the networks of this run."""
-    attack, judged = config.attack, config.evaluation
-    wanted = {judged.autoattack} - {"none"} | {"standard" for study in chosen if study.name == "autoattack"}
+    attack, evaluation = config.attack, config.evaluation
+    wanted = {",".join(evaluation.autoattack)} - {""}
+    wanted |= {"standard" for study in chosen if study.name == "autoattack"}
     for version in sorted(wanted):
-        parts = version.split(",")
-        named = parts if parts[0] in attacks.NAMES else version
         try:
-            attacks.plan(named, attack.norm, attack.eps, judged.budget, dataset.num_classes, dataset.input_shape)
+            attacks.plan(
+                attack_stages(version), attack.norm, attack.eps, evaluation.budget, dataset.num_classes,
+                dataset.input_shape,
+            )  # fmt: skip
         except InputError as error:
-            raise InputError(f"AutoAttack ({version}) cannot judge this run: {error}") from None
+            raise InputError(f"AutoAttack ({version}) cannot evaluate this run: {error}") from None
 
 
-def _note_start(directory: RunDir, *, command: str, data_dir: str | None) -> None:
-    path = directory.path / "provenance.json"
-    if path.exists():
-        old = read_json(path)
-        write_json(path, {**old, "resumed": [*old["resumed"], provenance.now()]})
-    else:
-        write_json(path, {**provenance.collect(command=command, data_dir=data_dir), "slurm_job": _slurm_job()})
-
-
-def _slurm_job() -> str | None:
-    return os.environ.get("SLURM_JOB_ID")
-
-
-def _begun_by_this_job(run_dir: Path) -> bool:
-    """Whether SLURM has started this job again and the run in the directory is the job's own."""
-    path = run_dir / "provenance.json"
-    if os.environ.get("SLURM_RESTART_COUNT", "0") == "0" or _slurm_job() is None or not path.exists():
-        return False
-    return read_json(path).get("slurm_job") == _slurm_job()
-
-
-def _to_the_end(context: RunContext) -> None:
-    """Does every unit that is not done yet."""
+def _all_stages(context: RunContext) -> None:
+    """Does every stage that is not complete."""
     context.reporter.start_from(context.done_before())
     try:
-        for training in context.config.trainings:
-            for seeds in context.groups():
-                _reopen_if_damaged(context, training, seeds)
-                _unit(context, unit_of(training, seeds), functools.partial(_train, context, training, seeds))
-                context.work_done += context.work_of(training) * len(seeds)
+        _train(context)
         context.compiler.wait_for("attack")
         for seed in range(context.config.seeds):
-            _unit(context, f"judge/{seed}", functools.partial(evaluate.evaluate_seed, context, seed))
-        _unit(context, "examples", functools.partial(evaluate.save_examples, context))
+            _stage(context, f"evaluate/{seed}", functools.partial(evaluate.evaluate_seed, context, seed))
+        _stage(context, "examples", functools.partial(evaluate.save_examples, context))
         for chosen in studies.find_for(context.dataset, context.config.studies):
-            _unit(
-                context,
-                f"study/{chosen.name}",
-                functools.partial(evaluate.study, context, chosen, context.config.study_samples),
-            )
-        _unit(context, "report", functools.partial(_report, context))
+            for stage, work in evaluate.study_stages(context, chosen, context.config.study_samples).items():
+                _stage(context, stage, work)
+        _stage(context, "report", functools.partial(_report, context))
     finally:
         context.compiler.close()
 
 
-def _unit(context: RunContext, name: str, work: Callable[[], None]) -> None:
-    if context.stop_asked():
-        raise Interrupted
-    if not context.directory.is_complete(name):
-        work()
-        context.directory.complete(name)
+def _train(context: RunContext) -> None:
+    """Does every training that is not complete."""
+    for training in context.config.trainings:
+        for seeds in context.groups():
+            _stage(context, training_stage(training, seeds), functools.partial(train, context, training, seeds))
+            context.work_done += context.work_of(training) * len(seeds)
 
 
-def _reopen_if_damaged(context: RunContext, training: str, seeds: tuple[int, ...]) -> None:
-    """Has a finished training done again from an intact step where its network is damaged on disk."""
-    unit = unit_of(training, seeds)
-    if context.directory.is_complete(unit) and any(lost := [context.damage(training, seed) for seed in seeds]):
-        context.reporter.say(
-            f"{'; '.join(filter(None, lost))}: {training} seed {join_seeds(seeds)} is trained again from there."
-        )
-        context.directory.reopen(unit)
+def _stage(context: RunContext, name: str, work: Callable[[], None]) -> None:
+    context.stop_if_asked()
+    context.directory.stage(name, work)
 
 
-def _train(context: RunContext, training: str, seeds: tuple[int, ...]) -> None:
-    Training(context, training, seeds).run()
+def _reopen_damaged(context: RunContext, *, steps: Iterable[int]) -> bool:
+    """Reopens every finished training of which a checkpoint is damaged; whether there was one."""
+    any_damaged = False
+    for training in context.config.trainings:
+        for seeds in context.groups():
+            stage = training_stage(training, seeds)
+            if not context.directory.is_complete(stage):
+                continue
+            reasons = [reason for seed in seeds for reason in context.damage(training, seed, steps=steps)]
+            if reasons:
+                context.reporter.say(
+                    f"{'; '.join(reasons)}: {training} seed {join_seeds(seeds)} is trained again from the step before."
+                )
+                context.directory.reopen(stage)
+                any_damaged = True
+    return any_damaged
 
 
 def _report(context: RunContext) -> None:
-    context.reporter.update(Status("figures and report", context.done()))
-    path = context.directory.path / "provenance.json"
-    write_json(path, {**read_json(path), "end": provenance.now()})
+    context.report_stage("figures and report")
+    context.directory.note_end()
     report.build(context.directory.path, every_figure=context.config.preset == "paper")

@@ -17,6 +17,7 @@ from mi_jax import records
 from mi_jax.attacks import PGD
 from mi_jax.data import Dataset
 from mi_jax.errors import InputError
+from mi_jax.options import split_commas
 from mi_jax.runs import config as configuration
 from mi_jax.runs.config import RunConfig
 
@@ -48,7 +49,7 @@ def run_from_options(
 
     if preset not in ("quick", "paper"):
         raise InputError(f"preset is {preset!r}; choose quick or paper.")
-    config = _configured(configuration.preset(preset, dataset=dataset, arch=arch, training=_listed(training)), options)
+    config = _configured(configuration.preset(preset, dataset=dataset, arch=arch, trainings=_listed(training)), options)
     directory = Path(run_dir) if run_dir is not None else default_directory(config)
     with Reporter(Console(file=io.StringIO())) if quiet else Reporter() as reporter:
         runs.run(
@@ -83,7 +84,7 @@ def study_of_network(
 
     if samples < 1:
         raise InputError(f"samples is {samples}; expected at least 1 test image.")
-    (chosen,) = studies.find_for(dataset, name)
+    (chosen,) = studies.find_for(dataset, (name,))
     result = chosen.run(
         studies.StudyInput(
             network=network,
@@ -106,8 +107,8 @@ def default_directory(config: RunConfig) -> Path:
     return Path("runs") / f"{config.dataset.replace('/', '_')}-{config.arch}"
 
 
-def _listed(training: str | Sequence[str]) -> Any:
-    return training if isinstance(training, str) else ",".join(training)
+def _listed(training: str | Sequence[str]) -> tuple[str, ...]:
+    return split_commas(training) if isinstance(training, str) else tuple(training)
 
 
 def _configured(defaults: RunConfig, options: Mapping[str, Any]) -> RunConfig:

@@ -1,4 +1,4 @@
-"""The JSON form of the frozen dataclasses that configure everything here. Holds no configuration of its own."""
+"""The JSON form of frozen dataclasses that hold configurations."""
 
 import dataclasses
 import types
@@ -6,6 +6,7 @@ import typing
 from typing import Any, Literal, TypeVar, Union
 
 from mi_jax.errors import InputError
+from mi_jax.options import split_commas
 
 C = TypeVar("C")
 
@@ -30,6 +31,9 @@ def to_dict(config: Any) -> dict[str, Any]:
 def from_dict(cls: type[C], data: Any, *, where: str = "") -> C:
     """The instance of dataclass `cls` that `data` (as made by `to_dict`) describes. Absent keys take their default.
 
+    Keys that a class had before, in its class attribute `RENAMED` (old name to new), and text with commas in place of
+    a list are read, too.
+
     Raises:
         InputError: on an unknown key, a missing one without a default, or a value of another type.
     """
@@ -37,6 +41,8 @@ def from_dict(cls: type[C], data: Any, *, where: str = "") -> C:
     if not isinstance(data, dict):
         raise InputError(f"{name} is {data!r}; expected an object with the fields of {cls.__name__}.")
     fields = {f.name: f for f in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
+    renamed = getattr(cls, "RENAMED", {})
+    data = {renamed.get(key, key): value for key, value in data.items()}
     unknown = sorted(set(data) - set(fields))
     if unknown:
         raise InputError(f"{name} has the unknown key {unknown[0]!r}; its keys are {', '.join(fields)}.")
@@ -50,18 +56,6 @@ def from_dict(cls: type[C], data: Any, *, where: str = "") -> C:
     if missing:
         raise InputError(f"{name} lacks the key {missing[0]!r}.")
     return cls(**values)
-
-
-def differences(a: Any, b: Any, *, prefix: str = "") -> list[str]:
-    """The lines `field: value in a -> value in b` of every field in which two configs of one class differ."""
-    lines = []
-    for field in dataclasses.fields(a):
-        left, right = getattr(a, field.name), getattr(b, field.name)
-        if dataclasses.is_dataclass(left) and type(left) is type(right):
-            lines += differences(left, right, prefix=f"{prefix}{field.name}.")
-        elif left != right:
-            lines.append(f"{prefix}{field.name}: {left!r} -> {right!r}")
-    return lines
 
 
 def _encode(value: Any) -> Any:
@@ -83,6 +77,8 @@ def _decode(hint: Any, value: Any, where: str) -> Any:
     if origin is Literal:
         if value in arguments:
             return value
+    elif origin is tuple and isinstance(value, str) and arguments[-1] is Ellipsis:
+        return _decode_text(arguments[0], value, where)
     elif origin is tuple and isinstance(value, list | tuple):
         inner = [arguments[0]] * len(value) if len(arguments) == 2 and arguments[1] is Ellipsis else arguments
         if len(inner) == len(value):
@@ -94,6 +90,14 @@ def _decode(hint: Any, value: Any, where: str) -> Any:
     elif hint is type(None) and value is None:
         return None
     raise InputError(f"{where} is {value!r}; expected {_type_name(hint)}.")
+
+
+def _decode_text(hint: Any, text: str, where: str) -> tuple[Any, ...]:
+    """Text with commas, as configurations held it in place of a list."""
+    try:
+        return tuple(hint(part) for part in split_commas(text))
+    except ValueError:
+        raise InputError(f"{where} is {text!r}; expected a list of {_type_name(hint)}.") from None
 
 
 def _decode_union(arguments: tuple[Any, ...], value: Any, where: str) -> Any:

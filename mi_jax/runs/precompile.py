@@ -1,14 +1,14 @@
-"""Compiling ahead: what a run will need later is compiled in the background while it computes. Changes no result."""
+"""Compiles the programs that a run will need later in a background thread."""
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
 
 class BackgroundCompiler:
-    """Named calls made once in one background thread, in their order, for the programs they compile.
+    """Makes calls once in one background thread, in their order, for the programs they compile.
 
     Args:
-        calls: name to call; what they return is thrown away.
+        calls: name to call; results are discarded.
     """
 
     def __init__(self, calls: Mapping[str, Callable[[], object]]):
@@ -22,7 +22,7 @@ class BackgroundCompiler:
         self._calls = {}
 
     def wait_for(self, name: str) -> None:
-        """Returns once the call of that name is done, at once if there is none, and raises what it raised."""
+        """Waits for the call of that name, if there is one, and raises its exception."""
         if name in self._futures:
             self._futures.pop(name).result()
 

@@ -1,5 +1,6 @@
-"""What a run says while it works: a live line on a terminal, plain lines elsewhere. Measures only the clock."""
+"""Progress of a run for people: a live line on a terminal, plain lines elsewhere."""
 
+import codecs
 import time
 from dataclasses import dataclass
 
@@ -8,14 +9,37 @@ from rich.live import Live
 from rich.text import Text
 
 _PLAIN_LINE_SECONDS = 10.0
+_ASCII = {
+    "\N{MINUS SIGN}": "-",
+    "\N{EN DASH}": "-",
+    "\N{EM DASH}": "-",
+    "\N{MULTIPLICATION SIGN}": "x",
+    "\N{PLUS-MINUS SIGN}": "+-",
+    "\N{HORIZONTAL ELLIPSIS}": "...",
+    "\N{MIDDLE DOT}": "*",
+}
+"""Characters of tables in ASCII, for an output whose encoding lacks them; all others become a question mark."""
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    return "".join(_ASCII.get(c, "?") for c in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error("mi_jax.ascii", _in_ascii)
 
 
 @dataclass(frozen=True)
 class Status:
-    """Where a run stands; numbers are None until they were measured.
+    """How far a run is; numbers are None until they were measured.
 
-    stage: what is being done. epoch, epochs: of the current training. done: share of the whole run's work, 0 to 1.
-    loss, accuracy: on the images trained on. robust_accuracy: of the newest probe.
+    Attributes:
+        stage: what is being done.
+        done: share of the whole run's work, 0 to 1.
+        epoch, epochs: of the current training.
+        loss, accuracy: on the images trained on.
+        robust_accuracy: as last measured.
+        images_per_second: of the current training.
     """
 
     stage: str
@@ -46,10 +70,12 @@ class Status:
 
 
 class Reporter:
-    """Shows statuses on a console; use as a context manager."""
+    """Shows statuses on a console of any encoding; use as a context manager."""
 
     def __init__(self, console: Console | None = None):
         self.console = console or Console(highlight=False, soft_wrap=True)
+        if hasattr(self.console.file, "reconfigure"):
+            self.console.file.reconfigure(errors="mi_jax.ascii")
         self._live = Live(console=self.console, refresh_per_second=4, transient=True) if self._on_terminal else None
         self._began: float | None = None
         self._began_at = 0.0
@@ -65,7 +91,7 @@ class Reporter:
             self._live.stop()
 
     def start_from(self, done: float) -> None:
-        """Says how much an earlier, interrupted command had already done; the time left is reckoned from there."""
+        """Sets how much an earlier, interrupted command had done; the time left is estimated from there."""
         self._began, self._began_at = None, done
 
     def say(self, text: str) -> None:
@@ -73,7 +99,7 @@ class Reporter:
         self.console.print(Text(text))
 
     def show(self, shown: RenderableType) -> None:
-        """A table, or another thing of rich's, that stays."""
+        """A table, or another renderable of rich, that stays."""
         self.console.print(shown)
 
     def update(self, status: Status) -> None:
@@ -87,7 +113,7 @@ class Reporter:
             self._last_line, self._last_stage = now, status.stage
 
     def _seconds_left(self, done: float) -> float | None:
-        """Reckoned from the first work that was finished: before that, programs are compiled."""
+        """Estimated from the first completed work on: before that, programs are compiled."""
         now = time.monotonic()
         if self._began is None:
             if done > self._began_at:

@@ -1,7 +1,8 @@
-"""Where numbers come from: versions, commit, devices, command and times of a run. Measures nothing."""
+"""Where the numbers of a run come from: commands, versions, commit, devices and times of every command."""
 
 import datetime
 import importlib.metadata
+import os
 import platform
 import subprocess
 from pathlib import Path
@@ -14,14 +15,12 @@ from mi_jax import parallel
 _PACKAGES = ("mi_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy", "tensorflow-datasets")
 
 
-def collect(*, command: str, data_dir: str | None) -> dict[str, Any]:
-    """The provenance of a run that starts now, JSON-ready; `end` is null until the run is finished."""
+def of_this_command(*, command: str, data_dir: str | None) -> dict[str, Any]:
+    """What computes from now on, JSON-ready: command, time, commit, versions and devices."""
     return {
         "command": command,
         "data_dir": data_dir,
         "start": now(),
-        "resumed": [],
-        "end": None,
         "git_commit": _git_commit(),
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -29,6 +28,7 @@ def collect(*, command: str, data_dir: str | None) -> dict[str, Any]:
         "device": parallel.describe_devices(),
         "backend": jax.default_backend(),
         "hosts": jax.process_count(),
+        "slurm_job": os.environ.get("SLURM_JOB_ID"),
     }
 
 
@@ -45,7 +45,7 @@ def _version(package: str) -> str | None:
 
 
 def _git_commit() -> str | None:
-    """The commit of the source this was imported from, with `-dirty` behind it if files differ; None outside git."""
+    """The commit of the imported source, with `-dirty` behind it if files differ; None outside git."""
     here = Path(__file__).resolve().parent
     try:
         answer = subprocess.run(

@@ -1,28 +1,26 @@
-"""A trained network as a run left it, ready for a notebook. What lies on disk is `storage.checkpoints`' affair."""
+"""A trained network from a run directory, ready for a notebook."""
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import jax
-
-from mi_jax.runs import json_codec as configs
 from mi_jax.errors import InputError
 from mi_jax.models import Network
+from mi_jax.runs import json_codec
+from mi_jax.runs.checkpoints import Checkpoints, variables_of
 from mi_jax.runs.config import RunConfig
-from mi_jax.runs.checkpoints import Checkpoints
-from mi_jax.runs.directory import read_json
+from mi_jax.runs.directory import saved_config
 from mi_jax.typing import Variables
 
 
 @dataclass(frozen=True)
 class Restored:
-    """A network at one moment of its training.
+    """A network at one step of its training.
 
     Attributes:
         network: its description: `restored.network.apply(restored.variables, x)`.
         variables: its variables, on the device.
-        config: what the run was asked to do.
+        config: of the run.
         step: updates done; epoch: passes done.
         passed_over: why newer checkpoints were not taken; empty if the newest is intact.
     """
@@ -45,28 +43,35 @@ def restore(run_dir: str | os.PathLike[str], *, training: str, seed: int = 0, st
         step: updates done, one of `steps(...)`; the newest intact by default.
 
     Raises:
-        InputError: when the directory is no run's, the training, seed or step is not in it, or none is intact.
+        InputError: when the directory is not a run's, the training, seed or step is not in it, or none is intact.
     """
     path = Path(run_dir)
-    config = configs.from_dict(RunConfig, read_json(path / "config.json"), where=str(path / "config.json"))
+    config = read_config(path)
     store = _store(path, config, training, seed)
     saved = store.restore(step)
     store.close()
     if saved is None:
         raise InputError(f"{path} holds no checkpoint of training {training!r}, seed {seed}, yet.")
-    network = configs.from_dict(Network, saved.metadata["network"])
-    variables = jax.device_put({"batch_stats": {}, **saved.state["variables"]})
-    return Restored(network, variables, config, saved.step, saved.metadata["epoch"], saved.passed_over)
+    network = json_codec.from_dict(Network, saved.metadata["network"])
+    return Restored(network, variables_of(saved.state), config, saved.step, saved.metadata["epoch"], saved.passed_over)
 
 
 def steps(run_dir: str | os.PathLike[str], *, training: str, seed: int = 0) -> list[int]:
-    """The steps that `restore` can be asked for, oldest first."""
+    """The steps that `restore` takes, oldest first."""
     path = Path(run_dir)
-    config = configs.from_dict(RunConfig, read_json(path / "config.json"), where=str(path / "config.json"))
-    store = _store(path, config, training, seed)
+    store = _store(path, read_config(path), training, seed)
     found = store.steps()
     store.close()
     return found
+
+
+def read_config(path: Path) -> RunConfig:
+    """The configuration of the run in a directory.
+
+    Raises:
+        InputError: when the directory is not a run's, or its configuration is damaged.
+    """
+    return json_codec.from_dict(RunConfig, saved_config(path), where=str(path / "config.json"))
 
 
 def _store(path: Path, config: RunConfig, training: str, seed: int) -> Checkpoints:

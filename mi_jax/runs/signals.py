@@ -1,11 +1,11 @@
-"""Ctrl-C and the scheduler's SIGTERM as a wish that is met at the next safe place. Saves nothing itself."""
+"""Defers SIGINT (Ctrl-C) and SIGTERM (of a scheduler) to the next safe point of a run."""
 
 import signal
 from types import FrameType
 
 EXIT_INTERRUPTED = 130
 EXIT_PREEMPTED = 75
-"""EX_TEMPFAIL of sysexits.h: the state is saved, start the same command again."""
+"""EX_TEMPFAIL of sysexits.h: the state is saved, and the same command resumes."""
 
 
 class StopSignals:
@@ -30,7 +30,7 @@ class StopSignals:
 
     @property
     def exit_status(self) -> int:
-        """The status to leave with after a stop that was asked for."""
+        """The exit status after a stop that was asked for."""
         return EXIT_INTERRUPTED if self.received == signal.SIGINT else EXIT_PREEMPTED
 
     def _note(self, number: int, frame: FrameType | None) -> None:

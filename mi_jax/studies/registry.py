@@ -1,6 +1,6 @@
 """What a study of a trained network is, and the list of them. Adding one is one file and one line here."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -101,18 +101,18 @@ def find(name: str) -> Study:
     return STUDIES[name]
 
 
-def find_for(dataset: Dataset, names: str) -> tuple[Study, ...]:
-    """The studies of these names, separated by commas; `all` is each that applies to a data set.
+def find_for(dataset: Dataset, names: Sequence[str]) -> tuple[Study, ...]:
+    """The studies of these names; `all` is each that applies to a data set.
 
     AutoAttack is not among `all`, as a run judges by it in its own right, nor is what is part of another study.
 
     Raises:
         InputError: when there is no such study, or it does not apply.
     """
-    if names == "all":
+    if "all" in names:
         whole = (s for s in STUDIES.values() if s.name != "autoattack" and s.part_of is None)
         return tuple(s for s in whole if not s.unsupported_reason(dataset))
-    chosen = tuple(find(name.strip()) for name in names.split(",") if name.strip())
+    chosen = tuple(find(name) for name in names)
     for study in chosen:
         unsupported_reason = study.unsupported_reason(dataset)
         if unsupported_reason:

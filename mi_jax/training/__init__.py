@@ -3,7 +3,7 @@
 from mi_jax.training.epoch import Trainer
 from mi_jax.training.evaluation import evaluate, predictions
 from mi_jax.training.fit import Diverged, Interrupted, TrainingProgress, fit
-from mi_jax.training.held_out import EarlyStopping, HeldOutAccuracy, held_out_attack, held_out_rows, split_held_out
+from mi_jax.training.held_out import EarlyStopping, HeldOutAccuracy, best, held_out_attack, held_out_rows, split_held_out
 from mi_jax.training.objectives import OBJECTIVES, Objective, ObjectiveConfig
 from mi_jax.training.optimizer import Optimizer
 
@@ -18,6 +18,7 @@ __all__ = [
     "Optimizer",
     "Trainer",
     "TrainingProgress",
+    "best",
     "evaluate",
     "fit",
     "held_out_attack",

@@ -11,7 +11,7 @@ from mi_jax import batches, data
 from mi_jax.measure import information as plane
 from mi_jax.measure.information import InformationConfig, frozen_noise_variances, information_plane
 
-CONFIG = InformationConfig(noise="fixed,trace,median,scale_free")
+CONFIG = InformationConfig(noise=("fixed", "trace", "median", "scale_free"))
 
 
 @pytest.fixture

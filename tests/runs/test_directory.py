@@ -1,104 +1,149 @@
-"""Run directories: no run is overwritten, mixed with another or half-written."""
+"""Run directories: no run is overwritten, mixed with another or half-written, and what is damaged is rebuilt."""
 
+import dataclasses
 import errno
 import fcntl
+import json
 import os
+from pathlib import Path
 
 import pytest
 
+from mi_jax import records
 from mi_jax.errors import InputError
-from mi_jax.runs.directory import disk_errors_explained, open_run, read_json, write_json
-
-CONFIG = {"arch": "vgg", "attack": {"eps": 0.1}}
-
-
-def test_a_new_directory_holds_its_config_and_remembers_what_is_complete(tmp_path):
-    run = open_run(tmp_path / "a" / "b", CONFIG, overwrite=False)
-    assert not run.is_complete("train/nt/0")
-    (run.path / "records.jsonl").write_text("{}\n")
-    run.complete("train/nt/0")
-    run.close()
-    again = open_run(tmp_path / "a" / "b", CONFIG, overwrite=False)
-    assert again.records_bytes == 3
-    assert again.is_complete("train/nt/0")
-    assert not again.is_complete("train/at/0")
-    assert read_json(again.path / "config.json") == CONFIG
-    again.close()
+from mi_jax.records.table import Record
+from mi_jax.runs.directory import RunDir, begun_by_this_job, disk_errors_explained, open_run, read_json
 
 
-def test_a_unit_that_is_reopened_is_done_no_more_and_keeps_the_rows_of_those_after_it(tmp_path):
-    run = open_run(tmp_path, CONFIG, overwrite=False)
-    run.complete("train/nt/0")
-    run.complete("train/at/0")
-    (tmp_path / "records.jsonl").write_text("{}\n")
-    run.reopen("train/nt/0")
-    run.close()
-    again = open_run(tmp_path, CONFIG, overwrite=False)
-    assert not again.is_complete("train/nt/0")
-    assert again.is_complete("train/at/0")
-    assert again.records_bytes == 3
-    again.close()
+@dataclasses.dataclass(frozen=True)
+class Attack:
+    eps: float = 0.1
+    steps: int = 7
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    arch: str = "vgg"
+    attack: Attack = Attack()
+
+
+CONFIG = Config()
+AS_JSON = {"arch": "vgg", "attack": {"eps": 0.1, "steps": 7}}
+ROW = Record(quantity="accuracy", value=0.5)
+
+
+def opened(path: Path, config: Config = CONFIG, **options) -> list[str]:
+    """Opens and closes a directory; what it said."""
+    said: list[str] = []
+    with open_run(path, config, say=said.append, **options):
+        pass
+    return said
+
+
+def do(run: RunDir, *stages: str) -> None:
+    for stage in stages:
+        run.stage(stage, lambda: records.append(run.path, [ROW]))
+
+
+def test_a_new_directory_holds_its_config_and_remembers_which_stages_are_complete(tmp_path):
+    with open_run(tmp_path / "a" / "b", CONFIG) as run:
+        assert not run.is_complete("train/nt/0")
+        do(run, "train/nt/0", "train/nt/0")
+    size = records.size(run.path)
+    with open_run(tmp_path / "a" / "b", CONFIG) as again:
+        assert again.records_bytes == size > 0
+        assert again.is_complete("train/nt/0")
+        assert not again.is_complete("train/at/0")
+        assert read_json(again.path / "config.json") == AS_JSON
+        records.append(again.path, [ROW])
+        again.drop_unfinished()
+        assert records.size(again.path) == size
+
+
+def test_a_stage_that_is_reopened_is_not_complete_and_keeps_the_rows_of_those_after_it(tmp_path):
+    with open_run(tmp_path, CONFIG) as run:
+        do(run, "train/nt/0", "train/at/0")
+        records.append(tmp_path, [ROW])
+        run.reopen("train/nt/0")
+    with open_run(tmp_path, CONFIG) as again:
+        assert again.completed("train/") == ["train/at/0"]
+        assert again.records_bytes == records.size(tmp_path)
 
 
 def test_another_config_is_refused_and_the_difference_named(tmp_path):
-    open_run(tmp_path, CONFIG, overwrite=False).close()
+    opened(tmp_path)
     with pytest.raises(InputError, match=r"attack\.eps was 0\.1, now 0\.2"):
-        open_run(tmp_path, {"arch": "vgg", "attack": {"eps": 0.2}}, overwrite=False)
-    assert read_json(tmp_path / "config.json") == CONFIG
+        opened(tmp_path, Config(attack=Attack(eps=0.2)))
+    assert read_json(tmp_path / "config.json") == AS_JSON
 
 
-def test_overwrite_starts_anew(tmp_path):
-    run = open_run(tmp_path, CONFIG, overwrite=False)
-    run.complete("train/nt/0")
-    (tmp_path / "records.jsonl").write_text("{}\n")
-    (tmp_path / "checkpoints").mkdir()
-    run.close()
-    fresh = open_run(tmp_path, {"arch": "mlp"}, overwrite=True)
-    assert not fresh.is_complete("train/nt/0")
+def test_an_option_that_the_config_of_an_earlier_version_lacks_counts_as_its_default(tmp_path):
+    opened(tmp_path)
+    earlier = {"arch": "vgg", "attack": {"eps": 0.1}}
+    (tmp_path / "config.json").write_text(json.dumps(earlier))
+    assert opened(tmp_path) == []
+    with pytest.raises(InputError, match=r"attack\.steps was 7, now 8"):
+        opened(tmp_path, Config(attack=Attack(steps=8)))
+
+
+def test_overwrite_deletes_everything_of_the_earlier_run(tmp_path):
+    with open_run(tmp_path, CONFIG) as run:
+        do(run, "train/nt/0")
+    (tmp_path / "checkpoints" / "nt" / "0" / "7").mkdir(parents=True)
+    with open_run(tmp_path, Config("mlp"), overwrite=True) as fresh:
+        assert not fresh.is_complete("train/nt/0")
+        assert fresh.records_bytes == 0
     assert not (tmp_path / "records.jsonl").exists()
-    assert fresh.records_bytes == 0
     assert not (tmp_path / "checkpoints").exists()
-    assert read_json(tmp_path / "config.json") == {"arch": "mlp"}
-    fresh.close()
+    assert read_json(tmp_path / "config.json")["arch"] == "mlp"
+
+
+def test_overwrite_empties_linked_checkpoints_of_the_run_and_of_nothing_else(tmp_path):
+    opened(tmp_path / "run")
+    scratch = tmp_path / "scratch"
+    (scratch / "nt" / "0" / "7").mkdir(parents=True)
+    (scratch / "nt" / "0" / "best.json").touch()
+    (scratch / "thesis").mkdir()
+    (scratch / "thesis" / "1.tex").touch()
+    (tmp_path / "run" / "checkpoints").symlink_to(scratch)
+    opened(tmp_path / "run", overwrite=True)
+    assert (tmp_path / "run" / "checkpoints").is_symlink()
+    assert list((scratch / "nt" / "0").iterdir()) == []
+    assert (scratch / "thesis" / "1.tex").exists()
 
 
 def test_overwrite_never_deletes_what_is_not_a_run(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(InputError, match="holds other files than a run's"):
-        open_run(tmp_path, CONFIG, overwrite=True)
+        opened(tmp_path, overwrite=True)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
 def test_a_file_in_the_place_of_the_directory_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="is a file; --run-dir must be a directory"):
-        open_run(tmp_path / "file", CONFIG, overwrite=False)
+    with pytest.raises(InputError, match="is a file; expected a directory"):
+        opened(tmp_path / "file")
     with pytest.raises(InputError, match="a part of the path is a file"):
-        open_run(tmp_path / "file" / "below", CONFIG, overwrite=False)
+        opened(tmp_path / "file" / "below")
 
 
 def test_two_processes_cannot_write_one_run(tmp_path):
-    run = open_run(tmp_path, CONFIG, overwrite=False)
-    with pytest.raises(InputError, match="Another process is writing"):
-        open_run(tmp_path, CONFIG, overwrite=False)
-    run.close()
-    open_run(tmp_path, CONFIG, overwrite=False).close()
+    with open_run(tmp_path, CONFIG), pytest.raises(InputError, match="Another process is writing"):
+        opened(tmp_path)
+    opened(tmp_path)
 
 
 @pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
-def test_a_file_system_that_cannot_lock_is_told_apart_from_a_lock_that_is_taken(tmp_path, monkeypatch, code):
+def test_a_file_system_that_cannot_lock_is_distinguished_from_a_lock_that_is_taken(tmp_path, monkeypatch, code):
     def refuse(descriptor, operation):
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(fcntl, "flock", refuse)
-    run = open_run(tmp_path, CONFIG, overwrite=False)
-    assert not run.is_locked
-    assert read_json(tmp_path / "config.json") == CONFIG
-    run.close()
-    monkeypatch.undo()
-    run = open_run(tmp_path, CONFIG, overwrite=False)
-    assert run.is_locked
-    run.close()
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", refuse)
+        (said,) = opened(tmp_path)
+    assert "cannot lock" in said
+    assert read_json(tmp_path / "config.json") == AS_JSON
+    assert opened(tmp_path) == []
 
 
 @pytest.mark.parametrize(
@@ -110,29 +155,110 @@ def test_a_file_system_that_cannot_lock_is_told_apart_from_a_lock_that_is_taken(
         (errno.EACCES, "permission is denied"),
     ],
 )
-def test_what_the_file_system_says_becomes_a_sentence(tmp_path, code, words):
+def test_an_error_of_the_file_system_becomes_a_sentence(tmp_path, code, words):
     with pytest.raises(InputError, match=words), disk_errors_explained(tmp_path):
         raise OSError(code, os.strerror(code), str(tmp_path / "records.jsonl"))
 
 
-def test_a_damaged_json_file_is_named(tmp_path):
+@pytest.mark.parametrize("content", ['{"arch": ', "", "[1]"])
+def test_a_damaged_config_is_rebuilt_from_its_copy(tmp_path, content):
+    with open_run(tmp_path, CONFIG) as run:
+        do(run, "train/nt/0")
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(InputError, match="arch was 'vgg', now 'mlp'"):
+        opened(tmp_path, Config("mlp"))
+    (said,) = opened(tmp_path)
+    assert "config.json was damaged; it is rebuilt" in said
+    assert read_json(tmp_path / "config.json") == AS_JSON
+
+
+def test_a_damaged_config_without_an_intact_copy_is_named(tmp_path):
     (tmp_path / "config.json").write_text('{"arch": ')
     with pytest.raises(InputError, match=r"config\.json is damaged"):
-        open_run(tmp_path, CONFIG, overwrite=False)
+        opened(tmp_path)
 
 
-def test_a_json_file_is_replaced_as_a_whole(tmp_path):
-    write_json(tmp_path / "a.json", {"x": 1})
-    with pytest.raises(TypeError):
-        write_json(tmp_path / "a.json", {"x": object()})
-    assert read_json(tmp_path / "a.json") == {"x": 1}
-    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+@pytest.mark.parametrize("damage", ["", "{}", "[]", "changed", "missing"])
+def test_damaged_progress_is_rebuilt_and_all_rows_stay(tmp_path, damage):
+    with open_run(tmp_path, CONFIG) as run:
+        do(run, "train/nt/0")
+    path, size = tmp_path / "progress.json", records.size(tmp_path)
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_text(path.read_text().replace("nt/0", "at/0") if damage == "changed" else damage)
+    said = []
+    with open_run(tmp_path, CONFIG, say=said.append) as again:
+        assert again.completed("") == []
+        assert again.records_bytes == size
+    assert "progress.json is missing or damaged; it is rebuilt" in said[0]
+    assert opened(tmp_path) == []
+
+
+def test_progress_of_an_earlier_version_without_a_digest_is_read(tmp_path):
+    opened(tmp_path)
+    (tmp_path / "progress.json").write_text('{"completed": ["train/nt/0"], "records_bytes": 0}')
+    with open_run(tmp_path, CONFIG) as run:
+        assert run.is_complete("train/nt/0")
+
+
+def test_other_data_under_the_same_name_are_refused(tmp_path):
+    with open_run(tmp_path, CONFIG) as run:
+        run.pin_data("a" * 64)
+        run.note_start(command="", data_dir=None, say=print)
+    (tmp_path / "progress.json").unlink()
+    with open_run(tmp_path, CONFIG) as run:
+        run.pin_data("a" * 64)
+        with pytest.raises(InputError, match="other images under the same name"):
+            run.pin_data("b" * 64)
+    assert read_json(tmp_path / "provenance.json")["data_sha256"] == "a" * 64
+
+
+def test_provenance_names_what_computed_each_part_and_is_written_again_where_damaged(tmp_path):
+    said: list[str] = []
+    with open_run(tmp_path, CONFIG) as run:
+        run.note_start(command="first", data_dir=None, say=said.append)
+        run.note_start(command="second", data_dir=None, say=said.append)
+        run.note_end()
+        found = read_json(tmp_path / "provenance.json")
+        assert (found["command"], [part["command"] for part in found["resumed"]]) == ("first", ["second"])
+        assert found["resumed"][0]["packages"] == found["packages"]
+        assert {"git_commit", "device", "start"} <= set(found["resumed"][0])
+        assert found["end"] >= found["start"]
+        assert said == []
+        (tmp_path / "provenance.json").write_text('{"command"')
+        run.note_start(command="third", data_dir=None, say=said.append)
+    assert read_json(tmp_path / "provenance.json")["command"] == "third"
+    assert "provenance.json is damaged; it is written again" in said[0]
+
+
+def test_a_batch_job_knows_its_own_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    with open_run(tmp_path, CONFIG) as run:
+        run.note_start(command="", data_dir=None, say=print)
+    assert not begun_by_this_job(tmp_path)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert begun_by_this_job(tmp_path)
+    monkeypatch.setenv("SLURM_JOB_ID", "18")
+    assert not begun_by_this_job(tmp_path)
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_kill_in_the_first_write_does_not_bar_the_directory(tmp_path, overwrite):
     (tmp_path / ".lock").touch()
     (tmp_path / "config.json.part").write_text('{"arch"')
-    open_run(tmp_path, CONFIG, overwrite=overwrite).close()
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "config.json"]
-    assert read_json(tmp_path / "config.json") == CONFIG
+    opened(tmp_path, overwrite=overwrite)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "config.json", "progress.json"]
+    assert read_json(tmp_path / "config.json") == AS_JSON
+
+
+def test_what_killed_saves_left_is_removed(tmp_path):
+    opened(tmp_path)
+    steps = tmp_path / "checkpoints" / "nt" / "0"
+    (steps / "12.orbax-checkpoint-tmp-3" / "state").mkdir(parents=True)
+    (steps / "6").mkdir()
+    (steps / "best.json.part").touch()
+    (tmp_path / "geometry.npz.part").touch()
+    opened(tmp_path)
+    assert [path.name for path in steps.iterdir()] == ["6"]
+    assert not (tmp_path / "geometry.npz.part").exists()

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from typing import Literal
+from typing import ClassVar, Literal
 
 import pytest
 
@@ -59,6 +59,21 @@ def test_what_does_not_fit_is_refused_by_name(data, sentence):
         json_codec.from_dict(Outer, data)
 
 
-def test_differences_name_every_field_that_differs():
-    lines = json_codec.differences(Outer("a"), Outer("b", Inner(eps=0.5)))
-    assert lines == ["name: 'a' -> 'b'", f"inner.eps: {8 / 255!r} -> 0.5"]
+@dataclasses.dataclass(frozen=True)
+class Renamed:
+    RENAMED: ClassVar = {"rulers": "noise"}
+
+    noise: tuple[str, ...] = ()
+    epochs: Literal["auto"] | tuple[int, ...] = "auto"
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ({"rulers": "fixed, trace", "epochs": "1,5"}, Renamed(("fixed", "trace"), (1, 5))),
+        ({"noise": "none"}, Renamed()),
+        ({"noise": [], "epochs": [3]}, Renamed((), (3,))),
+    ],
+)
+def test_old_names_and_lists_written_as_text_are_read(data, expected):
+    assert json_codec.from_dict(Renamed, data) == expected

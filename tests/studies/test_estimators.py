@@ -17,7 +17,7 @@ from mi_jax.report import figures
 from mi_jax.studies.estimators.study import PANEL, estimators
 from mi_jax.studies.registry import StudyInput
 
-PROBE = InformationConfig(samples=90, noise="fixed,trace,scale_free", noise_variance=0.5)
+PROBE = InformationConfig(samples=90, noise=("fixed", "trace", "scale_free"), noise_variance=0.5)
 SHOWN = 70
 
 

@@ -6,7 +6,6 @@ Knows no attack. The fingerprint ties a state to its images, labels and plan.
 import dataclasses
 import hashlib
 import json
-import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mi_jax.errors import InputError
+from mi_jax.files import replacing
 
 ROBUST, CLEAN_ERROR = -1, -2
 
@@ -52,7 +52,6 @@ class EvaluationState:
 
     def save(self, path: str | Path) -> None:
         """Write the state to an .npz file in one step: a reader sees the old file or the new one."""
-        path = Path(path)
         about = {
             "fingerprint": self.fingerprint,
             "stage": self.stage,
@@ -60,12 +59,10 @@ class EvaluationState:
             "unconfirmed": self.unconfirmed,
             "reports": [dataclasses.asdict(report) for report in self.reports],
         }
-        part = path.with_name(path.name + ".part")
-        with part.open("wb") as file:
+        with replacing(Path(path)) as file:
             np.savez(
                 file, images=self.images, broken_by=self.broken_by, done=self.done, about=np.array(json.dumps(about))
             )
-        os.replace(part, path)
 
     @classmethod
     def load(cls, path: str | Path) -> "EvaluationState":

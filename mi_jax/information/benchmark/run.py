@@ -1,11 +1,10 @@
-"""One validation from a plan to tables and figures in a directory; a second command goes on where the first stopped.
-
-It decides no numbers: `scores` and `coverage` measure, `drawing` draws.
-"""
+"""The estimator benchmark from a plan to tables and figures: a resumable job in a directory."""
 
 import csv
 import dataclasses
+import io
 import math
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mi_jax.errors import InputError
+from mi_jax.files import replacing, write_text
 from mi_jax.information.benchmark import coverage, figure, scores
 from mi_jax.information.benchmark.coverage import CoveragePlan
 from mi_jax.information.benchmark.scores import Plan
 from mi_jax.plotting.style import RC
+from mi_jax.runs.directory import open_run
+from mi_jax.training import Interrupted
 
 SCORES, SUMMARY, COVERAGE = "scores.csv", "summary.csv", "coverage.csv"
 Table = Any
@@ -27,11 +29,11 @@ ReportProgress = Callable[[float, str], None]
 
 @dataclasses.dataclass(frozen=True)
 class Validation:
-    """What is validated.
+    """What the benchmark measures.
 
     Attributes:
-        plan: estimators on tasks.
-        coverage: intervals of Monte Carlo.
+        plan: errors of estimators on tasks of known information.
+        coverage: coverage of the intervals of Monte Carlo.
     """
 
     plan: Plan = Plan()
@@ -45,36 +47,55 @@ FULL = Validation(
 """The larger grid: hours on two cores."""
 
 
-def run(validation: Validation, *, folder: Path, report_progress: ReportProgress = lambda *_: None) -> Table:
-    """Measure what a directory lacks of a validation, draw its figures, and return the summary of the scores.
+def run(
+    validation: Validation,
+    *,
+    folder: Path,
+    report_progress: ReportProgress = lambda *_: None,
+    stop_asked: Callable[[], bool] = lambda: False,
+    say: Callable[[str], None] = lambda _: None,
+    command: str = "",
+) -> Table:
+    """Measures what a directory lacks of a benchmark, draws its figures, and returns the summary of the scores.
 
-    Writes scores.csv, coverage.csv and summary.csv as it goes, and the figures at the end. Raises InputError when the
-    directory cannot be written, or holds tables of other columns.
+    Writes scores.csv, coverage.csv and summary.csv as it proceeds, and the figures at the end.
+
+    Args:
+        validation: what is measured.
+        folder: the directory; made when absent.
+        report_progress: called with the share that is done and a description.
+        stop_asked: called after every group of rows.
+        say: called with a sentence for people.
+        command: the command line, for the provenance.
+
+    Raises:
+        InputError: when the directory cannot be written, or holds another benchmark or something else.
+        Interrupted: when `stop_asked` returned true; the same call resumes.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder} cannot be made a directory: {error.strerror}.") from error
-    done = _done(folder / SCORES, scores.KEYS)
-    found = scores.score(
-        validation.plan, done=done, report_progress=lambda share, where: report_progress(0.7 * share, where)
-    )
-    _append(folder / SCORES, ([row] for row in found))
-    done = _done(folder / COVERAGE, coverage.KEYS)
-    rest = coverage.measure_coverage(
-        validation.coverage, done=done, report_progress=lambda share, where: report_progress(0.7 + 0.3 * share, where)
-    )
-    _append(folder / COVERAGE, rest)
-    report_progress(1.0, "figures")
-    table = _read(folder / SCORES)
-    short = scores.summary(table)
-    short.to_csv(folder / SUMMARY, index=False)
-    draw(folder)
+    with open_run(folder, validation, say=say) as directory:
+        directory.note_start(command=command, data_dir=None, say=say)
+        done = _done(folder / SCORES, scores.KEYS)
+        found = scores.score(
+            validation.plan, done=done, report_progress=lambda share, where: report_progress(0.7 * share, where)
+        )
+        _append(folder / SCORES, ([row] for row in found), stop_asked)
+        done = _done(folder / COVERAGE, coverage.KEYS)
+        rest = coverage.measure_coverage(
+            validation.coverage,
+            done=done,
+            report_progress=lambda share, where: report_progress(0.7 + 0.3 * share, where),
+        )
+        _append(folder / COVERAGE, rest, stop_asked)
+        report_progress(1.0, "figures")
+        short = scores.summary(_read(folder / SCORES))
+        write_text(folder / SUMMARY, short.to_csv(index=False))
+        draw(folder)
+        directory.note_end()
     return short
 
 
 def draw(folder: Path) -> list[Path]:
-    """Draw the figures of a directory's tables anew and return their paths."""
+    """Draws the figures of a directory's tables and returns their paths."""
     table, intervals = _read(folder / SCORES), pd.read_csv(folder / COVERAGE)
     with matplotlib.rc_context(RC):
         figures: dict[str, Figure] = {
@@ -88,15 +109,20 @@ def draw(folder: Path) -> list[Path]:
     return [folder / f"{name}.png" for name in figures]
 
 
-def _append(path: Path, groups: Iterable[list[dict[str, Any]]]) -> None:
-    """Add rows to a CSV file group by group, so that what was measured survives an interruption."""
+def _append(path: Path, groups: Iterable[list[dict[str, Any]]], stop_asked: Callable[[], bool]) -> None:
+    """Adds rows to a CSV file group by group, so that what was measured survives an interruption."""
     for rows in groups:
-        begin = not path.exists()
-        with path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, rows[0])
-            if begin:
-                writer.writeheader()
-            writer.writerows(rows)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, rows[0])
+        if not path.exists():
+            writer.writeheader()
+        writer.writerows(rows)
+        with path.open("a", newline="", encoding="utf-8") as file:
+            file.write(text.getvalue())
+            file.flush()
+            os.fsync(file.fileno())
+        if stop_asked():
+            raise Interrupted
 
 
 def _read(path: Path) -> Any:
@@ -107,8 +133,17 @@ def _read(path: Path) -> Any:
 
 
 def _done(path: Path, keys: tuple[str, ...]) -> set[tuple[Any, ...]]:
+    """Which rows a table holds; a last line that a kill cut off is removed."""
     if not path.exists():
         return set()
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if not whole:
+        path.unlink()
+        return set()
+    if whole != content:
+        with replacing(path) as file:
+            file.write(whole)
     table = pd.read_csv(path)
     if missing := [key for key in keys if key not in table]:
         raise InputError(f"{path} has no column {missing[0]!r}: another version wrote it; choose a new directory.")

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 
 from mi_jax.plotting import captions, style
 from mi_jax.plotting.figures import FigureSpec, register
-from mi_jax.records.labels import RULER_NAMES, name_of
+from mi_jax.records.labels import NOISE_RULE_NAMES, name_of
 from mi_jax.records.run_records import RunRecords
 from mi_jax.report.figures.information import layers_of
 from mi_jax.statistics.intervals import Table, over_seeds
@@ -70,7 +70,7 @@ def _caption(run_records: RunRecords) -> str:
     return (
         f"What a layer still tells apart within each class through training, {captions.where(run_records)}, clean inputs: "
         "KDE upper bound of I(X;T | Y = y), which is the H(T|y) of the study less the entropy of the noise, on a "
-        f"class's images alone ({RULER_NAMES[str(_rule(run_records))]}; {captions.epochs(rows)}). A class that collapses "
+        f"class's images alone ({NOISE_RULE_NAMES[str(_rule(run_records))]}; {captions.epochs(rows)}). A class that collapses "
         f"to one point has none left. {captions.samples(rows)}. {captions.seeds(rows)}"
     )
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from mi_jax.plotting import captions, style
 from mi_jax.plotting.figures import FigureSpec, register
-from mi_jax.records.labels import INFORMATION, MINUS, RULER_NAMES, name_of
+from mi_jax.records.labels import INFORMATION, MINUS, NOISE_RULE_NAMES, name_of
 from mi_jax.records.run_records import RunRecords, at_the_end, compared_trainings, conditions
 from mi_jax.report.figures.information import finish_panels, handles_of, layers_of, rows_of, unit_of
 from mi_jax.statistics.intervals import Table, over_seeds
@@ -19,14 +19,14 @@ _BRACKET = {"i_tx": ("i_tx_lower", "i_tx_upper"), "i_ty": ("i_ty_certified_lower
 
 
 def _draw_depth(run_records: RunRecords) -> Figure:
-    rules = [rule for rule in RULER_NAMES if not rows_of(run_records, "i_tx_upper", rule).empty]
+    rules = [rule for rule in NOISE_RULE_NAMES if not rows_of(run_records, "i_tx_upper", rule).empty]
     figure = style.new_figure(0.6 + 2.7 * len(rules))
     panels = style.grid_of(figure, len(rules), 2, sharex=True, sharey="col")
     shown = []
     for i, rule in enumerate(rules):
         for j, symbol in enumerate(INFORMATION):
             _draw_depth_panel(panels[i, j], run_records, symbol, rule)
-            panels[i, j].set_title(f"{INFORMATION[symbol]}, {RULER_NAMES[rule]}", loc="left")
+            panels[i, j].set_title(f"{INFORMATION[symbol]}, {NOISE_RULE_NAMES[rule]}", loc="left")
         shown.append(rows_of(run_records, "i_tx_upper", rule))
         panels[i, 0].set_ylabel(unit_of(shown[-1]))
     last = pd.concat([at_the_end(rows) for rows in shown])
@@ -64,9 +64,9 @@ def _end_means(run_records: RunRecords, quantity: str, rule: str) -> Table:
 
 
 def _caption_depth(run_records: RunRecords) -> str:
-    rules = [rule for rule in RULER_NAMES if not rows_of(run_records, "i_tx_upper", rule).empty]
+    rules = [rule for rule in NOISE_RULE_NAMES if not rows_of(run_records, "i_tx_upper", rule).empty]
     noise = "; ".join(
-        f"{RULER_NAMES[rule]}: {captions.noise(rows_of(run_records, 'i_tx_upper', rule))}" for rule in rules
+        f"{NOISE_RULE_NAMES[rule]}: {captions.noise(rows_of(run_records, 'i_tx_upper', rule))}" for rule in rules
     )
     rows = rows_of(run_records, "i_tx_upper", rules[0])
     return (
@@ -92,7 +92,7 @@ def differences(run_records: RunRecords, rule: str, baseline: str) -> Table:
 def _rules_compared(run_records: RunRecords) -> list[str]:
     if len(run_records.trainings) < 2:
         return []
-    return [rule for rule in RULER_NAMES if len(differences(run_records, rule, compared_trainings(run_records)[0]))]
+    return [rule for rule in NOISE_RULE_NAMES if len(differences(run_records, rule, compared_trainings(run_records)[0]))]
 
 
 def _draw_difference(run_records: RunRecords) -> Figure:
@@ -117,7 +117,7 @@ def _draw_difference(run_records: RunRecords) -> Figure:
             handles[curve.get_label()] = curve
         hollow = hollow or bool(table["saturated"].any())
         style.draw_zero(axes)
-        axes.set_title(RULER_NAMES[rule], loc="left")
+        axes.set_title(NOISE_RULE_NAMES[rule], loc="left")
         style.layer_axis(axes, layers)
     style.fit(panels)
     panels[0].set_ylabel("difference of I(X;T) (bits)")
@@ -130,7 +130,7 @@ def _caption_difference(run_records: RunRecords) -> str:
     rules = _rules_compared(run_records)
     rows = rows_of(run_records, "i_tx_upper", rules[0])
     noise = "; ".join(
-        f"{RULER_NAMES[rule]}: {captions.noise(rows_of(run_records, 'i_tx_upper', rule))}" for rule in rules
+        f"{NOISE_RULE_NAMES[rule]}: {captions.noise(rows_of(run_records, 'i_tx_upper', rule))}" for rule in rules
     )
     return (
         f"Difference in the upper bound of I(X;T) to {name_of(compared_trainings(run_records)[0])} at {captions.last_epoch(rows)}, "
@@ -146,7 +146,7 @@ register(
         title="Information by depth at the end of training",
         alt="I(X;T) and I(T;Y) against layer for each training, one row a noise rule, with brackets.",
         caption=_caption_depth,
-        needs=lambda run_records: any(not rows_of(run_records, "i_tx_upper", rule).empty for rule in RULER_NAMES),
+        needs=lambda run_records: any(not rows_of(run_records, "i_tx_upper", rule).empty for rule in NOISE_RULE_NAMES),
         draw=_draw_depth,
         order=35,
     )

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 
 from mi_jax.plotting import captions, style
 from mi_jax.plotting.figures import FigureSpec, register
-from mi_jax.records.labels import INFORMATION, INPUTS, RULER_NAMES
+from mi_jax.records.labels import INFORMATION, INPUTS, NOISE_RULE_NAMES
 from mi_jax.records.run_records import RunRecords, conditions, noise_rules
 from mi_jax.statistics.intervals import Table, over_seeds
 
@@ -121,12 +121,12 @@ def _estimate_words(quantity: str) -> str:
     return "KDE, difference of upper bounds (the study's “upper”, not itself a bound)"
 
 
-for _order, (_rule, _symbol) in enumerate([(r, s) for s in INFORMATION for r in RULER_NAMES]):
+for _order, (_rule, _symbol) in enumerate([(r, s) for s in INFORMATION for r in NOISE_RULE_NAMES]):
     _quantity = f"{_symbol}_upper"
     register(
         FigureSpec(
             name=f"information_epochs_{_quantity}_{_rule}",
-            title=f"{INFORMATION[_symbol]} through training, {RULER_NAMES[_rule]}",
+            title=f"{INFORMATION[_symbol]} through training, {NOISE_RULE_NAMES[_rule]}",
             alt=f"One panel a layer: {INFORMATION[_symbol]} against epoch for each training, on clean and "
             "adversarial inputs.",
             caption=partial(_caption_epochs, quantity=_quantity, rule=_rule),

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from mi_jax.plotting import captions, style
 from mi_jax.plotting.figures import FigureSpec, register
-from mi_jax.records.labels import INPUTS, RULER_NAMES, name_of
+from mi_jax.records.labels import INPUTS, NOISE_RULE_NAMES, name_of
 from mi_jax.records.run_records import RunRecords
 from mi_jax.report.figures.information import is_minor, layers_of, rows_of, unit_of
 from mi_jax.statistics.intervals import Table, over_seeds
@@ -96,11 +96,11 @@ def _caption(run_records: RunRecords, *, rule: str) -> str:
     )
 
 
-for _order, _rule in enumerate(RULER_NAMES):
+for _order, _rule in enumerate(NOISE_RULE_NAMES):
     register(
         FigureSpec(
             name=f"information_plane_{_rule}",
-            title=f"Information plane, {RULER_NAMES[_rule]}",
+            title=f"Information plane, {NOISE_RULE_NAMES[_rule]}",
             alt="Paths of the layers in the plane of I(X;T) and I(T;Y), a column a training, a row a kind of input.",
             caption=partial(_caption, rule=_rule),
             needs=lambda run_records, rule=_rule: all(

@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from mi_jax.plotting import captions, style
 from mi_jax.plotting.figures import FigureSpec, register
 from mi_jax.plotting.study_arrays import by_training
-from mi_jax.records.labels import INFORMATION, INPUTS, RULER_NAMES, name_of
+from mi_jax.records.labels import INFORMATION, INPUTS, NOISE_RULE_NAMES, name_of
 from mi_jax.records.run_records import RunRecords, conditions
 from mi_jax.statistics.intervals import Table, over_seeds
 
@@ -143,7 +143,7 @@ def _caption_information(run_records: RunRecords, *, names: tuple[str, ...], rul
     )
     return (
         f"Information across the layers for each strength of a distortion, dark the undistorted images, "
-        f"{captions.where(run_records)}; {RULER_NAMES[rule]} with noise variance {noise}, frozen at each network's "
+        f"{captions.where(run_records)}; {NOISE_RULE_NAMES[rule]} with noise variance {noise}, frozen at each network's "
         "undistorted clean activations. KDE upper bound of I(X;T), difference of upper bounds for I(T;Y). Solid: "
         f"clean; dashed: adversarial images ({_attack(rows)}), distorted afterwards. {captions.samples(rows)}. "
         f"{captions.seeds(rows)}"
@@ -233,7 +233,7 @@ for _order, (_names, _rule) in enumerate((_n, _r) for _n in (_PAPER, _OTHERS) fo
             name=f"distortion_information_{'paper' if _names == _PAPER else 'others'}_{_rule}",
             title=(
                 f"Information under {'saturation and patch shuffle' if _names == _PAPER else 'other distortions'}, "
-                f"{RULER_NAMES[_rule]}"
+                f"{NOISE_RULE_NAMES[_rule]}"
             ),
             alt="I(X;T) and I(T;Y) across the layers, one colour a strength of the distortion, a column a training.",
             caption=partial(_caption_information, **_options),

@@ -109,7 +109,7 @@ def distortion_curves(study_input: StudyInput) -> StudyResult:
     test = study_input.dataset.test
     images, labels = fixed_sample(test.images, test.labels, study_input.samples)
     adversarial_images = adversarial_examples(network, variables, images, labels, attack=study_input.attack)
-    own = frozen_noise_variances(network, variables, images, config=InformationConfig(noise="fixed,trace"))
+    own = frozen_noise_variances(network, variables, images, config=InformationConfig(noise=("fixed", "trace")))
     noise_variances = {"fixed": own["fixed"], "scale_free": own["trace"]}
 
     records, arrays = [], {}

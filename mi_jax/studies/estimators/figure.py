@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from mi_jax.plotting import captions, style
 from mi_jax.plotting.figures import FigureSpec, register
-from mi_jax.records.labels import INFORMATION, INPUTS, RULER_NAMES
+from mi_jax.records.labels import INFORMATION, INPUTS, NOISE_RULE_NAMES
 from mi_jax.records.run_records import RunRecords, conditions
 from mi_jax.report.figures.information import layers_of
 from mi_jax.statistics.intervals import Table, over_seeds
@@ -32,7 +32,7 @@ def _values(run_records: RunRecords, symbol: str, rule: str) -> Table:
 
 
 def _rules(run_records: RunRecords) -> list[str]:
-    return [rule for rule in RULER_NAMES if not _values(run_records, "i_tx", rule).empty]
+    return [rule for rule in NOISE_RULE_NAMES if not _values(run_records, "i_tx", rule).empty]
 
 
 def _draw_values(run_records: RunRecords) -> Figure:
@@ -42,7 +42,7 @@ def _draw_values(run_records: RunRecords) -> Figure:
     for i, rule in enumerate(rules):
         for j, symbol in enumerate(INFORMATION):
             _draw_rule(panels[i, j], run_records, symbol, rule)
-            panels[i, j].set_title(f"{INFORMATION[symbol]}, {RULER_NAMES[rule]}", loc="left")
+            panels[i, j].set_title(f"{INFORMATION[symbol]}, {NOISE_RULE_NAMES[rule]}", loc="left")
         panels[i, 0].set_ylabel("bits")
     rows: Table = pd.concat([_values(run_records, symbol, rule) for rule in rules for symbol in INFORMATION])
     trainings = [training for training in run_records.trainings if (rows["training"] == training).any()]
@@ -89,7 +89,7 @@ def _draw_layers(axes: Axes, run_records: RunRecords, rows: Table, layers: list[
 def _caption_values(run_records: RunRecords) -> str:
     rules = _rules(run_records)
     rows = _values(run_records, "i_tx", rules[0])
-    noise = "; ".join(f"{RULER_NAMES[rule]}: {captions.noise(_values(run_records, 'i_tx', rule))}" for rule in rules)
+    noise = "; ".join(f"{NOISE_RULE_NAMES[rule]}: {captions.noise(_values(run_records, 'i_tx', rule))}" for rule in rules)
     largest = max(float(_values(run_records, "i_tx", rule)["stderr"].max()) for rule in rules)
     return (
         f"Information of each layer at {captions.last_epoch(rows)}, {captions.where(run_records)}: unbiased Monte Carlo "

@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 
 from mi_jax.plotting import captions, style
 from mi_jax.plotting.figures import FigureSpec, register
-from mi_jax.records.labels import MINUS, RULER_NAMES, name_of
+from mi_jax.records.labels import MINUS, NOISE_RULE_NAMES, name_of
 from mi_jax.records.run_records import RunRecords, at_the_end, compared_trainings
 from mi_jax.report.figures.information import layers_of
 from mi_jax.statistics.intervals import Table, over_seeds
@@ -102,7 +102,7 @@ def _draw_split(run_records: RunRecords) -> Figure:
         for j, (title, training, subset) in enumerate(columns):
             chosen = rows[(rows["training"] == training) & (rows["subset"] == subset)]
             _draw_parts(panels[i, j], run_records, chosen)
-            panels[i, j].set_title(f"{title}, {RULER_NAMES[rule]}", loc="left")
+            panels[i, j].set_title(f"{title}, {NOISE_RULE_NAMES[rule]}", loc="left")
         panels[i, 0].set_ylabel("change of I(X;T) (bits)")
     bars = [Patch(facecolor=_SCALE, label="scale alone"), Patch(facecolor=_SHAPE, label="at equal variance")]
     points = Line2D([], [], color="black", marker="o", linestyle="none", label="whole change")
@@ -142,7 +142,7 @@ def _draw_parts(axes: Axes, run_records: RunRecords, rows: Table) -> None:
 def _caption_split(run_records: RunRecords) -> str:
     rows = run_records.select(quantity="i_tx_change")
     noise = "; ".join(
-        f"{RULER_NAMES[rule]}: {captions.noise(part)}"
+        f"{NOISE_RULE_NAMES[rule]}: {captions.noise(part)}"
         for rule in _RULES
         if len(part := rows[rows["noise_rule"] == rule])
     )

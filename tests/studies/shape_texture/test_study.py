@@ -179,7 +179,7 @@ def test_the_answers_alone_are_the_same_records_as_in_the_whole_study(studied):
     assert alone.records == findings.records[: len(alone.records)]
     assert {r.quantity for r in alone.records} >= {"shape_bias", "suppression_gap", "delta_oracle"}
     assert all(r.layer is None for r in alone.records)
-    names = [study.name for study in find_for(study_input.dataset, "all")]
+    names = [study.name for study in find_for(study_input.dataset, ["all"])]
     assert "cue_conflict" in names
     assert "cue_answers" not in names
 

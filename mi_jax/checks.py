@@ -1,0 +1,171 @@
+"""Validation of configurations and of batches of images and labels: one sentence for each kind of bad value.
+
+Every function raises `InputError`. Shapes and dtypes are checked on tracers too; values only where they are known.
+"""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from mi_jax.errors import InputError
+
+
+def positive(name: str, value: Any, *, usual: str = "") -> None:
+    """Checks for a finite number above 0.
+
+    Examples:
+        >>> positive("learning_rate", -1, usual="0.1")
+        Traceback (most recent call last):
+        mi_jax.errors.InputError: Invalid learning_rate -1: expected a positive number, such as 0.1.
+    """
+    _require(_is_number(value) and value > 0, name, value, "a positive number", usual)
+
+
+def at_least(name: str, value: Any, least: int | float, *, usual: str = "") -> None:
+    """Checks for a finite number of at least `least`."""
+    _require(_is_number(value) and value >= least, name, value, f"a number of at least {least:g}", usual)
+
+
+def between(name: str, value: Any, low: int | float, high: int | float, *, usual: str = "") -> None:
+    """Checks for a number in [low, high]."""
+    _require(_is_number(value) and low <= value <= high, name, value, f"a number in [{low:g}, {high:g}]", usual)
+
+
+def share(name: str, value: Any, *, usual: str = "") -> None:
+    """Checks for a number in [0, 1)."""
+    _require(_is_number(value) and 0 <= value < 1, name, value, "a number in [0, 1)", usual)
+
+
+def count(name: str, value: Any, least: int = 1, *, usual: str = "") -> None:
+    """Checks for a whole number of at least `least`; NumPy integers count, booleans do not.
+
+    Examples:
+        >>> count("steps", 2.5)
+        Traceback (most recent call last):
+        mi_jax.errors.InputError: Invalid steps 2.5: expected a whole number of at least 1.
+    """
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    _require(whole and value >= least, name, value, f"a whole number of at least {least}", usual)
+
+
+def one_of(name: str, value: Any, choices: Iterable[Any]) -> None:
+    """Checks that the value is one of the choices.
+
+    Examples:
+        >>> one_of("norm", "l1", ("linf", "l2"))
+        Traceback (most recent call last):
+        mi_jax.errors.InputError: Invalid norm 'l1': expected one of linf, l2.
+    """
+    choices = tuple(choices)
+    _require(value in choices, name, value, f"one of {', '.join(map(str, choices))}")
+
+
+def known(*arrays: Any) -> bool:
+    """Whether every array holds values: false inside a JAX transformation."""
+    return not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(arrays))
+
+
+def images(value: Any, *, name: str = "Images") -> jax.Array:
+    """Images as a JAX array: floating, `[b h w c]`, not empty, in [0, 1].
+
+    Raises:
+        InputError: otherwise.
+    """
+    x = _array(value, name)
+    if x.ndim != 4:
+        raise InputError(f"{name} must have shape [b, h, w, c]; got {tuple(x.shape)}.")
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        advice = "; divide 8-bit pixels by 255" if jnp.issubdtype(x.dtype, jnp.integer) else ""
+        raise InputError(f"{name} must be floating, in [0, 1], not {x.dtype}{advice}.")
+    if 0 in x.shape:
+        raise InputError(f"{name} must hold at least one pixel; got shape {tuple(x.shape)}.")
+    if known(x):
+        low, high = float(np.min(np.asarray(x))), float(np.max(np.asarray(x)))
+        if not (low >= 0 and high <= 1):
+            raise InputError(
+                f"{name} must lie in [0, 1]; got values from {low:g} to {high:g}. Normalisation belongs in the model."
+            )
+    return jnp.asarray(x)
+
+
+def labels(value: Any, size: int, *, classes: int | None = None, name: str = "Labels") -> jax.Array:
+    """Labels as an int32 JAX array `[size]`, in 0..classes - 1 where `classes` is given.
+
+    Raises:
+        InputError: for another shape or dtype (one-hot rows, floats), or labels out of range.
+    """
+    y = _array(value, name)
+    if not jnp.issubdtype(y.dtype, jnp.integer) or y.shape != (size,):
+        raise InputError(
+            f"{name} must be integers of shape [{size}], one per image; got {y.dtype} of shape {tuple(y.shape)}."
+        )
+    if classes is not None:
+        class_indices(y, classes, name=name)
+    return jnp.asarray(y, jnp.int32)
+
+
+def class_indices(value: Any, classes: int, *, name: str = "Labels") -> None:
+    """Checks that known labels lie in 0..classes - 1."""
+    if not known(value) or not np.size(value):
+        return
+    low, high = int(np.min(np.asarray(value))), int(np.max(np.asarray(value)))
+    if low < 0 or high >= classes:
+        raise InputError(f"{name} must lie in 0..{classes - 1}, the model's classes; got values from {low} to {high}.")
+
+
+def logits(value: Any, size: int) -> jax.Array:
+    """Logits `[size, k]` with k of at least 2, neither NaN nor probabilities where values are known.
+
+    Raises:
+        InputError: otherwise.
+    """
+    if not hasattr(value, "ndim") or value.ndim != 2 or value.shape[0] != size:
+        got = f"shape {tuple(value.shape)}" if hasattr(value, "shape") else type(value).__name__
+        raise InputError(f"The model must return logits of shape [{size}, classes]; it returned {got}.")
+    if value.shape[1] < 2:
+        raise InputError("The model returned a single column; logits of at least 2 classes are needed.")
+    if known(value):
+        rows = np.asarray(value, np.float32)
+        bad = np.count_nonzero(np.isnan(rows).any(axis=1))
+        if bad:
+            raise InputError(f"The model gives NaN logits for {bad} of {size} images.")
+        if are_probabilities(rows):
+            raise InputError(
+                "The model returns probabilities (rows in [0, 1] that sum to 1), which hide gradients; return the "
+                "logits."
+            )
+    return value
+
+
+def are_probabilities(rows: np.ndarray) -> bool:
+    """Whether every row lies in [0, 1] and sums to 1."""
+    return bool(rows.size and rows.min() >= 0 and rows.max() <= 1 and np.abs(rows.sum(axis=1) - 1).max() < 1e-4)
+
+
+def _array(value: Any, name: str) -> Any:
+    if isinstance(value, jax.Array | np.ndarray):
+        return value
+    if isinstance(value, list | tuple):
+        try:
+            return np.asarray(value)
+        except ValueError:
+            raise InputError(f"{name} must be an array; got a ragged {type(value).__name__}.") from None
+    raise InputError(f"{name} must be an array, not {type(value).__name__}; convert them with np.asarray.")
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number) or np.iscomplexobj(value):
+        return False
+    return math.isfinite(value)
+
+
+def _require(holds: Any, name: str, value: Any, expected: str, usual: str = "") -> None:
+    if not holds:
+        shown = value.item() if isinstance(value, np.generic) else value
+        example = f", such as {usual}" if usual else ""
+        raise InputError(f"Invalid {name} {shown!r}: expected {expected}{example}.")

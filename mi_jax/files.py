@@ -1,0 +1,60 @@
+"""Files that are replaced as a whole, so that a reader, or a kill, sees the old content or the new one."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+PART = ".part"
+"""Ending of a file that is being written; only a kill leaves one behind."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """An open binary file that takes the place of `path` on leaving, durably, or nothing if an exception is raised."""
+    part = path.with_name(path.name + PART)
+    try:
+        with open(part, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replaces a text file, in UTF-8."""
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replaces a JSON file."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Replaces a compressed `.npz` file."""
+    with replacing(path) as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+def json_digest(value: Any) -> str:
+    """SHA-256 (hex) of a JSON-ready value; the order of keys does not matter."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def user_cache() -> Path | None:
+    """The folder for what may be made again, `$XDG_CACHE_HOME/mi_jax` or `~/.cache/mi_jax`; None without a home."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "mi_jax"
+    except RuntimeError:
+        return None

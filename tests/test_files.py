@@ -1,0 +1,47 @@
+"""Files are replaced as a whole or stay as they are."""
+
+import os
+
+import numpy as np
+import pytest
+
+from mi_jax import files
+
+
+def test_a_json_file_is_replaced_as_a_whole(tmp_path):
+    path = tmp_path / "a.json"
+    files.write_json(path, {"x": 1})
+    with pytest.raises(TypeError):
+        files.write_json(path, {"x": object()})
+    assert path.read_text() == '{\n  "x": 1\n}\n'
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_an_exception_while_arrays_are_written_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.npz"
+    files.write_arrays(path, {"x": np.arange(3)})
+
+    def fail(descriptor):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="full"):
+        files.write_arrays(path, {"x": np.arange(4)})
+    assert np.load(path)["x"].tolist() == [0, 1, 2]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
+
+
+def test_a_digest_does_not_depend_on_the_order_of_keys():
+    assert files.json_digest({"a": 1, "b": [2]}) == files.json_digest({"b": [2], "a": 1})
+    assert files.json_digest({"a": 1}) != files.json_digest({"a": 2})
+
+
+def test_without_a_home_there_is_no_cache(monkeypatch):
+    def fail():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr("pathlib.Path.home", fail)
+    assert files.user_cache() is None
+    monkeypatch.setenv("XDG_CACHE_HOME", "/c")
+    assert str(files.user_cache()) == "/c/mi_jax"
