@@ -3,7 +3,7 @@
 python experiments/benchmark.py training
 """
 
-from mi_jax.cli.main import script
+from mi_jax.cli.dispatch import script
 
 if __name__ == "__main__":
     script("benchmark", __file__)

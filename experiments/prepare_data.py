@@ -3,7 +3,7 @@
 python experiments/prepare_data.py --dataset cifar10
 """
 
-from mi_jax.cli.main import script
+from mi_jax.cli.dispatch import script
 
 if __name__ == "__main__":
     script("prepare", __file__)

@@ -3,7 +3,7 @@
 python experiments/study.py shape_texture runs/shapetex-vgg
 """
 
-from mi_jax.cli.main import script
+from mi_jax.cli.dispatch import script
 
 if __name__ == "__main__":
     script("study", __file__)

@@ -3,7 +3,7 @@
 python experiments/sweep.py
 """
 
-from mi_jax.cli.main import script
+from mi_jax.cli.dispatch import script
 
 if __name__ == "__main__":
     script("sweep", __file__)

@@ -16,7 +16,7 @@ import pytest
 import mi_jax
 from mi_jax import cli, data, parallel, report
 from mi_jax.cli import duration, flags
-from mi_jax.cli.main import clean_exit
+from mi_jax.cli.dispatch import clean_exit
 from mi_jax.cli.run import RunCommand, parse
 from mi_jax.errors import InputError
 
