@@ -1,11 +1,11 @@
-"""How much information a layer carries: bounds, unbiased values and their errors, for activations of any framework.
+"""Estimators of the information a layer carries about its input, labels or other variables, in nats.
 
-All values are in nats. This package knows nothing of models, data or training.
+They take activations of any framework. `register` adds an estimator, `NOISE_RULES.registering` a noise rule.
 """
 
 from mi_jax.information import tasks
 from mi_jax.information.binning import Binning, binning
-from mi_jax.information.estimator import Estimate, Estimator, estimate, estimators, register
+from mi_jax.information.estimator import ESTIMATORS, Estimate, Estimator, estimate, estimators_for, register
 from mi_jax.information.estimators.knn import ksg, sliced
 from mi_jax.information.estimators.linear_probe import LinearProbe, fit_probe, probe
 from mi_jax.information.estimators.renyi import renyi
@@ -13,10 +13,12 @@ from mi_jax.information.estimators.variational import variational
 from mi_jax.information.geometry import Geometry, ScaleSplit, geometry, scale_split
 from mi_jax.information.kde import KDE, kde
 from mi_jax.information.monte_carlo import MonteCarlo, monte_carlo
-from mi_jax.information.noise import noise_grid, noise_variance
+from mi_jax.information.noise import NOISE_RULES, noise_grid, noise_variance
 
 __all__ = [
+    "ESTIMATORS",
     "KDE",
+    "NOISE_RULES",
     "Binning",
     "Estimate",
     "Estimator",
@@ -26,7 +28,7 @@ __all__ = [
     "ScaleSplit",
     "binning",
     "estimate",
-    "estimators",
+    "estimators_for",
     "fit_probe",
     "geometry",
     "kde",

@@ -1,9 +1,6 @@
-"""The border of the estimators: activations of any framework to arrays, labels to class numbers, each checked.
+"""Input validation of the estimators: activations of any framework to float arrays, labels to class indices."""
 
-Nothing is estimated here. Every complaint is an `InputError` that names the layer or the argument.
-"""
-
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,29 +9,59 @@ import numpy as np
 from mi_jax.errors import InputError
 
 Activations = np.ndarray | jax.Array
+Target = Literal["input", "label", "continuous"]
+"""The variable T shares information with: the input (uniform over the rows), an int label, or another float array."""
+_MOST_CLASSES = 2**20
+"""Results hold a number per class; labels above this are taken for identifiers rather than classes."""
 
 
-def as_array(t: Any) -> Activations:
-    """Return anything that `np.asarray` takes, and torch tensors of any type, as an array; JAX arrays stay in place."""
-    if hasattr(t, "detach"):  # a torch tensor that still carries its gradient refuses np.asarray, and so does bfloat16
+class Pair(NamedTuple):
+    """Two validated variables of the same rows."""
+
+    t: Activations
+    """[n, d]."""
+    other: Any
+    """int32 labels [n] on the host, or float [n, d']."""
+    num_classes: int
+    """0 when `other` is continuous."""
+
+
+def as_array(t: Any, name: str = "t") -> Activations:
+    """Convert anything `np.asarray` takes, and torch tensors of any dtype, to an array; JAX arrays stay in place.
+
+    Raises:
+        InputError: for a masked array with masked values.
+    """
+    if hasattr(t, "detach"):  # a torch tensor that requires a gradient refuses np.asarray, and so does bfloat16
         t = t.detach().cpu()
         t = t.float() if str(t.dtype) == "torch.bfloat16" else t
+    if isinstance(t, np.ma.MaskedArray):
+        if np.ma.is_masked(t):
+            raise InputError(f"{name} is a masked array with {np.ma.count_masked(t)} masked values; drop or fill them.")
+        t = t.data
     return t if isinstance(t, np.ndarray | jax.Array) else np.asarray(t)
 
 
-def as_activations(t: Any, layer: str = "t") -> Activations:
-    """Return activations as a float array [n, d], on the device where they already are.
+def is_traced(t: Any) -> bool:
+    """Return whether an array is abstract, under `jax.jit`, `vmap` or `grad`, so that its values cannot be checked."""
+    return isinstance(t, jax.core.Tracer)
 
-    `t` is anything that `as_array` takes, shape [n, ...]; float16 and bfloat16 become float32, float32 and float64
-    stay. Raises InputError when `t` is not floating point, holds less than two rows, or has no features.
+
+def as_activations(t: Any, layer: str = "t") -> Activations:
+    """Convert activations [n, ...] to a float array [n, d] on the device where they are.
+
+    float16 and bfloat16 become float32; float32 and float64 stay.
+
+    Raises:
+        InputError: when they are not floating point, have fewer than two rows, or no features.
     """
-    x = as_array(t)
+    x = as_array(t, layer)
     if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise InputError(f"{layer} has dtype {x.dtype}: activations must be floating point; use astype('float32').")
+        raise InputError(f"{layer} has dtype {x.dtype}; activations must be floating point: use astype('float32').")
     if x.ndim == 0 or x.shape[0] < 2:
-        raise InputError(f"{layer} has shape {tuple(x.shape)}: at least two samples on the first axis are needed.")
+        raise InputError(f"{layer} has shape {tuple(x.shape)}; at least two samples on the first axis are needed.")
     if x.size == 0:
-        raise InputError(f"{layer} has shape {tuple(x.shape)}: an empty layer carries nothing to measure; drop it.")
+        raise InputError(f"{layer} has shape {tuple(x.shape)}; an empty layer cannot be measured: leave it out.")
     x = x.reshape(x.shape[0], -1)
     if x.dtype in (jnp.bfloat16, jnp.float16):
         x = x.astype(np.float32)
@@ -43,42 +70,96 @@ def as_activations(t: Any, layer: str = "t") -> Activations:
 
 def check_finite(t: Activations, layer: str = "t") -> None:
     """Raise InputError when the array holds NaN or infinity."""
-    if isinstance(t, np.ndarray):  # in blocks, for a mask of a large layer is large itself
+    if isinstance(t, np.ndarray):  # in blocks: the mask of a large layer is large itself
         finite = all(np.isfinite(t[begin : begin + 512]).all() for begin in range(0, len(t), 512))
     else:
         finite = bool(jnp.isfinite(t).all())
     if not finite:
-        raise InputError(f"{layer} holds NaN or infinity: look at the step that made it; nothing was estimated.")
+        raise InputError(f"{layer} holds NaN or infinity; check the network that produced it.")
 
 
 def as_labels(y: Any, n: int, num_classes: int | None, name: str = "y") -> tuple[np.ndarray, int]:
-    """Return labels as int32 [n] in 0..num_classes-1 on the host, and the number of classes.
+    """Convert labels to int32 [n] in 0..num_classes-1 on the host, and count the classes.
 
-    Raises InputError for a wrong length, a dtype that is not integer, labels out of range, or a single class.
+    Boolean labels are classes 0 and 1.
+
+    Raises:
+        InputError: for labels that are traced, of the wrong length, not integers, out of range, or of a single class.
     """
-    labels = np.asarray(as_array(y))
+    if is_traced(y):
+        raise InputError(f"{name} is traced; labels must be concrete: close over them instead of passing them to jit.")
+    labels = np.asarray(as_array(y, name))
+    if labels.ndim == 2 and labels.shape[0] == n and labels.shape[1] > 1:
+        raise InputError(
+            f"{name} has shape {labels.shape}; give class indices, {name}.argmax(axis=1) if it is one-hot."
+        )
     if labels.shape != (n,):
         raise InputError(
-            f"{name} has shape {labels.shape}, but there are {n} rows of activations: give one label a row."
+            f"{name} has shape {labels.shape}, but there are {n} rows of activations; give one label per row."
         )
+    if labels.dtype == bool:
+        labels = labels.astype(np.int32)
     if not np.issubdtype(labels.dtype, np.integer):
-        raise InputError(f"{name} has dtype {labels.dtype}: labels must be integers 0, 1, ..., num_classes - 1.")
-    classes = int(labels.max()) + 1 if num_classes is None else int(num_classes)
-    if labels.min() < 0 or labels.max() >= classes:
-        raise InputError(f"{name} holds {labels.min()}..{labels.max()}: labels must lie in 0..{classes - 1}.")
-    if labels.min() == labels.max():
-        raise InputError(f"{name} holds one class only: information about it needs two; leave {name} out.")
+        raise InputError(
+            f"{name} has dtype {labels.dtype}; labels must be integers 0, 1, ..., num_classes - 1: "
+            f"use np.unique({name}, return_inverse=True)[1]."
+        )
+    low, high = int(labels.min()), int(labels.max())
+    classes = max(high + 1, 1) if num_classes is None else int(num_classes)
+    if low < 0 or high >= min(classes, _MOST_CLASSES):
+        expected = f"0..{min(classes, _MOST_CLASSES) - 1}" if num_classes is not None or low >= 0 else "0 and above"
+        raise InputError(f"{name} holds {low}..{high}; labels must be in {expected}.")
+    if low == high:
+        raise InputError(f"{name} holds one class only; information about it needs at least two: leave {name} out.")
     return labels.astype(np.int32), classes
 
 
-def as_variances(noise_variance: Any) -> tuple[np.ndarray, bool]:
-    """Return noise variances as float64 [s], and whether one number was given rather than an array.
+def compact(labels: np.ndarray, classes: int) -> tuple[np.ndarray, int]:
+    """Renumber labels when most classes are absent: the memory of the pairwise sums grows with their number."""
+    present, renumbered = np.unique(labels, return_inverse=True)
+    return (labels, classes) if classes <= 2 * len(present) else (renumbered.astype(np.int32), len(present))
 
-    Raises InputError when a variance is not positive and finite.
+
+def target_of(other: Any) -> Target:
+    """Return the target that an argument `other` stands for: None, labels, or a float array."""
+    if other is None:
+        return "input"
+    return "continuous" if jnp.issubdtype(as_array(other, "other").dtype, jnp.floating) else "label"
+
+
+def as_pair(t: Any, other: Any, num_classes: int | None = None) -> Pair:
+    """Validate activations and labels, or a second float array, of the same rows.
+
+    Raises:
+        InputError: for what `as_activations`, `check_finite` and `as_labels` refuse, and for unequal numbers of rows.
     """
-    v = np.asarray(noise_variance, dtype=np.float64)
+    x = as_activations(t)
+    check_finite(x)
+    if target_of(other) == "label":
+        return Pair(x, *as_labels(other, len(x), num_classes, "other"))
+    z = as_activations(other, "other")
+    check_finite(z, "other")
+    if len(z) != len(x):
+        raise InputError(f"other has {len(z)} rows and t has {len(x)}; give two arrays of the same samples.")
+    return Pair(x, z, 0)
+
+
+def as_variances(noise_variance: Any) -> tuple[np.ndarray, bool]:
+    """Convert noise variances to float64 [s], and return whether one number was given rather than an array.
+
+    Raises:
+        InputError: when a variance is not a positive finite number.
+    """
+    if isinstance(noise_variance, str):
+        raise InputError(
+            f"noise_variance is {noise_variance!r}; give a number, such as noise_variance(t, rule={noise_variance!r})."
+        )
+    try:
+        v = np.asarray(noise_variance, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InputError(f"noise_variance is {noise_variance!r}; give one number or a list of numbers.") from None
     if v.ndim > 1 or v.size == 0:
-        raise InputError(f"noise_variance has shape {v.shape}: give one number or a non-empty list of numbers.")
+        raise InputError(f"noise_variance has shape {v.shape}; give one number or a non-empty list of numbers.")
     if not np.all(np.isfinite(v)) or not np.all(v > 0):
-        raise InputError(f"noise_variance is {noise_variance}: a variance must be positive and finite.")
+        raise InputError(f"noise_variance is {noise_variance}; a variance must be positive and finite.")
     return np.atleast_1d(v), v.ndim == 0

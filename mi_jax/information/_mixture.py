@@ -1,9 +1,9 @@
-"""Sums over the mixture at noisy points: for every row i and noise z, sum_j exp(-(|x_i + z - x_j|^2 - |z|^2) / 2 s2).
+"""Kernel sums at noisy points: for every row i and noise z, sum_j exp(-(|x_i + z - x_j|^2 - |z|^2) / 2 s2) over j != i.
 
 The exponent is -d_ij / 2 s2 - h_ij / s with h_ij = g.(x_i - x_j) and z = s g, so one product per draw serves every
-noise level, and -g costs nothing more. It is 0 for j = i and at most (g.u)^2 / 2 for a unit vector u: the largest over
-all pairs stays near log n^2, so float32 cannot overflow and no running maximum is needed. Sums are kept by blocks of j,
-which is what the delete-block jackknife needs. No entropies here.
+noise level, and -g costs nothing more. It is at most (g.u)^2 / 2 for a unit vector u: the largest over all pairs stays
+near log n^2, so float32 cannot overflow and no running maximum is needed. The term j = i, exactly 1, is left to the
+caller, as in `_pairwise`. Sums are kept by blocks of j for the delete-block jackknife.
 """
 
 import functools
@@ -25,9 +25,12 @@ def _draw(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Return noise g [rows, width] for a feature chunk, g_i . a_i, and g_i . m_l [rows, classes].
 
-    `source` says which row of the layer stands where: its noise is the same whatever labels it is sorted by.
+    `source` holds the original index of each row, whose noise is the same whatever labels the rows are sorted by. With
+    precision "direct" the products are of differences of rows, and both terms are 0.
     """
     g = jax.random.normal(key, a.shape, centres.dtype)[source]
+    if precision == "direct":
+        return g, jnp.zeros(len(g), g.dtype), jnp.zeros((len(g), len(centres)), g.dtype)
     return g.astype(a.dtype), jnp.sum(g * a, axis=1), _tiles.dot(g, centres, "float32")
 
 
@@ -52,7 +55,6 @@ def _sum_step(tile: int, blocks: int, mesh: Mesh | None) -> Callable[..., jax.Ar
                 v = part(along, i * tile)
                 v = jnp.sum(v * hot_i, axis=1, keepdims=True) - v
                 h = h + jnp.where(by_tile[i][:, None] == by_tile[j][None, :], 0, _tiles.dot(v, hot_j, "float32"))
-            h = jnp.where(jnp.eye(tile, dtype=bool) & (i == j), 0, h)
             members = part(member, j * tile)
 
             def level(s: jax.Array, d: jax.Array) -> jax.Array:
@@ -92,14 +94,25 @@ def mixture_sums(
     precision: Precision = "float32",
     tile: int | None = None,
     mesh: Mesh | None = None,
-) -> tuple[jax.Array, jax.Array]:
-    """Return sums [levels, sign, total | own, n, blocks] for one antithetic pair of noises per row, and max |a_i|^2.
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Sum the kernels at one antithetic pair of noises per row.
 
-    t float [n, d]; y int [n] and block int [n] in 0..blocks-1 on the host. `deviation` [levels] is the standard
-    deviation of the noise. Pure in t, deviation and key.
+    Args:
+        t: float [n, d].
+        y: int [n] in 0..num_classes-1, on the host.
+        block: int [n], the jackknife block of each row, on the host.
+        deviation: [levels], standard deviation of the noise.
+        key: JAX random key of the noise.
+        num_classes: number of classes.
+        precision: of the arithmetic; "float64" and "direct" need `jax.enable_x64`.
+        tile: rows of a tile; by default `tile_height(n)`.
+        mesh: devices among which the tile pairs are shared.
+
+    Returns:
+        Sums [levels, sign, total | own, n, blocks], and what `rounding_error` takes as `largest`.
     """
     n = t.shape[0]
-    dtype = jnp.float64 if precision == "float64" else jnp.float32
+    dtype = jnp.float64 if _tiles.is_wide(precision) else jnp.float32
     tile, width = tile or _tiles.tile_height(n), _tiles.chunk_width()
     tiles = -(-n // tile)
     rows = tile * tiles
@@ -107,6 +120,7 @@ def mixture_sums(
     source = np.append(layout.order, np.arange(n, rows, dtype=np.int32))
     sorted_block = np.pad(block[layout.order], (0, rows - n))
     gram, add = _tiles.gram_step(tile, precision, mesh), _sum_step(tile, blocks, mesh)
+    noisy_gram = _tiles.gram_step(tile, precision, mesh, squared=False) if precision == "direct" else gram
     deviation = jnp.asarray(deviation, dtype)
     sums, terms = jnp.zeros((tiles, len(deviation), 2, 2, tile, blocks), dtype), None
     for pairs in _tiles.tile_pairs(tiles, tile, np.dtype(dtype).itemsize, 3, mesh):
@@ -116,7 +130,7 @@ def mixture_sums(
             a, centres, part = _tiles.centre(x, layout, rows=rows, precision=precision)
             g, *projected = _draw(jax.random.fold_in(key, c), a, centres, source, precision=precision)
             products = gram(products, a, a, pairs)
-            ahead, behind = gram(ahead, g, a, pairs), gram(behind, g, a, pairs[:, ::-1])
+            ahead, behind = noisy_gram(ahead, g, a, pairs), noisy_gram(behind, g, a, pairs[:, ::-1])
             terms = part if terms is None else _tiles.accumulated(terms, part)
             noise = tuple(projected) if noise is None else _tiles.accumulated(noise, tuple(projected))
         assert terms is not None
@@ -125,4 +139,4 @@ def mixture_sums(
         sums = _tiles.accumulated(sums, part)
     assert terms is not None
     sums = jnp.moveaxis(sums, 0, 3).reshape(*sums.shape[1:4], rows, blocks)
-    return sums[..., np.argsort(layout.order), :], terms.norms.max()
+    return sums[..., np.argsort(layout.order), :], *_tiles.largest(terms, layout)

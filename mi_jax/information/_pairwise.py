@@ -1,7 +1,7 @@
-"""Sums of Gaussian kernels over all pairs of rows: every noise level and the own-class part, each pair visited once.
+"""Sums of Gaussian kernels over all pairs of rows, at several scales and within classes; each pair is visited once.
 
-It knows nothing of entropies or of what the sums are for. The distance of a row to itself is exactly 0 and no other is
-negative, so the largest exponent of a row is known to be 0: the streaming logsumexp needs no running maximum.
+A row's kernel with itself, exactly 1, is left out of the sums and added by the caller in float64, so that small sums
+over the other rows keep their digits. No distance is negative, so the streaming logsumexp needs no running maximum.
 """
 
 import functools
@@ -19,16 +19,49 @@ from mi_jax.information._tiles import Layout, Precision, Rows, Terms
 
 
 class PairSums(NamedTuple):
-    """Kernel sums over pairs, diagonal included, in the row order of the input."""
+    """Kernel sums over pairs of different rows, in the row order of the input."""
 
     total: Any
-    """[levels, n]: the sum over all j of exp(-d_ij / c)."""
+    """[levels, n]: the sum over all j != i of exp(-d_ij / c)."""
     own: Any
     """[levels, n]: the part of it from rows of i's class."""
     max_norm: Any
-    """Largest squared distance of a row from its class centre."""
+    """Largest squared distance of a row from its class centre; 0 with precision "direct"."""
     max_cross: Any
     """Largest product of a row's distance from its centre and the distance between two centres."""
+
+
+class KernelScales(NamedTuple):
+    """Scales base / power whose kernels share exponentials: exp(-d / c)^2 is the kernel at c / 2."""
+
+    bases: np.ndarray
+    powers: tuple[int, ...]
+    """The same for all bases, so that one compiled function serves all."""
+    index: np.ndarray
+    """Position of each requested scale in the flattened table [base, power]."""
+
+
+def kernel_scales(scales: np.ndarray) -> KernelScales:
+    """Cover the given scales with few exponentials.
+
+    A bound at noise variance v needs c = 8 v and c = 2 v, two squarings apart. A grid of variances in factors of two
+    needs one exponential for every five scales: each squaring doubles the relative error of a kernel value, and four
+    in a row keep it near 1e-6 in float32.
+    """
+    wanted = np.unique(scales)[::-1]
+    octaves = np.log2(wanted[0] / wanted)
+    if len(wanted) > 4 and np.abs(octaves - np.round(octaves)).max() < 1e-9 and octaves[-1] < 1.5 * len(wanted):
+        powers = (1, 2, 4, 8, 16)
+        bases = wanted[0] / 32.0 ** np.arange(int(np.round(octaves[-1])) // 5 + 1)
+    else:
+        powers, chosen = (1, 4), []
+        for c in wanted:
+            if not any(np.isclose(c, b / 4, rtol=1e-12, atol=0) for b in chosen):
+                chosen.append(c)
+        bases = np.array(chosen)
+    table = (bases[:, None] / np.array(powers)).ravel()
+    index = np.argmin(np.abs(np.log(table[None, :] / scales[:, None])), axis=1)
+    return KernelScales(bases, powers, index)
 
 
 def _kernel_sums(d: jax.Array, inverse: jax.Array, powers: tuple[int, ...]) -> jax.Array:
@@ -81,8 +114,7 @@ def _sum_step(tile: int, powers: tuple[int, ...], mesh: Mesh | None) -> Callable
 def _unsort(sums: jax.Array, terms: Terms, layout: Layout, place: Rows) -> PairSums:
     flat = jnp.moveaxis(sums, 0, 3).reshape(2, -1, sums.shape[0] * sums.shape[-1])
     total, own = jnp.take(flat, place, axis=-1)
-    apart = jnp.where(layout.counts > 0, terms.centres, 0).max(axis=1)
-    return PairSums(total, own, terms.norms.max(), jnp.sqrt(terms.norms * apart[layout.labels]).max())
+    return PairSums(total, own, *_tiles.largest(terms, layout))
 
 
 def pair_sums(
@@ -97,15 +129,27 @@ def pair_sums(
     chunk: int | None = None,
     mesh: Mesh | None = None,
 ) -> PairSums:
-    """Sum exp(-d_ij * inverse)^power over j, for every row i, scale and power: fields [len(inverse) * len(powers), n].
+    """Sum exp(-d_ij * inverse)^power over j != i for every row i, scale and power.
 
-    t float [n, d], y int [n] in 0..num_classes-1 (zeros and num_classes=1 when there are no labels). Pure in t and
-    inverse: they may be traced and vmapped. Memory is O(n d) for t, O(n (classes + levels)) for the sums and a bounded
-    block of tiles. With a mesh the tile pairs are shared among its devices. With precision "float64" call it under
-    `jax.enable_x64`.
+    Pure in t and inverse, which may be traced. Memory is O(n d) for t, O(n (classes + levels)) for the sums, and a
+    bounded block of tiles. With precision "float64" or "direct" call it under `jax.enable_x64`.
+
+    Args:
+        t: float [n, d].
+        y: int [n] in 0..num_classes-1 on the host; zeros and num_classes=1 when there are no labels.
+        inverse: [scales], 1 / c.
+        num_classes: number of classes.
+        powers: of the kernel at each scale, rising.
+        precision: of the arithmetic.
+        tile: rows of a tile; by default `tile_height(n)`.
+        chunk: features of a chunk; by default `chunk_width()`.
+        mesh: devices among which the tile pairs are shared.
+
+    Returns:
+        PairSums with fields [scales * powers, n].
     """
     n = t.shape[0]
-    dtype = jnp.float64 if precision == "float64" else jnp.float32
+    dtype = jnp.float64 if _tiles.is_wide(precision) else jnp.float32
     tile, width = tile or _tiles.tile_height(n), chunk or _tiles.chunk_width()
     tiles = -(-n // tile)
     layout = _tiles.sort_rows(np.asarray(y), num_classes)

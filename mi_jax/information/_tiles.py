@@ -1,16 +1,20 @@
-"""Rows sorted by label and centred by class, in chunks of features; and the products of their tiles.
+"""Squared distances between rows, tile by tile: rows sorted by label, features in chunks, products by class centres.
 
-Half of every pairwise estimator: what is summed over features. What is done with the distances is in `_pairwise` and
-`_mixture`.
+`_pair_sums` and `_mixture_sums` turn the distances into kernel sums.
 
 Row i of class k is stored as a_i = x_i - m_k; its distance to row j of class l is
 |a_i|^2 + |a_j|^2 - 2 a_i.a_j + W[i, l] + W[j, k] with W[i, l] = 2 a_i.(m_k - m_l) + |m_k - m_l|^2 / 2, which is exactly
-0 for k = l. A far-off mean, of the layer or of a class, so never enters a difference of large numbers. All parts are
+0 for k = l. A large mean, of the layer or of a class, thus never enters a difference of large numbers. All parts are
 sums over features, taken in chunks of one fixed width: a wide layer need not be resident, and layers of different width
 share one compiled function.
+
+Rounding then costs a distance about eps |a|^2, which matters where the noise variance is smaller. Precision "direct"
+sums squared differences of the uncentred rows in float64 instead: slower, but its rounding error is relative to the
+distance itself.
 """
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
@@ -20,16 +24,17 @@ import numpy as np
 from jax import core, lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-Precision = Literal["float64", "float32", "tf32", "bfloat16"]
+Precision = Literal["direct", "float64", "float32", "tf32", "bfloat16"]
 Rows = np.ndarray | jax.Array
 _DOT = {
+    "direct": lax.Precision.HIGHEST,
     "float64": lax.Precision.HIGHEST,
     "float32": lax.Precision.HIGHEST,
     "tf32": lax.Precision.HIGH,
     "bfloat16": lax.Precision.DEFAULT,
 }
 _BLOCK_BYTES = 2**28
-"""Memory on one device for the tile products that are under way."""
+"""Memory on one device for tile products."""
 _NARROWEST = 128
 """Smallest width of a feature chunk."""
 
@@ -44,7 +49,7 @@ class Layout(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """What distances need beside the tile products; every field is a sum over features."""
+    """The terms of the distances other than the tile products; every field is a sum over features."""
 
     norms: jax.Array
     """[n]: |a_i|^2."""
@@ -73,6 +78,65 @@ def tile_height(n: int) -> int:
 def chunk_width() -> int:
     """Return the largest width of a feature chunk."""
     return 1024 if jax.default_backend() == "cpu" else 8192
+
+
+def is_wide(precision: Precision) -> bool:
+    """Return whether the arithmetic is float64, which needs `jax.enable_x64`."""
+    return precision in ("float64", "direct")
+
+
+@jax.jit
+def largest(terms: Terms, layout: Layout) -> tuple[jax.Array, jax.Array]:
+    """Return the largest |a_i|^2, and the largest product of |a_i| and the distance of i's class centre to another."""
+    norms, centres = (lax.stop_gradient(term) for term in (terms.norms, terms.centres))
+    apart = jnp.where(layout.counts > 0, centres, 0).max(axis=1)
+    return norms.max(), jnp.sqrt(norms * apart[layout.labels]).max()
+
+
+def fall_backs(precision: Precision) -> tuple[Precision, ...]:
+    """Return a precision and those to try after it when its error is too large."""
+    first: tuple[Precision, ...] = () if is_wide(precision) else (precision,)
+    return (*first, "direct") if precision == "direct" else (*first, "float64", "direct")
+
+
+def rounding_error(
+    total: Any,
+    own: Any,
+    scales: np.ndarray,
+    largest: tuple[Any, Any],
+    precision: Precision,
+    *,
+    eps: float | None = None,
+) -> Any:
+    """Bound the error [levels] in nats that rounded distances cause in mean_i log(1 + total_i), and in the same of own.
+
+    Distances are off by up to a few e = eps |a|^2, so a kernel exp(-d / c) by a factor exp(e / c). A row's sum over the
+    other rows is off by as much; with e / c small the error is e / c times the share of other rows in the whole sum.
+    Where e / c is not small the computed sums are no evidence of how large that share is: each kernel may be
+    exp(8 e / c) times larger, those that underflowed included, until the error reaches its maximum log(1 + n).
+
+    Args:
+        total: kernel sums [levels, n] over all other rows.
+        own: the part [levels, n] from rows of the same class.
+        scales: [levels], the c of each level.
+        largest: what the function `largest` returns.
+        precision: of the arithmetic.
+        eps: relative rounding error; by default that of the arithmetic.
+
+    Returns:
+        The bound; infinite where the distances overflowed.
+    """
+    xp, cap = (jnp if isinstance(total, jax.Array) else np), math.log1p(total.shape[1])
+    info = np.finfo(np.float64 if is_wide(precision) else np.float32)
+    eps, tiny = eps or float(info.eps), float(info.tiny)
+    floor = 64 * eps if precision == "direct" else 0.0  # relative to distances of at most some hundred scales
+    with np.errstate(over="ignore", invalid="ignore"):
+        share, other = xp.mean(total / (1 + total), axis=1), xp.mean((total - own) / (1 + total), axis=1)
+        norm, cross = ((eps * value + tiny * (value > 0)) / scales for value in largest)
+        known = share * (norm * xp.exp(8 * norm) + 4 * eps * (norm > 0)) + other * cross * xp.exp(8 * cross)
+        lost = xp.exp(xp.minimum(8 * (norm + cross) + math.log(total.shape[1] * tiny), 99.0)) * (norm > 0)
+        error = xp.fmin(xp.log1p(known + lost), cap)  # NaN, of sums that overflowed, is at the maximum too
+    return xp.where(xp.isfinite(largest[0]) & xp.isfinite(largest[1]), error + floor, xp.inf)
 
 
 def tile_pairs(tiles: int, tile: int, itemsize: int, blocks: int, mesh: Mesh | None) -> list[np.ndarray]:
@@ -131,8 +195,13 @@ def _round(a: jax.Array, precision: Precision) -> jax.Array:
 def centre(x: jax.Array, layout: Layout, *, rows: int, precision: Precision) -> tuple[jax.Array, jax.Array, Terms]:
     """Sort and centre one feature chunk: rows [rows, width] padded with zeros, class centres, and the terms.
 
-    The first row of a class is subtracted before its mean is taken: a constant class then gives exact zeros.
+    The first row of a class is subtracted before its mean is taken: a constant class then gives exact zeros. With
+    precision "direct" the rows stay as they are and all terms are 0.
     """
+    if precision == "direct":
+        n, classes = x.shape[0], layout.first.shape[0]
+        terms = Terms(*(jnp.zeros(shape, x.dtype) for shape in ((n,), (n, classes), (classes, classes))))
+        return jnp.pad(x[layout.order], ((0, rows - n), (0, 0))), jnp.zeros((classes, x.shape[1]), x.dtype), terms
     onehot = jax.nn.one_hot(layout.labels, layout.first.shape[0], dtype=x.dtype)
     x = x[layout.order]
     firsts = x[layout.first]
@@ -154,14 +223,30 @@ def accumulated(sums: Any, part: Any) -> Any:
 
 
 @functools.lru_cache
-def gram_step(tile: int, precision: Precision, mesh: Mesh | None) -> Callable[..., jax.Array]:
-    """Return the compiled step (products [p, tile, tile], a, b, pairs) -> products + a_i b_j^T for each tile pair."""
+def gram_step(tile: int, precision: Precision, mesh: Mesh | None, *, squared: bool = True) -> Callable[..., jax.Array]:
+    """Return the compiled step (products [p, tile, tile], a, b, pairs) -> products + a_i b_j^T for each tile pair.
+
+    With precision "direct" it adds -|b_i - b_j|^2 / 2 when `squared`, else a_i (b_j - b_i)^T, which are the products up
+    to terms that are 0 there.
+    """
+
+    def product(a: jax.Array, b: jax.Array, i: jax.Array, j: jax.Array) -> jax.Array:
+        left, right = lax.dynamic_slice_in_dim(a, i, tile), lax.dynamic_slice_in_dim(b, j, tile)
+        if precision != "direct":
+            return dot(left, right, precision)
+        columns = right.T  # sums over the first axis are vectorised over the second
+
+        def row(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
+            weight, origin = pair
+            difference = columns - origin[:, None]
+            return jnp.sum(-0.5 * difference * difference if squared else weight[:, None] * difference, axis=0)
+
+        return lax.map(row, (left, lax.dynamic_slice_in_dim(b, i, tile)))
 
     def add(products: jax.Array, a: jax.Array, b: jax.Array, pairs: jax.Array) -> jax.Array:
         def one(p: jax.Array, products: jax.Array) -> jax.Array:
             i, j = jnp.maximum(pairs[p], 0) * tile
-            left, right = lax.dynamic_slice_in_dim(a, i, tile), lax.dynamic_slice_in_dim(b, j, tile)
-            return products.at[p].add(dot(left, right, precision))
+            return products.at[p].add(product(a, b, i, j))
 
         return lax.fori_loop(0, pairs.shape[0], one, products)
 
@@ -184,7 +269,7 @@ def cross_terms(terms: Terms, layout: Layout, *, rows: int) -> tuple[jax.Array, 
 def distances(
     i: jax.Array, j: jax.Array, product: jax.Array, norms: jax.Array, w: jax.Array, labels: jax.Array
 ) -> jax.Array:
-    """Return the squared distances [tile, tile] of tiles i and j; infinite for padding, exactly 0 on the diagonal."""
+    """Return the squared distances [tile, tile] of tiles i and j; infinite for padding and on the diagonal."""
     tile, classes = product.shape[0], w.shape[1]
     part = functools.partial(lax.dynamic_slice_in_dim, slice_size=tile)
     d = part(norms, i * tile)[:, None] + part(norms, j * tile)[None, :] - 2 * product
@@ -193,7 +278,7 @@ def distances(
         left = jnp.concatenate([part(w, i * tile), hot_i], axis=1)
         right = jnp.concatenate([hot_j, part(w, j * tile)], axis=1)
         d = d + dot(left, right, "float32")
-    return jnp.where(jnp.eye(tile, dtype=bool) & (i == j), 0, jnp.maximum(d, 0))
+    return jnp.where(jnp.eye(tile, dtype=bool) & (i == j), jnp.inf, jnp.maximum(d, 0))
 
 
 @functools.partial(jax.jit, static_argnames="width")

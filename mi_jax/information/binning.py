@@ -1,21 +1,23 @@
-"""Binned information: activations rounded down to a grid, rows counted.
+"""Binned information: activations are rounded down to a grid, and equal rows are counted exactly.
 
-Exact counting of distinct rows, with corrections for small samples; saturates at log n in high dimension and is 0 when
-a layer fits in one bin.
+It saturates at log n in high dimension and is 0 when a layer fits in one bin.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
+import jax
 import numpy as np
 from scipy.special import gammaln, polygamma, psi
 
 from mi_jax.errors import InputError
 from mi_jax.information._input import as_activations, as_labels, check_finite
+from mi_jax.information.estimator import Estimate, register
 
 CORRECTIONS = ("none", "miller_madow", "nsb")
 _BLOCK_VALUES = 2**16
-"""Values that are quantised at a time, so that the float64 copy stays in a processor's cache."""
+"""Values quantised at a time, so that the float64 copy stays in a processor's cache."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,41 +45,52 @@ def binning(
 ) -> Binning:
     """Return I(X;T) = H(q) and I(T;Y) = H(q) - sum_k p_k H(q | k) of q = floor(t / bin_size), in nats.
 
-    t: [n, ...] of any float dtype; y: int [n] or None. `bins` divides the layer's own range, from its smallest to its
-    largest value, into that many equal parts in place of the global `bin_size`. Every entropy is corrected: Miller &
-    Madow 1955, (cells - 1) / 2n; or NSB (Nemenman, Shafee & Bialek 2002) with as many cells as are occupied in the
-    layer. Raises InputError for what `kde` refuses, for a bin size or number that is not positive, for a bin size so
-    small that t / bin_size overflows, and for an unknown correction.
-    Source: Shwartz-Ziv & Tishby 2017; Saxe et al. 2018.
+    Args:
+        t: activations [n, ...] of any float dtype.
+        y: int labels [n] or None.
+        bin_size: width of a bin, in units of the activations.
+        bins: divides the layer's own range, from its smallest to its largest value, into that many equal parts, instead
+            of `bin_size`.
+        correction: of every entropy: "none"; "miller_madow", (cells - 1) / 2n; or "nsb" with as many cells as are
+            occupied in the layer.
+        num_classes: number of classes; by default the largest label plus one.
+        layer: name for messages.
+
+    Raises:
+        InputError: for what `kde` refuses, a bin size or number of bins that is not positive, a number of bins that is
+            not an integer, a bin size so small that t / bin_size overflows, and an unknown correction.
+
+    References:
+        Shwartz-Ziv & Tishby 2017; Saxe et al. 2018; Miller & Madow 1955; Nemenman, Shafee & Bialek 2002.
 
     Examples:
-      >>> import numpy as np
-      >>> float(binning(np.array([[0.1], [0.2], [0.9], [0.8]]), np.array([0, 0, 1, 1])).i_ty / np.log(2))
-      1.0
+        >>> import numpy as np
+        >>> float(binning(np.array([[0.1], [0.2], [0.9], [0.8]]), np.array([0, 0, 1, 1])).i_ty / np.log(2))
+        1.0
     """
     if correction not in CORRECTIONS:
-        raise InputError(f"correction is {correction!r}: choose none, miller_madow or nsb.")
+        raise InputError(f"correction is {correction!r}; choose none, miller_madow or nsb.")
     x = np.asarray(as_activations(t, layer))
     check_finite(x, layer)
     origin, last = 0.0, np.inf
     if bins is not None:
-        if bins < 1:
-            raise InputError(f"bins is {bins}: at least one is needed.")
+        if not (isinstance(bins, int | np.integer) and bins >= 1):
+            raise InputError(f"bins is {bins}; it must be a positive integer.")
         origin, last = float(x.min()), bins - 1.0
         spread = float(x.max()) - origin
         bin_size = spread / bins if spread > 0 else 1.0
     if bin_size is None or not (np.isfinite(bin_size) and bin_size > 0):
-        raise InputError(f"bin_size is {bin_size}: it must be positive and finite.")
+        raise InputError(f"bin_size is {bin_size}; it must be positive and finite.")
     if not np.isfinite(max(abs(float(x.max())), abs(float(x.min()))) / bin_size):
-        raise InputError(f"bin_size is {bin_size}: the values of {layer} are too large to be counted in such steps.")
+        raise InputError(f"bin_size is {bin_size}; the values of {layer} are too large to be counted in such steps.")
     cells = _cells(x, origin, bin_size, last)
     occupied = int(cells.max()) + 1
     i_tx = _entropy(cells, correction, occupied)
     i_ty = None
     if y is not None:
-        labels, classes = as_labels(y, len(x), num_classes)
+        labels, _ = as_labels(y, len(x), num_classes)
         i_ty = i_tx - sum(
-            np.mean(labels == k) * _entropy(cells[labels == k], correction, occupied) for k in range(classes)
+            np.mean(labels == k) * _entropy(cells[labels == k], correction, occupied) for k in np.unique(labels)
         )
     saturation = i_tx / np.log(len(x))
     return Binning(i_tx, i_ty, saturation, bool(saturation > 0.95), float(bin_size), len(x))
@@ -86,8 +99,8 @@ def binning(
 def _cells(x: np.ndarray, origin: float, bin_size: float | int, last: float) -> np.ndarray:
     """Number the distinct rows of bins, counted from `origin` and at most `last`: int [n], equal where all bins agree.
 
-    A bin is computed in float64, which holds every floor exactly, and told from others in the narrowest type that
-    holds all of them: int64 would wrap around beyond 9e18.
+    A bin is computed in float64, which holds every floor exactly, and compared in the narrowest type that holds all
+    of them: int64 would wrap around beyond 9e18.
     """
     extremes = np.floor((np.asarray([x.min(), x.max()], np.float64) - origin) / bin_size)
     kind = next((k for k in (np.int8, np.int16, np.int32) if np.abs(extremes).max() <= np.iinfo(k).max), np.float64)
@@ -100,7 +113,7 @@ def _cells(x: np.ndarray, origin: float, bin_size: float | int, last: float) -> 
         block /= bin_size
         np.floor(block, out=block)
         np.minimum(block, last, out=block)
-        block += 0.0  # -0.0 has bytes of its own
+        block += 0.0  # -0.0 and 0.0 differ in their bytes
         for row, q in enumerate(block.astype(kind), begin):
             numbers[row] = seen.setdefault(q.tobytes(), len(seen))
     return numbers
@@ -122,8 +135,11 @@ def nsb_entropy(counts: np.ndarray, alphabet: int) -> float:
     """Posterior mean of the entropy in nats under the Nemenman-Shafee-Bialek prior over `alphabet` cells.
 
     counts: positive occupation numbers; unoccupied cells need not be listed. The prior mixes symmetric Dirichlet priors
-    of concentration b so that the entropy expected a priori is uniform; the integral over log b is a sum over a grid,
-    first wide, then fine where the weight is. Source: Nemenman, Shafee & Bialek 2002, eqs. 5 to 12.
+    of concentration b so that the prior of the entropy is near uniform; the integral over log b is a sum over a grid,
+    first wide, then fine where the weight is.
+
+    References:
+        Nemenman, Shafee & Bialek 2002, eqs. 5 to 12.
     """
     if alphabet == 1:
         return 0.0
@@ -143,7 +159,21 @@ def _nsb_terms(
     """Return the log weight of each log b, and the posterior mean entropy given b, [grid]."""
     k, n, b = alphabet, float(np.sum(values * times)), np.exp(log_b)
     v, total = values[:, None] + b, n + k * b
-    run_records = gammaln(k * b) - gammaln(total) + times @ (gammaln(v) - gammaln(b))
+    likelihood = gammaln(k * b) - gammaln(total) + times @ (gammaln(v) - gammaln(b))
     slope = k * polygamma(1, k * b + 1) - polygamma(1, b + 1)  # of the entropy expected a priori
     seen, unseen = times @ (v * psi(v + 1)), (k - times.sum()) * b * psi(b + 1)
-    return run_records + np.log(np.maximum(slope, 1e-300)) + log_b, psi(total + 1) - (seen + unseen) / total
+    return likelihood + np.log(np.maximum(slope, 1e-300)) + log_b, psi(total + 1) - (seen + unseen) / total
+
+
+def _counted(name: str, correction: str, t: Any, other: Any = None, *, key: jax.Array, **options: Any) -> Estimate:
+    """The registered form; a noise variance among the options is ignored, as no noise is added."""
+    options.pop("noise_variance", None)
+    result = binning(t, other, correction=correction, **options)
+    value = result.i_tx if result.i_ty is None else result.i_ty
+    settings = {"bin_size": result.bin_size, "correction": correction}
+    return Estimate(name, value, None, "heuristic", result.n, settings, {"saturation": result.saturation})
+
+
+for _correction in CORRECTIONS:
+    _name = "binning" if _correction == "none" else f"binning_{_correction}"
+    register(_name, targets=("input", "label"))(functools.partial(_counted, _name, _correction))

@@ -1,11 +1,9 @@
-"""What every estimator of the panel is: a function (t, other) -> `Estimate`, found by name in one registry.
+"""The interface of an estimator, a function (t, other) -> `Estimate`, and the registry that finds it by name.
 
-No estimator is defined here. To add one, put a file with a `@register`ed function into `panel/`; nothing else changes.
+A file with a `@register`ed function in `estimators/`, or the decorator in a module of one's own, adds an estimator.
 """
 
 import dataclasses
-import importlib
-import pkgutil
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol
 
@@ -13,25 +11,24 @@ import jax
 import numpy as np
 
 from mi_jax.errors import InputError
-from mi_jax.information._input import as_array
+from mi_jax.information._input import Target, target_of
+from mi_jax.registry import Registry
 
-Target = Literal["input", "label", "continuous"]
-"""What T shares information with: the input (uniform over the rows), an int label, or another float array."""
 Kind = Literal["value", "lower", "upper", "heuristic"]
 """Whether the number estimates the information, bounds it on the population or the rows, or is another functional."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """One number in nats, with all that is needed to judge it."""
+    """One number in nats, with what is needed to judge it."""
 
     estimator: str
     value: float
     stderr: float | None
-    """Standard error, None where the estimator has none to offer."""
+    """Standard error; None where the estimator has none."""
     kind: Kind
     n: int
-    """Samples the value was computed from."""
+    """Number of samples."""
     settings: Mapping[str, Any]
     details: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """By-products: cross-entropy, accuracy, saturation, ..."""
@@ -52,56 +49,64 @@ class Estimator:
     targets: tuple[Target, ...]
 
 
-_REGISTRY: dict[str, Estimator] = {}
+ESTIMATORS: Registry[Estimator] = Registry("estimator", package="mi_jax.information.estimators")
+"""All estimators by name."""
 
 
 def register(name: str, *, targets: tuple[Target, ...]) -> Callable[[Callable[..., Estimate]], Callable[..., Estimate]]:
-    """Enter a function into the registry under a name that is not taken."""
+    """Register a function as the estimator of that name, so that `estimate` finds it.
+
+    Args:
+        name: of the estimator.
+        targets: what it measures information about, of "input", "label" and "continuous".
+
+    Raises:
+        ValueError: when the name is taken.
+    """
 
     def enter(function: Callable[..., Estimate]) -> Callable[..., Estimate]:
-        if name in _REGISTRY:
-            raise ValueError(f"an estimator named {name!r} exists already")
-        _REGISTRY[name] = Estimator(name, function, targets)
+        ESTIMATORS.register(name, Estimator(name, function, targets))
         return function
 
     return enter
 
 
-def estimators(target: Target | None = None) -> dict[str, Estimator]:
-    """Return all estimators by name, or those for one target.
+def estimators_for(target: Target) -> tuple[str, ...]:
+    """Return the names of the estimators that have a target.
 
     Examples:
-      >>> sorted(estimators("continuous"))
-      ['infonce', 'ksg', 'nwj', 'renyi', 'sliced', 'smile']
+        >>> sorted(estimators_for("continuous"))
+        ['infonce', 'ksg', 'nwj', 'renyi', 'sliced', 'smile']
     """
-    package = importlib.import_module("mi_jax.information.estimators")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
-    return {name: entry for name, entry in _REGISTRY.items() if target is None or target in entry.targets}
-
-
-def target_of(other: Any) -> Target:
-    """Tell what an argument `other` stands for: None, integers or floats."""
-    if other is None:
-        return "input"
-    return "label" if np.issubdtype(as_array(other).dtype, np.integer) else "continuous"
+    return tuple(name for name, entry in ESTIMATORS.items() if target in entry.targets)
 
 
 def host_generator(key: jax.Array) -> np.random.Generator:
-    """Return a NumPy generator seeded by a JAX key, for estimators that work on the host."""
+    """Return a NumPy generator seeded by a JAX key, for estimators that run on the host."""
     return np.random.default_rng(np.asarray(jax.random.bits(key, (4,))))
 
 
 def estimate(name: str, t: Any, other: Any = None, *, key: jax.Array, **options: Any) -> Estimate:
     """Estimate I(T; other) in nats by the estimator of that name.
 
-    t: [n, ...] float. other: None for the input (then `noise_variance` is an option where the estimator needs noise),
-    int labels [n], or float [n, ...]. Raises InputError for an unknown name and for a target the estimator lacks.
+    Args:
+        name: of a registered estimator.
+        t: activations [n, ...], float.
+        other: None for the input (then `noise_variance` is an option where the estimator needs noise), int labels [n],
+            or float [n, ...].
+        key: JAX random key.
+        **options: of the estimator.
+
+    Raises:
+        InputError: for an unknown name, a target the estimator lacks, and input the estimator refuses.
+
+    Examples:
+        >>> import jax, numpy as np
+        >>> t = np.array([[1.0], [-1.0]])
+        >>> round(estimate("kde_upper", t, noise_variance=1.0, key=jax.random.key(0)).value, 4)
+        0.5662
     """
-    known = estimators()
-    if name not in known:
-        raise InputError(f"there is no estimator {name!r}: choose one of {', '.join(sorted(known))}.")
-    target = target_of(other)
-    if target not in known[name].targets:
-        raise InputError(f"{name} has no target {target!r}: it knows {', '.join(known[name].targets)}.")
-    return known[name].function(t, other, key=key, **options)
+    estimator, target = ESTIMATORS.get_or_explain(name), target_of(other)
+    if target not in estimator.targets:
+        raise InputError(f"The estimator {name!r} has no target {target!r}; it has {', '.join(estimator.targets)}.")
+    return estimator.function(t, other, key=key, **options)

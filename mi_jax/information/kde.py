@@ -1,20 +1,31 @@
 """Kolchinsky-Tracey bounds on I(X;T) and I(T;Y) for activations with Gaussian noise, from one pass over the pairs.
 
-Values in nats of the empirical mixture of the given rows; nothing here samples (see `monte_carlo`) or picks the noise.
+They bound the information of the empirical mixture on the given rows, whose value `monte_carlo` estimates.
 """
 
 import dataclasses
+import functools
 import math
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.sharding import Mesh
 
 from mi_jax.errors import InputError
 from mi_jax.information import _pairwise, _tiles
-from mi_jax.information._input import Activations, as_activations, as_labels, as_variances, check_finite
-from mi_jax.information._kernel_scales import ladder
+from mi_jax.information._input import (
+    Activations,
+    as_activations,
+    as_labels,
+    as_variances,
+    check_finite,
+    compact,
+    is_traced,
+)
+from mi_jax.information.estimator import Estimate, register
 
 _LABEL_FIELDS = (
     "i_ty_upper",
@@ -24,13 +35,20 @@ _LABEL_FIELDS = (
     "i_tx_given_y_upper",
     "i_tx_given_y_lower",
 )
+_UNIT_ROUNDOFF = {"tf32": 2.0**-11, "bfloat16": 2.0**-8}
+"""Relative error of rows that are rounded on purpose."""
 Value = float | np.ndarray
 """A number; with an array of noise variances, an array [s]."""
 
 
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["i_tx_upper", "i_tx_lower", *_LABEL_FIELDS, "saturation", "saturated", "error", "noise_variance"],
+    meta_fields=["n", "precision"],
+)
 @dataclasses.dataclass(frozen=True)
 class KDE:
-    """Bounds in nats; every `Value` gains a leading axis when `noise_variance` was an array.
+    """Bounds in nats; every `Value` has a leading axis when `noise_variance` was an array.
 
     The fields about labels are None when no labels were given.
     """
@@ -44,23 +62,23 @@ class KDE:
     i_ty_lower: Value | None
     """The same difference at 8 s2: the number the literature calls lower; not a bound."""
     i_ty_certified_upper: Value | None
-    """min(H(Y), J(2 s2) - sum_k p_k J_k(8 s2)): at least I(T;Y) of the mixture."""
+    """min(H(Y), J(2 s2) - sum_k p_k J_k(8 s2) + error): at least I(T;Y) of the mixture."""
     i_ty_certified_lower: Value | None
-    """max(0, J(8 s2) - sum_k p_k J_k(2 s2)): at most I(T;Y) of the mixture."""
+    """max(0, J(8 s2) - sum_k p_k J_k(2 s2) - error): at most I(T;Y) of the mixture."""
     i_tx_given_y_upper: np.ndarray | None
     """J_k(2 s2) for every class, [..., classes]; 0 for classes with at most one row."""
     i_tx_given_y_lower: np.ndarray | None
     """J_k(8 s2) for every class, [..., classes]."""
     saturation: Value
-    """i_tx_upper / log n: 1 when the estimate only counts samples."""
+    """i_tx_upper / log n; 1 when the estimate only counts samples."""
     saturated: bool | np.ndarray
     """Whether saturation exceeds 0.95."""
     error: Value
-    """Indicator of the rounding error of the values, nats."""
+    """Bound on the rounding error of the values, nats."""
     noise_variance: Value
     n: int
     precision: str
-    """Arithmetic of the pass that gave the values; "float64" also when the fall-back was taken."""
+    """Arithmetic of the pass that gave the values, which is more precise than requested after a fall-back."""
 
 
 def kde(
@@ -76,105 +94,110 @@ def kde(
 ) -> KDE:
     """Bound I(X;T) and I(T;Y) of T = t + N(0, noise_variance I), in nats.
 
+    Under `jax.jit`, `vmap` and `grad` it is a function of t alone: labels are concrete, nothing is checked, no pass is
+    repeated, and every field is an array.
+
     Args:
-      t: activations [n, ...] of any float dtype and framework; x is uniform over the rows.
-      y: int labels [n] in 0..num_classes-1, or None.
-      noise_variance: one number, or an array of s numbers that share one pass over the pairs.
-      num_classes: number of classes; by default the largest label plus one.
-      precision: of the matrix product; default float64 for float64 input, else float32. "tf32" and "bfloat16" round the
-        centred rows.
-      tolerance: largest error of the arithmetic, in nats, before the pass is repeated in float64.
-      mesh: devices that share the pairs; by default those over which t is spread.
-      layer: name for messages.
+        t: activations [n, ...] of any float dtype and framework; x is uniform over the rows.
+        y: int labels [n] in 0..num_classes-1, or None.
+        noise_variance: one number, or an array of s numbers that share one pass over the pairs.
+        num_classes: number of classes; by default the largest label plus one.
+        precision: of the distances; by default float64 for float64 input, else float32. "tf32" and "bfloat16" round the
+            centred rows; "direct" sums squared differences in float64.
+        tolerance: largest error of the arithmetic, in nats, before the pass is repeated in float64, then "direct".
+        mesh: devices that share the pairs; by default those over which t is spread.
+        layer: name for messages.
 
-    Raises InputError for non-finite, integer or empty activations, fewer than two rows, labels that do not fit, fewer
-    than two classes, and variances that are not positive.
+    Returns:
+        KDE; its `error` bounds what rounding does to the values.
 
-    Source: Kolchinsky & Tracey 2017, eqs. 10 and 11 (pairwise distance estimators of mixture entropy).
+    Raises:
+        InputError: for non-finite, integer or empty activations, fewer than two rows, labels that do not fit, fewer
+            than two classes, variances that are not positive, and distances that overflow.
+
+    References:
+        Kolchinsky & Tracey 2017, eqs. 10 and 11 (pairwise distance estimators of mixture entropy).
 
     Examples:
-      >>> import numpy as np
-      >>> bounds = kde(np.array([[1.0], [-1.0]]), noise_variance=1.0)
-      >>> f"{bounds.i_tx_lower:.10f} {bounds.i_tx_upper:.10f}"
-      '0.2190701964 0.5662191695'
+        >>> import numpy as np
+        >>> bounds = kde(np.array([[1.0], [-1.0]]), noise_variance=1.0)
+        >>> f"{bounds.i_tx_lower:.10f} {bounds.i_tx_upper:.10f}"
+        '0.2190701964 0.5662191695'
     """
     x = as_activations(t, layer)
     variances, scalar = as_variances(noise_variance)
     labels, classes = (np.zeros(len(x), np.int32), 1) if y is None else as_labels(y, len(x), num_classes)
-    precision = precision or ("float64" if x.dtype == np.float64 else "float32")
     mesh = mesh or _tiles.mesh_of(x)
-    sums = _sums(x, labels, variances, classes, precision, mesh)
-    if not np.isfinite(sums.error).all():
-        check_finite(x, layer)  # finite input that overflows float32 goes on to the fall-back
-    if precision != "float64" and not (sums.error <= tolerance).all():
-        precision = "float64"
-        sums = _sums(x, labels, variances, classes, precision, mesh)
-    if not np.isfinite(sums.error).all():
-        check_finite(x, layer)
-        raise InputError(f"{layer} is too large for its squared distances to be finite: rescale it first.")
-    bounds = _bounds(sums.total, sums.own, labels if y is not None else None, classes)
-    bounds |= {"error": sums.error + sums.rounding, "noise_variance": variances}
+    wanted = precision or ("float64" if x.dtype == np.float64 else "float32")
+    for precision in (wanted,) if is_traced(x) else _tiles.fall_backs(wanted):
+        sums = _sums(x, *compact(labels, classes), variances, precision, mesh)
+        if is_traced(x) or (sums.error <= tolerance).all():
+            break
+        if not np.isfinite(sums.error).all():
+            check_finite(x, layer)
+            if _tiles.is_wide(precision):
+                raise InputError(f"{layer} is too large for its squared distances to be finite; rescale it first.")
+    error = sums.error + sums.rounding
+    bounds = _bounds(sums.total, sums.own, error, labels if y is not None else None, classes)
+    bounds |= {"error": error, "noise_variance": variances}
     if scalar:
         bounds = {name: _scalar(value) for name, value in bounds.items()}
     return KDE(**bounds, n=len(x), precision=precision)
 
 
-def _scalar(value: np.ndarray | None) -> Any:
-    """Drop the leading axis of one noise level; arrays of one number become Python numbers."""
+def _scalar(value: Any) -> Any:
+    """Drop the leading axis of one noise level; NumPy arrays of one number become Python numbers."""
     if value is None:
         return None
-    return value[0].item() if value.ndim == 1 else value[0]
+    return value[0].item() if value.ndim == 1 and isinstance(value, np.ndarray) else value[0]
 
 
 class _Sums(NamedTuple):
-    total: np.ndarray
-    own: np.ndarray
-    """Kernel sums [upper | lower, s, n] in float64."""
-    error: np.ndarray
-    """Indicator [s] of the error of the arithmetic."""
-    rounding: np.ndarray
-    """The part of it that comes from rows rounded on purpose; more precise sums of the same rows would not help."""
+    total: Any
+    own: Any
+    """Kernel sums over other rows [upper | lower, s, n]; float64 on the host, or traced."""
+    error: Any
+    """Bound [s] on the error of the arithmetic."""
+    rounding: Any
+    """Bound [s] on the error from rows rounded to "tf32" or "bfloat16"."""
 
 
 def _sums(
     x: Activations,
     labels: np.ndarray,
-    variances: np.ndarray,
     classes: int,
+    variances: np.ndarray,
     precision: _tiles.Precision,
     mesh: Mesh | None,
 ) -> _Sums:
-    """Take the pass over the pairs and judge it.
+    """Take the pass over the pairs and bound its error.
 
-    A rounding error e in a distance moves J by at most e/c times the weight of the pairs it concerns: all but the
-    diagonal for the norms, pairs of different classes for the products with class centres. Rounding the rows moves
-    each coordinate independently, which averages out over features.
+    Rounding the rows on purpose moves each coordinate independently, which averages out over features.
     """
-    scales = np.concatenate([2 * variances, 8 * variances])
-    steps = ladder(scales)
-    with jax.enable_x64(precision == "float64"):
+    scales, shape = np.concatenate([2 * variances, 8 * variances]), (2, len(variances), -1)
+    plan, wide = _pairwise.kernel_scales(scales), _tiles.is_wide(precision)
+    with jax.enable_x64(wide):
         sums = _pairwise.pair_sums(
-            x, labels, 1 / steps.bases, num_classes=classes, powers=steps.powers, precision=precision, mesh=mesh
+            x, labels, 1 / plan.bases, num_classes=classes, powers=plan.powers, precision=precision, mesh=mesh
         )
-        total, own = (np.asarray(s, np.float64)[steps.index] for s in (sums.total, sums.own))
-    eps = float(np.finfo(np.float64 if precision == "float64" else np.float32).eps)
-    share, other = np.mean(1 - 1 / total, axis=1), np.mean(1 - own / total, axis=1)
-    coarse = {"tf32": 2.0**-11, "bfloat16": 2.0**-8}.get(precision, 0.0) / math.sqrt(x.shape[1])
-    with np.errstate(invalid="ignore"):  # overflow is what the indicator is asked about
-        error = eps * (float(sums.max_norm) * share + float(sums.max_cross) * other) / scales
-        rounding = coarse * float(sums.max_norm) * share / scales
-    shape = (2, len(variances), -1)
+        total, own, *largest = (s if is_traced(x) else np.asarray(s, np.float64) for s in sums)
+        total, own = total[plan.index], own[plan.index]
+        judged = [lax.stop_gradient(s) for s in (total, own)] if is_traced(x) else [total, own]
+    bound = functools.partial(_tiles.rounding_error, *judged, scales)
+    error, rounding = bound((largest[0], largest[1]), precision), np.zeros(len(scales))
+    if precision in _UNIT_ROUNDOFF:
+        rounding = bound((largest[0], 0.0), precision, eps=_UNIT_ROUNDOFF[precision] / math.sqrt(x.shape[1]))
     error, rounding = (e.reshape(shape).max(axis=(0, 2)) for e in (error, rounding))
     return _Sums(total.reshape(shape), own.reshape(shape), error, rounding)
 
 
-def _bounds(total: np.ndarray, own: np.ndarray, labels: np.ndarray | None, classes: int) -> dict[str, Any]:
+def _bounds(total: Any, own: Any, error: Any, labels: np.ndarray | None, classes: int) -> dict[str, Any]:
     """Turn kernel sums [upper | lower, s, n] into the fields of the result, each with a leading axis s.
 
     The logarithm is taken of n / sum rather than of each, so that a constant layer gives exactly 0.
     """
-    n = total.shape[-1]
-    upper, lower = np.clip(np.log(n / total).mean(axis=-1), 0, math.log(n))
+    xp, n = (np if isinstance(total, np.ndarray) else jnp), total.shape[-1]
+    upper, lower = xp.clip(xp.log(n / (1 + total)).mean(axis=-1), 0, math.log(n))
     saturation = upper / math.log(n)
     fields: dict[str, Any] = {
         "i_tx_upper": upper,
@@ -185,18 +208,31 @@ def _bounds(total: np.ndarray, own: np.ndarray, labels: np.ndarray | None, class
     if labels is None:
         return fields | dict.fromkeys(_LABEL_FIELDS)
     counts = np.bincount(labels, minlength=classes)
-    given = np.zeros((2, total.shape[1], classes))
-    for k in np.flatnonzero(counts):
-        given[..., k] = np.log(counts[k] / own[..., labels == k]).mean(axis=-1)
-    given = np.clip(given, 0, np.log(np.maximum(counts, 1)))
+    rows = [np.flatnonzero(labels == k) if count else None for k, count in enumerate(counts)]
+    absent = xp.zeros(total.shape[:2])
+    given = [absent if r is None else xp.log(len(r) / (1 + own[..., r])).mean(axis=-1) for r in rows]
+    given = xp.clip(xp.stack(given, axis=-1), 0, np.log(np.maximum(counts, 1)))
     p = counts / n
     within_upper, within_lower = given @ p
     entropy = -np.sum(p[p > 0] * np.log(p[p > 0]))
     values = (
         upper - within_upper,
         lower - within_lower,
-        np.minimum(entropy, upper - within_lower),
-        np.maximum(0, lower - within_upper),
+        xp.minimum(entropy, upper - within_lower + error),
+        xp.maximum(0, lower - within_upper - error),
         *given,
     )
     return fields | dict(zip(_LABEL_FIELDS, values, strict=True))
+
+
+def _bound(side: str, t: Any, other: Any = None, *, key: jax.Array, noise_variance: float, **options: Any) -> Estimate:
+    """The registered form of one side of the bounds."""
+    result = kde(t, other, noise_variance=noise_variance, **options)
+    value = getattr(result, f"i_tx_{side}" if other is None else f"i_ty_certified_{side}")
+    details = {"saturation": float(result.saturation), "error": float(result.error)}
+    kind, settings = ("upper" if side == "upper" else "lower"), {"noise_variance": noise_variance} | options
+    return Estimate(f"kde_{side}", value, None, kind, result.n, settings, details)
+
+
+for _side in ("upper", "lower"):
+    register(f"kde_{_side}", targets=("input", "label"))(functools.partial(_bound, _side))

@@ -1,6 +1,7 @@
-"""Unbiased values of I(X;T) and I(T;Y) for activations with Gaussian noise, with standard errors.
+"""Unbiased values of I(X;T) and I(T;Y) for activations with Gaussian noise, and their standard errors.
 
-The object is the same mixture that `kde` brackets: x uniform over the given rows, noise at this layer alone.
+They estimate the information of the mixture that `kde` bounds: x uniform over the given rows, noise at this layer only.
+The leave-one-out values say how far that can be from the information of the population the rows were drawn from.
 """
 
 import dataclasses
@@ -13,19 +14,21 @@ from jax.sharding import Mesh
 
 from mi_jax.errors import InputError
 from mi_jax.information import _tiles
-from mi_jax.information._input import as_activations, as_labels, as_variances, check_finite
+from mi_jax.information._input import as_activations, as_labels, as_variances, check_finite, compact
 from mi_jax.information._mixture import mixture_sums
+from mi_jax.information.estimator import Estimate, register
 
 _TOLERANCE = 1e-4
-"""Rounding error in nats above which the sums are repeated in float64: far below any standard error."""
+"""Rounding error in nats above which the sums are repeated in more precise arithmetic: far below any standard error."""
 Value = float | np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
 class MonteCarlo:
-    """Values in nats; every `Value` gains a leading axis when `noise_variance` was an array.
+    """Values in nats; every `Value` has a leading axis when `noise_variance` was an array.
 
-    The fields about labels are None when no labels were given.
+    The fields about labels are None when no labels were given. For rows drawn independently from a population, in
+    expectation i_tx <= I(X;T) <= i_tx_leave_one_out, and i_ty_leave_one_out <= I(T;Y).
     """
 
     i_tx: Value
@@ -38,19 +41,28 @@ class MonteCarlo:
     i_tx_sampling_error: Value
     """Standard error when the rows, too, are a sample: delete-block jackknife; noise draws included.
 
-    It has `blocks` - 1 degrees of freedom: an interval takes the quantile of Student's t with as many.
+    It has `blocks` - 1 degrees of freedom: an interval takes the quantile of Student's t with as many. Infinite for two
+    rows, which say nothing about it.
     """
+    i_tx_leave_one_out: Value
+    """mean_i log p(t_i | x_i) / mean_{j != i} p(t_i | x_j); infinite when a row is out of reach of all others."""
     i_ty: Value | None
     i_ty_stderr: Value | None
     i_ty_sampling_error: Value | None
+    i_ty_leave_one_out: Value | None
+    """H(Y) + mean_i log q(y_i | t_i), q from all rows but i; minus infinity when no other row of i's class is near."""
     saturation: Value
     """i_tx / log n."""
     saturated: bool | np.ndarray
     """Whether saturation exceeds 0.95."""
+    error: Value
+    """Bound on the rounding error of i_tx and i_ty, nats."""
     noise_variance: Value
     n: int
     draws: int
     blocks: int
+    precision: str
+    """Arithmetic that gave the values, which is more precise than requested after a fall-back."""
 
 
 def monte_carlo(
@@ -72,21 +84,30 @@ def monte_carlo(
     and a row's draws do not depend on its label. y may be the class or any other factor of the input.
 
     Args:
-      t: activations [n, ...] of any float dtype and framework.
-      y: int labels [n] in 0..num_classes-1, or None.
-      noise_variance: one number, or an array of s numbers.
-      key: JAX random key of the noise.
-      num_classes: number of classes; by default the largest label plus one.
-      draws: noise vectors a row, an even number; four or more give a standard error that is free of the spread of rows.
-        None: as `default_draws` says.
-      blocks: of the jackknife, at most n: rows are dealt to them at random, whatever their labels.
-      precision: of the arithmetic, as in `kde`.
-      mesh: devices that share the pairs; by default those over which t is spread.
-      layer: name for messages.
+        t: activations [n, ...] of any float dtype and framework.
+        y: int labels [n] in 0..num_classes-1, or None.
+        noise_variance: one number, or an array of s numbers.
+        key: JAX random key of the noise.
+        num_classes: number of classes; by default the largest label plus one.
+        draws: noise vectors per row, an even number; four or more give a standard error that is free of the spread of
+            rows. By default as in `default_draws`.
+        blocks: of the jackknife, at most n: rows are assigned to them at random, whatever their labels.
+        precision: of the arithmetic, as in `kde`.
+        mesh: devices that share the pairs; by default those over which t is spread.
+        layer: name for messages.
 
-    Raises InputError for what `kde` refuses, an odd number of draws, and less than two blocks.
+    Raises:
+        InputError: for what `kde` refuses, an odd number of draws, and fewer than two blocks.
 
-    Source: Goldfeld et al. 2019 (entropy of a noisy network by sampling its mixture); Kunsch 1989 (blocks).
+    References:
+        Goldfeld et al. 2019 (entropy of a noisy network by sampling its mixture); Kunsch 1989 (blocks); Barber & Agakov
+        2003 and Poole et al. 2019 (leave-one-out bounds).
+
+    Examples:
+        >>> import jax, numpy as np
+        >>> result = monte_carlo(np.array([[1e3], [-1e3]]), [0, 1], noise_variance=1.0, key=jax.random.key(0))
+        >>> round(result.i_tx, 6), round(result.i_ty, 6)
+        (0.693147, 0.693147)
     """
     x = as_activations(t, layer)
     check_finite(x, layer)
@@ -94,28 +115,30 @@ def monte_carlo(
     n = len(x)
     draws = default_draws(n) if draws is None else draws
     if draws < 2 or draws % 2:
-        raise InputError(f"draws is {draws}: noise comes in antithetic pairs, so an even number is needed.")
+        raise InputError(f"draws is {draws}; noise comes in antithetic pairs, so it must be even and positive.")
     if blocks < 2:
-        raise InputError(f"blocks is {blocks}: the jackknife needs at least two.")
+        raise InputError(f"blocks is {blocks}; the jackknife needs at least two.")
     blocks = min(blocks, n)
     block = np.random.default_rng(0).permutation(n) % blocks  # independent of labels and of the order of the rows
     labels, classes = (np.zeros(n, np.int32), 1) if y is None else as_labels(y, n, num_classes)
-    precision = precision or ("float64" if x.dtype == np.float64 else "float32")
+    labels, classes = compact(labels, classes)
     options = {"num_classes": classes, "mesh": mesh or _tiles.mesh_of(x)}
-    sums, error = _sums(x, labels, block, variances, key, draws // 2, precision, options)
-    if precision != "float64" and not error <= _TOLERANCE:
-        sums, error = _sums(x, labels, block, variances, key, draws // 2, "float64", options)
-    if not math.isfinite(error):
-        raise InputError(f"{layer} is too large for its squared distances to be finite: rescale it first.")
+    wanted = precision or ("float64" if x.dtype == np.float64 else "float32")
+    for precision in _tiles.fall_backs(wanted):
+        sums, error = _sums(x, labels, block, variances, key, draws // 2, precision, options)
+        if (error <= _TOLERANCE).all():
+            break
+        if _tiles.is_wide(precision) and not np.isfinite(error).all():
+            raise InputError(f"{layer} is too large for its squared distances to be finite; rescale it first.")
     fields = _estimates(sums, labels, block, labelled=y is not None)
-    fields["noise_variance"] = variances
+    fields |= {"error": error, "noise_variance": variances}
     if scalar:
         fields: dict[str, Any] = {name: None if v is None else v[0].item() for name, v in fields.items()}
-    return MonteCarlo(**fields, n=n, draws=draws, blocks=blocks)
+    return MonteCarlo(**fields, n=n, draws=draws, blocks=blocks, precision=precision)
 
 
 def default_draws(n: int) -> int:
-    """Return the fewest noise vectors a row, even and at least four, that make 1,024 or more from n rows.
+    """Return the fewest noise vectors per row, even and at least four, that make 1,024 or more from n rows.
 
     With fewer the standard error of the mean is itself so uncertain that intervals of 1.96 of them hold too seldom.
     """
@@ -131,19 +154,20 @@ def _sums(
     pairs: int,
     precision: _tiles.Precision,
     options: dict[str, Any],
-) -> tuple[np.ndarray, float]:
-    """Return sums [pair, s, sign, total | own, n, blocks] in float64, and the indicator of their rounding error."""
-    with jax.enable_x64(precision == "float64"):
-        rotated = _rotate(x, pairs, precision)
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return sums over other rows [pair, s, sign, total | own, n, blocks] in float64, and a bound [s] on the error."""
+    wide = _tiles.is_wide(precision)
+    with jax.enable_x64(wide):
+        rotated = x if precision == "direct" else _rotate(x, pairs, precision)
         taken = [
             mixture_sums(rotated, labels, block, np.sqrt(variances), k, precision=precision, **options)
             for k in jax.random.split(key, pairs)
         ]
-        sums = np.stack([np.asarray(pair, np.float64) for pair, _ in taken])
-        largest = float(taken[0][1])
-    eps = float(np.finfo(np.float64 if precision == "float64" else np.float32).eps)
-    share = 1 - 1 / sums[:, :, :, 0].sum(axis=-1).clip(1).mean(axis=(0, 2, 3))
-    return sums, float(np.max(eps * largest * share / (2 * variances)))
+        sums = np.stack([np.asarray(pair, np.float64) for pair, *_ in taken])
+        largest = tuple(float(value) for value in taken[0][1:])
+    rows = np.moveaxis(sums.sum(axis=-1), 1, 0)  # [s, pair, sign, total | own, n]
+    total, own = (rows[:, :, :, part].reshape(len(variances), -1) for part in (0, 1))
+    return sums, _tiles.rounding_error(total, own, 2 * variances, largest, precision)
 
 
 def _rotate(x: Any, products: int, precision: _tiles.Precision) -> Any:
@@ -155,14 +179,16 @@ def _rotate(x: Any, products: int, precision: _tiles.Precision) -> Any:
     if d <= n or 2 * d + n * (0.5 + products) >= d * (0.5 + products):
         return x
     wide = jax.numpy.asarray(x, jax.numpy.float64 if precision == "float64" else jax.numpy.float32)
-    return jax.numpy.linalg.qr((wide - wide[:1]).T, mode="r").T
+    rotated = jax.numpy.linalg.qr((wide - wide[:1]).T, mode="r").T
+    return rotated if jax.numpy.isfinite(rotated).all() else x  # LAPACK can fail on large rows of low rank
 
 
 def _estimates(sums: np.ndarray, labels: np.ndarray, block: np.ndarray, *, labelled: bool) -> dict[str, Any]:
     """Turn sums [pair, s, sign, total | own, n, blocks] into values, standard errors and jackknife errors [s]."""
     n, blocks = sums.shape[-2:]
     counts = np.bincount(labels)
-    whole = sums.sum(axis=-1)
+    others = sums.sum(axis=-1)
+    whole = 1 + others  # the kernel of a row with itself is 1
     within = np.log(whole / np.stack([np.full(n, n), counts[labels]])).mean(axis=2)  # [pair, s, total | own, n]
     deleted = np.empty((blocks, *within.shape[1:3]))
     for b in range(blocks):
@@ -179,7 +205,13 @@ def _estimates(sums: np.ndarray, labels: np.ndarray, block: np.ndarray, *, label
         jackknife = np.sqrt((blocks - 1) / blocks * ((left_out - left_out.mean(axis=0)) ** 2).sum(axis=0))
         fields[name] = sample.mean(axis=(0, 2)) if known else None
         fields[f"{name}_stderr"] = _stderr(sample) if known else None
-        fields[f"{name}_sampling_error"] = jackknife if known else None
+        fields[f"{name}_sampling_error"] = (jackknife if n > 2 else np.full_like(jackknife, np.inf)) if known else None
+    p = counts[counts > 0] / n
+    with np.errstate(divide="ignore"):
+        far = np.log(others).mean(axis=(0, 2, 4))  # [s, total | own]; minus infinity without a neighbour
+    fields["i_tx_leave_one_out"] = math.log(n - 1) - far[:, 0]
+    own = np.where(np.isneginf(far[:, 1]), -np.inf, far[:, 1] - np.where(np.isneginf(far[:, 0]), 0, far[:, 0]))
+    fields["i_ty_leave_one_out"] = own - np.sum(p * np.log(p)) if labelled else None
     fields["saturation"] = fields["i_tx"] / math.log(n)
     fields["saturated"] = fields["saturation"] > 0.95
     return fields
@@ -191,3 +223,16 @@ def _stderr(sample: np.ndarray) -> np.ndarray:
     if pairs == 1:
         return sample[0].std(axis=-1, ddof=1) / math.sqrt(n)
     return np.sqrt(sample.var(axis=0, ddof=1).mean(axis=-1) / (n * pairs))
+
+
+@register("monte_carlo", targets=("input", "label"))
+def _value(t: Any, other: Any = None, *, key: jax.Array, noise_variance: float, **options: Any) -> Estimate:
+    """The registered form of the value."""
+    result = monte_carlo(t, other, noise_variance=noise_variance, key=key, **options)
+    quantity = "i_tx" if other is None else "i_ty"
+    parts = ("", "_stderr", "_sampling_error", "_leave_one_out")
+    value, stderr, sampling, left_out = (float(getattr(result, quantity + part)) for part in parts)
+    details = {"saturation": float(result.saturation), "error": float(result.error), "sampling_error": sampling}
+    details |= {"leave_one_out": left_out, "degrees_of_freedom": float(result.blocks - 1)}
+    settings = options | {"noise_variance": noise_variance, "draws": result.draws}
+    return Estimate("monte_carlo", value, stderr, "value", result.n, settings, details)

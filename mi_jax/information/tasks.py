@@ -12,7 +12,7 @@ import numpy as np
 from scipy.special import digamma, gammaln, logsumexp
 
 from mi_jax.errors import InputError
-from mi_jax.information.estimator import Target
+from mi_jax.information._input import Target
 
 Sample = tuple[np.ndarray, np.ndarray | None]
 
@@ -150,7 +150,7 @@ def normal_task(d: int, other: int, rho: float) -> Task:
 
 
 def paired_task(d: int, information: float) -> Task:
-    """Two standard normals of d coordinates, each correlated with its adversarial example alone, `information` nats together."""
+    """Two standard normals of d coordinates, correlated coordinate by coordinate, with `information` nats in total."""
     rho = math.sqrt(-math.expm1(-2 * information / d))
 
     def sample(n: int, seed: int) -> Sample:

@@ -77,5 +77,5 @@ def test_noise_rules_have_their_definitions(layer):
     np.testing.assert_allclose(noise_grid(1.0, levels=4), [0.25, 0.5, 1, 2])
     with pytest.raises(InputError, match="constant"):
         noise_variance(np.ones((5, 2), np.float32), rule="trace")
-    with pytest.raises(InputError, match="choose fixed"):
+    with pytest.raises(InputError, match="choose from fixed"):
         noise_variance(x, rule="other")

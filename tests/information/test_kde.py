@@ -11,8 +11,8 @@ import pytest
 
 from mi_jax.errors import InputError
 from mi_jax.information import KDE, _pairwise, _tiles, kde
+from mi_jax.information._input import target_of
 from mi_jax.information._pairwise import pair_sums
-from mi_jax.information.estimator import target_of
 
 _spec = importlib.util.spec_from_file_location("make_golden", Path(__file__).with_name("make_golden.py"))
 assert _spec is not None

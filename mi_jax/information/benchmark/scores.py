@@ -110,11 +110,11 @@ def attempts(plan: Plan) -> Iterator[Attempt]:
             for dimension in plan.dimensions:
                 task = grid_task(target, dimension)
                 for seed in range(max(plan.repeats, plan.slow_repeats)):
-                    for name in information.estimators(target):
+                    for name in information.estimators_for(target):
                         if seed < (plan.slow_repeats if name in _SLOW else plan.repeats):
                             yield "grid", task, n, name, seed
     for task in known_tasks() if plan.task_rows else ():
-        for name in information.estimators(task.target):
+        for name in information.estimators_for(task.target):
             yield "tasks", task, plan.task_rows, name, 0
 
 

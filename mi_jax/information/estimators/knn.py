@@ -1,4 +1,4 @@
-"""Nearest-neighbour information after reduction to few dimensions, and its average over random one-dimensional slices.
+"""Nearest-neighbour information after reduction to few dimensions, and its mean over random one-dimensional slices.
 
 Consistent in low dimension only; both need n well above exp of the information.
 """
@@ -11,11 +11,13 @@ from scipy.spatial import KDTree
 from scipy.special import digamma
 
 from mi_jax.errors import InputError
-from mi_jax.information._input import as_activations, as_labels, check_finite
-from mi_jax.information.estimator import Estimate, host_generator, register, target_of
+from mi_jax.information._input import as_pair
+from mi_jax.information.estimator import Estimate, host_generator, register
 
 _TIE = 1e-12
 """Distances below this share of the largest coordinate are ties: projections round equal rows apart."""
+_COMPARABLE = 2.0
+"""Ratio of scales of T and a continuous variable up to which the maximum norm over both is taken in their own units."""
 
 
 def _inside(x: np.ndarray, radius: np.ndarray) -> np.ndarray:
@@ -24,10 +26,10 @@ def _inside(x: np.ndarray, radius: np.ndarray) -> np.ndarray:
 
 
 def _neighbours(x: np.ndarray, k: int, tie: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return for each row the radius within which to count, and what stands for k there.
+    """Return for each row the radius within which to count, and the number of neighbours to take for k.
 
-    That is just short of the k-th neighbour, and k; where the k-th neighbour is no more than `tie` away, `tie` and the
-    number of rows that near, the row itself included (Gao et al. 2017, algorithm 1).
+    They are just short of the distance of the k-th neighbour, and k; where that neighbour is at most `tie` away, `tie`
+    and the number of rows that near, the row itself included (Gao et al. 2017, algorithm 1).
     """
     distance = KDTree(x).query(x, k=k + 1, p=np.inf)[0][:, -1]
     tied = distance <= tie
@@ -50,7 +52,7 @@ def _ross(x: np.ndarray, labels: np.ndarray, k: int) -> float:
     sizes = np.bincount(labels)[labels]
     x, labels, sizes = x[sizes > 1], labels[sizes > 1], sizes[sizes > 1]
     if not len(x):
-        raise InputError("no class has two rows: neighbours within a class need at least one such class.")
+        raise InputError("Every class of other has one row only; neighbours within a class need two: give more rows.")
     radius, near, tie = np.empty(len(x)), np.empty(len(x)), _TIE * float(np.abs(x).max())
     for c in np.unique(labels):
         rows = labels == c
@@ -58,10 +60,8 @@ def _ross(x: np.ndarray, labels: np.ndarray, k: int) -> float:
     return float(np.mean(digamma(near) - digamma(sizes) + digamma(len(x)) - digamma(_inside(x, radius))))
 
 
-def _reduce(x: Any, components: int, name: str) -> np.ndarray:
+def _reduce(x: Any, components: int) -> np.ndarray:
     """Return at most `components` coordinates of the rows, [n, r]; a constant array gives zeros."""
-    x = as_activations(x, name)
-    check_finite(x, name)
     x = np.asarray(x, np.float64)
     x = x - x[:1]
     if x.shape[1] <= components or not x.any():
@@ -72,13 +72,20 @@ def _reduce(x: Any, components: int, name: str) -> np.ndarray:
 
 
 def _standard(x: np.ndarray) -> np.ndarray:
-    """Rows in units in which a coordinate's variance is 1 on average; constant rows stay."""
+    """Scale rows to a mean variance of 1 per coordinate; constant rows stay."""
+    x = x / (np.abs(x).max() or 1.0)  # squares of large values overflow
     variance = x.var(axis=0).mean()
     return x / np.sqrt(variance) if variance > 0 else x
 
 
+def _comparable(x: np.ndarray, z: np.ndarray) -> bool:
+    """Return whether the scales of two arrays are within a factor of `_COMPARABLE`, or one is constant."""
+    first, second = (np.sqrt(v.var(axis=0).mean()) for v in (x, z))
+    return bool(max(first, second) <= _COMPARABLE * min(first, second)) or min(first, second) == 0
+
+
 def _information(x: np.ndarray, other: np.ndarray, k: int) -> float:
-    """Of rows from `_reduce` with other such rows or labels; a constant tells nothing, whatever ties the other has."""
+    """Estimate for rows from `_reduce` and other such rows or labels; 0 for a constant, whatever ties the other has."""
     if not x.any() or not (other.ndim == 1 or other.any()):
         return 0.0
     return _ross(x, other, k) if other.ndim == 1 else _kraskov(x, other, k)
@@ -86,7 +93,7 @@ def _information(x: np.ndarray, other: np.ndarray, k: int) -> float:
 
 def _check(k: int, n: int) -> None:
     if not 1 <= k < n:
-        raise InputError(f"k is {k}: the number of neighbours must lie in 1..{n - 1} for {n} samples.")
+        raise InputError(f"k is {k}; the number of neighbours must be in 1..{n - 1} for {n} samples.")
 
 
 @register("ksg", targets=("label", "continuous"))
@@ -97,25 +104,44 @@ def ksg(
     key: jax.Array | None = None,
     k: int = 3,
     components: int = 10,
-    standardise: bool = False,
+    standardise: bool | None = None,
     num_classes: int | None = None,
 ) -> Estimate:
     """Return the nearest-neighbour estimate of I(T; other) in nats, after PCA to at most `components` dimensions.
 
-    t: [n, ...]; other: float [n, ...] (KSG-1, maximum norm) or int labels [n] (Ross 2014); rows that k others or more
-    equal are counted as Gao et al. 2017 do. Information does not depend on units, but the maximum norm over T and
-    `other` together does: `standardise` brings each to a mean variance of 1 first, which the estimate needs where
-    their scales are far apart (it tends to 0 there) and which labels do without. Raises InputError for what `kde`
-    refuses, for k outside 1..n-1, and where no class has two rows.
+    Information does not depend on units, but the maximum norm over T and a continuous `other` together does: the
+    estimate tends to 0 where their scales are far apart. By default both are scaled to a mean variance of 1 when their
+    standard deviations differ by more than a factor of 2. Labels need no scaling. Rows that k others or more equal are
+    counted as by Gao et al. 2017.
+
+    Args:
+        t: activations [n, ...], float.
+        other: float [n, ...] (KSG-1, maximum norm) or int labels [n] (Ross 2014).
+        key: not used.
+        k: number of neighbours.
+        components: principal components kept of each array.
+        standardise: whether to scale both to a mean variance of 1; None where their scales differ.
+        num_classes: number of classes; by default the largest label plus one.
+
+    Raises:
+        InputError: for what `kde` refuses, unequal lengths, k outside 1..n-1, and where every class has one row.
+
+    References:
+        Kraskov, Stoegbauer & Grassberger 2004, eq. 8; Ross 2014, eq. 2; Gao et al. 2017, algorithm 1.
+
+    Examples:
+        >>> import numpy as np
+        >>> x = np.random.default_rng(0).standard_normal((500, 2))
+        >>> bool(abs(ksg(x[:, :1], x[:, 1:]).value) < 0.1)
+        True
     """
-    x = _reduce(t, components, "t")
+    x, z, classes = as_pair(t, other, num_classes)
     _check(k, len(x))
-    if target_of(other) == "label":
-        z, _ = as_labels(other, len(x), num_classes)
-    else:
-        z = _reduce(other, components, "other")
+    x, z = _reduce(x, components), z if classes else _reduce(z, components)
+    if standardise is None:
+        standardise = not classes and not _comparable(x, z)
     if standardise:
-        x, z = _standard(x), z if z.ndim == 1 else _standard(z)
+        x, z = _standard(x), z if classes else _standard(z)
     settings = {"k": k, "components": components, "standardise": standardise}
     return Estimate("ksg", _information(x, z, k), None, "value", len(x), settings)
 
@@ -132,19 +158,37 @@ def sliced(
 ) -> Estimate:
     """Return the mean over random directions of the information of a projection of T (and of other), in nats.
 
-    Another functional than I(T; other), and never above it on the population. stderr is over slices alone.
-    Raises InputError as `ksg` does.
-    Source: Goldfeld & Greenewald 2021, definition 1.
+    Another functional than I(T; other), and on the population never above it. stderr is over slices alone.
+
+    Args:
+        t: activations [n, ...], float.
+        other: float [n, ...] or int labels [n].
+        key: JAX random key of the directions.
+        slices: number of directions.
+        k: number of neighbours.
+        num_classes: number of classes; by default the largest label plus one.
+
+    Raises:
+        InputError: for what `ksg` refuses.
+
+    References:
+        Goldfeld & Greenewald 2021, definition 1.
+
+    Examples:
+        >>> import jax, numpy as np
+        >>> y = np.arange(100) % 2
+        >>> t = np.random.default_rng(0).standard_normal((100, 1)) + 100 * y[:, None]
+        >>> round(sliced(t, y, key=jax.random.key(0), slices=2).value, 1)
+        0.7
     """
-    x = _reduce(t, 2**31, "t")
+    x, z, classes = as_pair(t, other, num_classes)
     _check(k, len(x))
-    rng = host_generator(key)
-    labelled = target_of(other) == "label"
-    z = as_labels(other, len(x), num_classes)[0] if labelled else _reduce(other, 2**31, "other")
+    rng, x = host_generator(key), _reduce(x, x.shape[1])
+    z = z if classes else _reduce(z, z.shape[1])
     values = []
     for _ in range(slices):
         u = rng.standard_normal((x.shape[1], 1))
-        v = z if labelled else _standard(z @ rng.standard_normal((z.shape[1], 1)))
+        v = z if classes else _standard(z @ rng.standard_normal((z.shape[1], 1)))
         values.append(_information(_standard(x @ u), v, k))
     stderr = float(np.std(values, ddof=1) / np.sqrt(slices)) if slices > 1 else None
     return Estimate("sliced", float(np.mean(values)), stderr, "heuristic", len(x), {"slices": slices, "k": k})

@@ -1,6 +1,6 @@
-"""Information that a linear read-out finds: H(Y) minus its held-out cross-entropy, a valid bound on the population.
+"""Information found by a linear probe: H(Y) minus its held-out cross-entropy, a lower bound on the population.
 
-The probe itself (`LinearProbe`) is a pair of arrays that may be attacked, differentiated or read on other inputs.
+The fitted probe (`LinearProbe`) is a pair of arrays that can be attacked, differentiated or applied to other inputs.
 """
 
 import dataclasses
@@ -11,14 +11,14 @@ import jax
 import numpy as np
 
 from mi_jax.errors import InputError
-from mi_jax.information._input import as_activations, as_labels, check_finite
+from mi_jax.information._input import as_activations, as_array, as_labels, check_finite
 from mi_jax.information.estimator import Estimate, register
 
 _STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-"""Inverse penalties to choose from, for features whose rows have mean square norm 1 a component."""
+"""Inverse penalties to choose from, for features of mean square 1."""
 
 GUESS = 1e-6
-"""Weight of the uniform guess that is mixed into a probe's held-out probabilities."""
+"""Weight of the uniform guess mixed into the held-out probabilities of a probe."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,14 +43,31 @@ def fit_probe(
 ) -> LinearProbe:
     """Fit a multinomial logistic regression by L-BFGS, its penalty chosen on a held-out quarter of the rows.
 
-    t: [n, ...]; y: int [n]. Layers wider than `components` are first projected on their leading principal directions,
-    which the weight returned contains. Raises InputError for what `kde` refuses and for less than eight rows.
+    Layers wider than `components` are first projected on their leading principal directions; the returned weight
+    includes the projection.
+
+    Args:
+        t: activations [n, ...], float.
+        y: int labels [n].
+        num_classes: number of classes; by default the largest label plus one.
+        components: most principal components to fit on.
+        layer: name for messages.
+
+    Raises:
+        InputError: for what `kde` refuses and for fewer than eight rows.
+
+    Examples:
+        >>> import numpy as np
+        >>> y = np.arange(40) % 2
+        >>> fitted = fit_probe(10.0 * y[:, None], y)
+        >>> fitted.log_probabilities(np.array([[0.0], [10.0]])).argmax(axis=1).tolist()
+        [0, 1]
     """
     x = as_activations(t, layer)
     check_finite(x, layer)
     labels, classes = as_labels(y, len(x), num_classes)
     if len(x) < 8:
-        raise InputError(f"{layer} has {len(x)} rows: a probe needs at least eight to fit and choose its penalty.")
+        raise InputError(f"{layer} has {len(x)} rows; a probe needs at least eight to fit and to choose its penalty.")
     x = np.asarray(x, np.float64)
     mean = x.mean(axis=0)
     basis, scale = _principal(x - mean, components)
@@ -66,7 +83,7 @@ def fit_probe(
 
 def _principal(a: np.ndarray, components: int) -> tuple[np.ndarray, float]:
     """Return leading principal directions [d, r] of centred rows, and their root mean square coordinate."""
-    from sklearn.utils.extmath import randomized_svd  # slow to import, and the bounds do without
+    from sklearn.utils.extmath import randomized_svd  # slow to import, and not needed by the bounds
 
     n, d = a.shape
     if d <= min(n, components):
@@ -94,7 +111,7 @@ def _regression(z: np.ndarray, labels: np.ndarray, strength: float) -> Regressio
     if len(present) == 1 or z.shape[1] == 0:
         frequency = np.array([np.mean(labels == k) for k in present])
         return present, np.zeros((len(present), z.shape[1])), np.log(frequency)
-    # Threads of BLAS would wait for one another in products so small. A fit that stops early still gives a bound.
+    # BLAS threads only slow down products this small. A fit that stops early still gives a bound.
     with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model = LogisticRegression(C=strength, max_iter=200, tol=1e-3).fit(z, labels)
@@ -124,38 +141,80 @@ def probe(
     num_classes: int | None = None,
     components: int = 256,
     folds: int = 2,
+    groups: Any = None,
     layer: str = "t",
 ) -> Estimate:
     """Return H(Y) - held-out cross-entropy of a linear probe, nats: at most I(T;Y) on the population, up to stderr.
 
-    t: [n, ...]; other: int labels [n], the class or any factor. Each row is judged once, by a probe fitted on the
-    other folds, mixed with a uniform guess of weight 1e-6 so that no row costs more than a bounded amount. Negative
-    values are reported as they come. details: `cross_entropy` in nats, `accuracy`, `label_entropy`.
-    Raises InputError for what `kde` refuses and for folds outside 2..n/8.
-    Source: Barber & Agakov 2003 (variational bound); Xu et al. 2020 (predictive information).
+    Each row is scored once, by a probe fitted on the other folds and mixed with a uniform guess of weight 1e-6, which
+    bounds the loss of a row. Negative values are reported as they are.
+
+    Args:
+        t: activations [n, ...], float.
+        other: int labels [n], the class or any factor of the input.
+        key: JAX random key of the assignment to folds.
+        num_classes: number of classes; by default the largest label plus one.
+        components: as in `fit_probe`.
+        folds: number of folds, from 2 to n / 8.
+        groups: [n], equal for rows of one image (augmentations, frames), which stay in one fold and count as one sample
+            in the standard error. By default every row is its own group.
+        layer: name for messages.
+
+    Returns:
+        Estimate; details: `cross_entropy` and `label_entropy` in nats, `accuracy`.
+
+    Raises:
+        InputError: for what `kde` refuses, folds out of range or more than there are groups, and when a fold would be
+            fitted on one class.
+
+    References:
+        Barber & Agakov 2003 (variational bound); Xu et al. 2020 (predictive information).
+
+    Examples:
+        >>> import jax, numpy as np
+        >>> y = np.arange(200) % 2
+        >>> found = probe(10.0 * y[:, None], y, key=jax.random.key(0))
+        >>> found.details["accuracy"], bool(0.6 < found.value < np.log(2))
+        (1.0, True)
     """
     x = as_activations(t, layer)
-    labels, classes = as_labels(other, len(x), num_classes)
-    if not 2 <= folds <= len(x) // 8:
-        raise InputError(f"folds is {folds} for {len(x)} rows: give between 2 and a fold for every eight rows.")
-    order = np.asarray(jax.random.permutation(key, len(x)))
-    x, labels = np.asarray(x)[order], labels[order]
-    score, correct = np.empty(len(x)), np.empty(len(x), bool)
+    n = len(x)
+    labels, classes = as_labels(other, n, num_classes, "other")
+    if not 2 <= folds <= n // 8:
+        raise InputError(f"folds is {folds} for {n} rows; give at least 2, and at least eight rows per fold.")
+    group = _group_ranks(groups, n, key)
+    if folds > group.max() + 1:
+        raise InputError(
+            f"folds is {folds}, but groups holds {group.max() + 1} groups; give at most one fold per group."
+        )
+    order = np.argsort(group, kind="stable")
+    x, labels, group = np.asarray(x)[order], labels[order], group[order]
+    score, correct = np.empty(n), np.empty(n, bool)
     for f in range(folds):
-        out = np.arange(len(x)) % folds == f
+        out = group % folds == f
         if np.ptp(labels[~out]) == 0:
-            raise InputError("a fold of the probe sees one class only: give more rows or fewer folds.")
+            raise InputError("The rows outside one fold are of a single class; give more rows or fewer folds.")
         log_q = fit_probe(x[~out], labels[~out], num_classes=classes, components=components, layer=layer)
         log_q = log_q.log_probabilities(x[out])
         score[out] = np.log((1 - GUESS) * np.exp(log_q[np.arange(out.sum()), labels[out]]) + GUESS / classes)
         correct[out] = log_q.argmax(axis=1) == labels[out]
-    p = np.bincount(labels, minlength=classes) / len(labels)
+    p = np.bincount(labels, minlength=classes) / n
     gain = score - np.log(p[labels])
     details = {
         "cross_entropy": float(-score.mean()),
         "accuracy": float(correct.mean()),
         "label_entropy": float(-np.log(p[labels]).mean()),
     }
-    stderr = float(gain.std(ddof=1) / np.sqrt(len(x)))
+    sums = np.bincount(group, gain - gain.mean())
+    stderr = float(np.sqrt(len(sums) / (len(sums) - 1) * np.sum(sums**2)) / n)
     settings = {"components": components, "folds": folds}
-    return Estimate("probe", float(gain.mean()), stderr, "lower", len(x), settings, details)
+    return Estimate("probe", float(gain.mean()), stderr, "lower", n, settings, details)
+
+
+def _group_ranks(groups: Any, n: int, key: jax.Array) -> np.ndarray:
+    """Number the groups of the rows 0, 1, ... in random order, int [n]."""
+    index = np.arange(n) if groups is None else np.asarray(as_array(groups, "groups"))
+    if index.shape != (n,):
+        raise InputError(f"groups has shape {index.shape}, but there are {n} rows; give one group per row.")
+    present, index = np.unique(index, return_inverse=True)
+    return np.argsort(np.asarray(jax.random.permutation(key, len(present))))[index]

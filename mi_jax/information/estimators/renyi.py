@@ -1,18 +1,20 @@
-"""Matrix-based Renyi information: eigenvalues of normalised kernel matrices. Not Shannon's: give it an axis of its own.
+"""Matrix-based Renyi information, from eigenvalues of normalised kernel matrices.
 
-Dense: memory n^2, and n^3 time unless alpha is 2.
+Its values are not comparable to Shannon information. Dense: memory n^2, and time n^3 unless alpha is 2.
 """
 
+import math
 from typing import Any, Literal
 
 import jax
 import numpy as np
 from scipy.linalg import eigvalsh
 from scipy.spatial.distance import pdist, squareform
+from scipy.special import logsumexp
 
 from mi_jax.errors import InputError
-from mi_jax.information._input import as_activations, as_labels, check_finite
-from mi_jax.information.estimator import Estimate, register, target_of
+from mi_jax.information._input import as_pair
+from mi_jax.information.estimator import Estimate, register
 
 WidthRule = Literal["median", "scott", "silverman"]
 
@@ -35,17 +37,21 @@ def _kernel(x: np.ndarray, width: float | WidthRule) -> tuple[np.ndarray, float]
     if isinstance(width, str) and (x == x[:1]).all():
         return np.ones((len(x), len(x))), s
     if not s > 0:
-        raise InputError(f"the kernel width is {s}: most rows of the layer are equal, or the width is not positive.")
+        raise InputError(f"The kernel width is {s}; give a positive number, as most rows of the layer may be equal.")
     return np.exp(squareform(pdist(x, "sqeuclidean")) / (-2 * s * s)), s
 
 
 def _entropy(blocks: list[np.ndarray], alpha: float) -> float:
-    """S_alpha of a positive block-diagonal matrix divided by its trace, nats."""
+    """S_alpha of a positive block-diagonal matrix divided by its trace, nats.
+
+    Eigenvalues as small as rounding makes them count as 0: with alpha below 1 they would dominate the sum.
+    """
     if alpha == 2:
         return float(2 * np.log(sum(np.trace(b) for b in blocks)) - np.log(sum(np.sum(b * b) for b in blocks)))
-    w = np.clip(np.concatenate([eigvalsh(b) for b in blocks]), 0, None)
-    w = w[w > 0] / w.sum()
-    return float(np.log(np.sum(w**alpha)) / (1 - alpha))
+    w = np.concatenate([eigvalsh(b) for b in blocks])
+    w = w[w > len(w) * np.finfo(float).eps * w.max()]
+    log_w = np.log(w / w.sum())
+    return float(-log_w.max() if alpha == math.inf else logsumexp(alpha * log_w) / (1 - alpha))
 
 
 @register("renyi", targets=("label", "continuous"))
@@ -61,29 +67,44 @@ def renyi(
 ) -> Estimate:
     """Return S(T) + S(other) - S(T, other) of the matrix-based Renyi entropy, in nats.
 
-    t: [n, ...]; other: int labels [n] (kernel 1 within a class, 0 across) or float [n, ...]. `width` is the kernel
-    width or a rule for it. A constant has exactly 0. Raises InputError for what `kde` refuses, alpha <= 0 or = 1, and
-    widths that are not positive.
-    Source: Giraldo, Rao & Principe 2015, eqs. 7 to 9; Yu et al. 2019 for convolutional layers.
+    Args:
+        t: activations [n, ...], float.
+        other: int labels [n] (kernel 1 within a class, 0 across) or float [n, ...].
+        key: not used.
+        alpha: order, positive and not 1; infinity gives the min-entropy.
+        width: kernel width of t in its units, or a rule for it.
+        other_width: kernel width of a continuous `other`.
+        num_classes: number of classes; by default the largest label plus one.
+
+    Returns:
+        Estimate; exactly 0 for a constant. details: `entropy` S(T) in nats, `width`.
+
+    Raises:
+        InputError: for what `kde` refuses, unequal lengths, alpha <= 0 or = 1, and widths that are not positive.
+
+    References:
+        Giraldo, Rao & Principe 2015, eqs. 7 to 9; Yu et al. 2019 for convolutional layers.
+
+    Examples:
+        >>> import numpy as np
+        >>> atoms = 1e3 * np.eye(2)[[0, 0, 1, 1]]
+        >>> round(renyi(atoms, np.array([0, 0, 1, 1]), alpha=2, width=1.0).value, 6)
+        0.693147
     """
     if not alpha > 0 or alpha == 1:
-        raise InputError(f"alpha is {alpha}: it must be positive and not 1; 1.01 is the usual stand-in for Shannon.")
-    x = as_activations(t)
-    check_finite(x)
+        raise InputError(f"alpha is {alpha}; it must be positive and not 1: 1.01 is the usual choice near Shannon.")
+    x, z, classes = as_pair(t, other, num_classes)
     left, s = _kernel(np.asarray(x, np.float64), width)
-    if target_of(other) == "label":
-        labels, _ = as_labels(other, len(x), num_classes)
-        counts = np.bincount(labels)
+    if classes:
+        present, counts = np.unique(z, return_counts=True)
         right = [np.array([[float(c)]]) for c in counts]  # the one eigenvalue of each block of ones
-        joint = [left[np.ix_(labels == k, labels == k)] for k in np.flatnonzero(counts)]
+        joint = [left[np.ix_(z == k, z == k)] for k in present]
     else:
-        z = as_activations(other, "other")
-        check_finite(z, "other")
         right = [_kernel(np.asarray(z, np.float64), other_width)[0]]
         joint = [left * right[0]]
     entropy = _entropy([left], alpha)
     value = entropy + _entropy(right, alpha) - _entropy(joint, alpha)
-    if left.min() == 1 or right[0].min() == 1 == len(right):  # a kernel of ones tells nothing; the rest is rounding
+    if left.min() == 1 or right[0].min() == 1 == len(right):  # a constant: the rest is rounding
         value = 0.0
     details = {"entropy": entropy, "width": s}
     return Estimate("renyi", value, None, "heuristic", len(x), {"alpha": alpha, "width": width}, details)

@@ -1,12 +1,12 @@
 """Variational lower bounds with a trained critic: InfoNCE, NWJ and SMILE, in JAX.
 
-Trained on one half of the rows and read off on the other. InfoNCE cannot exceed the log of the batch; SMILE is clipped
-and so no strict bound.
+The critic is trained on one half of the rows and evaluated on the other. InfoNCE cannot exceed the log of the batch;
+SMILE is clipped and thus no strict bound.
 """
 
 import functools
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -15,14 +15,15 @@ import optax
 from jax import lax
 
 from mi_jax.errors import InputError
-from mi_jax.information._input import as_activations, as_labels, check_finite
-from mi_jax.information.estimator import Estimate, host_generator, register, target_of
+from mi_jax.information._input import as_activations, as_pair, check_finite, compact
+from mi_jax.information.estimator import Estimate, host_generator, register
 
 Objective = Literal["infonce", "nwj", "smile"]
+OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 
 
 class _Schedule(NamedTuple):
-    """What a compiled training run is made for."""
+    """Static settings of the compiled training."""
 
     objective: Objective
     steps: int
@@ -33,7 +34,8 @@ class _Schedule(NamedTuple):
 def objective_value(name: Objective, scores: jax.Array) -> jax.Array:
     """Return the bound in nats from critic scores [b, b], pairs (i, i) joint and (i, j) independent.
 
-    Sources: van den Oord et al. 2018 (InfoNCE); Nguyen, Wainwright & Jordan 2010; Song & Ermon 2020 (SMILE, clip 5).
+    References:
+        van den Oord et al. 2018 (InfoNCE); Nguyen, Wainwright & Jordan 2010; Song & Ermon 2020 (SMILE, clip 5).
     """
     b = scores.shape[0]
     joint = jnp.mean(jnp.diagonal(scores))
@@ -48,7 +50,7 @@ def objective_value(name: Objective, scores: jax.Array) -> jax.Array:
 
 
 def _loss(name: Objective, scores: jax.Array) -> jax.Array:
-    """What is minimised; SMILE trains its critic by the Jensen-Shannon objective, as its authors do."""
+    """Training loss of the critic; SMILE trains it by the Jensen-Shannon objective, as its authors do."""
     if name != "smile":
         return -objective_value(name, scores)
     b = scores.shape[0]
@@ -60,7 +62,7 @@ Critic = dict[str, jax.Array]
 
 
 def _init(rng: np.random.Generator, left: int, right: int, hidden: int) -> Critic:
-    """Draw He-normal weights on the host: a program for so few numbers takes longer to compile than to run."""
+    """Draw He-normal weights on the host: a program for so few numbers would take longer to compile than to run."""
     shapes = {"left": (left, hidden), "right": (right, hidden), "middle": (hidden, hidden), "out": (hidden, 1)}
     fan_in = {"left": left + right, "right": left + right, "middle": hidden, "out": hidden}
     weights = {name: rng.standard_normal(shape) * math.sqrt(2 / fan_in[name]) for name, shape in shapes.items()}
@@ -130,28 +132,58 @@ def variational(
 ) -> Estimate:
     """Return a held-out variational bound in nats on I(T; other), or on I(X; T + noise) when other is None.
 
-    t: [n, ...]; other: None (then `noise_variance` says how much noise is added), int labels [n], or float [n, ...].
-    Both sides are scaled to unit variance; the critic is an MLP on the concatenation. stderr is over held-out batches.
-    Raises InputError for what `kde` refuses, missing noise, and fewer rows than four batches.
+    Both sides are scaled to unit variance; the critic is an MLP on their concatenation.
+
+    Args:
+        t: activations [n, ...], float.
+        other: None for the input, int labels [n], or float [n, ...].
+        key: JAX random key.
+        objective: "infonce", "nwj" or "smile".
+        noise_variance: of the noise added to t when other is None.
+        batch: rows of a batch.
+        steps: training steps.
+        hidden: width of the critic.
+        learning_rate: of Adam, at the start of a cosine schedule.
+        num_classes: number of classes; by default the largest label plus one.
+
+    Returns:
+        Estimate; its stderr is over held-out batches.
+
+    Raises:
+        InputError: for what `kde` refuses, unequal lengths, an unknown objective, missing noise, and fewer rows
+            than four batches.
+
+    References:
+        van den Oord et al. 2018 (InfoNCE); Nguyen, Wainwright & Jordan 2010 (NWJ); Song & Ermon 2020 (SMILE).
+
+    Examples:
+        >>> import jax, numpy as np
+        >>> t = np.random.default_rng(0).standard_normal((64, 2))
+        >>> found = variational(t, noise_variance=0.1, key=jax.random.key(0), batch=16, steps=2)
+        >>> bool(found.value <= np.log(16))
+        True
     """
-    x = as_activations(t)
-    check_finite(x)
-    n, target, deviation = len(x), target_of(other), 0.0
-    if n < 4 * batch:
-        raise InputError(f"{n} samples are too few for batches of {batch}: four batches at least are needed.")
-    left, scale = _standard(np.asarray(x, np.float32))
-    if target == "input":
-        if noise_variance is None or not noise_variance > 0:
-            raise InputError("I(X;T) of a layer without noise is not finite: give a positive noise_variance.")
-        right, deviation = left, math.sqrt(noise_variance) / scale
-    elif target == "label":
-        labels, classes = as_labels(other, n, num_classes)
-        right = np.eye(classes, dtype=np.float32)[labels]
+    if objective not in OBJECTIVES:
+        raise InputError(f"objective is {objective!r}; choose from {', '.join(OBJECTIVES)}.")
+    if other is None:
+        x, z, classes = as_activations(t), None, 0
+        check_finite(x)
     else:
-        z = as_activations(other, "other")
-        check_finite(z, "other")
-        right, _ = _standard(np.asarray(z, np.float32))
-    schedule = _Schedule(objective, steps, learning_rate, noisy=target == "input")
+        x, z, classes = as_pair(t, other, num_classes)
+    n, deviation = len(x), 0.0
+    if n < 4 * batch:
+        raise InputError(f"t has {n} rows; batches of {batch} need at least {4 * batch}: give a smaller batch.")
+    left, scale = _standard(x)
+    if z is None:
+        if noise_variance is None or not noise_variance > 0:
+            raise InputError("I(X;T) of a layer without noise is infinite; give a positive noise_variance.")
+        right, deviation = left, math.sqrt(noise_variance) / scale
+    elif classes:
+        labels, present = compact(z, classes)
+        right = np.eye(present, dtype=np.float32)[labels]
+    else:
+        right, _ = _standard(z)
+    schedule = _Schedule(objective, steps, learning_rate, noisy=other is None)
     rng = host_generator(key)
     critic = _init(rng, left.shape[1], right.shape[1], hidden)
     batches = _batches(rng, n, batch, steps)
@@ -163,12 +195,13 @@ def variational(
     return Estimate(objective, float(values.mean()), stderr, kind, n, settings)
 
 
-def _standard(x: np.ndarray) -> tuple[np.ndarray, float]:
-    """Centre, and divide by one number so that the mean variance of a feature is 1; a constant stays 0."""
-    a = x - x.mean(axis=0)
+def _standard(x: Any) -> tuple[np.ndarray, float]:
+    """Centre, and divide by one number so that the mean variance of a feature is 1, in float32; a constant stays 0."""
+    a = np.asarray(x)
+    a = a - a.mean(axis=0)
     scale = float(np.sqrt(np.mean(a * a)))
-    return (a / scale, scale) if scale > 0 else (a, 1.0)
+    return ((a / scale).astype(np.float32), scale) if scale > 0 else (a.astype(np.float32), 1.0)
 
 
-for _name in ("infonce", "nwj", "smile"):
+for _name in OBJECTIVES:
     register(_name, targets=("input", "label", "continuous"))(functools.partial(variational, objective=_name))

@@ -22,7 +22,7 @@ def rows():
 
 def test_every_estimator_has_a_row_for_every_target_it_knows(rows):
     for target in ("input", "label", "continuous"):
-        assert set(rows[rows["target"] == target]["estimator"]) == set(information.estimators(target))
+        assert set(rows[rows["target"] == target]["estimator"]) == set(information.estimators_for(target))
     assert not rows.duplicated(list(KEYS)).any()
 
 
