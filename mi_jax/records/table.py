@@ -9,12 +9,14 @@ import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
 
 from mi_jax.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas
 
 FILE_NAME = "records.jsonl"
 _INTEGERS = ("seed", "step", "attack_steps", "restarts", "n", "class_")
@@ -204,7 +206,7 @@ def append(run_dir: str | os.PathLike[str], records: Iterable[Record]) -> int:
     return len(lines)
 
 
-def load(run_dir: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> pd.DataFrame:
+def load(run_dir: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> "pandas.DataFrame":
     """The records of a run directory, or of several one below the other, as a tidy table: one row a number.
 
     Columns are those of `Record`: texts as `str` or None, `seed`, `step`, `n` as nullable integers, `saturated` as a
@@ -218,6 +220,8 @@ def load(run_dir: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> 
         raise InputError("no run directory was given; name at least one")
     found = [(place, row) for place, directory in enumerate(directories) for _, row in _read(directory)]
     columns = {name: _typed(name, [row.get(name) for _, row in found]) for name in COLUMNS}
+    import pandas as pd  # slow to import, and only needed to read
+
     table = pd.DataFrame({**columns, "directory": [place for place, _ in found]})
     latest = table.drop_duplicates([*MEASUREMENT, "directory"], keep="last", ignore_index=True)
     return latest.drop(columns="directory")
@@ -279,6 +283,8 @@ def _refuse_constant(name: str) -> None:
 
 
 def _typed(name: str, values: list[Any]) -> Any:
+    import pandas as pd
+
     try:
         if name in _INTEGERS or name == "class":
             return pd.array(values, dtype="Int64")
