@@ -1,7 +1,4 @@
-"""What a run directory holds for the report: its records, its settings and the arrays beside them.
-
-It reads files only; it draws nothing and judges nothing.
-"""
+"""The records of one run as figures and claims query them, with its settings and the arrays stored beside them."""
 
 import json
 import os
@@ -15,21 +12,27 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mi_jax import records
 from mi_jax.errors import InputError
-from mi_jax.records.labels import INPUTS, NOISE_RULES
+from mi_jax.records import file, old_rows
+from mi_jax.records.labels import INPUTS, NOISE_RULES, attack_label
 from mi_jax.statistics.intervals import Table
 
-_FINAL = "final"
+_FINISHED = ("best", "last")
+_GROUP = ["training", "seed"]
 
 
 @dataclass(frozen=True, eq=False)
 class RunRecords:
-    """The records of one run and what stands beside them. Figures and claims take this and nothing else.
+    """The records of one run, and what is stored beside them: all that figures and claims read.
 
-    `records` holds the estimates that succeeded, `failed` those that did not; their column `finished` is true at the
-    epoch that is best on held-out images, where there is one, and `end` at the last epoch at which the layers of every
-    training and seed were looked at. `trainings` and `layers` are in order of first appearance.
+    Attributes:
+        run_dir: the run directory.
+        records: the measurements that succeeded. Beside the columns of `Record`, `final` marks the epoch of a finished
+            network (best on held-out images where there are any, else the last), and `last_common` the last epoch at
+            which the layers of every training and seed were measured.
+        failed: the measurements that failed, in the same columns.
+        config: contents of `config.json`, empty if there is none.
+        provenance: contents of `provenance.json`, empty if there is none.
     """
 
     run_dir: Path
@@ -55,71 +58,73 @@ class RunRecords:
     def select(self, *, quantity: str | tuple[str, ...], **columns: Any) -> Table:
         """The rows of a quantity whose columns equal the given values.
 
-        None asks for an absent value, a tuple for any of several.
+        Args:
+            quantity: one, or several.
+            columns: wanted values by column (`class_` for `class`): one value, a tuple for any of several, or None for
+                an absent value.
         """
         quantities = quantity if isinstance(quantity, tuple) else (quantity,)
         found = [self._by_quantity[name] for name in quantities if name in self._by_quantity]
         rows: Table = pd.concat(found) if len(found) > 1 else found[0] if found else self.records.iloc[:0]
         for name, wanted in columns.items():
-            if wanted is None:
-                rows = rows[rows[name].isna()]
-            else:
-                rows = rows[rows[name].isin(wanted if isinstance(wanted, tuple) else [wanted])]
+            values, several = rows[name.rstrip("_")], wanted if isinstance(wanted, tuple) else (wanted,)
+            rows = rows[values.isna() if wanted is None else values.isin(several)]
         return rows
 
-    def select_at_the_end(self, *, quantity: str | tuple[str, ...], **columns: Any) -> Table:
-        """The rows of `select` at the end of training (see `at_the_end`): what a study says of finished networks."""
-        return at_the_end(self.select(quantity=quantity, **columns))
+    def select_final(self, *, quantity: str | tuple[str, ...], **columns: Any) -> Table:
+        """The rows of `select` that describe finished networks, see `final_rows`."""
+        return final_rows(self.select(quantity=quantity, **columns))
 
-    def arrays(self, name: str) -> dict[str, np.ndarray] | None:
-        """The arrays in `<name>.npz` of the run directory, or None if there is no such file.
+    def arrays(self, study: str) -> dict[str, np.ndarray] | None:
+        """The arrays of a study, from `<study>.npz` of the run directory; None if there is no such file.
 
-        Raises InputError if the file cannot be read.
+        Raises:
+            InputError: if the file cannot be read.
         """
-        path = self.run_dir / f"{name}.npz"
-        if not path.exists():
+        path = self.run_dir / f"{study}.npz"
+        old = self.run_dir / f"{old_rows.ARRAY_FILES.get(study, study)}.npz"
+        if not path.exists() and not old.exists():
             return None
         try:
-            with np.load(path, allow_pickle=False) as file:
-                return dict(file)
+            with np.load(path if path.exists() else old, allow_pickle=False) as content:
+                return dict(content) if path.exists() else old_rows.rename_arrays(dict(content))
         except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-            raise InputError(f"{path} is not a readable array file; delete it and make it again") from error
+            raise InputError(f"{path} is not a readable array file; delete it and make it again.") from error
 
 
 def read(run_dir: str | os.PathLike[str]) -> RunRecords:
     """Reads a run directory; `config.json` and `provenance.json` may be absent.
 
-    Raises InputError if the directory or its records are missing, empty or corrupt.
+    Raises:
+        InputError: if the directory or its records are missing, empty or damaged.
     """
     directory = Path(run_dir)
-    table: Table = _with_ends(records.load(directory))
+    table = _with_final(file.load(directory))
     if not table["ok"].any():
-        raise InputError(f"the records of {directory} hold no measured value yet; let the run go on and try again")
-    # A failure that a later attempt mended is no longer one; notes differ between the two rows.
-    measured = pd.MultiIndex.from_frame(table.loc[table["ok"], records.MEASUREMENT])
-    failed = table[~table["ok"]]
-    failed = failed[~pd.MultiIndex.from_frame(failed[records.MEASUREMENT]).isin(measured)]
+        raise InputError(f"The records of {directory} hold no measured value yet; continue the run and try again.")
     return RunRecords(
         run_dir=directory,
         records=table[table["ok"]].reset_index(drop=True),
-        failed=failed.reset_index(drop=True),
+        failed=table[~table["ok"]].reset_index(drop=True),
         config=_json(directory / "config.json"),
         provenance=_json(directory / "provenance.json"),
     )
 
 
 def noise_rules(run_records: RunRecords) -> tuple[str, ...]:
-    """The noise rules under which claims are judged: those measured, but always the fixed and one that scales."""
-    through_training = run_records.select(quantity="i_tx_upper", estimator="kde", subset=None, level=None)
-    measured = set(through_training["noise_rule"].dropna())
+    """The noise rules under which claims are evaluated: those measured, but always `fixed` and one that scales."""
+    during_training = run_records.select(
+        quantity="i_tx_upper", estimator="kde", image_set="test", distortion=None, reference=None
+    )
+    measured = set(during_training["noise_rule"].dropna())
     scaled = measured & {"trace", "scale_free"} or {"scale_free"}
     return tuple(rule for rule in NOISE_RULES if rule == "fixed" or rule in scaled)
 
 
 def compared_trainings(run_records: RunRecords) -> tuple[str, str]:
-    """The trainings that the claims compare: NT and AT, or what stands first for either if one was not trained.
+    """The trainings that the claims compare: NT and AT, or the first ones of the run in place of a missing one.
 
-    A single training is named beside the one that is missing, never with itself.
+    A single training is paired with the missing one, never with itself.
     """
     trainings = run_records.trainings
     baseline = "nt" if "nt" in trainings or len(trainings) < 2 else trainings[0]
@@ -128,17 +133,17 @@ def compared_trainings(run_records: RunRecords) -> tuple[str, str]:
 
 
 def accuracy_on_test(run_records: RunRecords) -> Table:
-    """Rows of test accuracy with a column `attack`: `clean`, or the attack as the note of the row names it.
+    """Accuracy on the test images, clean and under attack, with a column `attack_label` (`clean` for clean images).
 
-    Where an attack was both followed through training and run by the final evaluation (whose notes begin with `final`),
-    only the final evaluation's rows are kept: it takes more images.
+    Where an attack was both run during training and in the final evaluation, only the latter's rows are kept: they are
+    of more images.
     """
-    rows = run_records.select(quantity="accuracy", subset="test", inputs=INPUTS)
-    note = rows["note"].fillna("")
-    attack = note.str.removeprefix(_FINAL).str.strip().replace("", "adversarial")
-    rows = rows.assign(attack=attack.where(rows["inputs"] == "adversarial", "clean"), final=note.str.startswith(_FINAL))
-    judged = rows.groupby(["training", "attack"])["final"].transform("any")
-    return rows[rows["final"] | ~judged]
+    rows = run_records.select(quantity="accuracy", image_set="test", inputs=INPUTS, class_=None, distortion=None)
+    labels = [attack_label(row) if row["inputs"] == "adversarial" else "clean" for row in rows.to_dict("records")]
+    rows = rows.assign(attack_label=np.array(labels, dtype=object))
+    finished = rows["checkpoint"].isin(_FINISHED)
+    evaluated = finished.groupby([rows["training"], rows["attack_label"]]).transform("any")
+    return rows[finished | ~evaluated.astype(bool)]
 
 
 def conditions(table: Table, trainings: Sequence[str]) -> Iterator[tuple[str, str, Table]]:
@@ -150,34 +155,38 @@ def conditions(table: Table, trainings: Sequence[str]) -> Iterator[tuple[str, st
                 yield training, inputs, parts[training, inputs]
 
 
-def at_the_end(rows: Table) -> Table:
-    """The rows that stand for the end of training.
+def final_rows(rows: Table) -> Table:
+    """The rows that describe finished networks.
 
-    Where images were held out these are of the epoch that was best on them, of each training and seed: the finished
-    network. Else of the last epoch that every training and seed has reached, as trainings compared at different epochs
-    would differ for that reason alone: of the run, whether or not an estimate failed there, or if these rows are of
-    other epochs, of the rows; else of the last of each.
+    Where some group of training and seed has none, as in a run that is not complete, the rows of the last epoch that
+    all of them have reached: trainings compared at different epochs would differ for that reason alone. That epoch is
+    the run's, whether or not an estimate failed there; if the given rows are of other epochs, the rows' own; and if
+    they share none, the last of each group.
     """
     rows = rows[rows["epoch"].notna()]
-    if len(rows) and rows.groupby(["training", "seed"], dropna=False)["finished"].any().all():
-        return rows[rows["finished"]]
-    if rows["end"].any():
-        return rows[rows["end"]]
-    reached = [set(group) for _, group in rows.groupby(["training", "seed"], dropna=False)["epoch"]]
+    groups = rows.groupby(_GROUP, dropna=False)
+    if len(rows) and groups["final"].any().all():
+        return rows[rows["final"]]
+    if rows["last_common"].any():
+        return rows[rows["last_common"]]
+    reached = [set(epochs) for _, epochs in groups["epoch"]]
     common = set.intersection(*reached) if reached else set()
     if common:
         return rows[rows["epoch"] == max(common)]
-    return rows[rows["epoch"] == rows.groupby(["training", "seed"], dropna=False)["epoch"].transform("max")]
+    return rows[rows["epoch"] == groups["epoch"].transform("max")]
 
 
-def _with_ends(table: Table) -> Table:
-    best = table[table["quantity"] == "best_epoch"].drop_duplicates(["training", "seed"], keep="last")
-    epochs = best.set_index(["training", "seed"])["value"]
-    own = epochs.reindex(pd.MultiIndex.from_frame(table[["training", "seed"]])).to_numpy()
+def _with_final(table: Table) -> Table:
+    """The table with the columns `final` and `last_common` of `RunRecords`."""
+    finished = table["checkpoint"].isin(_FINISHED)
+    epochs = table[finished].drop_duplicates(_GROUP, keep="last").set_index(_GROUP)["epoch"]
+    own = epochs.reindex(pd.MultiIndex.from_frame(table[_GROUP])).to_numpy()
     layered = table[table["layer"].notna() & table["epoch"].notna()]
-    reached = [set(epochs) for _, epochs in layered.groupby(["training", "seed"], dropna=False)["epoch"]]
+    reached = [set(epochs) for _, epochs in layered.groupby(_GROUP, dropna=False)["epoch"]]
     last = max(set.intersection(*reached), default=np.nan) if reached else np.nan
-    return table.assign(finished=table["epoch"].to_numpy() == own, end=table["epoch"] == last)
+    return table.assign(
+        final=finished | (table["epoch"].to_numpy() == own) & table["cell"].isna(), last_common=table["epoch"] == last
+    )
 
 
 def _json(path: Path) -> Mapping[str, Any]:
@@ -186,5 +195,5 @@ def _json(path: Path) -> Mapping[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} is not readable JSON; restore it or delete it") from error
+        raise InputError(f"{path} is not readable JSON; restore it or delete it.") from error
     return content if isinstance(content, dict) else {"content": content}

@@ -76,6 +76,24 @@ def test_a_changed_value_with_sound_files_is_found_by_its_digest(tmp_path):
     assert saved.passed_over[0].endswith("does not match its SHA-256")
 
 
+def test_changed_metadata_are_found_by_the_digest_of_the_step(tmp_path):
+    fill(tmp_path / "c", steps=(1, 2))
+    metadata = tmp_path / "c" / "2" / "metadata" / "metadata"
+    metadata.write_text(metadata.read_text().replace("20", "21"))
+    saved = Checkpoints(tmp_path / "c").restore()
+    assert saved is not None
+    assert saved.step == 1
+    assert saved.passed_over[0].endswith("does not match its SHA-256")
+
+
+def test_a_step_of_an_earlier_version_with_the_digest_of_its_state_alone_is_read(tmp_path):
+    fill(tmp_path / "c", steps=(1,))
+    metadata = tmp_path / "c" / "1" / "metadata" / "metadata"
+    content = json.loads(metadata.read_text())
+    metadata.write_text(json.dumps({**content, "sha256": digest(state_of(1))}))
+    assert Checkpoints(tmp_path / "c").restore().metadata == {"records_bytes": 10}
+
+
 def test_a_truncated_step_is_passed_over(tmp_path):
     fill(tmp_path / "c")
     for path in (tmp_path / "c" / "3" / "state").rglob("*"):

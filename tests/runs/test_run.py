@@ -1,4 +1,4 @@
-"""A run from configuration to report: everything is measured, killing it loses nothing, bad input costs nothing."""
+"""A run from configuration to report: everything is measured, a kill loses nothing, bad input is refused early."""
 
 import dataclasses
 import errno
@@ -21,19 +21,19 @@ import pytest
 from rich.console import Console
 
 import mi_jax as mj
-from mi_jax.runs import json_codec as configs
-from mi_jax import data, runs
+from mi_jax import data, report, runs
 from mi_jax.attacks import PGD
 from mi_jax.batches import BATCH_SIZE
-from mi_jax.errors import InputError
-from mi_jax.runs.progress import Reporter
-from mi_jax.runs.config import Evaluation, RunConfig
-from mi_jax.runs.checkpoints import Checkpoints
-from mi_jax.measure.information import InformationConfig
 from mi_jax.data.sample import fixed_sample
+from mi_jax.errors import InputError
+from mi_jax.measure.information import InformationConfig
+from mi_jax.runs import json_codec
+from mi_jax.runs.checkpoints import Checkpoints
+from mi_jax.runs.config import Evaluation, RunConfig
+from mi_jax.runs.progress import Reporter
 from mi_jax.training import Interrupted
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FLAGS = [
     "--arch=mlp", "--dataset=digits", "--seeds=2", "--epochs=3", "--width=1", "--batch-size=50", "--limit=300",
     "--optimizer.name=adam", "--optimizer.schedule=multistep", "--optimizer.learning-rate=3e-3",
@@ -76,7 +76,7 @@ def wait_for(condition, process: subprocess.Popen, seconds: float = 240) -> None
         time.sleep(0.02)
 
 
-def test_every_layer_is_measured_at_every_probed_epoch_for_both_trainings(finished_run):
+def test_every_layer_is_measured_at_every_scheduled_epoch_for_both_trainings(finished_run):
     df = mj.records.load(finished_run)
     layers = mj.checkpoints.restore(finished_run, training="nt").network.layers
     kde = df[(df.quantity == "i_tx_upper") & (df.estimator == "kde")]
@@ -90,7 +90,7 @@ def test_every_layer_is_measured_at_every_probed_epoch_for_both_trainings(finish
     assert set(df[df.note.fillna("").str.startswith("final pgd-3")].training) == {"nt", "at"}
 
 
-def test_the_untrained_network_is_the_same_for_both_trainings_and_frozen_rulers_stay(finished_run):
+def test_the_untrained_network_is_the_same_for_both_trainings_and_frozen_noise_variances_stay(finished_run):
     df = mj.records.load(finished_run)
     kde = df[(df.quantity == "i_tx_upper") & (df.estimator == "kde") & (df.seed == 0)]
     start_rows = kde[(kde.epoch == 0)].set_index(["inputs", "layer", "noise_rule"]).sort_index()
@@ -122,7 +122,7 @@ def test_a_recorded_number_can_be_recomputed_from_the_checkpoint(finished_run):
         assert row.value[name] == pytest.approx(float(getattr(estimate, name)) / math.log(2), abs=1e-4), name
 
 
-def test_networks_are_judged_by_autoattack_and_by_images_made_on_each_other(finished_run):
+def test_networks_are_evaluated_by_autoattack_and_on_images_made_on_each_other(finished_run):
     df = mj.records.load(finished_run)
     reduced = df[df.note.fillna("").str.startswith("final reduced-autoattack linf eps=25.5/255 (apgd-ce 4 steps")]
     assert len(reduced) == 4  # trainings x seeds
@@ -145,7 +145,7 @@ def test_networks_are_judged_by_autoattack_and_by_images_made_on_each_other(fini
     assert row == pytest.approx(float(np.mean(predicted == np.asarray(labels))), abs=1e-6)
 
 
-def test_a_killed_run_goes_on_to_the_same_bits(finished_run, tmp_path):
+def test_a_killed_run_resumes_to_the_same_bits(finished_run, tmp_path):
     """SIGKILL in the middle of adversarial training; then the same command."""
     run_dir = tmp_path / "killed"
     process = start(run_dir)
@@ -162,7 +162,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(finished_run, tmp_path):
     assert_same_run(finished_run, run_dir)
 
 
-def test_an_interrupted_run_saves_within_the_epoch_and_goes_on_to_the_same_bits(
+def test_an_interrupted_run_saves_within_the_epoch_and_resumes_to_the_same_bits(
     finished_run, tmp_path, small_config, quiet
 ):
     """A stop is asked for after the second compiled chunk of the first adversarial training."""
@@ -224,8 +224,8 @@ def test_a_damaged_newest_checkpoint_costs_only_its_steps(finished_run, tmp_path
 def tiny_config(small_config):
     """Two trainings and seeds, side by side, that take next to no time."""
     return dataclasses.replace(
-        small_config, training="nt,noise", population="vmap", epochs=2, limit=100, batch_size=25,
-        probe=InformationConfig(samples=20, epochs="0", noise="fixed"), evaluation=Evaluation(samples=20, steps=1),
+        small_config, trainings=("nt", "noise"), population="vmap", epochs=2, limit=100, batch_size=25,
+        information=InformationConfig(samples=20, epochs=(0,), noise=("fixed",)), evaluation=Evaluation(samples=20, steps=1),
     )  # fmt: skip
 
 
@@ -237,7 +237,7 @@ def measured(run_dir: Path):
 
 def run_without_figures(config, run_dir: Path, reporter: Reporter, **options) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs.flow.report, "build", lambda run_dir, **_: run_dir / "report.html")
+        patch.setattr(report, "build", lambda run_dir, **_: run_dir / "report.html")
         runs.run(config, run_dir=run_dir, reporter=reporter, **options)
 
 
@@ -266,7 +266,7 @@ def interrupted(interrupted_run, tmp_path):
     return Path(shutil.copytree(interrupted_run, tmp_path / "run"))
 
 
-def test_seeds_side_by_side_go_on_where_one_has_lost_its_steps(tiny_run, tiny_config, interrupted, quiet):
+def test_seeds_side_by_side_resume_where_one_has_lost_its_steps(tiny_run, tiny_config, interrupted, quiet):
     shutil.rmtree(interrupted / "checkpoints" / "noise" / "1")
     run_without_figures(tiny_config, interrupted, quiet)
     pd.testing.assert_frame_equal(measured(interrupted), measured(tiny_run))
@@ -290,7 +290,7 @@ def test_a_batch_job_that_is_started_again_keeps_what_it_did_in_spite_of_overwri
     assert not records.exists()
 
 
-def test_the_time_left_is_reckoned_from_what_an_earlier_command_did(tiny_config, interrupted, quiet, monkeypatch):
+def test_the_time_left_is_estimated_from_what_an_earlier_command_did(tiny_config, interrupted, quiet, monkeypatch):
     began: list[float] = []
     monkeypatch.setattr(quiet, "start_from", began.append)
     with pytest.raises(Interrupted):
@@ -300,12 +300,114 @@ def test_the_time_left_is_reckoned_from_what_an_earlier_command_did(tiny_config,
     assert began == [pytest.approx(0.97 * (1 + step / 8) / 2)]
 
 
-def test_a_study_that_was_stopped_leaves_the_records_as_they_were(tiny_run, quiet):
-    before, asked = (tiny_run / "records.jsonl").read_bytes(), iter([False, False, True])
+@pytest.fixture
+def finished(tiny_run, tmp_path):
+    return Path(shutil.copytree(tiny_run, tmp_path / "run"))
+
+
+def study_without_figures(run_dir: Path, reporter: Reporter, **options) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "build", lambda run_dir, **_: run_dir / "report.html")
+        runs.study("geometry", run_dir=run_dir, samples=20, reporter=reporter, **options)
+
+
+def test_a_study_that_was_stopped_resumes_at_the_first_network_that_is_not_done(finished, quiet):
+    stage = "geometry: noise seed 1"
+    before = len(rows_of(finished))
     with pytest.raises(Interrupted):
-        runs.study("geometry", run_dir=tiny_run, samples=20, reporter=quiet, stop_asked=lambda: next(asked))
-    assert next(asked, None) is None, "two networks were studied before the stop"
-    assert (tiny_run / "records.jsonl").read_bytes() == before
+        study_without_figures(finished, quiet, stop_asked=lambda: stage in quiet.console.file.getvalue())
+    stopped = rows_of(finished)
+    studied = [(row["training"], row["seed"]) for row in stopped[before:]]
+    assert set(studied) == {("nt", 0), ("nt", 1), ("noise", 0)}
+    study_without_figures(finished, quiet)
+    rows = rows_of(finished)
+    assert rows[: len(stopped)] == stopped
+    assert {(row["training"], row["seed"]) for row in rows[len(stopped) :]} == {("noise", 1)}
+    study_without_figures(finished, quiet)
+    assert len(rows_of(finished)) == 2 * len(rows) - before, "a completed study is run again"
+
+
+def test_a_study_of_other_images_under_the_same_name_is_refused(finished, quiet, monkeypatch):
+    digits = data.load("digits", limit=100)
+    images = digits.test.images.copy()
+    images[0, 0, 0, 0] += 1
+    changed = dataclasses.replace(digits, test=dataclasses.replace(digits.test, images=images))
+    monkeypatch.setattr(data, "load", lambda name, **_: changed)
+    with pytest.raises(InputError, match="other images under the same name"):
+        study_without_figures(finished, quiet)
+
+
+def damage_step(run_dir: Path, training: str, seed: int, step: int) -> None:
+    for path in (run_dir / "checkpoints" / training / str(seed) / str(step) / "state").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_damaged_checkpoints_of_a_finished_run_are_trained_again_from_the_step_before(
+    finished, tiny_run, tiny_config, quiet
+):
+    damage_step(finished, "noise", 1, 8)
+    damage_step(finished, "nt", 0, 0)
+    run_without_figures(tiny_config, finished, quiet)
+    said = quiet.console.file.getvalue()
+    assert "nt seed 0,1 is trained again" in said
+    assert "noise seed 0,1 is trained again" in said
+    pd.testing.assert_frame_equal(measured(finished), measured(tiny_run))
+    for training in ("nt", "noise"):
+        jax.tree.map(
+            np.testing.assert_array_equal,
+            final_variables(finished, training, 1),
+            final_variables(tiny_run, training, 1),
+        )
+
+
+def test_a_finished_run_with_damaged_progress_is_measured_again_on_the_networks_it_has(
+    finished, tiny_run, tiny_config, quiet
+):
+    (finished / "progress.json").write_text("{")
+    steps = {path: path.stat().st_mtime_ns for path in finished.glob("checkpoints/*/*/*")}
+    run_without_figures(tiny_config, finished, quiet)
+    assert "progress.json is missing or damaged" in quiet.console.file.getvalue()
+    assert {path: path.stat().st_mtime_ns for path in finished.glob("checkpoints/*/*/*")} == steps
+    pd.testing.assert_frame_equal(measured(finished), measured(tiny_run))
+
+
+@pytest.mark.parametrize("content", [None, "", '{"step": 6}'])
+def test_a_damaged_best_epoch_is_rebuilt_from_the_checkpoints(tiny_config, tmp_path, quiet, content):
+    config = dataclasses.replace(tiny_config, trainings=("nt",), seeds=1, held_out=0.2, batch_size=20)
+    run_without_figures(config, tmp_path / "run", quiet)
+    best = tmp_path / "run" / "checkpoints" / "nt" / "0" / "best.json"
+    before = json.loads(best.read_text())
+    best.write_text(content) if content is not None else best.unlink()
+    study_without_figures(tmp_path / "run", quiet)
+    assert json.loads(best.read_text()) == before
+    assert "it is rebuilt from a checkpoint" in quiet.console.file.getvalue()
+
+
+def test_a_damaged_state_of_autoattack_is_started_again(small_config, tmp_path, quiet, finished_run):
+    asked = []
+
+    def stop_asked() -> bool:
+        asked.append("AutoAttack" in quiet.console.file.getvalue())
+        return asked[-1]
+
+    run_dir = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        runs.run(small_config, run_dir=run_dir, reporter=quiet, stop_asked=stop_asked)
+    (state,) = run_dir.glob("autoattack-*.npz")
+    state.write_bytes(b"PK")
+    runs.run(small_config, run_dir=run_dir, reporter=quiet)
+    assert "AutoAttack starts from the beginning" in quiet.console.file.getvalue()
+    assert_same_run(finished_run, run_dir)
+
+
+@pytest.mark.parametrize("name", ["lr=[0.1]", "a\\b", os.fsdecode(b"caf\xe9")])
+def test_a_name_under_which_checkpoints_could_not_be_read_is_refused_before_training(
+    tiny_config, tmp_path, quiet, name
+):
+    with pytest.raises(InputError, match="Checkpoints cannot be kept in"):
+        runs.run(tiny_config, run_dir=tmp_path / name / "run", reporter=quiet)
+    assert not (tmp_path / name).exists()
 
 
 def test_a_damaged_network_of_a_finished_training_is_trained_again_and_costs_nothing_else(
@@ -316,7 +418,7 @@ def test_a_damaged_network_of_a_finished_training_is_trained_again_and_costs_not
     run_without_figures(tiny_config, interrupted, quiet)
     said = quiet.console.file.getvalue()
     assert f"{final} cannot be read" in said
-    assert "nt seed 0,1 is trained again from there" in said
+    assert "nt seed 0,1 is trained again from the step before" in said
     pd.testing.assert_frame_equal(measured(interrupted), measured(tiny_run))
 
 
@@ -343,7 +445,7 @@ def test_a_stop_that_was_asked_for_stays_one_on_a_full_disk_and_every_store_is_c
 def test_a_finished_run_is_left_alone(finished_run, small_config, quiet):
     before = {path: path.stat().st_mtime_ns for path in finished_run.rglob("*") if path.name != ".lock"}
     runs.run(small_config, run_dir=finished_run, reporter=quiet)
-    assert "finished; --overwrite runs it again" in quiet.console.file.getvalue()
+    assert "complete; overwrite it to run it again" in quiet.console.file.getvalue()
     assert {path: path.stat().st_mtime_ns for path in finished_run.rglob("*") if path.name != ".lock"} == before
 
 
@@ -354,8 +456,8 @@ def test_a_file_system_that_cannot_lock_is_said_and_used(finished_run, small_con
     monkeypatch.setattr(fcntl, "flock", refuse)
     runs.run(small_config, run_dir=finished_run, reporter=quiet)
     first, last = quiet.console.file.getvalue().splitlines()
-    assert first == f"The file system of {finished_run} cannot lock; see to it that no other process writes there."
-    assert "holds this very run, finished" in last
+    assert first == f"The file system of {finished_run} cannot lock; make sure that no other process writes there."
+    assert "holds this run, complete" in last
 
 
 def test_another_config_is_refused_and_nothing_is_lost(finished_run, small_config, quiet):
@@ -370,7 +472,7 @@ def test_the_run_directory_says_where_its_numbers_come_from(finished_run, small_
     assert provenance["packages"]["jax"] == jax.__version__
     assert provenance["end"] >= provenance["start"]
     assert provenance["command"] == "test"
-    read = configs.from_dict(RunConfig, json.loads((finished_run / "config.json").read_text()))
+    read = json_codec.from_dict(RunConfig, json.loads((finished_run / "config.json").read_text()))
     assert read == small_config
 
 
@@ -387,12 +489,15 @@ def two_classes_of_tiny_images() -> data.Dataset:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"batch_size": 301}, "batch-size is 301; it must be at most 300, the images to train on"),
-        ({"batch_size": 250, "held_out": 0.2}, "batch-size is 250; it must be at most 240"),
-        ({"attack": PGD(eps=0.0)}, r"AutoAttack \(apgd-ce,square\) cannot judge this run: eps must be positive"),
-        ({"evaluation": Evaluation(autoattack="standard"), "dataset": "two"}, r"\(standard\) .* at least 4 classes"),
-        ({"evaluation": Evaluation(), "studies": "autoattack", "dataset": "two"}, r"\(standard\) .* at least 4"),
-        ({"evaluation": Evaluation(autoattack="square"), "attack": PGD(norm="l2"), "dataset": "two"}, "5 x 5 pixels"),
+        ({"batch_size": 301}, "batch-size is 301; it must be between 1 and the 300"),
+        ({"batch_size": 250, "held_out": 0.2}, "batch-size is 250; it must be between 1 and the 240"),
+        ({"attack": PGD(eps=0.0)}, r"AutoAttack \(apgd-ce,square\) cannot evaluate this run: eps must be positive"),
+        ({"evaluation": Evaluation(autoattack=("standard",)), "dataset": "two"}, r"\(standard\) .* at least 4 classes"),
+        ({"evaluation": Evaluation(), "studies": ("autoattack",), "dataset": "two"}, r"\(standard\) .* at least 4"),
+        (
+            {"evaluation": Evaluation(autoattack=("square",)), "attack": PGD(norm="l2"), "dataset": "two"},
+            "5 x 5 pixels",
+        ),
     ],
 )
 def test_what_cannot_be_done_with_the_data_is_refused_before_anything_is_written(
@@ -406,7 +511,7 @@ def test_what_cannot_be_done_with_the_data_is_refused_before_anything_is_written
     assert not (tmp_path / "run").exists()
 
 
-def test_what_a_notebook_asks_for_wrongly_is_named(finished_run, tmp_path):
+def test_a_network_that_a_run_does_not_hold_is_named(finished_run, tmp_path):
     with pytest.raises(InputError, match="has no training 'trades'; it has nt, at"):
         mj.checkpoints.restore(finished_run, training="trades")
     with pytest.raises(InputError, match="has no seed 2; it has 0 to 1"):
@@ -424,8 +529,8 @@ def test_what_a_notebook_asks_for_wrongly_is_named(finished_run, tmp_path):
 def test_a_network_that_has_diverged_is_named_with_what_to_do(small_config, tmp_path, quiet, batch_size, where):
     """Where an epoch is one update its own loss is still finite: the measurement meets the network first."""
     wild = dataclasses.replace(small_config.optimizer, learning_rate=1e30)
-    config = dataclasses.replace(small_config, training="nt", seeds=1, batch_size=batch_size, optimizer=wild)
-    with pytest.raises(InputError, match=rf"Training nt diverged: {where}.*; lower --optimizer"):
+    config = dataclasses.replace(small_config, trainings=("nt",), seeds=1, batch_size=batch_size, optimizer=wild)
+    with pytest.raises(InputError, match=rf"Training nt diverged: {where}.*; lower optimizer"):
         runs.run(config, run_dir=tmp_path / "run", reporter=quiet)
 
 

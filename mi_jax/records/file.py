@@ -1,0 +1,283 @@
+"""The file of a run's records: JSON lines, only ever appended to, each closed by a checksum.
+
+A line is a JSON object without the columns that are absent, whose last member is `crc`: the CRC-32 of the line without
+that member, in hexadecimal. Lines without it are of older runs, see `old_rows`.
+"""
+
+import itertools
+import json
+import os
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mi_jax.errors import InputError
+from mi_jax.records import old_rows
+from mi_jax.records.table import COLUMNS, FLAGS, FLOATS, INTEGERS, MEASUREMENT, Record
+
+FILE_NAME = "records.jsonl"
+_CHUNK = 1000
+"""Lines that are Python objects at a time: few enough for the processor's cache."""
+_CRC, _CRC_LENGTH = b',"crc":"', len(',"crc":"01234567"}')
+_NUMBERS = (*INTEGERS, *FLOATS, *FLAGS)
+
+
+def append(run_dir: str | os.PathLike[str], records: Iterable[Record]) -> int:
+    """Adds records to a run's file and returns how many; they are on disk when this returns.
+
+    The batch is written whole or not at all, except by a kill; the part of a line that a kill leaves is dropped by the
+    next `append`. One process may write at a time.
+
+    Raises:
+        InputError: if the directory is missing or cannot be written to.
+    """
+    lines = [_closed(record.to_json()) for record in records]
+    path = _file_in(run_dir)
+    try:
+        created = not path.exists()
+        with open(path, "ab+", buffering=0) as file:
+            end = _end_of_last_line(file, path)
+            file.truncate(end)
+            rest = b"".join(lines)
+            try:
+                while rest:
+                    rest = rest[file.write(rest) :]
+            except OSError:
+                file.truncate(end)
+                raise
+            os.fsync(file.fileno())
+        if created:
+            _sync_directory(path.parent)
+    except OSError as error:
+        raise InputError(
+            f"Cannot write to {path} ({error.strerror}); free space or make it writable, then run the same command again."
+        ) from error
+    return len(lines)
+
+
+def load(run_dir: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> pd.DataFrame:
+    """The records of a run directory, or of several one below the other, as a tidy table: one row per number.
+
+    Columns are those of `Record`: text as `str` or None, integers and flags as nullable `Int64` and `boolean`, `ok` as
+    bool, the rest as float64 with NaN where absent. A last line that is being written, or that a kill cut off, is left
+    out. A measurement that was repeated, as by a study run twice, counts once, as last made.
+
+    Args:
+        run_dir: one directory, or several.
+
+    Raises:
+        InputError: if a directory or its records are missing, or if a line is damaged (the message gives its number).
+    """
+    directories = [run_dir] if isinstance(run_dir, str | os.PathLike) else list(run_dir)
+    if not directories:
+        raise InputError("No run directory was given; give at least one.")
+    tables = [_load(directory) for directory in directories]
+    return tables[0] if len(tables) == 1 else pd.concat(tables, ignore_index=True)
+
+
+def size(run_dir: str | os.PathLike[str]) -> int:
+    """Bytes of the records written so far; `truncate` takes this number to return to the present state."""
+    path = _file_in(run_dir)
+    return path.stat().st_size if path.exists() else 0
+
+
+def truncate(run_dir: str | os.PathLike[str], length: int) -> None:
+    """Cuts the records back to what they were when `size` was `length`, so that a resumed run writes no row twice.
+
+    Raises:
+        InputError: if the directory is missing, if the file is shorter than that, if a line does not end there, or if
+            the file cannot be written to.
+    """
+    path, found = _file_in(run_dir), size(run_dir)
+    if found < length:
+        raise InputError(
+            f"{path} has {found} bytes, but {length} had been written; restore the file from a copy, or delete the run "
+            "directory and start again."
+        )
+    if found == length:
+        return
+    try:
+        with open(path, "rb+") as file:
+            file.seek(max(length - 1, 0))
+            if length and file.read(1) != b"\n":
+                raise InputError(
+                    f"{path} cannot be cut to {length} bytes, as no line ends there: the file was changed by another "
+                    "program; restore it from a copy, or delete the run directory and start again."
+                )
+            file.truncate(length)
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise InputError(f"Cannot rewrite {path} ({error.strerror}); make it writable.") from error
+
+
+def _closed(line: str) -> bytes:
+    """A line of JSON as it is written: with its checksum and the line break."""
+    content = line.encode()
+    return content[:-1] + _CRC + b'%08x"}\n' % zlib.crc32(content)
+
+
+def _is_intact(line: bytes) -> bool:
+    """Whether a line without its line break ends with the checksum of what is before it."""
+    start = len(line) - _CRC_LENGTH
+    if start < 0 or line[start : start + len(_CRC)] != _CRC:
+        return False
+    return line[start + len(_CRC) :] == b'%08x"}' % zlib.crc32(b"}", zlib.crc32(line[:start]))
+
+
+def _file_in(run_dir: str | os.PathLike[str]) -> Path:
+    directory = Path(run_dir)
+    if not directory.is_dir():
+        state = "is not a directory" if directory.exists() else "does not exist"
+        raise InputError(f"The run directory {directory} {state}; give the directory of a run.")
+    return directory / FILE_NAME
+
+
+def _load(run_dir: str | os.PathLike[str]) -> pd.DataFrame:
+    path = _file_in(run_dir)
+    columns, old = _Columns(), []
+    try:
+        with open(path, "rb") as file:
+            lines = _whole_lines(file, path)
+            for first in itertools.count(1, _CHUNK):
+                chunk = list(itertools.islice(lines, _CHUNK))
+                if not chunk:
+                    break
+                rows, migrated = _parsed(chunk, first, path)
+                columns.extend(rows, path)
+                old.append(migrated)
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; the directory holds no run yet, start one there.") from None
+    except OSError as error:
+        raise InputError(f"Cannot read {path} ({error.strerror}); make it a readable file.") from error
+    return columns.table(np.concatenate(old) if old else np.zeros(0, bool))
+
+
+def _whole_lines(file: Any, path: Path) -> Iterator[bytes]:
+    """Every whole line, without its line break."""
+    for line in file:
+        if line.endswith(b"\n"):
+            yield line[:-1]
+        else:
+            _check_cut_line(line, path)
+
+
+def _check_cut_line(line: bytes, path: Path) -> None:
+    """A kill leaves part of a line; a whole line followed by another byte is a damaged line break."""
+    if _is_intact(line[:-1]):
+        raise InputError(
+            f"The end of {path} is damaged; restore the file from a copy, or replace its last byte by \\n."
+        )
+
+
+def _parsed(lines: list[bytes], first: int, path: Path) -> tuple[list[dict[str, Any]], np.ndarray]:
+    """The rows of some lines, the first of which has the given number, and which of them are of an older run."""
+    intact = np.fromiter(map(_is_intact, lines), bool, len(lines))
+    if intact.all():
+        return json.loads(b"[" + b",".join(lines) + b"]"), ~intact  # a third faster than line by line
+    rows = [json.loads(line) if whole else old_rows.parse(line) for line, whole in zip(lines, intact, strict=True)]
+    if None in rows:
+        raise InputError(
+            f"Line {first + rows.index(None)} of {path} is damaged: it is not a record, or it does not match its "
+            "checksum; restore the file from a copy, or delete that line and measure again."
+        )
+    return rows, ~intact
+
+
+class _Columns:
+    """Columns that grow by chunks of rows: numbers as float64, text as indices into the distinct values."""
+
+    def __init__(self):
+        self._parts: dict[str, list[np.ndarray]] = {name: [] for name in COLUMNS}
+        self._texts: dict[str, dict[str | None, int]] = {name: {None: 0} for name in COLUMNS if name not in _NUMBERS}
+        self._joined: dict[str, np.ndarray] = {}
+
+    def extend(self, rows: list[dict[str, Any]], path: Path) -> None:
+        """Adds rows to every column."""
+        chunk = {name: np.zeros(len(rows), np.int32) for name in self._texts}
+        chunk |= {name: np.full(len(rows), np.nan) for name in _NUMBERS}
+        layouts: dict[tuple[str, ...], list[int]] = {}
+        for i, row in enumerate(rows):
+            layouts.setdefault(tuple(row), []).append(i)
+        # Rows with the same columns are transposed together, which is much faster than to ask each row for each column.
+        for names, places in layouts.items():
+            index = np.array(places)
+            for name, values in zip(names, zip(*[rows[i].values() for i in places], strict=True), strict=True):
+                if name != "crc":
+                    self._fill(chunk, name, index, values, path)
+        for name, part in chunk.items():
+            self._parts[name].append(part)
+
+    def _fill(self, chunk: dict[str, np.ndarray], name: str, index: np.ndarray, values: tuple, path: Path) -> None:
+        if name not in chunk:
+            raise InputError(f"{path} has a column {name!r} that this version does not know; use a newer one.")
+        try:
+            if name in self._texts:
+                known = self._texts[name]
+                for value in set(values):
+                    known.setdefault(value, len(known))
+                chunk[name][index] = np.fromiter(map(known.__getitem__, values), np.int32, len(values))
+            else:
+                chunk[name][index] = np.fromiter(values, np.float64, len(values))
+        except (TypeError, ValueError):
+            kind = "text" if name in self._texts else "a number"
+            raise InputError(
+                f"The column {name!r} of {path} holds a value that is not {kind}; restore the file from a copy."
+            ) from None
+
+    def table(self, is_old: np.ndarray) -> pd.DataFrame:
+        """The columns in their types, every measurement once.
+
+        Args:
+            is_old: which rows are of an older run, bool `[n]`.
+        """
+        for name, parts in self._parts.items():
+            self._joined[name] = np.concatenate(parts) if parts else np.zeros(0)
+            parts.clear()
+        table = pd.DataFrame({name: self._typed(name) for name in COLUMNS}, copy=False)
+        keys = {name: self._joined[name] for name in MEASUREMENT}
+        if is_old.any():
+            table = old_rows.with_checkpoints(table, is_old)
+            keys["checkpoint"] = pd.factorize(table["checkpoint"])[0]
+        several = {name: key for name, key in keys.items() if name == "quantity" or len(pd.unique(key)) > 1}
+        repeated = pd.DataFrame(several, copy=False).duplicated(keep="last")
+        return table[~repeated].reset_index(drop=True) if repeated.any() else table
+
+    def _typed(self, name: str) -> Any:
+        values = self._joined[name]
+        if name in self._texts:
+            return pd.Series(np.array(list(self._texts[name]), object)[values.astype(np.int32)], dtype=object)
+        if name == "ok":
+            return values != 0
+        if name in FLOATS:
+            return values
+        absent = np.isnan(values)
+        kind = pd.arrays.IntegerArray if name in INTEGERS else pd.arrays.BooleanArray
+        return kind(np.where(absent, 0, values).astype(np.int64 if name in INTEGERS else bool), absent)
+
+
+def _end_of_last_line(file: Any, path: Path) -> int:
+    """Where the last whole line ends: the size of the file unless a kill cut its last line off."""
+    end = file.seek(0, os.SEEK_END)
+    if end == 0:
+        return 0
+    file.seek(end - 1)
+    if file.read(1) == b"\n":
+        return end
+    file.seek(0)
+    content = file.read()
+    length = content.rfind(b"\n") + 1
+    _check_cut_line(content[length:], path)
+    return length
+
+
+def _sync_directory(directory: Path) -> None:
+    """Makes the entry of a new file durable."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
