@@ -1,12 +1,18 @@
-"""What the whole suite shares: how programs are compiled, a key, and one small finished run on real digits."""
+"""What the whole suite shares: how programs are compiled and kept, a key, and one small finished run on real digits."""
 
+import fcntl
 import io
 import os
+from collections.abc import Callable
 from pathlib import Path
 
-# Tests compile thousands of programs and run each of them once: compiling them fast matters more than their speed.
-# It must be said before JAX looks; `XLA_FLAGS= python -m pytest` tests what users get.
+# Before JAX is imported. Tests compile thousands of programs and run each of them once, so compiling them fast matters
+# more than their speed; `XLA_FLAGS= python -m pytest` tests what users get. Programs, decoded data sets and fonts are
+# kept between workers and sessions in pytest's own cache, never in the user's.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1")
+os.environ["XDG_CACHE_HOME"] = str(Path(__file__).parents[1] / ".pytest_cache" / "xdg")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["XDG_CACHE_HOME"] + "/mi_jax/xla"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 import jax
 import pytest
@@ -56,8 +62,29 @@ def quiet() -> Reporter:
 
 
 @pytest.fixture(scope="session")
-def finished_run(tmp_path_factory) -> Path:
-    """A run directory of `SMALL`; tests read it and leave it as it is."""
-    directory = tmp_path_factory.mktemp("runs") / "digits-mlp"
-    runs.run(SMALL, run_dir=directory, command="test", reporter=Reporter(Console(file=io.StringIO())))
+def build_once(tmp_path_factory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """`build_once(name, build)`: a directory that the first worker to ask for it builds, and all workers share."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def directory(name: str, build: Callable[[Path], None]) -> Path:
+        place, done = shared / "shared" / name, shared / f"{name}.done"
+        with (shared / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                place.parent.mkdir(exist_ok=True)
+                build(place)
+                done.touch()
+        return place
+
     return directory
+
+
+@pytest.fixture(scope="session")
+def finished_run(build_once) -> Path:
+    """A run directory of `SMALL`, which tests only read."""
+
+    def build(directory: Path) -> None:
+        runs.run(SMALL, run_dir=directory, command="test", reporter=Reporter(Console(file=io.StringIO())))
+
+    return build_once("digits-mlp", build)

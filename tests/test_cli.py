@@ -1,23 +1,30 @@
-"""Command lines: documented flags reach the configuration, mistakes cost one sentence and status 2."""
+"""Command lines: documented flags reach the configuration; a mistake prints one line and exits with status 2."""
 
+import contextlib
 import dataclasses
 import errno
+import io
 import os
 import runpy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
+import mi_jax
 from mi_jax import cli, data, parallel, report
+from mi_jax.cli import duration, flags
+from mi_jax.cli.dispatch import clean_exit
+from mi_jax.cli.run import RunCommand, parse
 from mi_jax.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 
 
 def test_no_flags_but_the_architecture_is_the_quick_shapetex_run():
-    command = cli.parse_run(["--arch=vgg"])
+    command = parse(["--arch=vgg"])
     assert (command.config.arch, command.config.dataset, command.config.preset) == ("vgg", "shapetex", "quick")
     assert command.config.trainings == ("nt", "at")
     assert command.config.seeds >= 2
@@ -30,7 +37,7 @@ def test_every_documented_flag_reaches_the_configuration():
         --batch-size 32 --run-dir /r --overwrite --attack.norm l2 --attack.eps 0.5 --attack.steps 9
         --attack.step-size 0.1 --probe.samples 77 --probe.noise fixed,layer --dtype bfloat16 --mesh none
     """
-    c = cli.parse_run(flags.split())
+    c = parse(flags.split())
     config = c.config
     assert (config.arch, config.dataset, config.preset, config.trainings) == ("lenet", "mnist", "paper", ("at",))
     assert (config.seeds, config.epochs, config.width, config.batch_size) == (4, 7, 0.5, 32)
@@ -41,9 +48,9 @@ def test_every_documented_flag_reaches_the_configuration():
 
 
 def test_the_paper_preset_is_the_set_up_of_the_study():
-    mnist = cli.parse_run(["--preset=paper", "--dataset=mnist", "--arch=lenet"]).config
+    mnist = parse(["--preset=paper", "--dataset=mnist", "--arch=lenet"]).config
     assert (mnist.attack.eps, mnist.attack.step_size, mnist.attack.steps) == (45 / 255, 8 / 255, 7)
-    cifar = cli.parse_run(["--preset=paper", "--dataset=cifar10"]).config
+    cifar = parse(["--preset=paper", "--dataset=cifar10"]).config
     assert (cifar.attack.eps, cifar.attack.step_size) == (8 / 255, 2 / 255)
     assert (cifar.epochs, cifar.batch_size, cifar.information.samples, cifar.limit, cifar.width) == (
         200,
@@ -57,44 +64,47 @@ def test_the_paper_preset_is_the_set_up_of_the_study():
 
 
 def test_the_steps_of_both_attacks_follow_a_radius_that_is_given():
-    l2 = cli.parse_run(["--attack.norm=l2", "--attack.eps=0.5"]).config
+    l2 = parse(["--attack.norm=l2", "--attack.eps=0.5"]).config
     assert l2.attack.step_size == pytest.approx(0.25), "half the radius, as in the preset"
     assert (l2.final_attack.norm, l2.final_attack.steps, l2.final_attack.step_size) == ("l2", 20, 0.125)
-    assert cli.parse_run([]).config.final_attack.step_size == pytest.approx(2 / 255)
-    one_step = cli.parse_run(["--attack.eps=4/255", "--attack.steps=1"]).config
+    assert parse([]).config.final_attack.step_size == pytest.approx(2 / 255)
+    one_step = parse(["--attack.eps=4/255", "--attack.steps=1"]).config
     assert one_step.attack.step_size == pytest.approx(4 / 255), "one step of half the radius would not reach it"
-    assert cli.parse_run(["--attack.eps=0.5", "--attack.step_size=0.1"]).config.attack.step_size == 0.1
-    few = cli.parse_run(["--evaluation.steps=5", "--attack.eps=0.1"]).config
+    assert parse(["--attack.eps=0.5", "--attack.step_size=0.1"]).config.attack.step_size == 0.1
+    few = parse(["--evaluation.steps=5", "--attack.eps=0.1"]).config
     assert few.final_attack.step_size == pytest.approx(0.05)
 
 
 def test_a_version_behind_the_name_of_the_data_set_changes_no_default():
     for preset in ("quick", "paper"):
         plain, versioned = (
-            cli.parse_run([f"--preset={preset}", f"--dataset={name}"]).config for name in ("mnist", "mnist:3.0.1")
+            parse([f"--preset={preset}", f"--dataset={name}"]).config for name in ("mnist", "mnist:3.0.1")
         )
         assert dataclasses.replace(versioned, dataset="mnist") == plain
         assert versioned.attack.eps == 45 / 255
 
 
 def test_images_are_held_out_where_the_best_epoch_is_to_be_told_from_the_last():
-    assert cli.parse_run(["--preset=paper"]).config.held_out == 0.02
-    assert cli.parse_run(["--training=nt,fast"]).config.held_out == 0.02
-    assert cli.parse_run(["--training=nt,at"]).config.held_out == 0.0
-    assert cli.parse_run(["--training=fast", "--held-out=0"]).config.held_out == 0.0
+    assert parse(["--preset=paper"]).config.held_out == 0.02
+    assert parse(["--training=nt,fast"]).config.held_out == 0.02
+    assert parse(["--training=nt,at"]).config.held_out == 0.0
+    assert parse(["--training=fast", "--held-out=0"]).config.held_out == 0.0
 
 
 @pytest.mark.parametrize(
     "flags", [["--attack.eps=16/255"], ["--attack.eps", "16/255"], ["--attack.eps", str(16 / 255)]]
 )
 def test_pixel_units_may_be_fractions(flags):
-    assert cli.parse_run([*flags, "--run-dir", "1/2"]).config.attack.eps == 16 / 255
-    assert cli.parse_run([*flags, "--run-dir", "1/2"]).run_dir == Path("1/2")
+    assert parse([*flags, "--run-dir", "1/2"]).config.attack.eps == 16 / 255
+    assert parse([*flags, "--run-dir", "1/2"]).run_dir == Path("1/2")
 
 
-def run(*flags: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / "experiments" / "run.py"), *flags]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+def status_of_command(*arguments: str, monkeypatch) -> object:
+    """The status that `mi-jax` leaves with, run in this process."""
+    monkeypatch.setattr(parallel, "keep_compiled_programs", lambda: None)
+    with pytest.raises(SystemExit) as left:
+        cli.main(arguments)
+    return left.value.code
 
 
 @pytest.mark.parametrize(
@@ -119,8 +129,8 @@ def run(*flags: str) -> subprocess.CompletedProcess:
     ],
 )
 def test_a_value_out_of_range_is_named_when_the_command_is_read(flags, words, capsys):
-    with pytest.raises((InputError, SystemExit)) as caught, cli.leaving_cleanly():
-        cli.parse_run(flags)
+    with pytest.raises((InputError, SystemExit)) as caught, clean_exit():
+        parse(flags)
     assert isinstance(caught.value, SystemExit)
     assert caught.value.code == 2
     assert words in " ".join(capsys.readouterr().err.split())
@@ -138,11 +148,9 @@ def test_a_value_out_of_range_is_named_when_the_command_is_read(flags, words, ca
         (["--run-dir=/dev/null/x"], "a part of the path is a file"),
     ],
 )
-def test_a_mistake_on_the_command_line_is_one_sentence_and_status_2(flags, words, tmp_path):
-    answer = run(f"--run-dir={tmp_path / 'run'}", *flags)
-    assert answer.returncode == 2, answer.stderr
-    assert words in answer.stderr
-    assert "Traceback" not in answer.stderr
+def test_a_mistake_on_the_command_line_is_one_sentence_and_status_2(flags, words, tmp_path, monkeypatch, capsys):
+    assert status_of_command("run", f"--run-dir={tmp_path / 'run'}", *flags, monkeypatch=monkeypatch) == 2
+    assert words in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "run").exists()
 
 
@@ -196,19 +204,103 @@ def test_ctrl_c_while_data_are_prepared_is_its_status(monkeypatch, capsys):
     assert capsys.readouterr().err == "interrupted\n"
 
 
-def test_help_explains_every_option():
-    answer = run("--help")
-    assert answer.returncode == 0
-    for flag in ("--attack.step-size", "--probe.noise", "--population", "--evaluation.restarts", "--overwrite"):
-        assert flag in answer.stdout
+@pytest.fixture(scope="module")
+def help_text() -> str:
+    """What `mi-jax run --help` prints, one line of it a paragraph."""
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as shown:
+        patch.setenv("COLUMNS", "400")
+        with pytest.raises(SystemExit) as left:
+            parse(["--help"])
+    assert left.value.code == 0
+    return shown.getvalue()
+
+
+def test_help_explains_every_option(help_text):
+    for flag in ("--attack.step-size", "--information.noise", "--population", "--evaluation.restarts", "--overwrite"):
+        assert flag in help_text
     # An option without a text shows nothing but its default.
-    described = answer.stdout.split("--attack.eps")[1].split("--attack.steps")[0]
+    described = help_text.split("--attack.eps")[1].split("--attack.steps")[0]
     assert "pixel" in described
+
+
+def test_help_lists_what_can_be_chosen(help_text):
+    for name in ("vgg11", "wrn-28-10", "trades", "fourier", "shape_texture"):
+        assert name in help_text.split("options")[0], name
+
+
+def test_help_shows_radii_in_levels_of_eight_bits(help_text):
+    assert "(default: 8/255)" in help_text.split("--attack.eps")[1].split("--attack.steps")[0]
+    assert "0.0313" not in help_text
+
+
+def test_names_are_understood_in_any_case():
+    config = parse(["--arch=LeNet", "--training=NT,Trades", "--attack.norm=Linf", "--dtype=BFloat16"]).config
+    assert (config.arch, config.attack.norm, config.dtype) == ("lenet", "linf", "bfloat16")
+    assert config.trainings == ("nt", "trades")
+    assert "standard" in parse(["--evaluation.autoattack=Standard"]).config.evaluation.autoattack
+
+
+def test_the_flags_of_information_have_two_spellings():
+    assert parse(["--information.samples=77"]) == parse(["--probe.samples", "77"])
+
+
+def test_a_list_is_one_argument_with_commas():
+    @dataclasses.dataclass(frozen=True)
+    class Command:
+        names: tuple[str, ...] = ("a",)
+        radii: tuple[float, ...] = (8 / 255,)
+        kinds: tuple[Literal["One", "Two"], ...] = ()
+
+    given = ["--names=b, c", "--radii", "1/255,0.5", "--kinds=two,ONE"]
+    assert flags.parse(Command, given, program="x") == Command(("b", "c"), (1 / 255, 0.5), ("Two", "One"))
+    assert flags.parse(Command, ["--names="], program="x").names == ()
+
+
+def test_a_message_of_the_library_names_the_flag():
+    assert flags.in_flags("Invalid batch_size 0 in /tmp/run_dir/a.", RunCommand) == (
+        "Invalid --batch-size 0 in /tmp/run_dir/a."
+    )
+    told = flags.in_flags("Another run is there; choose another run_dir or pass overwrite=True.", RunCommand)
+    assert told == "Another run is there; choose another --run-dir or pass --overwrite."
+
+
+def test_commands_are_listed_and_a_misspelt_one_is_recognised(monkeypatch, capsys):
+    cli.main(["--help"])
+    listed = capsys.readouterr().out
+    for name in ("run", "study", "report", "sweep", "benchmark", "prepare", "validate"):
+        assert f"\n  {name} " in listed
+    assert status_of_command("reprot", monkeypatch=monkeypatch) == 2
+    assert "Did you mean report?" in capsys.readouterr().err
+
+
+def test_a_module_of_the_user_is_imported_before_the_flags_are_read(tmp_path, monkeypatch, capsys):
+    (tmp_path / "neighbour.py").write_text("NAME = 'imported'\n")
+    (tmp_path / "mine.py").write_text("import neighbour\nprint(neighbour.NAME)\n")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    cli.main([f"--import={tmp_path / 'mine.py'}", "--version"])
+    assert capsys.readouterr().out == f"imported\nmi_jax {mi_jax.__version__}\n"
+    assert status_of_command("run", "--import", str(tmp_path / "none.py"), monkeypatch=monkeypatch) == 2
+    assert "is no file; expected a Python file" in capsys.readouterr().err
+
+
+def test_every_door_fails_alike(monkeypatch, capsys):
+    for script in ("run.py", "study.py", "report.py", "sweep.py", "prepare_data.py", "validate_estimators.py"):
+        assert status_of(script, "--nonsense", monkeypatch=monkeypatch) == 2, script
+        assert f"experiments/{script} --help" in " ".join(capsys.readouterr().err.split()), script
+
+
+def test_the_first_line_says_what_a_run_does_and_about_how_long(monkeypatch):
+    monkeypatch.setattr(duration, "_flops_per_second", lambda: 1e11)
+    command = parse(["--arch=vgg"])
+    # 12 forward passes (3 of nt, 9 of at with PGD-3) x 3,000 images x 6 epochs x 3 seeds x 5.16 MFLOP, twice.
+    assert duration.seconds(command.config) == pytest.approx(90 + 2 * 12 * 3000 * 6 * 3 * 5.16e6 / 1e11, rel=1e-3)
+    line = duration.expected(command.config, command.directory)
+    assert line.startswith("vgg on shapetex, nt and at: 3 seeds x 6 epochs, writing runs/shapetex-vgg; about 3 min")
 
 
 def test_a_negative_fraction_is_refused_as_a_number(capsys):
     with pytest.raises(SystemExit) as left:
-        cli.parse_run(["--attack.eps=-8/255"])
+        parse(["--attack.eps=-8/255"])
     assert left.value.code == 2
     assert "eps must be a finite number >= 0" in capsys.readouterr().err
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from scipy.special import gammaln, polygamma, psi
 
 from mi_jax.errors import InputError
 from mi_jax.information._input import as_activations, as_labels, check_finite
@@ -157,6 +156,8 @@ def _nsb_terms(
     values: np.ndarray, times: np.ndarray, alphabet: int, log_b: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the log weight of each log b, and the posterior mean entropy given b, [grid]."""
+    from scipy.special import gammaln, polygamma, psi  # here, as scipy is slow to import and most callers do without
+
     k, n, b = alphabet, float(np.sum(values * times)), np.exp(log_b)
     v, total = values[:, None] + b, n + k * b
     likelihood = gammaln(k * b) - gammaln(total) + times @ (gammaln(v) - gammaln(b))

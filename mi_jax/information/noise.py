@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.spatial.distance import pdist
 
 from mi_jax.errors import InputError
 from mi_jax.information import _tiles
@@ -94,6 +93,8 @@ def _trace(x: Activations) -> float:
 @NOISE_RULES.registering("median")
 def _median(x: Activations) -> float:
     """From the distinct rows of a sample of at most 2,048, evenly spaced."""
+    from scipy.spatial.distance import pdist  # here, as scipy is slow to import and most callers do without
+
     rows = np.unique(np.linspace(0, len(x) - 1, min(len(x), 2048)).astype(int))
     return float(np.median(pdist(np.asarray(x[rows], np.float64), "sqeuclidean"))) / (2 * math.log(len(x)))
 

@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from scipy.special import digamma, gammaln, logsumexp
 
 from mi_jax.errors import InputError
 from mi_jax.information._input import Target
@@ -50,6 +49,8 @@ def amplitude_channel(levels: np.ndarray, noise_variance: float) -> float:
 
     The rule converges faster than any power of its step for so smooth an integrand.
     """
+    from scipy.special import logsumexp  # here, as scipy is slow to import and most callers do without
+
     s, a = math.sqrt(noise_variance), np.asarray(levels, float)
     g = np.linspace(-12, 12, 6001)
     density = np.exp(-g * g / 2) / math.sqrt(2 * math.pi) * (g[1] - g[0])
@@ -68,6 +69,7 @@ def normal_information(covariance: np.ndarray, d: int) -> float:
 
 def student_information(df: int, d: int, other: int) -> float:
     """I between d and `other` coordinates of a multivariate Student t of identity scale (Czyz et al. 2023)."""
+    from scipy.special import digamma, gammaln
 
     def entropy(k: int) -> float:
         tail = (df + k) / 2

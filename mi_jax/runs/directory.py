@@ -260,6 +260,8 @@ def _opened(path: Path, config: Any, *, is_run: bool, is_locked: bool, say: Call
         say(f"{path / _CONFIG} was damaged; it is rebuilt from its copy in {_PROGRESS}.")
         write_json(path / _CONFIG, saved)
     progress = _read_progress(path)
+    if progress is None and (path / records.FILE_NAME).exists():
+        records.append(path, [])  # drops the part of a line that a kill left
     run = RunDir(path, wanted, is_locked=is_locked, progress=progress)
     if progress is None:
         say(

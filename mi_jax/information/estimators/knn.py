@@ -7,8 +7,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from scipy.spatial import KDTree
-from scipy.special import digamma
 
 from mi_jax.errors import InputError
 from mi_jax.information._input import as_pair
@@ -22,6 +20,8 @@ _COMPARABLE = 2.0
 
 def _inside(x: np.ndarray, radius: np.ndarray) -> np.ndarray:
     """Count rows at most radius away in the maximum norm, the row itself included."""
+    from scipy.spatial import KDTree  # here, as scipy is slow to import and most callers do without
+
     return KDTree(x).query_ball_point(x, radius, p=np.inf, return_length=True)
 
 
@@ -31,6 +31,8 @@ def _neighbours(x: np.ndarray, k: int, tie: float) -> tuple[np.ndarray, np.ndarr
     They are just short of the distance of the k-th neighbour, and k; where that neighbour is at most `tie` away, `tie`
     and the number of rows that near, the row itself included (Gao et al. 2017, algorithm 1).
     """
+    from scipy.spatial import KDTree
+
     distance = KDTree(x).query(x, k=k + 1, p=np.inf)[0][:, -1]
     tied = distance <= tie
     radius, near = np.where(tied, tie, np.nextafter(distance, 0)), np.full(len(x), k)
@@ -41,6 +43,8 @@ def _neighbours(x: np.ndarray, k: int, tie: float) -> tuple[np.ndarray, np.ndarr
 
 def _kraskov(x: np.ndarray, y: np.ndarray, k: int) -> float:
     """Kraskov, Stoegbauer & Grassberger 2004, eq. 8."""
+    from scipy.special import digamma
+
     joint = np.concatenate([x, y], axis=1)
     radius, near = _neighbours(joint, k, _TIE * float(np.abs(joint).max()))
     left, right = (_inside(v, radius) for v in (x, y))
@@ -49,6 +53,8 @@ def _kraskov(x: np.ndarray, y: np.ndarray, k: int) -> float:
 
 def _ross(x: np.ndarray, labels: np.ndarray, k: int) -> float:
     """Ross 2014, eq. 2: neighbours within the class; classes of one row are left out."""
+    from scipy.special import digamma
+
     sizes = np.bincount(labels)[labels]
     x, labels, sizes = x[sizes > 1], labels[sizes > 1], sizes[sizes > 1]
     if not len(x):

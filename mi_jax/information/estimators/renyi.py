@@ -8,9 +8,6 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
-from scipy.linalg import eigvalsh
-from scipy.spatial.distance import pdist, squareform
-from scipy.special import logsumexp
 
 from mi_jax.errors import InputError
 from mi_jax.information._input import as_pair
@@ -24,6 +21,8 @@ def kernel_width(x: np.ndarray, rule: WidthRule) -> float:
 
     Scott's is n^(-1 / (4 + d)) times the root of the total variance; Silverman's is (4 / (d + 2))^(1 / (d + 4)) of it.
     """
+    from scipy.spatial.distance import pdist  # here, as scipy is slow to import and most callers do without
+
     n, d = x.shape
     if rule == "median":
         return float(np.sqrt(np.median(pdist(x, "sqeuclidean"))))
@@ -33,6 +32,8 @@ def kernel_width(x: np.ndarray, rule: WidthRule) -> float:
 
 def _kernel(x: np.ndarray, width: float | WidthRule) -> tuple[np.ndarray, float]:
     """Return the kernel matrix [n, n] and its width; ones for a constant, whatever the rule says."""
+    from scipy.spatial.distance import pdist, squareform
+
     s = kernel_width(x, width) if isinstance(width, str) else float(width)
     if isinstance(width, str) and (x == x[:1]).all():
         return np.ones((len(x), len(x))), s
@@ -46,6 +47,9 @@ def _entropy(blocks: list[np.ndarray], alpha: float) -> float:
 
     Eigenvalues as small as rounding makes them count as 0: with alpha below 1 they would dominate the sum.
     """
+    from scipy.linalg import eigvalsh
+    from scipy.special import logsumexp
+
     if alpha == 2:
         return float(2 * np.log(sum(np.trace(b) for b in blocks)) - np.log(sum(np.sum(b * b) for b in blocks)))
     w = np.concatenate([eigvalsh(b) for b in blocks])

@@ -1,0 +1,5 @@
+"""The command line: `mi-jax COMMAND ...`, one module a command. `experiments/*.py` are doors to the same commands."""
+
+from mi_jax.cli.dispatch import EXIT_BAD_INPUT, main
+
+__all__ = ["EXIT_BAD_INPUT", "main"]

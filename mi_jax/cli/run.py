@@ -1,0 +1,155 @@
+"""`mi-jax run`: one experiment from data to report."""
+
+import argparse
+import dataclasses
+import pkgutil
+import shlex
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, get_args
+
+import tyro
+
+from mi_jax.cli import flags
+from mi_jax.cli.duration import expected
+from mi_jax.cli.session import flags_in_messages, session
+from mi_jax.errors import InputError
+from mi_jax.models.registry import architectures
+from mi_jax.options import split_commas
+from mi_jax.runs.config import Preset, RunConfig, preset
+from mi_jax.runs.interface import default_directory
+from mi_jax.training import OBJECTIVES
+
+OLD_SPELLINGS = {"--probe.": "--information."}
+
+
+@dataclass(frozen=True)
+class RunCommand:
+    """Trains normally and adversarially, measures the information in every layer, and writes a report.
+
+    Attributes:
+        config: the experiment; kept in the run directory, where only the same one can be resumed.
+        run_dir: where everything is written; `runs/<dataset>-<arch>` by default. The same command on an unfinished
+            directory resumes it.
+        data_dir: where TFDS data sets are; TFDS's own default without it.
+        overwrite: delete an earlier run in the run directory and start from nothing.
+    """
+
+    config: Annotated[RunConfig, tyro.conf.arg(name="")]
+    run_dir: Path | None = None
+    data_dir: str | None = None
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+
+    @property
+    def directory(self) -> Path:
+        """Where this run is written."""
+        return self.run_dir or default_directory(self.config)
+
+
+def parse(arguments: Sequence[str], *, program: str = "mi-jax run") -> RunCommand:
+    """The command that the flags describe; `--preset`, `--dataset`, `--arch` and `--training` choose the defaults.
+
+    Where the threat model is given and the step of the training attack is not, the step follows the radius.
+    """
+    arguments = [_today(argument) for argument in arguments]
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for flag, usual in (("preset", "quick"), ("dataset", "shapetex"), ("arch", "vgg"), ("training", "nt,at")):
+        first.add_argument(f"--{flag}", default=usual)
+    chosen, _ = first.parse_known_args(arguments)
+    name = chosen.preset.lower()
+    if name not in get_args(Preset):
+        raise InputError(f"--preset is {chosen.preset!r}; choose {' or '.join(get_args(Preset))}.")
+    with flags_in_messages(RunCommand):
+        defaults = preset(
+            name, dataset=chosen.dataset, arch=chosen.arch.lower(), trainings=split_commas(chosen.training.lower())
+        )
+        command = flags.parse(
+            RunCommand,
+            arguments,
+            program=program,
+            default=RunCommand(config=defaults),
+            choices={
+                "--arch": architectures,
+                "--training": lambda: OBJECTIVES,
+                "--studies": lambda: ("all", *study_names()),
+                "--evaluation.autoattack": _autoattacks,
+            },
+            description=_description(),
+        )
+        given = {flag.replace("_", "-") for flag in flags.separated(arguments) if flag.startswith("--")}
+        if "--attack.step-size" in given or not given & {"--attack.norm", "--attack.eps", "--attack.steps"}:
+            return command
+        return _step_following_radius(command, defaults)
+
+
+def main(arguments: Sequence[str], *, program: str) -> None:
+    """Parses the flags, runs, and prints the outcome."""
+    command = parse(arguments, program=program)
+    from mi_jax import runs  # here, as the figures and checkpoints behind it are slow to import
+    from mi_jax.report import terminal
+
+    same = "The same command without --overwrite" if command.overwrite else "The same command"
+    with session(RunCommand, when_stopped=f"Stopped; {command.directory} is saved. {same} resumes from here.") as (
+        reporter,
+        stop,
+    ):
+        reporter.say(expected(command.config, command.directory))
+        page = runs.run(
+            command.config,
+            run_dir=command.directory,
+            data_dir=command.data_dir,
+            overwrite=command.overwrite,
+            command=printable(shlex.join([*program.split(), *arguments])),
+            reporter=reporter,
+            stop_asked=stop,
+        )
+        reporter.show(terminal.table(command.directory))
+        reporter.say(f"Report: {page}")
+
+
+def printable(text: str) -> str:
+    """Text whose bytes that are not UTF-8 are escaped, as they come from the names of files."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def study_names() -> list[str]:
+    """The studies, in alphabetical order, without importing them."""
+    spec = find_spec("mi_jax.studies")
+    assert spec is not None
+    folders = [m.name for m in pkgutil.iter_modules(spec.submodule_search_locations) if m.ispkg]
+    return sorted({*folders, "autoattack", "shape_bias"})
+
+
+def _autoattacks() -> tuple[str, ...]:
+    from mi_jax import attacks
+
+    return ("none", "standard", "plus", *attacks.NAMES)
+
+
+def _today(argument: str) -> str:
+    """A flag in today's spelling."""
+    for old, new in OLD_SPELLINGS.items():
+        argument = new + argument.removeprefix(old) if argument.startswith(old) else argument
+    return argument
+
+
+def _description() -> str:
+    choices = {
+        "Architectures": architectures(),
+        "Training objectives": OBJECTIVES,
+        "Studies": study_names(),
+        "Data sets": ("shapetex", "digits", "folder:PATH", "any image-classification set of TFDS"),
+    }
+    first = (RunCommand.__doc__ or "").splitlines()[0]
+    lines = [textwrap.fill(f"{kind}: {', '.join(names)}.", 100) for kind, names in choices.items()]
+    return "\n\n".join([first, *lines])
+
+
+def _step_following_radius(command: RunCommand, defaults: RunConfig) -> RunCommand:
+    attack, usual = command.config.attack, defaults.attack
+    step = attack.eps * max(usual.step_size / usual.eps, 1 / max(attack.steps, 1))
+    attack = dataclasses.replace(attack, step_size=step or usual.step_size)
+    return dataclasses.replace(command, config=dataclasses.replace(command.config, attack=attack))

@@ -1,0 +1,56 @@
+"""`mi-jax study`: one study on the trained networks of a run."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from mi_jax import runs
+from mi_jax.cli import flags
+from mi_jax.cli.run import printable, study_names
+from mi_jax.cli.session import session
+from mi_jax.studies import WhichCheckpoints
+
+
+@dataclass(frozen=True)
+class StudyCommand:
+    """Runs one study on every trained network of a finished run, and rebuilds the report.
+
+    Attributes:
+        study: its name.
+        run_dir: a directory made by `mi-jax run`.
+        data_dir: where TFDS data sets are; TFDS's own default without it.
+        samples: test images the study uses.
+        epochs: the finished networks (last) or those of every measured epoch (measured); by default what the study
+            prefers.
+    """
+
+    study: Annotated[str, tyro.conf.Positional]
+    run_dir: Annotated[Path, tyro.conf.Positional]
+    data_dir: str | None = None
+    samples: int = 500
+    epochs: WhichCheckpoints | None = None
+
+
+def main(arguments: Sequence[str], *, program: str) -> None:
+    """Parses the flags, runs the study, and prints where the report is."""
+    about = f"{(StudyCommand.__doc__ or '').splitlines()[0]}\n\nStudies: {', '.join(study_names())}."
+    command = flags.parse(StudyCommand, arguments, program=program, description=about)
+    with session(StudyCommand, when_stopped=f"Stopped before the study was done; {command.run_dir} is unchanged.") as (
+        reporter,
+        stop,
+    ):
+        page = runs.study(
+            command.study,
+            run_dir=command.run_dir,
+            data_dir=command.data_dir,
+            samples=command.samples,
+            command=printable(shlex.join([*program.split(), *arguments])),
+            which_checkpoints=command.epochs,
+            reporter=reporter,
+            stop_asked=stop,
+        )
+        reporter.say(f"Report: {page}")

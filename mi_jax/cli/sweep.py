@@ -1,0 +1,49 @@
+"""`mi-jax sweep`: shape bias over a grid of cue strengths."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from mi_jax.cli import flags
+from mi_jax.cli.run import printable
+from mi_jax.cli.session import flags_in_messages, session
+from mi_jax.cue_strength_sweep import run as sweep
+from mi_jax.cue_strength_sweep.run import Sweep
+
+
+@dataclass(frozen=True)
+class SweepCommand:
+    """Trains over a grid of cue strengths and draws how adversarial training moves the shape bias in each cell.
+
+    Attributes:
+        sweep: what is trained and measured; kept in the run directory, where only the same sweep can be resumed.
+        run_dir: where records and the figure are written. The same command on an unfinished directory resumes with
+            the first cell that is not done.
+        overwrite: delete an earlier sweep in the run directory and start from nothing.
+    """
+
+    sweep: Annotated[Sweep, tyro.conf.arg(name="")] = Sweep()
+    run_dir: Path = Path("runs/cue-strength-sweep")
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+
+
+def main(arguments: Sequence[str], *, program: str) -> None:
+    """Parses the flags, sweeps, and prints where the figure is."""
+    with flags_in_messages(SweepCommand):
+        command = flags.parse(SweepCommand, arguments, program=program)
+    stopped = f"Stopped; the finished cells in {command.run_dir} are kept. The same command resumes."
+    with session(SweepCommand, when_stopped=stopped) as (reporter, stop):
+        reporter.say(f"{len(command.sweep.cells)} cells, writing {command.run_dir}")
+        figure = sweep.run(
+            command.sweep,
+            run_dir=command.run_dir,
+            overwrite=command.overwrite,
+            command=printable(shlex.join([*program.split(), *arguments])),
+            reporter=reporter,
+            stop_asked=stop,
+        )
+        reporter.say(f"Figure: {figure}")

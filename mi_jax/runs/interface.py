@@ -1,0 +1,122 @@
+"""Runs and studies from Python: keyword options in, records as a table out."""
+
+import dataclasses
+import difflib
+import io
+import os
+import shlex
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+
+from mi_jax import records
+from mi_jax.attacks import PGD
+from mi_jax.data import Dataset
+from mi_jax.errors import InputError
+from mi_jax.options import split_commas
+from mi_jax.runs import config as configuration
+from mi_jax.runs.config import RunConfig
+
+if TYPE_CHECKING:
+    import pandas
+
+
+def run_from_options(
+    *,
+    arch: str,
+    dataset: str,
+    preset: str,
+    training: str | Sequence[str],
+    run_dir: str | os.PathLike[str] | None,
+    data_dir: str | os.PathLike[str] | None,
+    overwrite: bool,
+    quiet: bool,
+    options: Mapping[str, Any],
+) -> "pandas.DataFrame":
+    """What `mi_jax.run` does.
+
+    Raises:
+        InputError: an option that does not exist, or a value that cannot be used.
+    """
+    from rich.console import Console
+
+    from mi_jax import runs
+    from mi_jax.runs.progress import Reporter
+
+    if preset not in ("quick", "paper"):
+        raise InputError(f"preset is {preset!r}; choose quick or paper.")
+    config = _configured(configuration.preset(preset, dataset=dataset, arch=arch, trainings=_listed(training)), options)
+    directory = Path(run_dir) if run_dir is not None else default_directory(config)
+    with Reporter(Console(file=io.StringIO())) if quiet else Reporter() as reporter:
+        runs.run(
+            config,
+            run_dir=directory,
+            data_dir=None if data_dir is None else os.fspath(data_dir),
+            overwrite=overwrite,
+            command=shlex.join(sys.argv),
+            reporter=reporter,
+        )
+    return records.load(directory)
+
+
+def study_of_network(
+    name: str,
+    network: Any,
+    variables: Any,
+    dataset: Dataset,
+    *,
+    samples: int,
+    attack: PGD | None,
+    key: jax.Array | None,
+    baseline: Callable[[], Any],
+    untrained: Callable[[], Any],
+) -> "pandas.DataFrame":
+    """What `mi_jax.study` does.
+
+    Raises:
+        InputError: when there is no such study, it does not apply to the data set, or `samples` is below 1.
+    """
+    from mi_jax import studies
+
+    if samples < 1:
+        raise InputError(f"samples is {samples}; expected at least 1 test image.")
+    (chosen,) = studies.find_for(dataset, (name,))
+    result = chosen.run(
+        studies.StudyInput(
+            network=network,
+            variables=variables,
+            dataset=dataset,
+            attack=attack or PGD(),
+            samples=samples,
+            key=jax.random.key(0) if key is None else key,
+            baseline=baseline,
+            untrained=untrained,
+        )
+    )
+    with tempfile.TemporaryDirectory() as folder:  # through the file, so that the types are those of a run
+        records.append(folder, result.records)
+        return records.load(folder).dropna(axis=1, how="all")
+
+
+def default_directory(config: RunConfig) -> Path:
+    """The run directory of a configuration when none is given: `runs/<dataset>-<arch>`."""
+    return Path("runs") / f"{config.dataset.replace('/', '_')}-{config.arch}"
+
+
+def _listed(training: str | Sequence[str]) -> tuple[str, ...]:
+    return split_commas(training) if isinstance(training, str) else tuple(training)
+
+
+def _configured(defaults: RunConfig, options: Mapping[str, Any]) -> RunConfig:
+    known = [field.name for field in dataclasses.fields(RunConfig)]
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise InputError(
+                f"There is no option {name!r}; {f'did you mean {near[0]}?' if near else f'choose from {known}.'}"
+            )
+    return dataclasses.replace(defaults, **options)

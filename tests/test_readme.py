@@ -1,0 +1,51 @@
+"""The README is short, its code runs, and its commands are the ones that exist and that `.ci/run` uses."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import numpy as np
+
+from mi_jax import studies
+from mi_jax.cli.dispatch import COMMANDS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_code_attacks_a_network_and_bounds_the_information_of_a_layer(capsys):
+    (code,) = blocks("python")
+    names: dict = {}
+    exec(code, names)
+    delta = np.asarray(names["result"].images) - names["x"]
+    assert np.abs(delta).max() <= 8 / 255 + 1e-6
+    wrong = np.argmax(names["network"].apply(names["variables"], names["result"].images)[0], -1) != names["y"]
+    np.testing.assert_array_equal(names["result"].success, wrong)
+    assert float(names["bounds"].i_tx_lower) <= float(names["bounds"].i_tx_upper) <= np.log(200) + 1e-6
+    assert f"robust accuracy {1 - wrong.mean():.1%}" in capsys.readouterr().out
+
+
+def test_two_commands_stand_at_the_top_and_ci_runs_the_second():
+    run, tests = blocks("bash")[:2]
+    assert run == "pip install -e . && python experiments/run.py --arch=vgg\n"
+    extraction = re.search(r"^command=\$\((.*)\)$", (ROOT / ".ci" / "run").read_text(), flags=re.MULTILINE)
+    assert extraction
+    found = subprocess.run(["bash", "-c", extraction[1]], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert found == tests
+
+
+def test_every_command_and_study_is_named_and_nothing_else():
+    (commands,) = re.findall(r"`mi-jax ((?:\w+ \| )+\w+)`", README)
+    assert set(commands.split(" | ")) == set(COMMANDS)
+    assert set(re.findall(r"^\| `(\w+)` \|", README, flags=re.MULTILINE)) == set(studies.STUDIES)
+
+
+def test_it_is_at_most_900_words_and_every_link_leads_somewhere():
+    assert len(README.split()) <= 900
+    for page in (ROOT / "README.md", ROOT / "experiments" / "README.md"):
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            assert target.startswith("https://") or (page.parent / target).exists(), (page.name, target)
