@@ -126,7 +126,7 @@ def study_names() -> list[str]:
 def _autoattacks() -> tuple[str, ...]:
     from mi_jax import attacks
 
-    return ("none", "standard", "plus", *attacks.NAMES)
+    return ("none", "standard", "plus", *attacks.ATTACKS)
 
 
 def _today(argument: str) -> str:

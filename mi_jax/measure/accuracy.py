@@ -1,16 +1,12 @@
 """Loss and accuracy of a network on clean images and on adversarial examples, as records."""
 
 import dataclasses
-import functools
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mi_jax.attacks import PGD, pgd
-from mi_jax.attacks.engine.randomness import row_keys
-from mi_jax.attacks.threat_model import random_perturbation
 from mi_jax.batches import BATCH_SIZE, map_batches
 from mi_jax.models import Network
 from mi_jax.records.table import Record
@@ -80,41 +76,14 @@ class _Attacked(NamedTuple):
 
     images: Images
     success: jax.Array
-    loss: jax.Array
 
 
 def _attacked(network, variables, images, labels, key, *, attack: PGD, batch_size: int) -> _Attacked:
-    once = dataclasses.replace(attack, restarts=1)
-
     def batch(x, y, index):
-        kept: Any = None
-        for restart in range(attack.restarts):
-            start = _random_starts(once, x, key, index, restart) if attack.random_start and attack.steps else x
-            result = pgd(network.logits, variables, x, y, config=once, start=start)
-            found = _Attacked(result.images, result.success, result.loss)
-            kept = found if kept is None else _worse(kept, found)
-        return kept
+        result = pgd(network.logits, variables, x, y, key, config=attack, index=index)
+        return _Attacked(result.images, result.success)
 
     return map_batches(batch, images, labels, np.arange(len(labels)), batch_size=batch_size)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _random_starts(attack: PGD, images: Images, key: Key, index: jax.Array, restart: int) -> Images:
-    """A random point of the ball around each image, drawn with a key of its own."""
-
-    def perturbation(own_key):
-        shape = (1, *images.shape[1:])
-        return random_perturbation(own_key, shape, images.dtype, attack.eps, attack.norm, attack.init)[0]  # pyright: ignore[reportArgumentType]
-
-    keys = row_keys(key, index, jnp.full_like(index, restart))
-    return jnp.clip(images + jax.vmap(perturbation)(keys), 0, 1)
-
-
-@jax.jit
-def _worse(kept: _Attacked, other: _Attacked) -> _Attacked:
-    """Image by image the point that is worse for the network: misclassified, or else of higher loss."""
-    replace = (other.success & ~kept.success) | ((other.success == kept.success) & (other.loss > kept.loss))
-    return jax.tree.map(lambda k, o: jnp.where(replace.reshape((-1,) + (1,) * (k.ndim - 1)), o, k), kept, other)
 
 
 def performance(

@@ -18,8 +18,8 @@ from mi_jax.files import write_arrays
 from mi_jax.measure.accuracy import adversarial_examples, attack_columns, performance, robustness, transfer
 from mi_jax.measure.autoattack import sanity_checks, under_autoattack
 from mi_jax.measure.information import information_plane
-from mi_jax.records.table import Record
 from mi_jax.records.labels import attack_label
+from mi_jax.records.table import Record
 from mi_jax.report.figures import examples
 from mi_jax.runs.context import RunContext
 from mi_jax.training import Diverged, predictions

@@ -85,7 +85,7 @@ def study_of_network(
     if samples < 1:
         raise InputError(f"samples is {samples}; expected at least 1 test image.")
     (chosen,) = studies.find_for(dataset, (name,))
-    result = chosen.run(
+    result = chosen.measure(
         studies.StudyInput(
             network=network,
             variables=variables,

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mi_jax import checks, data
@@ -192,19 +191,8 @@ def _accuracies(
 ) -> tuple[float, float]:
     """Clean accuracy, and accuracy under the attack, whose random starts depend on the image alone."""
 
-    def success(x: Images, y: Labels, start: Images) -> Flags:
-        return pgd(network.logits, variables, x, y, config=attack, start=start).success
+    def success(x: Images, y: Labels, index: jax.Array) -> Flags:
+        return pgd(network.logits, variables, x, y, key, config=attack, index=index).success
 
-    starts = images + attack.eps * _image_noise(key, images)
     _, clean = evaluate(network, variables, images, labels)
-    return clean, 1 - float(np.mean(map_batches(success, images, labels, starts)))
-
-
-@jax.jit
-def _image_noise(key: Key, images: Images) -> Images:
-    """Uniform in [-1, 1], from one key per image."""
-
-    def noise(index: jax.Array) -> jax.Array:
-        return jax.random.uniform(jax.random.fold_in(key, index), images.shape[1:], images.dtype, -1, 1)
-
-    return jax.vmap(noise)(jnp.arange(len(images)))
+    return clean, 1 - float(np.mean(map_batches(success, images, labels, np.arange(len(labels)))))

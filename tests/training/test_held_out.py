@@ -179,7 +179,7 @@ def test_a_collapse_ends_the_training_and_is_said_in_records_and_on_screen(stopp
     assert list(stopped.value) == [2.0]
     assert stopped.note.iloc[0].startswith("catastrophic overfitting")
     assert df[df.subset == "train"].epoch.max() == 2.0
-    assert mj.checkpoints.steps(run_dir, trainings=("fast",))[-1] == 2 * 4, "240 images of 300 are left, 50 an update"
+    assert mj.checkpoints.steps(run_dir, training="fast")[-1] == 2 * 4, "240 images of 300 are left, 50 an update"
 
 
 def test_the_best_epoch_is_recorded_named_kept_and_judged(stopped_early):
@@ -192,7 +192,7 @@ def test_the_best_epoch_is_recorded_named_kept_and_judged(stopped_early):
     assert named["step"] == robust.idxmax()
     assert named["robust"] == robust.max()
     assert list(df[df.quantity == "best_epoch"].value) == [named["epoch"]]
-    assert mj.checkpoints.restore(run_dir, trainings=("fast",), step=named["step"]).step == named["step"]
+    assert mj.checkpoints.restore(run_dir, training="fast", step=named["step"]).step == named["step"]
     final = df[df.note.fillna("").str.startswith("final")]
     assert set(final.step) == {named["step"]}
     assert named["step"] in set(df[df.quantity == "i_tx_upper"].step), "what is judged is measured"
@@ -200,7 +200,7 @@ def test_the_best_epoch_is_recorded_named_kept_and_judged(stopped_early):
 
 def test_what_is_measured_and_restored_is_the_averaged_network(stopped_early):
     run_dir, _ = stopped_early
-    state = mj.checkpoints.restore(run_dir, trainings=("fast",))
+    state = mj.checkpoints.restore(run_dir, training="fast")
     dataset = mj.data.load("digits", limit=300)
     rows = np.sort(np.random.default_rng(0).permutation(len(dataset.test))[:60])
     images, labels = data.to_float(jnp.asarray(dataset.test.images[rows])), dataset.test.labels[rows]
@@ -223,8 +223,6 @@ def test_an_interrupted_run_with_early_stopping_goes_on_to_the_same_bits(stopped
     assert not any('"stopped_epoch"' in line for line in (run_dir / "records.jsonl").read_text().splitlines())
     collapsing_run(stopping_config, run_dir)
     assert (run_dir / "records.jsonl").read_text() == (stopped_early[0] / "records.jsonl").read_text()
-    for step in mj.checkpoints.steps(stopped_early[0], trainings=("fast",))[-2:]:
-        a, b = (
-            mj.checkpoints.restore(d, trainings=("fast",), step=step).variables for d in (run_dir, stopped_early[0])
-        )
+    for step in mj.checkpoints.steps(stopped_early[0], training="fast")[-2:]:
+        a, b = (mj.checkpoints.restore(d, training="fast", step=step).variables for d in (run_dir, stopped_early[0]))
         jax.tree.map(np.testing.assert_array_equal, a, b)
