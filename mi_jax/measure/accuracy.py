@@ -85,11 +85,12 @@ class _Attacked(NamedTuple):
 
 def _attacked(network, variables, images, labels, key, *, attack: PGD, batch_size: int) -> _Attacked:
     once = dataclasses.replace(attack, restarts=1)
+    random_start = attack.random_start and attack.steps > 0
 
     def batch(x, y, index):
         kept: Any = None
         for restart in range(attack.restarts):
-            start = _random_starts(once, x, key, index, jnp.int32(restart)) if attack.random_start and attack.steps else x
+            start = _random_starts(once, x, key, index, jnp.int32(restart)) if random_start else x
             result = pgd(network.logits, variables, x, y, config=once, start=start)
             found = _Attacked(result.images, result.success, result.loss)
             kept = found if kept is None else _worse(kept, found)

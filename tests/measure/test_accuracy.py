@@ -18,11 +18,11 @@ def case():
     return network, variables, images, jnp.argmax(network.logits(variables, images), axis=1).astype(jnp.int32)
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_adversarial_images_do_not_depend_on_the_batch_size(case, norm):
+@pytest.mark.parametrize(("norm", "tolerance"), [("linf", 0.0), ("l2", 1e-6)])
+def test_adversarial_images_do_not_depend_on_the_batch_size(case, norm, tolerance):
     attack = PGD(norm=norm, eps=0.1, steps=3, step_size=0.05, restarts=2)
     made = [robustness(*case, jax.random.key(0), attack=attack, batch_size=size) for size in (7, 250)]
-    np.testing.assert_array_equal(*(np.asarray(images) for _, images in made))
+    np.testing.assert_allclose(*(np.asarray(images) for _, images in made), rtol=0, atol=tolerance)
     assert made[0][0] == made[1][0]
 
 
