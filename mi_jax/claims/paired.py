@@ -1,7 +1,4 @@
-"""Two trainings at the end of a run, seed by seed: differences, layers that can be compared, noise rules they share.
-
-It turns rows into paired tables; it judges nothing.
-"""
+"""Two trainings at the end of a run, paired by seed: both trainings of a seed start from the same weights."""
 
 import math
 from typing import NamedTuple
@@ -9,15 +6,24 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from mi_jax.records.run_records import final_rows
+from mi_jax.records.run_records import RunRecords, final_rows
 from mi_jax.statistics.intervals import Interval, Table, t_interval, wilson
+
+Pair = tuple[str, str]
+"""The names of the baseline and of the training compared with it."""
+WHOLE_LAYERS = {"image_set": ("test", None), "class_": None, "factor": None, "distortion": None, "level": None}
+"""Columns of the rows that say something of whole layers on undistorted test images of all classes."""
+END = "at the last epoch that all have reached (or, with held-out images, at the best epoch of each training on them)"
 
 
 class Paired(NamedTuple):
-    """Values at the end: a row a paired seed, columns (training, layer); and the layers and seeds that are left out.
+    """Values at the end of training by paired seed, and what was left out.
 
-    `seeds` are those without any layer in one of the two. A layer is left out where it is
-    `saturated` in either training, or `partial`: not measured in every seed of both, as one that is constant in a seed.
+    Attributes:
+        values: one row per seed, columns (training, layer).
+        saturated: the layers left out because they are saturated in either training.
+        partial: the layers left out because they were not measured in every seed of both (say, constant in one seed).
+        seeds: the seeds left out because no layer was measured in one of the two.
     """
 
     values: Table
@@ -26,8 +32,8 @@ class Paired(NamedTuple):
     seeds: list[int]
 
 
-def shares_noise(rows: Table, pair: tuple[str, str]) -> bool:
-    """Whether two trainings were measured with the same noise variance in every layer (a noise rule frozen across them)."""
+def shares_noise(rows: Table, pair: Pair) -> bool:
+    """Whether both trainings were measured with the same noise variance in every layer."""
     last = final_rows(rows[rows["training"].isin(pair)])
     table = last.pivot_table(index=["seed", "layer"], columns="training", values="noise_variance")
     if not set(pair) <= set(table.columns):
@@ -35,8 +41,8 @@ def shares_noise(rows: Table, pair: tuple[str, str]) -> bool:
     return bool(np.isclose(table[pair[0]], table[pair[1]], rtol=1e-6).all())
 
 
-def by_layer(rows: Table, pair: tuple[str, str]) -> Paired:
-    """The layers that can be compared, on every seed that both trainings have: a layer is left out for all or none."""
+def by_layer(rows: Table, pair: Pair) -> Paired:
+    """The layers that can be compared, on the seeds of both trainings; a layer is left out of all seeds or none."""
     last = final_rows(rows[rows["training"].isin(pair)])
     saturated = list(last.loc[last["saturated"].fillna(False).astype(bool), "layer"].unique())
     last = last[~last["layer"].isin(saturated)]
@@ -52,8 +58,8 @@ def by_layer(rows: Table, pair: tuple[str, str]) -> Paired:
     return Paired(values if values.size else pd.DataFrame(), saturated, partial, lost)
 
 
-def difference_at_the_end(rows: Table, pair: tuple[str, str]) -> Interval:
-    """Second minus first training at the end, paired by seed, of rows with one value a training and seed."""
+def difference_at_the_end(rows: Table, pair: Pair) -> Interval:
+    """Second minus first training at the end, paired by seed; `rows` hold one value per training and seed."""
     last = final_rows(rows[rows["training"].isin(pair)])
     table = last.pivot_table(index="seed", columns="training", values="value")
     if not set(pair) <= set(table.columns):
@@ -61,14 +67,14 @@ def difference_at_the_end(rows: Table, pair: tuple[str, str]) -> Interval:
     return t_interval(table[pair[1]] - table[pair[0]])
 
 
-def difference_of_shares(rows: Table, pair: tuple[str, str]) -> Interval:
+def difference_of_shares(rows: Table, pair: Pair) -> Interval:
     """`difference_at_the_end` of shares of `n` images, no narrower than Newcombe's interval over the images.
 
-    All seeds share the images: seeds that agree, say at 100 %, do not make a difference known exactly. The interval of
-    Newcombe (1998, method 10) takes the images of the two trainings as independent samples, which is too wide rather
-    than too narrow where they are the same.
+    All seeds share the images, so seeds that agree, say at 100 %, do not determine the difference exactly. Newcombe's
+    interval (1998, method 10) treats the images of the two trainings as independent samples; as they are the same
+    images, it is conservative.
     """
-    difference = difference_at_the_end(rows, pair)
+    difference = difference_at_the_end(rows, pair).clipped(-1.0, 1.0)
     last = final_rows(rows[rows["training"].isin(pair)])
     if difference.count < 2 or last["n"].isna().any():
         return difference
@@ -78,3 +84,17 @@ def difference_of_shares(rows: Table, pair: tuple[str, str]) -> Interval:
     down = second - first - math.hypot(second - second_low, high - first)
     up = second - first + math.hypot(second_high - second, first - low)
     return difference._replace(low=min(difference.low, down), high=max(difference.high, up))
+
+
+def layer_information(
+    run_records: RunRecords, quantity: str, noise_rule: str | None, *, inputs: str | Pair, estimator: str = "kde"
+) -> Table:
+    """The rows of an information quantity of whole layers on test images, under one noise rule."""
+    return run_records.select(
+        quantity=quantity, estimator=estimator, noise_rule=noise_rule, inputs=inputs, **WHOLE_LAYERS
+    )
+
+
+def missing(interval: Interval, what: str) -> str:
+    """The remark on a difference that could not be formed; empty where it could."""
+    return "" if interval.count else f"{what} was not measured in this run for both trainings"

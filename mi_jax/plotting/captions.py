@@ -1,14 +1,13 @@
-"""The sentences that captions share: seeds, samples, noise, epochs, as the records state them.
+"""The sentences that captions share: seeds, samples, noise, epochs and attacks, as the records state them."""
 
-It formats; it draws and computes nothing else.
-"""
-
+from mi_jax.plotting.style import FEW_SEEDS
+from mi_jax.records.labels import LABEL_LEAK, attack_label, attack_labels
 from mi_jax.records.run_records import RunRecords, final_rows
 from mi_jax.statistics.intervals import Table
 
 
 def seeds(rows: Table) -> str:
-    """How many seeds stand behind a figure and what its bands mean."""
+    """The number of seeds behind a figure and what its bands and points mean."""
     what = ["training", "inputs", "quantity", "estimator", "noise_rule", "layer"]
     counts = rows.groupby(what, dropna=False)["seed"].nunique()
     least, most = int(counts.min()), int(counts.max())
@@ -17,20 +16,22 @@ def seeds(rows: Table) -> str:
     number = f"{most}" if least == most else f"{least} to {most}"
     if most == 2:
         return (
-            f"Mean over {number} seeds; bands and whiskers reach from one seed to the other (a 95 % t-interval of 2 "
-            "seeds is 12.7 standard errors to each side: the tables give it)."
+            f"Mean over {number} seeds; bands and whiskers span the two values, shown as small points (the 95 % "
+            "t-interval of 2 seeds reaches 12.7 standard errors to each side; the tables give it)."
         )
-    return f"Mean and 95 % t-interval over {number} seeds; an interval much wider than the curves may leave the panel."
+    points = "; small points: the seeds" if most < FEW_SEEDS else ""
+    wide = "an interval much wider than the curves may be cut off"
+    return f"Mean and 95 % t-interval over {number} seeds{points}; {wide}."
 
 
 def samples(rows: Table) -> str:
-    """How many samples were measured."""
+    """The number of samples measured."""
     n = rows["n"].dropna().unique()
     return f"n = {_range(n)} samples" if len(n) else "n not recorded"
 
 
 def noise(rows: Table) -> str:
-    """The noise variance, and over what it changes if it is not one number."""
+    """The noise variance, and what it depends on if it is not one number."""
     variances = rows["noise_variance"].dropna()
     if variances.empty:
         return "noise variance not recorded"
@@ -38,24 +39,48 @@ def noise(rows: Table) -> str:
         return f"noise variance {variances.iloc[0]:g}"
     moves = rows.groupby(["training", "seed", "layer"])["noise_variance"].nunique().max() > 1
     differs = final_rows(rows).groupby(["seed", "layer"])["noise_variance"].nunique().max() > 1
-    own = "each training's own" if differs else "shared by the trainings"
-    when = "following the activations through training" if moves else "held through training"
-    return f"noise variance set by layer, {variances.min():.3g} to {variances.max():.3g}, {own}, {when}"
+    own = "different for each training" if differs else "the same for all trainings"
+    when = "recomputed at every epoch" if moves else "constant through training"
+    return f"noise variance set for each layer, {variances.min():.3g} to {variances.max():.3g}, {own}, {when}"
 
 
-def last_epoch(evidence_rows: Table) -> str:
-    """The epoch that stands for the end of training."""
-    return f"epoch {_range(final_rows(evidence_rows)['epoch'].unique())}"
+def attack(run_records: RunRecords, rows: Table) -> str:
+    """The attacks behind the adversarial inputs of the rows as a sentence; empty where the rows have none.
+
+    Where no row names its attack, it is that of the run's configuration.
+    """
+    adversarial = rows[rows["inputs"] == "adversarial"]
+    if adversarial.empty:
+        return ""
+    return f"Adversarial inputs: {attack_labels(adversarial) or attack_label(configured_attack(run_records))}."
+
+
+def configured_attack(run_records: RunRecords) -> dict[str, object]:
+    """The attack of the run's configuration in the columns of the records; empty where there is none."""
+    found = run_records.config.get("attack")
+    if not isinstance(found, dict) or "steps" not in found:
+        return {}
+    return {"attack": "pgd", "attack_steps": found["steps"], **{k: found.get(k) for k in ("norm", "eps", "restarts")}}
+
+
+def label_leak(rows: Table) -> str:
+    """A warning for I(T;Y) on adversarial inputs; empty where the rows have none."""
+    return LABEL_LEAK if (rows["inputs"] == "adversarial").any() else ""
+
+
+def last_epoch(rows: Table) -> str:
+    """The epoch of the finished networks."""
+    return f"epoch {_range(final_rows(rows)['epoch'].unique())}"
 
 
 def epochs(rows: Table) -> str:
-    """The epochs measured."""
+    """The number of measured epochs and their range."""
     values = sorted(rows["epoch"].dropna().unique())
     return f"{len(values)} epochs measured, {values[0]:g} to {values[-1]:g}"
 
 
 def where(run_records: RunRecords) -> str:
-    """Network and data set, if recorded."""
+    """Architecture and data set, if recorded."""
     parts = [run_records.records[column].dropna().unique() for column in ("arch", "dataset")]
     return " on ".join(", ".join(part) for part in parts if len(part))
 

@@ -28,6 +28,7 @@ class FigureSpec:
         draw: makes the figure.
         order: place on the page.
         minor: whether the figure is folded away at the end of the page.
+        uninformative: why the figure would show nothing of interest, as a sentence; empty where it is worth drawing.
     """
 
     name: str
@@ -38,6 +39,7 @@ class FigureSpec:
     draw: Callable[[RunRecords], Figure]
     order: int
     minor: Callable[[RunRecords], bool] = lambda _: False
+    uninformative: Callable[[RunRecords], str] = lambda _: ""
 
 
 _DPI = 160
@@ -61,12 +63,18 @@ def available(run_records: RunRecords, more: Iterable[FigureSpec] = ()) -> list[
 
 
 def save(spec: FigureSpec, run_records: RunRecords, directory: Path) -> Path:
-    """Draws a figure and writes `<name>.png`; the same records give the same bytes."""
-    with matplotlib.rc_context(RC):
+    """Draws a figure and writes `<name>.png` and `<name>.svg`; the same records give the same bytes.
+
+    Returns:
+        The path of the PNG.
+    """
+    with matplotlib.rc_context({**RC, "svg.hashsalt": spec.name}):
         figure = spec.draw(run_records)
         figure.set_dpi(_DPI)
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
+        figure.set_layout_engine("none")  # keeps the layout found for the PNG
+        figure.savefig(directory / f"{spec.name}.svg", metadata={"Date": None})
     path = directory / f"{spec.name}.png"
     # `savefig` lays out and draws twice, which was half the time of a report; three channels as nothing is transparent.
     Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).save(path)

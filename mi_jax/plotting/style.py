@@ -1,7 +1,4 @@
-"""How every figure looks: a colour a training, a line style a kind of input, bands over seeds, hollow saturated points.
-
-It reads tables of means and intervals, and chooses no data.
-"""
+"""The look of every figure: one colour per training, one line style per kind of input, bands and points over seeds."""
 
 import math
 from collections.abc import Container, Iterable, Sequence
@@ -9,12 +6,15 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.typing import ColorType, LineStyleType
+from numpy.typing import ArrayLike
 
 from mi_jax.records.labels import name_of
 from mi_jax.statistics.intervals import Table
@@ -41,36 +41,39 @@ RC: dict[Any, Any] = {
 GREY = "#6b6b6b"
 WIDTH = 9.0
 """Width of a figure in inches."""
-# Okabe and Ito's palette, whose colours stay apart under the common colour-vision deficiencies.
-_FIXED = {"nt": "#0072B2", "at": "#D55E00", "trades": "#009E73", "mart": "#CC79A7", "gaussian": "#E69F00"}
-_SPARE = ("#56B4E9", "#000000", "#8C6D31", "#7B3294", "#999999")
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""The colours of Okabe and Ito, distinguishable with the common colour-vision deficiencies."""
+_FIXED = dict(zip(("nt", "at", "trades", "mart", "noise", "fast"), PALETTE, strict=False))
+_SPARE = ("#000000", "#8C6D31", "#7B3294", "#999999")
 _MOST_MARKS = 40
+FEW_SEEDS = 8
+"""From this number of seeds on, figures show intervals without the values of the seeds."""
 _FITTED, _SPREAD = "fitted", "spread"
 _REACH = 0.3
-"""How far, in spans of the lines, bands and whiskers may widen a panel."""
-_LINES = {"clean": "-", "adversarial": "--"}
+"""How far bands and whiskers may widen a panel, relative to the span of the lines."""
+_LINES: dict[str, LineStyleType] = {"clean": "-", "adversarial": "--"}
 
 
 def colour_of(training: str, trainings: Sequence[str]) -> str:
-    """The colour of a training: the same in every figure and report for the usual ones, distinct for the others."""
+    """The colour of a training: fixed for the registered ones, distinct for any other."""
     if training in _FIXED:
         return _FIXED[training]
     others = [name for name in trainings if name not in _FIXED]
     return _SPARE[others.index(training) % len(_SPARE)]
 
 
-def line_of(inputs: str) -> Any:
+def line_of(inputs: str) -> LineStyleType:
     """The line style of a kind of input: clean solid, adversarial dashed, any other dotted."""
     return _LINES.get(inputs, ":")
 
 
 def layer_colours(count: int) -> list[str]:
-    """A sequential colour a layer, dark first; the pale end of the map is left out."""
+    """Sequential colours for layers, dark first; the pale end of the map is left out."""
     return [to_hex(rgba) for rgba in matplotlib.colormaps["viridis"](np.linspace(0.0, 0.88, count))]
 
 
 def new_figure(height: float, *, width: float = WIDTH) -> Figure:
-    """An empty figure that lays itself out."""
+    """An empty figure with automatic layout."""
     return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06))
 
 
@@ -82,31 +85,61 @@ def grid_of(figure: Figure, rows: int, columns: int, **options: Any) -> np.ndarr
 def spread_of(table: Table) -> tuple[np.ndarray, np.ndarray]:
     """The ends of bands and whiskers: the 95 % t-interval, or for two seeds their range; NaN for one seed.
 
-    The t-interval of two seeds is 12.7 standard errors wide to each side: drawn, it hides everything else.
+    The t-interval of two seeds reaches 12.7 standard errors to each side and would hide everything else.
     """
     two = table["seeds"].to_numpy() == 2
     low, high = (table[name].to_numpy(dtype=float) for name in ("low", "high"))
     return np.where(two, table["least"], low), np.where(two, table["most"], high)
 
 
-def draw_line(axes: Axes, x: Any, y: Any, **look: Any) -> Line2D:
-    """A line that counts when `fit` chooses the limits of the panel."""
+def in_percent(table: Table) -> Table:
+    """A table from `over_seeds` of shares, with means, intervals and values in per cent."""
+    scaled = table[["mean", "low", "high", "least", "most"]] * 100
+    return table.assign(**scaled, values=[tuple(100 * value for value in values) for values in table["values"]])
+
+
+def draw_line(axes: Axes, x: ArrayLike, y: ArrayLike, **look: Any) -> Line2D:
+    """Draws a line that `fit` takes into account when it sets the limits of the panel."""
     (line,) = axes.plot(np.asarray(x, dtype=float), np.asarray(y, dtype=float), gid=_FITTED, **look)
     return line
 
 
-def draw_curve(axes: Axes, x: Any, table: Table, *, colour: Any, line: Any = "-") -> None:
-    """Draws the mean of a table from `over_seeds` with its band; points saturated in any seed are hollow."""
+def draw_curve(axes: Axes, x: ArrayLike, table: Table, *, colour: ColorType, line: LineStyleType = "-") -> None:
+    """Draws the mean of a table from `over_seeds` with its band and the seeds' values; saturated points are hollow."""
     x, mean = np.asarray(x, dtype=float), table["mean"].to_numpy(dtype=float)
     draw_line(axes, x, mean, color=colour, linestyle=line)
     low, high = spread_of(table)
     if np.isfinite(low).any():
         axes.fill_between(x, low, high, color=colour, alpha=0.14, linewidth=0, gid=_SPREAD)
+    draw_seeds(axes, x, table, colour=colour)
     draw_marks(axes, x, mean, table["saturated"].to_numpy(dtype=bool), colour=colour)
 
 
-def draw_marks(axes: Axes, x: Any, y: Any, hollow: np.ndarray, *, colour: Any, size: float = 4.0) -> None:
-    """Points: filled, or hollow where the estimate is saturated. Left out where they would run into one another."""
+def draw_seeds(axes: Axes, x: ArrayLike, table: Table, *, colour: ColorType) -> None:
+    """The values of the seeds of a table from `over_seeds` as small points, where there are two to seven.
+
+    Left out where a curve has so many points that they would run into one another.
+    """
+    if len(table) > _MOST_MARKS or not table["seeds"].between(2, FEW_SEEDS - 1).any():
+        return
+    points = [
+        (place, v)
+        for place, values in zip(np.asarray(x, dtype=float), table["values"], strict=True)
+        for v in _values(values)
+    ]
+    across, up = zip(*points, strict=True)
+    axes.plot(across, up, ".", color=colour, alpha=0.6, markersize=4, markeredgewidth=0, zorder=2.5)
+
+
+def _values(values: object) -> tuple[float, ...]:
+    """The values of the seeds; none for a row without any, as `reindex` makes."""
+    return values if isinstance(values, tuple) and 1 < len(values) < FEW_SEEDS else ()
+
+
+def draw_marks(
+    axes: Axes, x: ArrayLike, y: ArrayLike, hollow: np.ndarray, *, colour: ColorType, size: float = 4.0
+) -> None:
+    """Points, hollow where the estimate is saturated; left out where they would run into one another."""
     if len(hollow) > _MOST_MARKS:
         return
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
@@ -117,12 +150,12 @@ def draw_marks(axes: Axes, x: Any, y: Any, hollow: np.ndarray, *, colour: Any, s
 
 
 def dodged(count: int, i: int, parts: int) -> np.ndarray:
-    """Positions of `count` layers for the i-th of several conditions, set apart so that whiskers do not overlap."""
+    """Positions of `count` layers for the i-th of several conditions, offset so that whiskers do not overlap."""
     return np.arange(count) + min(0.12, 0.5 / parts) * (i - (parts - 1) / 2)
 
 
-def draw_whiskers(axes: Axes, x: Any, table: Table, *, colour: Any) -> None:
-    """The spread over seeds of a table from `over_seeds` as whiskers; none where there is one seed."""
+def draw_whiskers(axes: Axes, x: ArrayLike, table: Table, *, colour: ColorType) -> None:
+    """The spread over seeds of a table from `over_seeds` as whiskers and points; none where there is one seed."""
     mean = table["mean"].to_numpy(dtype=float)
     low, high = spread_of(table)
     if not np.isfinite(low).any():
@@ -131,10 +164,11 @@ def draw_whiskers(axes: Axes, x: Any, table: Table, *, colour: Any) -> None:
     bars = axes.errorbar(x, mean, yerr=reach, fmt="none", ecolor=colour, elinewidth=1, capsize=2.5).lines[2]
     for bar in bars:
         bar.set_gid(_SPREAD)
+    draw_seeds(axes, x, table, colour=colour)
 
 
 def fit(panels: Iterable[Axes], *, floor: float = -math.inf, ceiling: float = math.inf) -> None:
-    """Gives panels one range of y: all of their lines, and of bands and whiskers what does not flatten the lines."""
+    """Gives panels one range of y: all their lines, and bands and whiskers as far as they do not flatten the lines."""
     panels = list(panels)
     lines = [np.asarray(line.get_ydata(), dtype=float) for a in panels for line in a.lines if line.get_gid() == _FITTED]
     means = np.concatenate([np.empty(0), *lines])
@@ -157,10 +191,10 @@ def fit(panels: Iterable[Axes], *, floor: float = -math.inf, ceiling: float = ma
         axes.set_ylim(max(float(ends.min()) - margin, floor), min(float(ends.max()) + margin, ceiling))
 
 
-def epoch_axis(axes: Axes, epochs: Any) -> None:
-    """Scales an axis of epochs: linear, or for long runs linear to 1 and logarithmic beyond."""
+def epoch_axis(axes: Axes, epochs: ArrayLike) -> None:
+    """Scales an axis of epochs: linear, or for long runs linear up to 1 and logarithmic beyond."""
     axes.set_xlabel("epoch")
-    last = float(np.max(epochs)) if len(epochs) else 1.0
+    last = float(np.max(epochs)) if np.size(epochs) else 1.0
     if last <= 30:
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
         return
@@ -173,7 +207,7 @@ def epoch_axis(axes: Axes, epochs: Any) -> None:
 
 
 def layer_axis(axes: Axes, layers: Sequence[str]) -> None:
-    """Names the layers along an axis, slanted where there are many."""
+    """Labels an axis with the layers, slanted where there are many."""
     many = len(layers) > 5
     axes.set_xticks(range(len(layers)), layers, rotation=40 if many else 0, ha="right" if many else "center")
     axes.tick_params(labelbottom=True)
@@ -186,7 +220,7 @@ def condition_handles(
     hollow: bool = False,
     shown: Container[tuple[str, str]] | None = None,
 ) -> list[Line2D]:
-    """Legend entries for every training and kind of input (of the pairs `shown`), and for hollow points if any."""
+    """Legend entries for every training and kind of input (of the pairs `shown`), and for hollow points if wanted."""
     handles = [
         Line2D([], [], color=colour_of(t, trainings), linestyle=line_of(k), label=f"{name_of(t)}, {k}")
         for t in trainings
@@ -202,14 +236,14 @@ def condition_handles(
     return handles
 
 
-def legend_above(figure: Figure, handles: Sequence[Any]) -> None:
+def legend_above(figure: Figure, handles: Sequence[Artist]) -> None:
     """One legend for the whole figure, above it, in rows of similar length."""
     columns = math.ceil(len(handles) / math.ceil(len(handles) / 5)) if handles else 1
     figure.legend(handles=list(handles), loc="outside upper center", ncols=columns, handlelength=2.6)
 
 
 def draw_ceiling(axes: Axes, height: float) -> None:
-    """A dotted line that no estimate can exceed."""
+    """A dotted line at the largest possible value."""
     axes.axhline(height, color=GREY, linestyle=":", linewidth=1.2, zorder=1, gid=_FITTED)
 
 

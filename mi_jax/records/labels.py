@@ -20,6 +20,10 @@ MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 INPUTS = ("clean", "adversarial")
 """The kinds of input that figures compare, in their order."""
 INFORMATION = {"i_tx": "I(X;T)", "i_ty": "I(T;Y)"}
+LABEL_LEAK = (
+    "I(T;Y) on adversarial inputs is not information about the clean image: an attack that knows the label y writes y "
+    "into the image, where any network can read it."
+)
 _TRAININGS = {"fast": "Fast AT", "noise": "Gaussian noise"}
 _ATTACKS = {"pgd": "PGD", "fgsm": "FGSM", "autoattack-standard": "AutoAttack", "autoattack-plus": "AutoAttack+"}
 _ATTACKS |= {"autoattack-rand": "AutoAttack (rand)", "autoattack-custom": "AutoAttack (custom)"}

@@ -135,7 +135,7 @@ def compared_trainings(run_records: RunRecords) -> tuple[str, str]:
 
 
 def accuracy_on_test(run_records: RunRecords) -> Table:
-    """Rows of test accuracy with a column `condition`: `clean`, or the label of the attack.
+    """Rows of test accuracy with a column `attack_label`: `clean`, or the label of the attack.
 
     Where a condition was measured both during training and of the finished network, only the finished network's rows
     are kept: they are of more images.
@@ -144,11 +144,11 @@ def accuracy_on_test(run_records: RunRecords) -> Table:
         quantity="accuracy", image_set="test", inputs=INPUTS, class_=None, distortion=None, source=None
     )
     attacks = rows[ATTACK_COLUMNS].drop_duplicates()
-    labels = attacks.assign(condition=[attack_label(row) for row in attacks.to_dict("records")])
-    condition = rows[ATTACK_COLUMNS].merge(labels, on=ATTACK_COLUMNS, how="left")["condition"].to_numpy()
-    rows = rows.assign(condition=np.where(rows["inputs"] == "clean", "clean", condition))
+    labels = attacks.assign(attack_label=[attack_label(row) for row in attacks.to_dict("records")])
+    condition = rows[ATTACK_COLUMNS].merge(labels, on=ATTACK_COLUMNS, how="left")["attack_label"].to_numpy()
+    rows = rows.assign(attack_label=np.where(rows["inputs"] == "clean", "clean", condition))
     finished = rows["checkpoint"].isin(_FINISHED)
-    superseded = finished.groupby([rows["training"], rows["condition"]]).transform("any").astype(bool)
+    superseded = finished.groupby([rows["training"], rows["attack_label"]]).transform("any").astype(bool)
     return rows[finished | ~superseded]
 
 

@@ -1,7 +1,4 @@
-"""The report of a run: figures, claims and one self-contained page, made from its records alone.
-
-It never touches live objects: a run directory is all it takes.
-"""
+"""The report of a run, made from its run directory alone: figures, tables and one self-contained page."""
 
 from mi_jax.records.run_records import RunRecords, read
 from mi_jax.report.page import build

@@ -1,7 +1,4 @@
-"""The style sheet of the report page, for a laptop and a phone, in light and dark surroundings alike light.
-
-It holds no content.
-"""
+"""The style sheet of the report page, for wide and narrow screens and for print; always light."""
 
 CSS = """
 :root { color-scheme: light; --ink: #1c1f23; --soft: #5b636d; --line: #dfe3e8; --tint: #f6f7f9; }
@@ -35,6 +32,16 @@ tbody th { font-weight: 400; }
 .reversed { background: #f7d8c9; color: #7a2500; }
 .undecided { background: #e9ebee; color: #3c434b; }
 .context { color: var(--soft); }
+nav ul { list-style: none; display: flex; flex-wrap: wrap; gap: 4px 18px; margin: 18px 0 0; padding: 10px 14px;
+  background: var(--tint); border-radius: 8px; font-size: .9rem; }
+.answers { padding-left: 20px; }
+.answers li { margin: 8px 0; }
+.facts { display: grid; grid-template-columns: repeat(auto-fill, minmax(210px, 1fr)); gap: 10px 20px; margin: 10px 0; }
+.facts dt { color: var(--soft); font-size: .82rem; }
+.facts dd { margin: 0; }
+.glossary { font-size: .92rem; max-width: 90ch; }
+.glossary dt { font-weight: 600; margin-top: 8px; }
+.glossary dd { margin: 0; }
 figure { margin: 22px 0 40px; scroll-margin-top: 12px; }
 .scroll { overflow-x: auto; }
 img { display: block; width: 100%; height: auto; }

@@ -14,7 +14,7 @@ from mi_jax.attacks import EvaluationState, Progress
 from mi_jax.runs.measure import probe
 from mi_jax.runs.context import RunContext
 from mi_jax.runs.progress import Status
-from mi_jax.report import examples
+from mi_jax.report.figures import examples
 from mi_jax import records
 from mi_jax.records.labels import attack_label
 from mi_jax.records.table import Record

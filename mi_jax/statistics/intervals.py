@@ -1,7 +1,4 @@
-"""Means and 95 % intervals: Student's t over seeds, Wilson's score over images.
-
-It does not decide what is compared, and it knows nothing of claims or figures.
-"""
+"""Means and 95 % intervals: Student's t over seeds, Wilson's score over images."""
 
 import math
 from collections.abc import Sequence
@@ -9,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy import special
 
 LEVEL = 0.95
@@ -24,8 +22,20 @@ class Interval(NamedTuple):
     high: float
     count: int
 
+    def clipped(self, least: float, most: float) -> "Interval":
+        """The same mean with both ends limited to the values that are possible; NaN ends stay.
 
-def t_interval(values: Any) -> Interval:
+        >>> Interval(0.9, 0.7, 1.1, 3).clipped(0.0, 1.0)
+        Interval(mean=0.9, low=0.7, high=1.0, count=3)
+        """
+        return self._replace(low=max(self.low, least), high=min(self.high, most))
+
+    def shifted(self, by: float) -> "Interval":
+        """Mean and ends with a number added."""
+        return self._replace(mean=self.mean + by, low=self.low + by, high=self.high + by)
+
+
+def t_interval(values: ArrayLike) -> Interval:
     """Mean and 95 % Student-t interval of independent values (one a seed), any shape, NaN left out.
 
     With one value the ends are NaN: there is no interval. With none, the mean is NaN too.
@@ -57,42 +67,52 @@ def wilson(rate: float, n: int) -> tuple[float, float]:
     return max(0.0, float(centre - half)), min(1.0, float(centre + half))
 
 
-def over_seeds(rows: Table, by: Sequence[str]) -> Table:
+def over_seeds(rows: Table, by: Sequence[str], *, within: tuple[float, float] = (-math.inf, math.inf)) -> Table:
     """Mean and 95 % t-interval over seeds of `value` for each combination of the columns `by`.
 
-    Returns the columns `by`, `mean`, `low`, `high`, the `least` and the `most` of the seeds, `seeds`, `saturated` (in
-    any seed) and `n` (smallest), sorted by `by`. Rows of one seed in one combination are averaged first, so that only
-    seeds count as independent.
+    Rows of one seed in one combination are averaged first, so that only seeds count as independent.
+
+    Args:
+        rows: records with the columns `by`, seed, value, saturated and n.
+        by: the columns to group by; an absent value is a group of its own.
+        within: the least and the largest value that are possible; the interval is clipped to them.
+
+    Returns:
+        A table sorted by `by`, with `mean`, `low`, `high`, the values `values` of the seeds (a tuple), their `least`
+        and `most` and number `seeds`, `saturated` (in any seed) and `n` (the smallest).
     """
     keys = list(by)
     groups = rows.assign(saturated=rows["saturated"].fillna(False).astype(bool)).groupby([*keys, "seed"], dropna=False)
     per_seed = groups.agg(value=("value", "mean"), saturated=("saturated", "max"), n=("n", "min")).reset_index()
-    table = (
-        per_seed.groupby(keys, dropna=False)
-        .agg(
-            mean=("value", "mean"),
-            spread=("value", "std"),
-            least=("value", "min"),
-            most=("value", "max"),
-            seeds=("value", "count"),
-            saturated=("saturated", "max"),
-            n=("n", "min"),
-        )
-        .reset_index()
-    )
+    combinations = per_seed.groupby(keys, dropna=False)
+    table = combinations.agg(
+        mean=("value", "mean"),
+        spread=("value", "std"),
+        least=("value", "min"),
+        most=("value", "max"),
+        seeds=("value", "count"),
+        saturated=("saturated", "max"),
+        n=("n", "min"),
+    ).reset_index()
+    # `per_seed` is sorted by `by`, as the table is: cutting it is many times faster than an aggregation into tuples.
+    ends = np.cumsum(combinations.size().to_numpy())[:-1]
+    table["values"] = [tuple(part[~np.isnan(part)]) for part in np.split(per_seed["value"].to_numpy(float), ends)][
+        : len(table)
+    ]
     half = table.pop("spread") * table["seeds"].map(_t_factor).astype(float)
-    return table.assign(low=table["mean"] - half, high=table["mean"] + half)
+    low, high = (table["mean"] - half).clip(lower=within[0]), (table["mean"] + half).clip(upper=within[1])
+    return table.assign(low=low, high=high)
 
 
 def accuracy_over_seeds(rows: Table, by: Sequence[str]) -> Table:
-    """`over_seeds` of shares of images, with ends within 0 and 1 that enclose Wilson's interval as well.
+    """`over_seeds` of shares of images, with ends between 0 and 1 that enclose Wilson's interval as well.
 
-    All seeds share the `n` test images: seeds that agree, say at 100 %, do not make the accuracy known exactly.
+    All seeds share the `n` test images, so seeds that agree, say at 100 %, do not determine the accuracy exactly.
     """
-    table = over_seeds(rows, by)
+    table = over_seeds(rows, by, within=(0.0, 1.0))
     counted = zip(table["mean"], table["n"], strict=True)
     low, high = np.array([(math.nan,) * 2 if n is pd.NA else wilson(rate, int(n)) for rate, n in counted]).T
-    return table.assign(low=np.fmin(table["low"], low).clip(lower=0), high=np.fmax(table["high"], high).clip(upper=1))
+    return table.assign(low=np.fmin(table["low"], low), high=np.fmax(table["high"], high))
 
 
 def _t_factor(count: int) -> float:

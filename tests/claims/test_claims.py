@@ -6,8 +6,8 @@ import math
 import pytest
 
 from mi_jax import records
-from mi_jax.claims.claims import evaluate
-from mi_jax.records.run_records import final_rows, compared_trainings, noise_rules, read
+from mi_jax.claims import CLAIMS, Claim, evaluate
+from mi_jax.records.run_records import compared_trainings, final_rows, noise_rules, read
 from mi_jax.records.table import Record
 from mi_jax.statistics.intervals import t_interval, wilson
 
@@ -18,7 +18,14 @@ PAIR_HALF = 12.706204736174707 / math.sqrt(2) / math.sqrt(2)
 
 def information(training, seed, layer, values, *, quantity="i_tx_upper", rule="fixed", inputs="clean", **columns):
     shared = {"training": training, "seed": seed, "layer": layer, "quantity": quantity, "inputs": inputs}
-    shared |= {"noise_rule": rule, "estimator": "kde", "unit": "bits", "n": 100, "noise_variance": 0.1}
+    shared |= {
+        "noise_rule": rule,
+        "estimator": "kde",
+        "unit": "bits",
+        "n": 100,
+        "noise_variance": 0.1,
+        "image_set": "test",
+    }
     return [Record(**{**shared, "epoch": e, "value": v, **columns}) for e, v in zip(EPOCHS, values, strict=True)]
 
 
@@ -31,8 +38,8 @@ def claims_of(tmp_path, rows):
     return {claim.number: claim for claim in evaluate(read(tmp_path))}
 
 
-def finding(claim, statistic, noise_rule=None):
-    (found,) = (f for f in claim.findings if f.statistic == statistic and f.noise_rule == noise_rule)
+def statistic(claim, name, noise_rule=None):
+    (found,) = (s for s in claim.statistics if s.name == name and s.noise_rule == noise_rule)
     return found
 
 
@@ -56,7 +63,7 @@ def test_less_information_is_the_paired_mean_over_layers(tmp_path, ends, verdict
         rows += both_bounds("nt", seed, "a", 4.0) + both_bounds("nt", seed, "b", 4.0)
         rows += both_bounds("at", seed, "a", end - 0.25) + both_bounds("at", seed, "b", end + 0.25)
     claim = claims_of(tmp_path, rows)["2a"]
-    found = finding(claim, "I(X;T), KDE upper bound", "fixed")
+    found = statistic(claim, "I(X;T), KDE upper bound", "fixed")
     expected = t_interval([end - 4.0 for end in ends])
     assert (found.value, found.low, found.high) == pytest.approx(expected[:3])
     assert (found.seeds, found.remark) == (3, "2 layers")
@@ -71,8 +78,8 @@ def test_less_information_needs_both_bounds_to_agree(tmp_path):
             rows += information(training, seed, "a", (0, 0, 0, upper + 0.01 * seed))
             rows += information(training, seed, "a", (0, 0, 0, lower + 0.01 * seed), quantity="i_tx_lower")
     claim = claims_of(tmp_path, rows)["2a"]
-    assert finding(claim, "I(X;T), KDE upper bound", "fixed").verdict == "supported"
-    assert finding(claim, "I(X;T), KDE lower bound", "fixed").verdict == "reversed"
+    assert statistic(claim, "I(X;T), KDE upper bound", "fixed").verdict == "supported"
+    assert statistic(claim, "I(X;T), KDE lower bound", "fixed").verdict == "reversed"
     assert claim.verdict("fixed") == "not supported"
 
 
@@ -81,10 +88,10 @@ def test_a_layer_saturated_in_one_training_is_left_out_of_both(tmp_path):
     for seed in range(2):
         rows += both_bounds("nt", seed, "wide", 6.6, saturated=seed == 1) + both_bounds("at", seed, "wide", 1.0)
         rows += both_bounds("nt", seed, "narrow", 3.0) + both_bounds("at", seed, "narrow", 2.0 + seed)
-    found = finding(claims_of(tmp_path, rows)["2a"], "I(X;T), KDE upper bound", "fixed")
+    found = statistic(claims_of(tmp_path, rows)["2a"], "I(X;T), KDE upper bound", "fixed")
     assert found.value == pytest.approx(-0.5)
     assert found.low == pytest.approx(-0.5 - PAIR_HALF)
-    assert found.remark == "1 layers; saturated and left out: wide"
+    assert found.remark == "1 layer; left out as saturated: wide"
 
 
 def test_where_every_layer_is_saturated_the_claim_says_so(tmp_path):
@@ -97,19 +104,19 @@ def test_where_every_layer_is_saturated_the_claim_says_so(tmp_path):
 def test_an_unfinished_training_is_compared_at_the_last_common_epoch(tmp_path):
     rows = both_bounds("nt", 0, "a", 9.0) + both_bounds("nt", 1, "a", 9.0)
     rows += [r for s in (0, 1) for r in both_bounds("at", s, "a", 9.0) if r.epoch < 4]
-    found = finding(claims_of(tmp_path, rows)["2a"], "I(X;T), KDE upper bound", "fixed")
+    found = statistic(claims_of(tmp_path, rows)["2a"], "I(X;T), KDE upper bound", "fixed")
     assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
 
 
 def test_harder_means_lower_accuracy_and_higher_loss(tmp_path):
     rows = []
     for seed, accuracy in enumerate((0.8, 0.82, 0.84)):
-        rows += [at_end("accuracy", "nt", seed, 0.95, inputs="clean", subset="test")]
-        rows += [at_end("accuracy", "at", seed, accuracy, inputs="clean", subset="test")]
-        rows += [at_end("loss", "nt", seed, 0.1, inputs="clean", subset="train")]
-        rows += [at_end("loss", "at", seed, 0.7, inputs="adversarial", subset="train")]
+        rows += [at_end("accuracy", "nt", seed, 0.95, inputs="clean", image_set="test")]
+        rows += [at_end("accuracy", "at", seed, accuracy, inputs="clean", image_set="test")]
+        rows += [at_end("loss", "nt", seed, 0.1, inputs="clean", image_set="train")]
+        rows += [at_end("loss", "at", seed, 0.7, inputs="adversarial", image_set="train")]
     claim = claims_of(tmp_path, rows)["2b"]
-    accuracy, loss = claim.findings
+    accuracy, loss = claim.statistics
     assert (accuracy.value, accuracy.low, accuracy.high) == pytest.approx(t_interval([-0.15, -0.13, -0.11])[:3])
     assert (loss.value, loss.verdict) == (pytest.approx(0.6), "supported")
     assert claim.verdict("fixed") == claim.verdict("trace") == "supported"
@@ -127,23 +134,23 @@ def test_harder_means_lower_accuracy_and_higher_loss(tmp_path):
 )
 def test_shape_preference_is_the_paired_difference_of_shape_bias(tmp_path, nt, at, verdict):
     rows = [
-        at_end("shape_bias", training, seed, value, inputs="clean", subset="conflict")
+        at_end("shape_bias", training, seed, value, inputs="clean", image_set="conflict")
         for training, values in (("nt", nt), ("at", at))
         for seed, value in enumerate(values)
     ]
     claim = claims_of(tmp_path, rows)["3"]
-    assert claim.findings[0].value == pytest.approx(sum(at) / len(at) - sum(nt) / len(nt))
+    assert claim.statistics[0].value == pytest.approx(sum(at) / len(at) - sum(nt) / len(nt))
     assert claim.verdict("fixed") == verdict
-    assert [f.value for f in claim.findings[1:]] == pytest.approx([sum(nt) / len(nt), sum(at) / len(at)])
+    assert [f.value for f in claim.statistics[1:]] == pytest.approx([sum(nt) / len(nt), sum(at) / len(at)])
     if len(nt) == 1:
-        assert claim.findings[0].remark == "one paired seed: an interval needs two"
+        assert claim.statistics[0].remark == "one paired seed: an interval needs two"
 
 
 def test_what_was_not_measured_is_undecided_and_says_so(tmp_path):
-    found = claims_of(tmp_path, [at_end("accuracy", "nt", 0, 0.9, inputs="clean", subset="test")])
+    found = claims_of(tmp_path, [at_end("accuracy", "nt", 0, 0.9, inputs="clean", image_set="test")])
     assert {claim.verdict("fixed") for claim in found.values()} == {"undecided"}
     assert all(
-        "measured in this run" in f.remark for c in ("1", "2a", "2b", "3") for f in found[c].findings if f.decides
+        "measured in this run" in f.remark for c in ("1", "2a", "2b", "3") for f in found[c].statistics if f.decides
     )
 
 
@@ -181,10 +188,10 @@ def test_same_trend_is_the_rank_correlation_of_the_curves(tmp_path, at_clean, va
         ("at", "adversarial"): at_clean,
     }
     claim = claims_of(tmp_path, trend_rows(curves))["1"]
-    found = finding(claim, "I(X;T): NT and AT, clean inputs", "fixed")
+    found = statistic(claim, "I(X;T): NT and AT, clean inputs", "fixed")
     assert (found.value, found.verdict) == (pytest.approx(value), verdict)
     assert found.remark == "1 of 1 layers, 4 epochs; between two NT seeds 1.00"
-    assert finding(claim, "I(T;Y): clean and adversarial inputs, NT", "fixed").value == pytest.approx(1.0)
+    assert statistic(claim, "I(T;Y): clean and adversarial inputs, NT", "fixed").value == pytest.approx(1.0)
 
 
 def test_flat_and_saturated_curves_have_no_trend(tmp_path):
@@ -194,14 +201,14 @@ def test_flat_and_saturated_curves_have_no_trend(tmp_path):
             rows += information(training, seed, "flat", (1, 1.05, 1.01, 1.02))
             rows += information(training, seed, "full", (6.1, 6.3, 6.5, 6.6), saturated=True)
             rows += information(training, seed, "good", RISING)
-    found = finding(claims_of(tmp_path, rows)["1"], "I(X;T): NT and AT, clean inputs", "fixed")
+    found = statistic(claims_of(tmp_path, rows)["1"], "I(X;T): NT and AT, clean inputs", "fixed")
     assert found.value == pytest.approx(1.0)
     assert found.remark.startswith("1 of 3 layers")
 
 
 def test_three_epochs_are_no_trend(tmp_path):
     rows = [r for t in ("nt", "at") for s in (0, 1) for r in information(t, s, "a", RISING) if r.epoch < 4]
-    found = finding(claims_of(tmp_path, rows)["1"], "I(X;T): NT and AT, clean inputs", "fixed")
+    found = statistic(claims_of(tmp_path, rows)["1"], "I(X;T): NT and AT, clean inputs", "fixed")
     assert (found.value, found.remark) == (None, "3 common epochs; a trend needs 4")
 
 
@@ -211,7 +218,7 @@ def test_scale_share_by_rescaling(tmp_path):
         rows += information("nt", seed, "a", (0, 0, 0, 5.0)) + information("at", seed, "a", (0, 0, 0, 3.0))
         rows += information("at", seed, "a", (0, 0, 0, 5.0 + rest), quantity="i_tx_upper_rescaled")
     claim = claims_of(tmp_path, rows)["4"]
-    share = finding(claim, "Share of the I(X;T) difference that is scale")
+    share = statistic(claim, "Share of the I(X;T) difference that is scale")
     # D = -2; R = -0.5, -1: the shares are 1.5 / 2 and 1 / 2.
     assert share.value == pytest.approx((0.75 + 0.5) / 2)
     assert (share.low, share.high) == (0.0, 1.0)
@@ -219,7 +226,7 @@ def test_scale_share_by_rescaling(tmp_path):
 
 
 @pytest.mark.parametrize(("trace_at", "verdict"), [(1.999, "supported"), (1.2, "not supported")])
-def test_scale_share_by_the_trace_ruler(tmp_path, trace_at, verdict):
+def test_scale_share_by_the_trace_noise_rule(tmp_path, trace_at, verdict):
     rows = []
     for seed in range(3):
         rows += information("nt", seed, "a", (0, 0, 0, 5.0))
@@ -230,18 +237,18 @@ def test_scale_share_by_the_trace_ruler(tmp_path, trace_at, verdict):
     whole = [2 * (3.0 + 0.01 * seed - 5.0) / (8.0 + 0.01 * seed) for seed in range(3)]
     rest = 2 * (trace_at - 2.0) / (trace_at + 2.0)
     expected = t_interval([abs(d - rest) / (abs(d - rest) + abs(rest)) for d in whole])
-    share = finding(claim, "Share of the I(X;T) difference that is scale")
+    share = statistic(claim, "Share of the I(X;T) difference that is scale")
     assert (share.value, share.low) == pytest.approx((expected.mean, max(expected.low, 0.0)))
     assert claim.verdict(None) == verdict
 
 
-def test_a_trace_ruler_shared_by_the_trainings_cannot_tell_scale(tmp_path):
+def test_a_trace_noise_rule_shared_by_the_trainings_cannot_separate_scale(tmp_path):
     rows = []
     for seed in range(3):
         for training, end in (("nt", 5.0), ("at", 3.0)):
             rows += information(training, seed, "a", (0, 0, 0, end))
             rows += information(training, seed, "a", (0, 0, 0, end / 2), rule="trace", noise_variance=2.0)
-    share = finding(claims_of(tmp_path, rows)["4"], "Share of the I(X;T) difference that is scale")
+    share = statistic(claims_of(tmp_path, rows)["4"], "Share of the I(X;T) difference that is scale")
     assert (share.value, share.verdict) == (None, "undecided")
     assert share.remark.startswith("needs rescaled estimates")
 
@@ -254,9 +261,9 @@ def test_a_single_training_is_never_compared_with_itself(tmp_path):
         assert claim.verdict("fixed") == claim.verdict("trace") == "undecided", claim.number
 
 
-def test_rows_of_distorted_images_bring_no_ruler(tmp_path):
+def test_rows_of_distorted_images_add_no_noise_rule(tmp_path):
     rows = both_bounds("nt", 0, "a", 4.0) + both_bounds("nt", 0, "a", 4.0, rule="trace")
-    rows += both_bounds("nt", 0, "a", 4.0, rule="scale_free", level=0.5, subset="saturate")
+    rows += both_bounds("nt", 0, "a", 4.0, rule="scale_free", level=0.5, distortion="saturate")
     records.append(tmp_path, rows)
     assert noise_rules(read(tmp_path)) == ("fixed", "trace")
 
@@ -269,9 +276,9 @@ def test_a_layer_that_failed_in_one_seed_is_left_out_for_all_and_named(tmp_path)
         )
         if seed < 2:
             rows += both_bounds("at", seed, "b", 9.0)
-    found = finding(claims_of(tmp_path, rows)["2a"], "I(X;T), KDE upper bound", "fixed")
+    found = statistic(claims_of(tmp_path, rows)["2a"], "I(X;T), KDE upper bound", "fixed")
     assert (found.value, found.seeds) == (pytest.approx(-0.9), 3)
-    assert found.remark == "1 layers; not measured in every seed and left out: b"
+    assert found.remark == "1 layer; left out as not measured in every seed: b"
 
 
 def test_a_seed_that_failed_at_the_end_is_named_and_not_taken_from_an_earlier_epoch(tmp_path):
@@ -282,9 +289,9 @@ def test_a_seed_that_failed_at_the_end_is_named_and_not_taken_from_an_earlier_ep
             failed = seed == 2 and row.epoch == EPOCHS[-1]
             rows.append(dataclasses.replace(row, value=None, ok=False, note="constant") if failed else row)
     claim = claims_of(tmp_path, rows)["2a"]
-    found = finding(claim, "I(X;T), KDE upper bound", "fixed")
+    found = statistic(claim, "I(X;T), KDE upper bound", "fixed")
     assert (found.value, found.seeds) == (pytest.approx(-0.995), 2)
-    assert found.remark == "1 layers; without seed 2, of which no layer was measured in both"
+    assert found.remark == "1 layer; without seed 2: no layer was measured in both trainings"
 
 
 def test_finished_networks_are_those_best_on_held_out_images(tmp_path):
@@ -292,20 +299,19 @@ def test_finished_networks_are_those_best_on_held_out_images(tmp_path):
     for seed, best in enumerate((1, 2)):
         for training, end in (("nt", 4.0), ("at", 3.0)):
             rows += information(training, seed, "a", (5, end + 0.1, end + 0.2, 9.0))
-            rows.append(at_end("best_epoch", training, seed, best, subset="held_out"))
+            where = {"quantity": "accuracy", "training": training, "seed": seed, "inputs": "clean", "value": 0.9}
+            rows.append(Record(epoch=best, checkpoint="best", image_set="test", **where))
     records.append(tmp_path, rows)
-    run_records = read(tmp_path)
-    last = final_rows(run_records.select(quantity="i_tx_upper"))
+    last = final_rows(read(tmp_path).select(quantity="i_tx_upper"))
     assert sorted(zip(last["training"], last["epoch"], last["value"], strict=True)) == [
         ("at", 1.0, 3.1), ("at", 2.0, 3.2), ("nt", 1.0, 4.1), ("nt", 2.0, 4.2),
     ]  # fmt: skip
-    assert final_rows(run_records.select(quantity="best_epoch"))["epoch"].max() == 4, "rows of no finished network"
 
 
 def test_equal_accuracies_on_few_images_do_not_show_that_there_is_no_difference(tmp_path):
     def rows(n):
         return [
-            at_end("accuracy", training, seed, 1.0, inputs="clean", subset="test", n=n)
+            at_end("accuracy", training, seed, 1.0, inputs="clean", image_set="test", n=n)
             for training in ("nt", "at")
             for seed in range(3)
         ]
@@ -313,7 +319,7 @@ def test_equal_accuracies_on_few_images_do_not_show_that_there_is_no_difference(
     few, many = (tmp_path / name for name in ("few", "many"))
     for directory, n in ((few, 250), (many, 10_000)):
         directory.mkdir()
-        found = finding(claims_of(directory, rows(n))["2b"], "Clean test accuracy")
+        found = statistic(claims_of(directory, rows(n))["2b"], "Clean test accuracy")
         reach = 1 - wilson(1.0, n)[0]
         assert (found.value, found.low, found.high) == (0.0, pytest.approx(-reach), pytest.approx(reach))
         assert found.verdict == ("undecided" if n == 250 else "not supported")
@@ -321,11 +327,31 @@ def test_equal_accuracies_on_few_images_do_not_show_that_there_is_no_difference(
 
 def test_the_loss_of_any_training_is_found_and_its_inputs_are_named(tmp_path):
     rows = [
-        at_end("loss", training, seed, value + 0.01 * seed, inputs=inputs, subset="train")
+        at_end("loss", training, seed, value + 0.01 * seed, inputs=inputs, image_set="train")
         for training, inputs, value in (("nt", "clean", 0.1), ("noise", "noisy", 0.7))
         for seed in range(3)
     ]
     records.append(tmp_path, rows)
     claim = next(c for c in evaluate(read(tmp_path), treated="noise") if c.number == "2b")
-    assert finding(claim, "Training loss").value == pytest.approx(0.6)
-    assert "(Noise: noisy, NT: clean)" in claim.method
+    assert statistic(claim, "Training loss").value == pytest.approx(0.6)
+    assert "(Gaussian noise: noisy, NT: clean)" in claim.method
+
+
+def test_a_registered_claim_is_evaluated_with_the_others(tmp_path, monkeypatch):
+    def doubled(run_records, pair):
+        return Claim(number="5", name=pair[1], text="t", method="m", statistics=(), figures=())
+
+    evaluate_once = [claim.number for claim in claims_of(tmp_path, [at_end("loss", "nt", 0, 1.0)]).values()]
+    assert evaluate_once == ["1", "2a", "2b", "3", "4"]
+    monkeypatch.setitem(CLAIMS._entries, "doubled", doubled)
+    assert [claim.number for claim in evaluate(read(tmp_path))] == [*evaluate_once, "5"]
+
+
+def test_intervals_of_differences_stay_within_what_is_possible(tmp_path):
+    rows = [
+        at_end("shape_bias", training, seed, value, inputs="clean", image_set="conflict")
+        for training, values in (("nt", (0.0, 0.6)), ("at", (0.9, 0.7)))
+        for seed, value in enumerate(values)
+    ]
+    found = statistic(claims_of(tmp_path, rows)["3"], "Shape bias, AT minus NT")
+    assert (found.low, found.high) == (-1.0, 1.0)

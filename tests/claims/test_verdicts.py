@@ -1,10 +1,10 @@
-"""Verdicts: which interval says what, and that a claim is only as strong as its weakest finding."""
+"""Verdicts: which interval says what, and that a claim is only as strong as its weakest statistic."""
 
 import math
 
 import pytest
 
-from mi_jax.claims.verdicts import Claim, Finding, judge_difference, judge_threshold
+from mi_jax.claims.verdicts import Claim, ClaimStatistic, judge_difference, judge_threshold
 from mi_jax.statistics.intervals import Interval
 
 
@@ -41,14 +41,14 @@ def test_verdict_on_a_threshold(low, high, verdict):
 
 
 def claim(*verdicts, context=()):
-    findings = [
-        Finding(
-            statistic=verdict, noise_rule="fixed" if i else None, value=1.0, low=0.0, high=2.0, unit="bits",
+    statistics = [
+        ClaimStatistic(
+            name=verdict, noise_rule="fixed" if i else None, value=1.0, low=0.0, high=2.0, unit="bits",
             seeds=3, verdict=verdict, decides=i < len(verdicts),
         )
         for i, verdict in enumerate([*verdicts, *context])
     ]  # fmt: skip
-    return Claim(number="1", name="n", text="t", method="m", findings=tuple(findings), figures=())
+    return Claim(number="1", name="n", text="t", method="m", statistics=tuple(statistics), figures=())
 
 
 @pytest.mark.parametrize(
@@ -61,13 +61,13 @@ def claim(*verdicts, context=()):
         (("reversed", "reversed"), "reversed", 0),
     ],
 )
-def test_the_weakest_finding_decides(verdicts, expected, weakest):
+def test_the_weakest_statistic_decides(verdicts, expected, weakest):
     tested = claim(*verdicts, context=("reversed",))
     assert tested.verdict("fixed") == expected
-    assert tested.weakest("fixed") is tested.findings[weakest]
+    assert tested.weakest("fixed") is tested.statistics[weakest]
 
 
-def test_findings_of_another_ruler_do_not_decide():
+def test_statistics_under_another_noise_rule_do_not_decide():
     tested = claim("supported", "reversed")
     assert tested.verdict("trace") == "supported"
     assert claim().verdict("trace") == "undecided"

@@ -1,4 +1,4 @@
-"""A run as it might have been: some trainings and seeds, curves that rise, saturate and fall, with known noise."""
+"""A made-up run: some trainings and seeds, curves that rise, saturate and fall, with known noise."""
 
 import json
 import math
@@ -10,11 +10,20 @@ import pytest
 
 from mi_jax import records
 from mi_jax.records.table import Record
-from mi_jax.report import examples
+from mi_jax.report.figures import examples
 
-ATTACK, STRONG = "pgd-7 linf eps=0.0314", "pgd-20 linf eps=0.0314"
-FINAL = {("nt", "clean"): 0.97, ("nt", ATTACK): 0.05, ("nt", STRONG): 0.02}
-FINAL_ADVERSARIAL = {"clean": 0.9, ATTACK: 0.72, STRONG: 0.68}
+STEPS, STRONG_STEPS = 7, 20
+FINAL = {
+    "nt": {None: 0.97, STEPS: 0.05, STRONG_STEPS: 0.02},
+    "adversarial": {None: 0.9, STEPS: 0.72, STRONG_STEPS: 0.68},
+}
+"""Final accuracy by the steps of the attack; None: clean."""
+
+
+def attack_columns(steps):
+    if steps is None:
+        return {"inputs": "clean"}
+    return {"inputs": "adversarial", "attack": "pgd", "norm": "linf", "eps": 8 / 255, "attack_steps": steps}
 
 
 def write_run(
@@ -59,17 +68,17 @@ def write_run(
 
 def _training_rows(random, where, *, last):
     rise = 1 - math.exp(-where["epoch"] / 2)
-    table = FINAL_ADVERSARIAL if where["training"] != "nt" else {k[1]: v for k, v in FINAL.items() if k[0] == "nt"}
     rows = []
-    for subset, gap in (("train", 0.01), ("test", 0.0)):
-        for note, final in table.items():
-            if note == STRONG and not (last and subset == "test"):
+    for image_set, gap in (("train", 0.01), ("test", 0.0)):
+        for steps, final in FINAL["nt" if where["training"] == "nt" else "adversarial"].items():
+            strong = steps == STRONG_STEPS
+            if strong and not (last and image_set == "test"):
                 continue
-            inputs = "clean" if note == "clean" else "adversarial"
             accuracy = 0.1 + (final - 0.1) * rise + gap + 0.01 * random.normal()
-            shared = {**where, "inputs": inputs, "subset": subset, "note": None if note == "clean" else note, "n": 1000}
+            shared = {**where, "image_set": image_set, "n": 1000, **attack_columns(steps)}
+            shared["checkpoint"] = "last" if strong else "epoch"
             rows.append(Record(quantity="accuracy", value=float(np.clip(accuracy, 0, 1)), unit="1", **shared))
-            loss = -2.3 * math.log(max(accuracy, 0.01)) / math.log(10) if inputs == "clean" else 2.5 - 2.0 * accuracy
+            loss = -2.3 * math.log(max(accuracy, 0.01)) / math.log(10) if steps is None else 2.5 - 2.0 * accuracy
             rows.append(Record(quantity="loss", value=loss + 0.02 * random.normal(), unit="nats", **shared))
     return rows
 
@@ -92,8 +101,20 @@ def _layer_rows(random, where, layer, layers, n):
             upper = min(upper, top)
             labels = 3.32 * (0.2 + 0.75 * progress * (0.35 + 0.65 * depth)) * (1 - fooled) * (0.85 if robust else 1)
             labels += 0.04 * random.normal()
-            shared = {**where, "inputs": inputs, "layer": f"conv{layer}" if layer < layers - 1 else "logits", "n": n}
-            shared |= {"noise_rule": rule, "unit": "bits", "saturated": upper > 0.95 * top, "estimator": "kde"}
+            shared = {
+                **where,
+                **attack_columns(STEPS if inputs == "adversarial" else None),
+                "layer": f"conv{layer}" if layer < layers - 1 else "logits",
+                "n": n,
+            }
+            shared |= {
+                "checkpoint": "epoch",
+                "image_set": "test",
+                "noise_rule": rule,
+                "unit": "bits",
+                "saturated": upper > 0.95 * top,
+                "estimator": "kde",
+            }
             shared["noise_variance"] = 0.1 if rule == "fixed" else (1 + layer) * (0.5 if robust else 0.9)
             rows += [
                 Record(quantity=quantity, value=value, **shared)
@@ -105,9 +126,7 @@ def _layer_rows(random, where, layer, layers, n):
             ]
             rows.append(Record(quantity="saturation", value=upper / top, **{**shared, "unit": "1"}))
             rows += [
-                Record(
-                    quantity="i_tx_given_y_upper", value=0.6 * upper, **{**shared, "n": n // 10, "subset": f"class={k}"}
-                )
+                Record(quantity="i_tx_given_y_upper", value=0.6 * upper, **{**shared, "n": n // 10, "class_": k})
                 for k in range(10)
                 if inputs == "clean"
             ]
@@ -129,7 +148,7 @@ def _write_examples(random, run_dir, trainings):
         adversarial={t: np.clip(images + delta, 0, 1) for t, delta in noise.items()},
         predicted_clean={t: np.arange(8) for t in trainings},
         predicted_adversarial={t: (np.arange(8) + (3 if t == "nt" else 0)) % 10 for t in trainings},
-        attack=STRONG,
+        attack="PGD-7 Linf 8/255",
     )
 
 

@@ -11,12 +11,13 @@ from PIL import Image
 
 from mi_jax import records
 from mi_jax.plotting import style
-from mi_jax.records import run_records as evidence_module
+from mi_jax.plotting.figures import register
+from mi_jax.plotting.panels import ceiling_of
+from mi_jax.records import run_records as run_records_module
 from mi_jax.records.table import Record
 from mi_jax.report import figures
-from mi_jax.report.figures import images
-from mi_jax.report.figures.information import ceiling_of
-from mi_jax.report.figures.training import accuracies
+from mi_jax.report.figures import examples
+from mi_jax.report.tables import accuracies
 from mi_jax.statistics.intervals import t_interval, wilson
 
 OWN = {
@@ -29,7 +30,7 @@ OWN = {
 
 @pytest.fixture(scope="module")
 def run_records(run_dir):
-    return evidence_module.read(run_dir)
+    return run_records_module.read(run_dir)
 
 
 def spec_of(name, run_records):
@@ -122,7 +123,7 @@ def test_plane_ends_where_the_records_end(run_records):
         "layer": "logits",
         "noise_rule": "fixed",
         "epoch": 8.0,
-        "subset": None,
+        "class": None,
     }
     end = [run_records.select(quantity=quantity, **where)["value"].mean() for quantity in ("i_tx_upper", "i_ty_upper")]
     line = curves(axes)[style.layer_colours(3)[2], "-"]
@@ -131,7 +132,7 @@ def test_plane_ends_where_the_records_end(run_records):
 
 def test_training_curves_are_in_per_cent_with_their_band(run_records):
     axes = drawn("training_curves", run_records).axes[3]
-    by_seed = values_by_seed(run_records, quantity="accuracy", training="at", inputs="clean", subset="test")
+    by_seed = values_by_seed(run_records, quantity="accuracy", training="at", inputs="clean", image_set="test")
     line = curves(axes)[colour("at"), "-"]
     np.testing.assert_allclose(line.get_ydata(), 100 * by_seed.mean(axis=0))
     tops = [v[:, 1].max() for v in bands(axes)[colour("at")]]
@@ -139,45 +140,47 @@ def test_training_curves_are_in_per_cent_with_their_band(run_records):
 
 
 def test_two_seeds_are_drawn_with_their_range(make_run, tmp_path):
-    two = evidence_module.read(make_run(tmp_path / "two", seeds=2, layers=2, epochs=(0, 4), with_examples=False))
+    two = run_records_module.read(make_run(tmp_path / "two", seeds=2, layers=2, epochs=(0, 4), with_examples=False))
     axes = drawn("information_epochs_i_tx_upper_trace", two).axes[1]
     where = {"quantity": "i_tx_upper", "noise_rule": "trace", "layer": "logits", "inputs": "clean", "training": "nt"}
     by_seed = values_by_seed(two, **where)
     ranges = [(v[:, 1].min(), v[:, 1].max()) for v in bands(axes)[colour("nt")]]
     assert any(np.allclose(ends, (by_seed.min(), by_seed.max())) for ends in ranges)
-    assert "reach from one seed to the other" in spec_of("information_depth", two).caption(two)
+    assert "bands and whiskers span the two values" in spec_of("information_depth", two).caption(two)
 
 
 def test_one_seed_has_no_band_and_says_so(make_run, tmp_path):
-    one = evidence_module.read(make_run(tmp_path / "one", seeds=1, layers=2, epochs=(0, 4), with_examples=False))
+    one = run_records_module.read(make_run(tmp_path / "one", seeds=1, layers=2, epochs=(0, 4), with_examples=False))
     assert not drawn("training_curves", one).axes[0].collections
     assert "1 seed: no interval can be given." in spec_of("training_curves", one).caption(one)
 
 
 def test_accuracy_intervals_enclose_seeds_and_images(tmp_path):
     def row(training, seed, value, n):
-        where = {"training": training, "seed": seed, "epoch": 1, "inputs": "clean", "subset": "test"}
+        where = {"training": training, "seed": seed, "epoch": 1, "inputs": "clean", "image_set": "test"}
         return Record(quantity="accuracy", value=value, n=n, **where)
 
     records.append(
         tmp_path, [row("nt", s, 1.0, 50) for s in (0, 1)] + [row("at", s, v, 50) for s, v in enumerate((0.2, 0.8))]
     )
-    table = accuracies(evidence_module.read(tmp_path)).set_index("training")
+    table = accuracies(run_records_module.read(tmp_path)).set_index("training")
     assert table.loc["nt", ["low", "high"]].tolist() == pytest.approx(wilson(1.0, 50))
     assert table.loc["at", ["low", "high"]].tolist() == [0.0, 1.0]
 
 
-def test_the_final_evaluation_stands_for_the_same_attack_followed_on_fewer_images(tmp_path):
-    where = {"quantity": "accuracy", "training": "nt", "seed": 0, "epoch": 1, "subset": "test"}
+def test_the_finished_network_supersedes_the_same_attack_followed_on_fewer_images(tmp_path):
+    where = {"quantity": "accuracy", "training": "nt", "seed": 0, "epoch": 1, "image_set": "test"}
+    pgd = {"inputs": "adversarial", "attack": "pgd", "norm": "linf", "eps": 8 / 255}
     rows = [
-        Record(value=0.9, inputs="clean", n=10, **where),
-        Record(value=0.8, inputs="clean", n=100, note="final", **where),
-        Record(value=0.5, inputs="adversarial", n=10, note="pgd-7", **where),
-        Record(value=0.3, inputs="adversarial", n=100, note="final pgd-20", **where),
+        Record(value=0.9, inputs="clean", n=10, checkpoint="epoch", **where),
+        Record(value=0.8, inputs="clean", n=100, checkpoint="last", **where),
+        Record(value=0.5, n=10, checkpoint="epoch", attack_steps=7, **pgd, **where),
+        Record(value=0.3, n=100, checkpoint="last", attack_steps=20, **pgd, **where),
     ]
     records.append(tmp_path, rows)
-    table = accuracies(evidence_module.read(tmp_path))
-    assert dict(zip(table["attack"], table["mean"], strict=True)) == {"clean": 0.8, "pgd-7": 0.5, "pgd-20": 0.3}
+    table = accuracies(run_records_module.read(tmp_path))
+    found = dict(zip(table["attack_label"], table["mean"], strict=True))
+    assert found == {"clean": 0.8, "PGD-7 Linf 8/255": 0.5, "PGD-20 Linf 8/255": 0.3}
 
 
 def test_label_entropy_is_the_ceiling_of_i_ty(run_records):
@@ -195,23 +198,25 @@ def test_colours_and_lines_of_conditions_are_fixed_and_distinct():
 
 
 def test_perturbations_are_amplified_to_fill_the_grey_scale():
-    assert images.amplification(np.full((2, 2), 8 / 255)) == 15
-    assert images.amplification(np.full(3, -0.25)) == 2
-    assert images.amplification(np.zeros(3)) == 1
-    assert images.amplification(np.ones(3)) == 1
+    assert examples.amplification(np.full((2, 2), 8 / 255)) == 15
+    assert examples.amplification(np.full(3, -0.25)) == 2
+    assert examples.amplification(np.zeros(3)) == 1
+    assert examples.amplification(np.ones(3)) == 1
 
 
-def test_the_same_records_give_the_same_file(run_records, tmp_path):
+def test_the_same_records_give_the_same_files(run_records, tmp_path):
     spec = spec_of("robustness", run_records)
-    first = figures.save(spec, run_records, tmp_path).read_bytes()
-    assert figures.save(spec, run_records, tmp_path).read_bytes() == first
+    figures.save(spec, run_records, tmp_path)
+    first = [(tmp_path / f"robustness.{kind}").read_bytes() for kind in ("png", "svg")]
+    figures.save(spec, run_records, tmp_path)
+    assert [(tmp_path / f"robustness.{kind}").read_bytes() for kind in ("png", "svg")] == first
     with Image.open(tmp_path / "robustness.png") as image:
         assert image.size[0] == 1440
 
 
 def test_a_name_is_registered_once(run_records):
     with pytest.raises(ValueError, match="registered already"):
-        figures.register(spec_of("robustness", run_records))
+        register(spec_of("robustness", run_records))
 
 
 def test_cue_information_through_training_is_drawn_where_it_was_measured_at_several_epochs(tmp_path):
@@ -219,21 +224,21 @@ def test_cue_information_through_training_is_drawn_where_it_was_measured_at_seve
         Record(
             quantity=f"i_t_{cue}", value=level + 0.1 * epoch + 0.01 * seed, unit="bits", training=training, seed=seed,
             epoch=epoch, step=10 * epoch, layer="logits", inputs="clean", estimator="probe", arch="cnn",
-            dataset="shapetex", n=100, subset="factorial",
+            dataset="shapetex", n=100, image_set="factorial",
         )
         for training, seed, epoch, (cue, level) in itertools.product(
             ("nt", "at"), (0, 1), (0, 2, 4), (("shape", 1.0), ("texture", 0.5))
         )
     ]  # fmt: skip
     records.append(tmp_path, rows)
-    found = evidence_module.read(tmp_path)
+    found = run_records_module.read(tmp_path)
     joined = [line for line in drawn("cue_epochs", found).axes[0].lines if line.get_linestyle() != "None"]
     lines = [line for line in joined if np.array_equal(line.get_xdata(), [0.0, 2.0, 4.0])]
     drawn_means = {(to_hex(line.get_color()), round(float(line.get_ydata()[-1]), 3)) for line in lines}
     assert drawn_means == {(colour(t), mean) for t in ("nt", "at") for mean in (1.405, 0.905)}
     (tmp_path / "once").mkdir()
     records.append(tmp_path / "once", [row for row in rows if row.epoch == 4])
-    assert "cue_epochs" not in [spec.name for spec in figures.available(evidence_module.read(tmp_path / "once"))]
+    assert "cue_epochs" not in [spec.name for spec in figures.available(run_records_module.read(tmp_path / "once"))]
 
 
 def test_information_within_each_class_is_the_mean_over_seeds(run_records):
@@ -244,10 +249,34 @@ def test_information_within_each_class_is_the_mean_over_seeds(run_records):
         noise_rule="trace",
         training="nt",
         layer="conv0",
-        subset="class=3",
+        **{"class": 3},
     )
     expected = rows.groupby("epoch")["value"].mean()
     joined = [line for line in axes.lines if line.get_linestyle() != "None"]
     assert len(joined) == 10
     np.testing.assert_allclose(joined[3].get_ydata(), expected)
     np.testing.assert_allclose(joined[3].get_xdata(), expected.index)
+
+
+def test_saturated_bins_are_hollow(run_records):
+    panels = drawn("information_epochs_i_tx_binning", run_records).axes
+    faces = [{line.get_markerfacecolor() for line in axes.lines if line.get_marker() == "o"} for axes in panels[:3]]
+    assert faces[0] == {"white"}, "the fixture saturates binning in the first half of the layers"
+    assert "white" not in faces[2]
+
+
+def test_the_seeds_are_points_where_they_are_few(run_records):
+    axes = drawn("information_epochs_i_tx_upper_trace", run_records).axes[1]
+    where = {"quantity": "i_tx_upper", "noise_rule": "trace", "layer": "conv1", "inputs": "clean", "training": "nt"}
+    by_seed = values_by_seed(run_records, **where)
+    points = [line.get_ydata() for line in axes.lines if line.get_marker() == "."]
+    assert any(np.allclose(np.sort(found), np.sort(by_seed.ravel())) for found in points)
+
+
+def test_a_training_with_noise_has_a_colour_and_a_name_of_its_own():
+    trainings = ("nt", "at", "trades", "mart", "noise", "fast", "other")
+    colours = [style.colour_of(training, trainings) for training in trainings]
+    assert len(set(colours)) == len(trainings)
+    assert "#000000" not in colours[:-1]
+    (handle,) = style.condition_handles(["noise"], ["clean"])
+    assert handle.get_label() == "Gaussian noise, clean"

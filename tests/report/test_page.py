@@ -11,15 +11,17 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from rich.console import Console
 
 from mi_jax import records, report
-from mi_jax.claims import claims
-from mi_jax.claims.claims import evaluate
+from mi_jax.claims import evaluate
 from mi_jax.errors import InputError
+from mi_jax.records import labels
 from mi_jax.records.table import Record
-from mi_jax.report import examples, figures, html_tables, read, terminal
+from mi_jax.report import figures, html_tables, read, tables, terminal
+from mi_jax.report.figures import examples
 
 VOID = {"meta", "img", "br"}
 REPORT = Path(__file__).parents[2] / "experiments" / "report.py"
@@ -62,7 +64,7 @@ def test_the_page_is_well_formed_and_its_links_lead_somewhere(built):
     page = Page(built[1])
     assert len(page.ids) == len(set(page.ids))
     assert page.links
-    assert all(link.startswith("#") and link[1:] in page.ids for link in page.links)
+    assert all(link[1:] in page.ids for link in page.links if not link.startswith("data:text/csv"))
 
 
 def test_the_page_needs_nothing_outside_itself(built):
@@ -93,14 +95,11 @@ def test_every_figure_is_a_file_and_on_the_page(built, run_dir):
         assert spec.name in page.ids
 
 
-def test_the_page_opens_with_claims_then_numbers_then_figures(built):
+def test_the_page_opens_with_the_answers_and_its_contents_name_every_section(built):
     page = Page(built[1])
-    assert [i for i in page.ids if i in {"claims", "numbers", "figures", "record"}] == [
-        "claims",
-        "numbers",
-        "figures",
-        "record",
-    ]
+    sections = ["answers", "setup", "claims", "numbers", "figures", "glossary", "record"]
+    assert [name for name in page.ids if name in sections] == sections
+    assert [link[1:] for link in page.links[:7]] == sections
 
 
 def test_what_users_write_is_escaped(built):
@@ -127,7 +126,7 @@ def test_failed_estimates_are_listed_unless_a_later_attempt_mended_them(tmp_path
 
 
 def test_transfers_are_shares_with_intervals_between_0_and_100_per_cent(tmp_path):
-    where = {"quantity": "transfer_accuracy", "epoch": 1, "subset": "source=at", "training": "nt", "n": 50}
+    where = {"quantity": "transfer_accuracy", "epoch": 1, "source": "at", "training": "nt", "n": 50}
     loss = Record(quantity="loss", value=1.0, training="at", seed=0, epoch=1)
     records.append(tmp_path, [loss, *(Record(value=v, seed=s, **where) for s, v in enumerate((0.3, 0.6, 0.9)))])
     assert '60.0 %</span> <span class="ends">[0.0, 100.0]' in html_tables.transfers(read(tmp_path))
@@ -147,7 +146,7 @@ def test_an_unfinished_run_says_so(tmp_path):
 
 
 def test_a_third_training_gets_its_own_claims(tmp_path):
-    where = {"quantity": "accuracy", "value": 0.5, "seed": 0, "epoch": 1, "inputs": "clean", "subset": "test"}
+    where = {"quantity": "accuracy", "value": 0.5, "seed": 0, "epoch": 1, "inputs": "clean", "image_set": "test"}
     records.append(tmp_path, [Record(training=training, **where) for training in ("nt", "trades", "at")])
     text = report.build(tmp_path).read_text(encoding="utf-8")
     assert "AT against NT" in text
@@ -159,13 +158,88 @@ def test_the_terminal_shows_the_verdicts_of_the_page(run_dir):
     screen = io.StringIO()
     Console(width=200, file=screen).print(terminal.table(run_dir))
     shown = screen.getvalue()
-    assert "pgd-20" in shown
-    for claim in claims.evaluate(read(run_dir)):
+    assert "PGD-20 Linf 8/255" in shown
+    for claim in evaluate(read(run_dir)):
         line = next(row for row in shown.splitlines() if claim.name in row)
         found = [claim.verdict(noise_rule) for noise_rule in ("fixed", "trace")]
         assert [word in line for word in found] == [True, True]
         weakest = claim.weakest("fixed")
         assert html_tables.value_of(weakest) in shown if weakest.value is not None else weakest.remark in shown
+
+
+@pytest.mark.parametrize("width", [100, 60, 40, 30])
+def test_the_terminal_cuts_no_number_at_any_width(run_dir, width):
+    screen = io.StringIO()
+    Console(width=width, file=screen).print(terminal.table(run_dir))
+    shown = screen.getvalue()
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= width
+    folded = "".join(shown.split())
+    for row in tables.accuracies(read(run_dir)).to_dict("records"):
+        assert html_tables.number(row["mean"], "share").replace(" ", "") in folded
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "cp437"])
+def test_the_terminal_prints_in_any_encoding(run_dir, encoding):
+    raw = io.BytesIO()
+    Console(width=100, file=io.TextIOWrapper(raw, encoding=encoding, write_through=True)).print(terminal.table(run_dir))
+    assert "not supported" in raw.getvalue().decode(encoding)
+
+
+def test_tables_are_written_as_csv_and_carried_by_the_page(built, run_dir):
+    claims = pd.read_csv(run_dir / "tables" / "claims.csv")
+    expected = [statistic.value for claim in evaluate(read(run_dir)) for statistic in claim.statistics]
+    np.testing.assert_allclose(claims["value"], np.array(expected, dtype=float))
+    accuracy = pd.read_csv(run_dir / "tables" / "accuracy.csv").set_index(["training", "attack_label"])
+    assert accuracy.loc[("at", "PGD-20 Linf 8/255"), "values"].count(" ") == 2, "one value per seed"
+    links = [link for link in Page(built[1]).links if link.startswith("data:text/csv;base64,")]
+    carried = [base64.b64decode(link.partition(",")[2]) for link in links]
+    assert carried == [(run_dir / "tables" / f"{name}.csv").read_bytes() for name in ("claims", "accuracy")]
+
+
+def test_figures_of_saturated_estimates_alone_are_left_out_and_named(tmp_path):
+    where = {"training": "nt", "inputs": "clean", "estimator": "kde", "unit": "bits", "n": 100, "image_set": "test"}
+    records.append(
+        tmp_path,
+        [
+            Record(
+                quantity=quantity, value=6.6, seed=seed, epoch=epoch, layer="a", noise_rule=rule, noise_variance=0.1,
+                saturated=rule == "fixed" and seed == 0, **where,
+            )
+            for quantity in ("i_tx_upper", "i_ty_upper")
+            for seed in range(2)
+            for epoch in (0, 1)
+            for rule in ("fixed", "trace")
+        ],
+    )  # fmt: skip
+    page = Page(report.build(tmp_path).read_text(encoding="utf-8"))
+    drawn = {name for name in page.ids if name.startswith(("information_epochs", "information_plane"))}
+    assert drawn == {f"{name}_trace" for name in (
+        "information_epochs_i_tx_upper", "information_epochs_i_ty_upper", "information_plane"
+    )}  # fmt: skip
+    assert "I(X;T) through training, fixed noise rule: not drawn" in "".join(page.text)
+
+
+def test_i_ty_on_adversarial_inputs_comes_with_the_warning_that_the_attack_knows_the_label(run_dir):
+    run_records = read(run_dir)
+    captions = {spec.name: spec.caption(run_records) for spec in figures.available(run_records)}
+    for name in ("information_epochs_i_ty_upper_trace", "information_depth", "information_plane_trace"):
+        assert labels.LABEL_LEAK in captions[name]
+        assert "Adversarial inputs: PGD-7 Linf 8/255." in captions[name]
+    assert labels.LABEL_LEAK not in captions["information_epochs_i_tx_upper_trace"]
+
+
+def test_a_quick_run_says_that_it_is_small(tmp_path):
+    records.append(
+        tmp_path, [Record(quantity="loss", value=1.0, training="at", seed=0, arch="vgg11", dataset="shapetex")]
+    )
+    (tmp_path / "config.json").write_text(json.dumps({"preset": "quick", "width": 0.125}))
+    text = "".join(Page(report.build(tmp_path).read_text(encoding="utf-8")).text)
+    assert "vgg11 networks trained adversarially on ShapeTex" in text
+    assert "This is a quick run: a small network" in text
+    assert "vgg11, width factor 0.125" in text
+    (tmp_path / "config.json").write_text(json.dumps({"preset": "paper"}))
+    assert "quick run" not in report.build(tmp_path).read_text(encoding="utf-8")
 
 
 def test_directories_without_records_are_named(tmp_path):
@@ -203,7 +277,7 @@ def test_examples_that_do_not_fit_together_are_refused(tmp_path):
 
 
 def test_the_script_rebuilds_the_same_page_and_reports_bad_input_in_one_sentence(tmp_path):
-    where = {"quantity": "accuracy", "training": "nt", "epoch": 1, "inputs": "clean", "subset": "test", "n": 100}
+    where = {"quantity": "accuracy", "training": "nt", "epoch": 1, "inputs": "clean", "image_set": "test", "n": 100}
     records.append(tmp_path, [Record(value=0.5 + 0.1 * seed, seed=seed, **where) for seed in range(3)])
     path = report.build(tmp_path)
     before = path.read_text(encoding="utf-8")
@@ -211,8 +285,8 @@ def test_the_script_rebuilds_the_same_page_and_reports_bad_input_in_one_sentence
     done = subprocess.run([sys.executable, REPORT, tmp_path], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(path)
     assert path.read_text(encoding="utf-8") == before
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["figures", "records.jsonl", "report.html"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["figures", "records.jsonl", "report.html", "tables"]
     refused = subprocess.run([sys.executable, REPORT, tmp_path / "x"], capture_output=True, text=True, check=False)
     assert refused.returncode == 2
-    assert refused.stderr.startswith("error: the run directory")
+    assert refused.stderr.startswith("error: The run directory")
     assert refused.stderr.count("\n") == 1

@@ -43,3 +43,20 @@ def test_repeated_rows_of_one_seed_do_not_narrow_the_interval():
     expected = t_interval([1.0, 3.0])
     assert table.loc[0, ["mean", "low", "high"]].tolist() == pytest.approx(list(expected[:3]))
     assert table.loc[0, ["seeds", "saturated", "n"]].tolist() == [2, True, 7]
+
+
+def test_the_values_of_the_seeds_stay_with_their_group_and_the_interval_with_what_is_possible():
+    rows = pd.DataFrame(
+        {
+            "layer": ["b", "a", "b", "a", None],
+            "seed": [1, 0, 0, 1, 0],
+            "value": [0.9, 0.1, 0.5, 0.2, 0.7],
+            "saturated": pd.array([None] * 5, dtype="boolean"),
+            "n": 7,
+        }
+    )
+    table = over_seeds(rows, ["layer"], within=(0.0, 1.0))
+    assert [tuple(map(float, values)) for values in table["values"]] == [(0.1, 0.2), (0.5, 0.9), (0.7,)]
+    assert table.loc[:1, "low"].tolist() == [0.0, 0.0]
+    assert table.loc[:1, "high"].tolist() == pytest.approx([t_interval([0.1, 0.2]).high, 1.0])
+    assert over_seeds(rows.iloc[:0], ["layer"]).empty

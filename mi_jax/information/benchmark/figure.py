@@ -41,7 +41,7 @@ _NAMES = {
 _CLAIMS = {"noise": "same rows, ± 1.96 standard errors", "rows": "fresh rows, ± 2.09 jackknife errors"}
 _BIAS = matplotlib.colormaps["PuOr"]
 _TICKS = (-10.0, -1.0, -0.1, 0.0, 0.1, 1.0, 10.0)
-_COVERAGE = matplotlib.colormaps["RdYlGn"]
+_COVERAGE = matplotlib.colormaps["cividis"]
 
 
 def _ordered(names: Any) -> list[str]:

@@ -1,7 +1,4 @@
-"""Information against depth at the end of training, and what one training changes against another, noise rule by noise rule.
-
-It reads rows of I(X;T) and I(T;Y) by layer at the last epoch only.
-"""
+"""Information against depth at the end of training, and the difference between trainings, under every noise rule."""
 
 import numpy as np
 import pandas as pd
@@ -10,10 +7,10 @@ from matplotlib.figure import Figure
 
 from mi_jax.plotting import captions, style
 from mi_jax.plotting.figures import FigureSpec, register
-from mi_jax.records.labels import INFORMATION, MINUS, NOISE_RULE_NAMES, name_of
-from mi_jax.records.run_records import RunRecords, final_rows, compared_trainings, conditions
 from mi_jax.plotting.panels import finish_panels, handles_of, layers_of, unit_of
-from mi_jax.report.figures.information import rows_of
+from mi_jax.records.labels import INFORMATION, MINUS, NOISE_RULE_NAMES, name_of
+from mi_jax.records.run_records import RunRecords, compared_trainings, conditions, final_rows
+from mi_jax.report.figures.information import possible, rows_of
 from mi_jax.statistics.intervals import Table, over_seeds
 
 _BRACKET = {"i_tx": ("i_tx_lower", "i_tx_upper"), "i_ty": ("i_ty_certified_lower", "i_ty_certified_upper")}
@@ -41,7 +38,7 @@ def _draw_depth(run_records: RunRecords) -> Figure:
 def _draw_depth_panel(axes: Axes, run_records: RunRecords, symbol: str, rule: str) -> None:
     upper = final_rows(rows_of(run_records, f"{symbol}_upper", rule))
     layers = layers_of(run_records, upper)
-    table = over_seeds(upper, ["training", "inputs", "layer"])
+    table = over_seeds(upper, ["training", "inputs", "layer"], within=possible(run_records, upper, symbol))
     low, high = (_end_means(run_records, quantity, rule) for quantity in _BRACKET[symbol])
     parts = list(conditions(table, run_records.trainings))
     for i, (training, inputs, part) in enumerate(parts):
@@ -59,7 +56,7 @@ def _draw_depth_panel(axes: Axes, run_records: RunRecords, symbol: str, rule: st
 
 
 def _end_means(run_records: RunRecords, quantity: str, rule: str) -> Table:
-    """Means over seeds at the end on clean inputs: a row a layer, a column a training."""
+    """Means over seeds at the end on clean inputs: one row per layer, one column per training."""
     rows = final_rows(rows_of(run_records, quantity, rule))
     return rows[rows["inputs"] == "clean"].pivot_table(index="layer", columns="training", values="value")
 
@@ -71,10 +68,11 @@ def _caption_depth(run_records: RunRecords) -> str:
     )
     rows = rows_of(run_records, "i_tx_upper", rules[0])
     return (
-        f"Information of each layer at {captions.last_epoch(rows)}, {captions.where(run_records)}. Lines: upper bound of "
-        "I(X;T), difference of upper bounds for I(T;Y); whiskers: seeds. Shaded: the bracket on clean inputs, "
-        f"between the lower and the upper bound for I(X;T), the certified pair for I(T;Y). Noise: {noise}; "
-        f"{captions.samples(rows)}. {captions.seeds(rows)}"
+        f"Information of each layer at {captions.last_epoch(rows)}, {captions.where(run_records)}. Lines: upper bound "
+        "of I(X;T), difference of upper bounds for I(T;Y); whiskers: seeds. Shaded: on clean inputs, the range between "
+        f"the lower and the upper bound for I(X;T), between the certified bounds for I(T;Y). Noise: {noise}; "
+        f"{captions.samples(rows)}. {captions.attack(run_records, rows)} {captions.seeds(rows)} "
+        f"{captions.label_leak(rows)}"
     )
 
 
@@ -136,10 +134,11 @@ def _caption_difference(run_records: RunRecords) -> str:
         f"{NOISE_RULE_NAMES[rule]}: {captions.noise(rows_of(run_records, 'i_tx_upper', rule))}" for rule in rules
     )
     return (
-        f"Difference in the upper bound of I(X;T) to {name_of(compared_trainings(run_records)[0])} at {captions.last_epoch(rows)}, "
-        "paired by seed; below 0 the network keeps less about the input. A difference that vanishes under a noise rule "
-        f"that follows each training's scale is one of scale. Noise: {noise}; {captions.samples(rows)}. Hollow: "
-        f"saturated in one of the two. {captions.seeds(rows)}"
+        f"Difference in the upper bound of I(X;T) from {name_of(compared_trainings(run_records)[0])} at "
+        f"{captions.last_epoch(rows)}, paired by seed; below 0 the network keeps less information about the input. A "
+        f"difference that vanishes under a noise rule that follows each training's scale is one of scale. "
+        f"Noise: {noise}; {captions.samples(rows)}. Hollow: saturated in one of the two. "
+        f"{captions.attack(run_records, rows)} {captions.seeds(rows)}"
     )
 
 
@@ -147,7 +146,7 @@ register(
     FigureSpec(
         name="information_depth",
         title="Information by depth at the end of training",
-        alt="I(X;T) and I(T;Y) against layer for each training, one row a noise rule, with brackets.",
+        alt="I(X;T) and I(T;Y) against layer for each training, one row per noise rule, with bounds.",
         caption=_caption_depth,
         needs=lambda run_records: any(not rows_of(run_records, "i_tx_upper", rule).empty for rule in NOISE_RULE_NAMES),
         draw=_draw_depth,
@@ -158,7 +157,7 @@ register(
     FigureSpec(
         name="information_difference",
         title="What adversarial training changes, by noise rule",
-        alt="Difference in I(X;T) between trainings at each layer, one panel a noise rule, with intervals around zero.",
+        alt="Difference in I(X;T) between trainings at each layer, one panel per noise rule, with intervals.",
         caption=_caption_difference,
         needs=lambda run_records: bool(_rules_compared(run_records)),
         draw=_draw_difference,

@@ -1,17 +1,11 @@
-"""Information of each layer against epoch, one panel a layer.
-
-It reads rows of I(X;T) and I(T;Y) by layer; depth at the end of training and the plane are other modules.
-"""
+"""Information of each layer through training: one panel per layer, I(X;T) or I(T;Y) against epoch."""
 
 import math
-from collections.abc import Sequence
 from functools import partial
 
-import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
+from mi_jax.claims.paired import layer_information
 from mi_jax.plotting import captions, style
 from mi_jax.plotting.figures import FigureSpec, register
 from mi_jax.plotting.panels import ceiling_of, finish_panels, handles_of, layers_of, unit_of
@@ -19,29 +13,42 @@ from mi_jax.records.labels import INFORMATION, INPUTS, NOISE_RULE_NAMES
 from mi_jax.records.run_records import RunRecords, conditions, noise_rules
 from mi_jax.statistics.intervals import Table, over_seeds
 
+_POINT = ["layer", "training", "inputs", "epoch"]
+
 
 def rows_of(run_records: RunRecords, quantity: str, rule: str | None, *, estimator: str = "kde") -> Table:
-    """Rows of one quantity for whole samples of clean and adversarial inputs, under one noise rule."""
-    return run_records.select(
-        quantity=quantity,
-        estimator=estimator,
-        noise_rule=rule,
-        inputs=INPUTS,
-        image_set="test",
-        class_=None,
-        distortion=None,
-    ).dropna(subset=["epoch"])
+    """Rows of one quantity of whole layers, on clean and adversarial inputs, under one noise rule."""
+    return layer_information(run_records, quantity, rule, inputs=INPUTS, estimator=estimator).dropna(subset=["epoch"])
 
 
 def is_minor(run_records: RunRecords, *, rule: str) -> bool:
-    """Whether figures under a rule are folded away: those of noise rules between the fixed and the most scale-free one."""
+    """Whether figures under a noise rule are folded away: only the first and the last rule measured are shown."""
     return rule not in (noise_rules(run_records)[0], noise_rules(run_records)[-1])
+
+
+def possible(run_records: RunRecords, rows: Table, symbol: str) -> tuple[float, float]:
+    """The range of possible values in bits."""
+    ceiling = ceiling_of(run_records, rows, symbol)
+    return 0.0, max(ceiling[0], float(rows["value"].max())) if ceiling else math.inf
+
+
+def saturated_throughout(run_records: RunRecords, quantity: str, rule: str | None, *, estimator: str = "kde") -> str:
+    """A sentence where every point of the figure is saturated, in at least one seed; else empty."""
+    rows = rows_of(run_records, quantity, rule, estimator=estimator)
+    points = rows["saturated"].fillna(False).astype(bool).groupby([rows[name] for name in _POINT]).any()
+    if rows.empty or not points.all():
+        return ""
+    how = "binning" if rule is None else NOISE_RULE_NAMES[rule]
+    return (
+        f"{INFORMATION[quantity[:4]]} through training, {how}: not drawn, as the estimates of all layers are saturated "
+        "at every epoch. They count samples and say nothing about the networks."
+    )
 
 
 def _draw_epochs(run_records: RunRecords, *, quantity: str, rule: str | None, estimator: str = "kde") -> Figure:
     rows = rows_of(run_records, quantity, rule, estimator=estimator)
     symbol, layers = quantity[:4], layers_of(run_records, rows)
-    table = over_seeds(rows, ["layer", "training", "inputs", "epoch"])
+    table = over_seeds(rows, _POINT, within=possible(run_records, rows, symbol))
     columns = min((4, 3, 5), key=lambda wide: -len(layers) % wide) if len(layers) > 4 else len(layers)
     count = math.ceil(len(layers) / columns)
     figure = style.new_figure(0.6 + 1.75 * count)
@@ -67,22 +74,28 @@ def _draw_epochs(run_records: RunRecords, *, quantity: str, rule: str | None, es
 def _caption_epochs(run_records: RunRecords, *, quantity: str, rule: str | None, estimator: str = "kde") -> str:
     rows = rows_of(run_records, quantity, rule, estimator=estimator)
     symbol = quantity[:4]
-    what = "binning (0 or log N in wide layers)" if estimator == "binning" else _estimate_words(quantity)
+    what = (
+        "binning (0 or log N in wide layers, where every sample has bins of its own)"
+        if estimator == "binning"
+        else _estimate_words(quantity)
+    )
     noise = "" if rule is None else f"{captions.noise(rows)}, "
     ceiling = ceiling_of(run_records, rows, symbol)
     dotted = f" Dotted: {ceiling[1]} = {ceiling[0]:.2f} bits." if ceiling else ""
-    hollow = " Hollow: saturated (J > 0.95 log N), the estimate only counts samples." if rows["saturated"].any() else ""
+    full = "bins that hold one sample each" if estimator == "binning" else "J > 0.95 log N"
+    hollow = f" Hollow: saturated ({full}); the estimate only counts samples." if rows["saturated"].any() else ""
+    leak = f" {captions.label_leak(rows)}" if symbol == "i_ty" else ""
     return (
         f"{INFORMATION[symbol]} of each layer through training, {captions.where(run_records)}: {what}. Solid on clean, "
-        f"dashed on adversarial inputs. Measured with {noise}{captions.samples(rows)}, {captions.epochs(rows)}. "
-        f"{captions.seeds(rows)}{dotted}{hollow}"
+        f"dashed on adversarial inputs. {captions.attack(run_records, rows)} Measured with {noise}"
+        f"{captions.samples(rows)}, {captions.epochs(rows)}. {captions.seeds(rows)}{dotted}{hollow}{leak}"
     )
 
 
 def _estimate_words(quantity: str) -> str:
     if quantity == "i_tx_upper":
         return "KDE upper bound"
-    return "KDE, difference of upper bounds (the study's “upper”, not itself a bound)"
+    return "KDE, difference of upper bounds (the “upper” estimate of the paper, not itself a bound)"
 
 
 for _order, (_rule, _symbol) in enumerate([(r, s) for s in INFORMATION for r in NOISE_RULE_NAMES]):
@@ -91,13 +104,14 @@ for _order, (_rule, _symbol) in enumerate([(r, s) for s in INFORMATION for r in 
         FigureSpec(
             name=f"information_epochs_{_quantity}_{_rule}",
             title=f"{INFORMATION[_symbol]} through training, {NOISE_RULE_NAMES[_rule]}",
-            alt=f"One panel a layer: {INFORMATION[_symbol]} against epoch for each training, on clean and "
+            alt=f"One panel per layer: {INFORMATION[_symbol]} against epoch for each training, on clean and "
             "adversarial inputs.",
             caption=partial(_caption_epochs, quantity=_quantity, rule=_rule),
             needs=lambda run_records, quantity=_quantity, rule=_rule: not rows_of(run_records, quantity, rule).empty,
             draw=partial(_draw_epochs, quantity=_quantity, rule=_rule),
             order=40 + _order,
             minor=partial(is_minor, rule=_rule),
+            uninformative=partial(saturated_throughout, quantity=_quantity, rule=_rule),
         )
     )
 for _order, _symbol in enumerate(INFORMATION):
@@ -105,11 +119,12 @@ for _order, _symbol in enumerate(INFORMATION):
         FigureSpec(
             name=f"information_epochs_{_symbol}_binning",
             title=f"{INFORMATION[_symbol]} through training, binning",
-            alt=f"One panel a layer: {INFORMATION[_symbol]} by binning against epoch for each training.",
+            alt=f"One panel per layer: {INFORMATION[_symbol]} by binning against epoch for each training.",
             caption=partial(_caption_epochs, quantity=_symbol, rule=None, estimator="binning"),
             needs=lambda run_records, symbol=_symbol: not rows_of(run_records, symbol, None, estimator="binning").empty,
             draw=partial(_draw_epochs, quantity=_symbol, rule=None, estimator="binning"),
             order=90 + _order,
             minor=lambda _: True,
+            uninformative=partial(saturated_throughout, quantity=_symbol, rule=None, estimator="binning"),
         )
     )

@@ -1,7 +1,4 @@
-"""The information plane: each layer's path of I(T;Y) against I(X;T) through training.
-
-It reads rows of both by layer; curves against epoch are another module.
-"""
+"""The information plane: each layer's path of I(T;Y) against I(X;T) through training."""
 
 from functools import partial
 from typing import Any
@@ -13,17 +10,21 @@ from matplotlib.lines import Line2D
 
 from mi_jax.plotting import captions, style
 from mi_jax.plotting.figures import FigureSpec, register
-from mi_jax.records.labels import INPUTS, NOISE_RULE_NAMES, name_of
-from mi_jax.records.run_records import RunRecords
 from mi_jax.plotting.panels import layers_of, unit_of
-from mi_jax.report.figures.information import is_minor, rows_of
+from mi_jax.records.labels import INFORMATION, INPUTS, NOISE_RULE_NAMES, name_of
+from mi_jax.records.run_records import RunRecords
+from mi_jax.report.figures.information import is_minor, possible, rows_of, saturated_throughout
 from mi_jax.statistics.intervals import Table, over_seeds
 
 
 def paths(run_records: RunRecords, rule: str) -> Table:
     """Points of the plane: training, inputs, layer, epoch with mean, low, high of I(X;T) (`_x`) and I(T;Y) (`_y`)."""
     keys = ["training", "inputs", "layer", "epoch"]
-    x, y = (over_seeds(rows_of(run_records, quantity, rule), keys) for quantity in ("i_tx_upper", "i_ty_upper"))
+    x, y = (
+        over_seeds(rows, keys, within=possible(run_records, rows, symbol))
+        for symbol in INFORMATION
+        for rows in [rows_of(run_records, f"{symbol}_upper", rule)]
+    )
     return x.merge(y, on=keys, suffixes=("_x", "_y"))
 
 
@@ -43,7 +44,8 @@ def _draw(run_records: RunRecords, *, rule: str) -> Figure:
             panels[i, j].set_title(f"{name_of(training)}, {kind} inputs", loc="left")
     for side, set_limits in (("x", panels[0, 0].set_xlim), ("y", panels[0, 0].set_ylim)):
         low, high = table[f"mean_{side}"].min(), table[f"mean_{side}"].max()
-        set_limits(low - 0.08 * (high - low), high + 0.08 * (high - low))
+        margin = 0.08 * (high - low) or 0.1
+        set_limits(low - margin, high + margin)
     unit = unit_of(rows_of(run_records, "i_tx_upper", rule))
     figure.supxlabel(f"I(X;T) ({unit})", fontsize=9)
     figure.supylabel(f"I(T;Y) ({unit})", fontsize=9)
@@ -90,10 +92,10 @@ def _caption(run_records: RunRecords, *, rule: str) -> str:
     rows = rows_of(run_records, "i_tx_upper", rule)
     return (
         f"Each layer's path through the information plane, {captions.where(run_records)}: the mean over seeds at each "
-        "measured epoch, points growing with the epoch, the large one the last, its crosses the spread over seeds. KDE "
+        "measured epoch; points grow with the epoch, the large one is the last, its cross the spread over seeds. KDE "
         f"upper bound of I(X;T), difference of upper bounds for I(T;Y), measured with {captions.noise(rows)}, "
-        f"{captions.samples(rows)}, {captions.epochs(rows)}. {captions.seeds(rows)} Layers from dark (first) to light "
-        "(last)."
+        f"{captions.samples(rows)}, {captions.epochs(rows)}. {captions.attack(run_records, rows)} "
+        f"{captions.seeds(rows)} Layers from dark (first) to light (last). {captions.label_leak(rows)}"
     )
 
 
@@ -102,7 +104,7 @@ for _order, _rule in enumerate(NOISE_RULE_NAMES):
         FigureSpec(
             name=f"information_plane_{_rule}",
             title=f"Information plane, {NOISE_RULE_NAMES[_rule]}",
-            alt="Paths of the layers in the plane of I(X;T) and I(T;Y), a column a training, a row a kind of input.",
+            alt="Paths of the layers in the information plane, one column per training, one row per kind of input.",
             caption=partial(_caption, rule=_rule),
             needs=lambda run_records, rule=_rule: all(
                 not rows_of(run_records, quantity, rule).empty for quantity in ("i_tx_upper", "i_ty_upper")
@@ -110,5 +112,6 @@ for _order, _rule in enumerate(NOISE_RULE_NAMES):
             draw=partial(_draw, rule=_rule),
             order=60 + _order,
             minor=partial(is_minor, rule=_rule),
+            uninformative=partial(saturated_throughout, quantity="i_tx_upper", rule=_rule),
         )
     )

@@ -1,82 +1,59 @@
-"""Curves of loss and accuracy through training, and accuracy at its end under every attack.
-
-It reads `loss` and `accuracy` rows only.
-"""
+"""Loss and accuracy through training, and accuracy at its end under every attack."""
 
 import math
 
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from mi_jax.plotting import captions, style
 from mi_jax.plotting.figures import FigureSpec, register
 from mi_jax.records.labels import INPUTS, name_of
-from mi_jax.records.run_records import RunRecords, accuracy_on_test, final_rows
-from mi_jax.statistics.intervals import Table, accuracy_over_seeds, over_seeds
+from mi_jax.records.run_records import RunRecords, accuracy_on_test
+from mi_jax.report.tables import accuracies
+from mi_jax.statistics.intervals import Table, over_seeds
 
 _INPUTS = (*INPUTS, "noisy")
+_IMAGE_SETS = {"train": "training images", "held_out": "held-out images", "test": "test images"}
+_CURVE = ["training", "quantity", "inputs", "image_set", "attack", "attack_steps"]
 _FLOORS = {"loss": -0.1, "accuracy": -2.0}
 _CEILINGS = {"loss": math.inf, "accuracy": 102.0}
+_MOST = {"loss": math.inf, "accuracy": 1.0}
 _UNITS = {"loss": "cross-entropy (nats)", "accuracy": "accuracy (%)"}
 
 
 def through_training(run_records: RunRecords) -> Table:
-    """Rows of loss and accuracy that were followed through training: those of attacks run at the end alone left out."""
-    rows = run_records.select(quantity=("loss", "accuracy"), inputs=_INPUTS, subset=("train", "test"))
-    rows = rows.assign(note=rows["note"].fillna(""))
-    followed = (
-        rows.groupby(["training", "seed", "quantity", "inputs", "subset", "note"])["epoch"].transform("nunique") > 1
+    """Rows of loss and accuracy that were measured at several epochs, with the column `attack` filled for grouping."""
+    rows = run_records.select(
+        quantity=("loss", "accuracy"), inputs=_INPUTS, image_set=tuple(_IMAGE_SETS), checkpoint=("epoch", None)
     )
-    return rows[followed & rows["epoch"].notna()]
-
-
-def accuracies(run_records: RunRecords) -> Table:
-    """Test accuracy at the end for each training and attack: mean, interval over seeds, the seeds' own values.
-
-    Columns training, attack (`clean` first, then in order of appearance), mean, low, high, seeds, n, values; the ends
-    are those of `accuracy_over_seeds`.
-    """
-    groups = []
-    for name, group in accuracy_on_test(run_records).groupby("attack", sort=False):
-        last = final_rows(group)
-        table = accuracy_over_seeds(last, ["training"]).assign(attack=name)
-        table["values"] = [tuple(last.loc[last["training"] == t, "value"]) for t in table["training"]]
-        groups.append(table)
-    if not groups:
-        return pd.DataFrame()
-    table: Table = pd.concat(groups, ignore_index=True)
-    order = {t: i for i, t in enumerate(run_records.trainings)}
-    attacks = {a: i for i, a in enumerate(sorted(table["attack"].unique(), key=lambda a: a != "clean"))}
-    return table.sort_values(["attack", "training"], key=lambda c: c.map(attacks if c.name == "attack" else order))
+    rows = rows[rows["epoch"].notna()].assign(attack=rows["attack"].fillna(""))
+    epochs = rows.groupby([*_CURVE, "seed"], dropna=False)["epoch"].transform("nunique")
+    return rows[epochs > 1]
 
 
 def _draw_curves(run_records: RunRecords) -> Figure:
     rows = through_training(run_records)
     quantities = [q for q in ("loss", "accuracy") if (rows["quantity"] == q).any()]
-    subsets = [s for s in ("train", "test") if (rows["subset"] == s).any()]
+    image_sets = [name for name in _IMAGE_SETS if (rows["image_set"] == name).any()]
     figure = style.new_figure(0.4 + 2.5 * len(quantities))
-    panels = style.grid_of(figure, len(quantities), len(subsets), sharex=True, sharey="row")
+    panels = style.grid_of(figure, len(quantities), len(image_sets), sharex=True, sharey="row")
     for i, quantity in enumerate(quantities):
-        for j, subset in enumerate(subsets):
-            axes, here = panels[i, j], rows[(rows["quantity"] == quantity) & (rows["subset"] == subset)]
-            table = over_seeds(here, ["training", "inputs", "note", "epoch"])
+        for j, name in enumerate(image_sets):
+            axes, here = panels[i, j], rows[(rows["quantity"] == quantity) & (rows["image_set"] == name)]
+            table = over_seeds(here, [*_CURVE, "epoch"], within=(0.0, _MOST[quantity]))
             if quantity == "accuracy":
-                table[["mean", "low", "high", "least", "most"]] *= 100
-            for (training, inputs, _), curve in table.groupby(["training", "inputs", "note"], sort=False):
-                colour, line = style.colour_of(training, run_records.trainings), style.line_of(inputs)
-                style.draw_curve(axes, curve["epoch"], curve, colour=colour, line=line)
+                table = style.in_percent(table)
+            for (training, inputs), curve in table.groupby(["training", "inputs"], sort=False):
+                for _, part in curve.groupby(["attack", "attack_steps"], dropna=False):
+                    colour, line = style.colour_of(training, run_records.trainings), style.line_of(inputs)
+                    style.draw_curve(axes, part["epoch"], part, colour=colour, line=line)
             if i == 0:
-                axes.set_title(f"{subset} set", loc="left")
+                axes.set_title(_IMAGE_SETS[name], loc="left")
             if i == len(quantities) - 1:
                 style.epoch_axis(axes, rows["epoch"])
         panels[i, 0].set_ylabel(_UNITS[quantity])
-        style.fit(
-            panels[i],
-            floor=_FLOORS[quantity],
-            ceiling=_CEILINGS[quantity],
-        )
+        style.fit(panels[i], floor=_FLOORS[quantity], ceiling=_CEILINGS[quantity])
     shown = set(zip(rows["training"], rows["inputs"], strict=True))
     style.legend_above(figure, style.condition_handles(run_records.trainings, _INPUTS, shown=shown))
     return figure
@@ -84,34 +61,32 @@ def _draw_curves(run_records: RunRecords) -> Figure:
 
 def _caption_curves(run_records: RunRecords) -> str:
     rows = through_training(run_records)
-    test = rows[rows["subset"] == "test"]
-    attacks = ", ".join(note for note in test.loc[test["inputs"] == "adversarial", "note"].unique() if note)
-    attack = f" Adversarial inputs: {attacks}." if attacks else ""
+    test = rows[rows["image_set"] == "test"]
     dotted = ", dotted on noisy" if (rows["inputs"] == "noisy").any() else ""
     return (
-        f"Cross-entropy and accuracy through training, {captions.where(run_records)}; solid on clean, dashed on adversarial"
-        f"{dotted} inputs.{attack} Test set: {captions.samples(test)}. "
-        f"{captions.seeds(rows)}"
+        f"Cross-entropy and accuracy through training, {captions.where(run_records)}; solid on clean, dashed on "
+        f"adversarial{dotted} inputs. Test images: {captions.samples(test)}. {captions.attack(run_records, test)} "
+        f"Training images: the batches of each epoch, as each training sees them. {captions.seeds(rows)}"
     )
 
 
 def _draw_robustness(run_records: RunRecords) -> Figure:
     table = accuracies(run_records)
-    attacks = list(table["attack"].unique())
+    attacks = list(table["attack_label"].unique())
     trainings = [t for t in run_records.trainings if (table["training"] == t).any()]
     figure = style.new_figure(3.2)
     axes = figure.subplots()
     width = 0.8 / len(trainings)
     for i, training in enumerate(trainings):
         rows = table[table["training"] == training]
-        x = np.array([attacks.index(a) for a in rows["attack"]]) + (i - (len(trainings) - 1) / 2) * width
+        x = np.array([attacks.index(a) for a in rows["attack_label"]]) + (i - (len(trainings) - 1) / 2) * width
         mean = 100 * rows["mean"].to_numpy()
         colour = style.colour_of(training, run_records.trainings)
         axes.bar(x, mean, width=0.92 * width, color=colour, alpha=0.85)
         reach = np.nan_to_num(np.abs(100 * rows[["low", "high"]].to_numpy().T - mean))
         axes.errorbar(x, mean, yerr=reach, fmt="none", ecolor="#222222", elinewidth=1.1, capsize=3, zorder=4)
         for at, values, top in zip(x, rows["values"], mean + reach[1], strict=True):
-            if len(values) > 1:
+            if 1 < len(values) < style.FEW_SEEDS:
                 axes.scatter(
                     [at] * len(values),
                     100 * np.array(values),
@@ -149,13 +124,11 @@ def _wrapped(attack: str) -> str:
 def _caption_robustness(run_records: RunRecords) -> str:
     table = accuracies(run_records)
     rows = accuracy_on_test(run_records)
-    counts = {a: g["n"].min() for a, g in table.groupby("attack", sort=False) if g["n"].notna().all()}
+    counts = {a: g["n"].min() for a, g in table.groupby("attack_label", sort=False) if g["n"].notna().all()}
     images = "; ".join(f"{attack}: {n} images" for attack, n in counts.items())
     several = table["seeds"].max() > 1
-    bars = (
-        "Bars: mean over seeds; dots: seeds; whiskers: 95 % intervals that enclose Student's t over seeds and Wilson's"
-    )
-    whiskers = f"{bars} over images" if several else "Whiskers: 95 % Wilson interval over images"
+    bars = "Bars: mean over seeds; points: seeds; whiskers: 95 % intervals that enclose Student's t over seeds and"
+    whiskers = f"{bars} Wilson's over images" if several else "Whiskers: 95 % Wilson interval over images"
     count = f"{table['seeds'].max()} seed{'s' if several else ''}"
     return f"Test accuracy at the end of training ({captions.last_epoch(rows)}), {count}. {whiskers}. {images}."
 
