@@ -128,7 +128,7 @@ def draw_seeds(axes: Axes, x: ArrayLike, table: Table, *, colour: ColorType) -> 
         for v in _values(values)
     ]
     across, up = zip(*points, strict=True)
-    axes.scatter(across, up, s=6, color=colour, alpha=0.6, linewidths=0, zorder=2.5)
+    axes.plot(across, up, ".", color=colour, alpha=0.6, markersize=4, markeredgewidth=0, zorder=2.5)
 
 
 def _values(values: object) -> tuple[float, ...]:

@@ -56,7 +56,7 @@ def level_name(name: str, level: float) -> str:
 def _draw_accuracy(run_records: RunRecords) -> Figure:
     rows = rows_of(run_records, "accuracy")
     names = [name for name in TITLES if (rows["distortion"] == name).any()]
-    table = over_seeds(rows, ["training", "inputs", "distortion", "level"])
+    table = over_seeds(rows, ["training", "inputs", "distortion", "level"], within=(0.0, 1.0))
     columns = min(4, len(names))
     figure = style.new_figure(0.5 + 2.2 * math.ceil(len(names) / columns))
     panels = style.grid_of(figure, math.ceil(len(names) / columns), columns, sharey=True)

@@ -19,6 +19,7 @@ from mi_jax.statistics.intervals import Table, over_seeds
 _CUES = ("shape", "texture")
 _ALONE = {"texture_suppressed": "shape alone", "shape_suppressed": "texture alone"}
 _HALF = 0.5
+_SHARE = (0.0, 1.0)
 _PERMUTATIONS = {"among_images": (":", "permuted among images"), "within_class": ("-", "permuted within classes")}
 _LINES = {"shape": "-", "texture": (0, (1, 1))}
 
@@ -44,13 +45,11 @@ def _draw_predictions(run_records: RunRecords) -> Figure:
     return figure
 
 
-def _point(axes: Axes, x: float, table: Table, values: Any, *, colour: str, hollow: bool) -> None:
-    """A mean with its interval over seeds, and the seeds themselves as small ticks beside it."""
+def _point(axes: Axes, x: float, table: Table, *, colour: str, hollow: bool) -> None:
+    """A mean with its interval over seeds and the values of the seeds."""
     x_of = np.array([x])
     style.draw_whiskers(axes, x_of, table, colour=colour)
     style.draw_marks(axes, x_of, table["mean"], np.array([hollow]), colour=colour, size=6)
-    if len(values) > 1:
-        axes.plot(np.full(len(values), x + 0.07), values, "_", color=colour, markersize=5, alpha=0.7)
 
 
 def _draw_bias(axes: Axes, run_records: RunRecords, bias: Table, trainings: list[str]) -> None:
@@ -63,7 +62,7 @@ def _draw_bias(axes: Axes, run_records: RunRecords, bias: Table, trainings: list
             if rows.empty:
                 continue
             x, colour = i + 0.3 * (j - 0.5), style.colour_of(training, run_records.trainings)
-            _point(axes, x, over_seeds(rows, ["training"]), rows["value"], colour=colour, hollow=j == 1)
+            _point(axes, x, over_seeds(rows, ["training"], within=_SHARE), colour=colour, hollow=j == 1)
             share = coverage.loc[(coverage["training"] == training) & (coverage["inputs"] == inputs), "mean"]
             if len(share):
                 axes.annotate(
@@ -87,8 +86,8 @@ def _draw_alone(axes: Axes, run_records: RunRecords, trainings: list[str]) -> No
                     continue
                 x = k + 0.26 * (i - (len(trainings) - 1) / 2) + 0.1 * (j - 0.5)
                 colour = style.colour_of(training, run_records.trainings)
-                table = style.in_percent(over_seeds(here, ["training"], within=(0.0, 1.0)))
-                _point(axes, x, table, 100 * here["value"], colour=colour, hollow=j == 1)
+                table = style.in_percent(over_seeds(here, ["training"], within=_SHARE))
+                _point(axes, x, table, colour=colour, hollow=j == 1)
     axes.axhline(10, color=style.GREY, linewidth=0.8, linestyle=":")
     axes.set_ylim(-3, 103)
     _categories(axes, list(_ALONE.values()))
@@ -100,7 +99,8 @@ def _draw_classes(axes: Axes, run_records: RunRecords, trainings: list[str]) -> 
     rows = run_records.select_final(quantity="shape_bias", inputs="clean", factor="shape")
     classes = sorted(rows["class"].unique())
     for i, training in enumerate(trainings):
-        table = over_seeds(rows[rows["training"] == training], ["class"]).set_index("class").reindex(classes)
+        of_training = rows[rows["training"] == training]
+        table = over_seeds(of_training, ["class"], within=_SHARE).set_index("class").reindex(classes)
         x = style.dodged(len(classes), i, len(trainings))
         colour = style.colour_of(training, run_records.trainings)
         style.draw_whiskers(axes, x, table, colour=colour)
@@ -127,7 +127,7 @@ def _draw_texture_match(axes: Axes, run_records: RunRecords, trainings: list[str
     for i, training in enumerate(shown):
         colour = style.colour_of(training, run_records.trainings)
         here = rates[rates["training"] == training]
-        _point(axes, i - 0.12, over_seeds(here, ["training"]), here["value"], colour=colour, hollow=False)
+        _point(axes, i - 0.12, over_seeds(here, ["training"], within=_SHARE), colour=colour, hollow=False)
         for reference, (line, _) in _PERMUTATIONS.items():
             own = (baselines["training"] == training) & (baselines["reference"] == reference)
             level = baselines.loc[own, "value"].mean()
