@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from mi_jax.attacks.engine.input_checks import check_count, check_eps, check_step, known
 from mi_jax.attacks.losses import check_loss, least_classes, loss_of, misclassified
-from mi_jax.attacks.threat_model import DEFAULT_EPS, Norm, ThreatModel, check_norm
+from mi_jax.attacks.threat_model import DEFAULT_EPS, Norm, ThreatModel, check_norm, default_step_size, per_image
 from mi_jax.errors import InputError
 from mi_jax.registry import Registry
 from mi_jax.typing import Flags, Images, Labels, Logits
@@ -101,8 +101,9 @@ class Problem:
     def gradient(
         self, images: Images, draw: ArrayLike, loss: str, reference: Logits | None = None
     ) -> tuple[Images, Point]:
-        """The gradient of each row's loss [r h w c], not cleaned of non-finite entries, and the model at the images."""
-        return jax.grad(self.evaluate, has_aux=True)(images, draw, loss, reference)
+        """The gradient of each row's loss [r h w c], NaN where the loss is not finite, and the model at the images."""
+        gradient, seen = jax.grad(self.evaluate, has_aux=True)(images, draw, loss, reference)
+        return jnp.where(per_image(jnp.isfinite(seen.losses)), gradient, jnp.nan), seen
 
 
 class Outcome(NamedTuple):
@@ -175,7 +176,7 @@ class Attack:
             check_loss(self.loss)
         if "step_size" in self.traced:
             if self.step_size is None:
-                object.__setattr__(self, "step_size", 2 / 255 if self.norm == "linf" else self.eps / 4 or 1.0)
+                object.__setattr__(self, "step_size", default_step_size(str(self.norm), self.eps))
             check_step(self.step_size, self.norm, positive=True)
 
     def _flatten(self):
@@ -326,7 +327,7 @@ def gradient_warnings(attack: str, zero: Any, nonfinite: Any) -> tuple[str, ...]
     for shares, what, advice in (
         (
             nonfinite,
-            "non-finite gradients",
+            "non-finite losses or gradients",
             "such entries were taken as zero: check the model for roots and logarithms",
         ),
         (

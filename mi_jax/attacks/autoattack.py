@@ -158,16 +158,19 @@ class _Network:
         parts = []
         for first in range(0, len(images), self.batch):
             batch = images[first : first + self.batch]
-            padded = np.concatenate([batch, np.repeat(batch[-1:], self.batch - len(batch), axis=0)])
+            padded = self._padded(batch)
             noise = jax.random.fold_in(self.key, 2**31 + salt) if self.random else None
             parts.append(np.asarray(predict(self.model, self.variables, padded, noise))[: len(batch)])
         return np.concatenate(parts)
+
+    def _padded(self, images: np.ndarray) -> np.ndarray:
+        return np.concatenate([images, np.repeat(images[-1:], self.batch - len(images), axis=0)])
 
     def check_outputs(self, images: np.ndarray) -> list[str]:
         """Doubts about the model's outputs. Raises `InputError` for one that is not a function of its input."""
         if self.random:
             return []
-        few = jnp.asarray(images[: self.batch])
+        few = jnp.asarray(self._padded(images[: self.batch]))
         findings = output_findings(lambda x: self.logits(np.asarray(x)), self.model, self.variables, few)[1].findings
         for finding in findings:
             if finding.name == "random":

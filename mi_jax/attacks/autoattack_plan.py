@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from mi_jax.attacks.attack import ATTACKS, Attack
 from mi_jax.attacks.engine.input_checks import check_count, check_eps
-from mi_jax.attacks.threat_model import check_norm
+from mi_jax.attacks.threat_model import check_norm, default_step_size
 from mi_jax.errors import InputError
 
 VERSIONS = {
@@ -99,8 +99,8 @@ def _named(part: str | Attack, norm: str, eps: float, budget: Budget, classes: i
         values = {setting: getattr(budget, field) for setting, field in attack.budget_fields.items()}
         if attack.targets:
             values["targets"] = min(values.get("targets", attack.targets), classes - 1)
-        if attack.step_size is not None and attack.step_size == dataclasses.replace(attack, step_size=None).step_size:
-            values["step_size"] = None  # the default of this norm and radius
+        if attack.step_size == default_step_size(str(attack.norm), attack.eps):
+            values["step_size"] = default_step_size(norm, eps)
     if hasattr(attack, "keep"):
         values["keep"] = "best"  # an evaluation counts every iterate
     return name, dataclasses.replace(attack, norm=norm, eps=eps, **values)

@@ -91,8 +91,9 @@ class FAB(Attack):
         """Linearises, projects the point and the clean image, mixes, overshoots, and retreats if adversarial."""
         boundary = _towards_target if self.targets else _nearest_boundary
         difference, gradient, already = boundary(problem, state.point, i)
-        faults = state.faults.add(gradient, already)
-        gradient = jnp.where(jnp.isfinite(gradient), gradient, 0)
+        finite = jnp.isfinite(difference)
+        faults = state.faults.add(jnp.where(per_image(finite), gradient, jnp.nan), already)
+        difference, gradient = jnp.where(finite, difference, 0), jnp.where(jnp.isfinite(gradient), gradient, 0)
         point = _move(self, problem.clean, state.point, difference, gradient)
         wrong = misclassified(problem.logits(point, i), problem.labels)
         distance = problem.threat.distance(point, problem.clean)

@@ -23,6 +23,11 @@ DEFAULT_EPS = {"linf": 8 / 255, "l2": 0.5}
 """The radius of the usual CIFAR-10 benchmarks for each norm."""
 
 
+def default_step_size(norm: str, eps: float) -> float:
+    """Step of the gradient attacks with a fixed step, pixel units."""
+    return 2 / 255 if norm == "linf" else eps / 4 or 1.0
+
+
 def check_norm(norm: str) -> None:
     """Raises `InputError` for an unknown norm."""
     if norm not in get_args(Norm):

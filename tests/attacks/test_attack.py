@@ -22,7 +22,7 @@ def test_every_registered_attack_stays_in_the_ball_and_reports_what_the_model_sa
     if attack.targets:
         options["targets"] = 2
     if attack.step_size:
-        options["step_size"] = None
+        options["step_size"] = {"linf": 0.03, "l2": 0.2}[norm]
     config = dataclasses.replace(attack, norm=norm, eps={"linf": 0.1, "l2": 0.8}[norm], **options)
     result = run(linear, softmax.variables, x, y, jax.random.key(0), config=config)
     assert config.budget.keys() <= {field.name for field in dataclasses.fields(config)}

@@ -247,7 +247,7 @@ def test_a_gradient_that_is_not_finite_moves_nothing_and_is_reported(keep):
     np.testing.assert_array_equal(result.success, [False, True, True])
     np.testing.assert_allclose(result.images[0], 0)
     np.testing.assert_allclose(result.images[1], 0.6, atol=1e-6)
-    assert "non-finite gradients on 1 of 3 images" in result.warnings[0]
+    assert "non-finite losses or gradients on 1 of 3 images" in result.warnings[0]
 
 
 def test_zero_gradients_are_reported(linear_model, batch):
