@@ -37,7 +37,7 @@ _LABEL_FIELDS = (
 )
 _UNIT_ROUNDOFF = {"tf32": 2.0**-11, "bfloat16": 2.0**-8}
 """Relative error of rows that are rounded on purpose."""
-Value = float | np.ndarray
+Value = float | np.ndarray | jax.Array
 """A number; with an array of noise variances, an array [s]."""
 
 
@@ -65,13 +65,13 @@ class KDE:
     """min(H(Y), J(2 s2) - sum_k p_k J_k(8 s2) + error): at least I(T;Y) of the mixture."""
     i_ty_certified_lower: Value | None
     """max(0, J(8 s2) - sum_k p_k J_k(2 s2) - error): at most I(T;Y) of the mixture."""
-    i_tx_given_y_upper: np.ndarray | None
+    i_tx_given_y_upper: np.ndarray | jax.Array | None
     """J_k(2 s2) for every class, [..., classes]; 0 for classes with at most one row."""
-    i_tx_given_y_lower: np.ndarray | None
+    i_tx_given_y_lower: np.ndarray | jax.Array | None
     """J_k(8 s2) for every class, [..., classes]."""
     saturation: Value
     """i_tx_upper / log n; 1 when the estimate only counts samples."""
-    saturated: bool | np.ndarray
+    saturated: bool | np.ndarray | jax.Array
     """Whether saturation exceeds 0.95."""
     error: Value
     """Bound on the rounding error of the values, nats."""

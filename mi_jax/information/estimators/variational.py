@@ -122,7 +122,7 @@ def variational(
     other: Any = None,
     *,
     key: jax.Array,
-    objective: Objective = "infonce",
+    objective: Objective | str = "infonce",
     noise_variance: float | None = None,
     batch: int = 64,
     steps: int = 500,
