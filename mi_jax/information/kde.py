@@ -6,6 +6,7 @@ They bound the information of the empirical mixture on the given rows, whose val
 import dataclasses
 import functools
 import math
+import warnings
 from typing import Any, NamedTuple
 
 import jax
@@ -128,7 +129,7 @@ def kde(
     variances, scalar = as_variances(noise_variance)
     labels, classes = (np.zeros(len(x), np.int32), 1) if y is None else as_labels(y, len(x), num_classes)
     mesh = mesh or _tiles.mesh_of(x)
-    wanted = precision or ("float64" if x.dtype == np.float64 else "float32")
+    precision = wanted = precision or ("float64" if x.dtype == np.float64 else "float32")
     for precision in (wanted,) if is_traced(x) else _tiles.fall_backs(wanted):
         sums = _sums(x, *compact(labels, classes), variances, precision, mesh)
         if is_traced(x) or (sums.error <= tolerance).all():
@@ -176,7 +177,8 @@ def _sums(
     """
     scales, shape = np.concatenate([2 * variances, 8 * variances]), (2, len(variances), -1)
     plan, wide = _pairwise.kernel_scales(scales), _tiles.is_wide(precision)
-    with jax.enable_x64(wide):
+    with jax.enable_x64(wide), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Some donated buffers")  # which `jax.grad` keeps for its backward pass
         sums = _pairwise.pair_sums(
             x, labels, 1 / plan.bases, num_classes=classes, powers=plan.powers, precision=precision, mesh=mesh
         )
