@@ -5,6 +5,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import core
 
 from mi_jax.errors import InputError
 
@@ -44,7 +45,7 @@ def as_array(t: Any, name: str = "t") -> Activations:
 
 def is_traced(t: Any) -> bool:
     """Return whether an array is abstract, under `jax.jit`, `vmap` or `grad`, so that its values cannot be checked."""
-    return isinstance(t, jax.core.Tracer)
+    return isinstance(t, core.Tracer)
 
 
 def as_activations(t: Any, layer: str = "t") -> Activations:

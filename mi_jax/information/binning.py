@@ -37,7 +37,7 @@ def binning(
     y: Any = None,
     *,
     bin_size: float | int | None = 0.5,
-    bins: int | None = None,
+    bins: float | int | None = None,
     correction: str = "none",
     num_classes: int | None = None,
     layer: str = "t",

@@ -6,6 +6,7 @@ They bound the information of the empirical mixture on the given rows, whose val
 import dataclasses
 import functools
 import math
+import warnings
 from typing import Any, NamedTuple
 
 import jax
@@ -37,7 +38,7 @@ _LABEL_FIELDS = (
 )
 _UNIT_ROUNDOFF = {"tf32": 2.0**-11, "bfloat16": 2.0**-8}
 """Relative error of rows that are rounded on purpose."""
-Value = float | np.ndarray
+Value = float | np.ndarray | jax.Array
 """A number; with an array of noise variances, an array [s]."""
 
 
@@ -65,13 +66,13 @@ class KDE:
     """min(H(Y), J(2 s2) - sum_k p_k J_k(8 s2) + error): at least I(T;Y) of the mixture."""
     i_ty_certified_lower: Value | None
     """max(0, J(8 s2) - sum_k p_k J_k(2 s2) - error): at most I(T;Y) of the mixture."""
-    i_tx_given_y_upper: np.ndarray | None
+    i_tx_given_y_upper: np.ndarray | jax.Array | None
     """J_k(2 s2) for every class, [..., classes]; 0 for classes with at most one row."""
-    i_tx_given_y_lower: np.ndarray | None
+    i_tx_given_y_lower: np.ndarray | jax.Array | None
     """J_k(8 s2) for every class, [..., classes]."""
     saturation: Value
     """i_tx_upper / log n; 1 when the estimate only counts samples."""
-    saturated: bool | np.ndarray
+    saturated: bool | np.ndarray | jax.Array
     """Whether saturation exceeds 0.95."""
     error: Value
     """Bound on the rounding error of the values, nats."""
@@ -128,7 +129,7 @@ def kde(
     variances, scalar = as_variances(noise_variance)
     labels, classes = (np.zeros(len(x), np.int32), 1) if y is None else as_labels(y, len(x), num_classes)
     mesh = mesh or _tiles.mesh_of(x)
-    wanted = precision or ("float64" if x.dtype == np.float64 else "float32")
+    precision = wanted = precision or ("float64" if x.dtype == np.float64 else "float32")
     for precision in (wanted,) if is_traced(x) else _tiles.fall_backs(wanted):
         sums = _sums(x, *compact(labels, classes), variances, precision, mesh)
         if is_traced(x) or (sums.error <= tolerance).all():
@@ -176,7 +177,8 @@ def _sums(
     """
     scales, shape = np.concatenate([2 * variances, 8 * variances]), (2, len(variances), -1)
     plan, wide = _pairwise.kernel_scales(scales), _tiles.is_wide(precision)
-    with jax.enable_x64(wide):
+    with jax.enable_x64(wide), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Some donated buffers")  # which `jax.grad` keeps for its backward pass
         sums = _pairwise.pair_sums(
             x, labels, 1 / plan.bases, num_classes=classes, powers=plan.powers, precision=precision, mesh=mesh
         )

@@ -123,7 +123,7 @@ def monte_carlo(
     labels, classes = (np.zeros(n, np.int32), 1) if y is None else as_labels(y, n, num_classes)
     labels, classes = compact(labels, classes)
     options = {"num_classes": classes, "mesh": mesh or _tiles.mesh_of(x)}
-    wanted = precision or ("float64" if x.dtype == np.float64 else "float32")
+    precision = wanted = precision or ("float64" if x.dtype == np.float64 else "float32")
     for precision in _tiles.fall_backs(wanted):
         sums, error = _sums(x, labels, block, variances, key, draws // 2, precision, options)
         if (error <= _TOLERANCE).all():
@@ -164,7 +164,7 @@ def _sums(
             for k in jax.random.split(key, pairs)
         ]
         sums = np.stack([np.asarray(pair, np.float64) for pair, *_ in taken])
-        largest = tuple(float(value) for value in taken[0][1:])
+        largest = float(taken[0][1]), float(taken[0][2])
     rows = np.moveaxis(sums.sum(axis=-1), 1, 0)  # [s, pair, sign, total | own, n]
     total, own = (rows[:, :, :, part].reshape(len(variances), -1) for part in (0, 1))
     return sums, _tiles.rounding_error(total, own, 2 * variances, largest, precision)

@@ -269,3 +269,11 @@ def test_unknown_names_and_targets_are_refused(classes, key):
         probe(x[:20], y[:20], key=jax.random.key(0), folds=9)
     with pytest.raises(InputError, match="alpha"):
         renyi(x, y, alpha=1)
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.5, 1.01, 2, 50.0, np.inf])
+def test_renyi_entropy_of_separated_atoms_is_their_log_number_for_every_order(alpha):
+    atoms, y = 1e3 * np.eye(4)[np.arange(40) % 4], np.arange(40) % 4
+    got = renyi(atoms, y, alpha=alpha, width=1.0)
+    assert got.details["entropy"] == pytest.approx(np.log(4), abs=1e-9)
+    assert got.value == pytest.approx(np.log(4), abs=1e-9)

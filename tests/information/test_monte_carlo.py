@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mi_jax.errors import InputError
-from mi_jax.information import kde, monte_carlo
+from mi_jax.information import kde, monte_carlo, tasks
 from mi_jax.information.monte_carlo import default_draws
 
 GOLDEN = json.loads(Path(__file__).with_name("golden.json").read_text())
@@ -150,3 +150,56 @@ def test_eight_devices_equal_one():
     env = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu", "PATH": ""}
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_plug_in_and_leave_one_out_bracket_the_population_in_expectation():
+    d, variance = 4, 0.5
+    true = 0.5 * d * np.log1p(1 / variance)
+    plug_in, left_out = [], []
+    for seed in range(40):
+        x = np.random.default_rng(seed).standard_normal((100, d)).astype(np.float32)
+        got = monte_carlo(x, noise_variance=variance, key=jax.random.key(seed), draws=4)
+        plug_in.append(got.i_tx)
+        left_out.append(got.i_tx_leave_one_out)
+    error = np.std(left_out) / np.sqrt(40)
+    assert np.mean(plug_in) < true < np.mean(left_out)
+    assert np.mean(left_out) - np.mean(plug_in) < 1.0
+    assert error < 0.1
+
+
+def test_leave_one_out_values_equal_the_dense_reference(key):
+    """The reference takes large noise, at which the draws do not matter, so that direct sums give the same."""
+    r = np.random.default_rng(5)
+    x, y = r.standard_normal((40, 3)), np.arange(40) % 3
+    got = monte_carlo(x, y, noise_variance=1e12, key=key)
+    p = np.bincount(y) / 40
+    own = np.bincount(y)[y] - 1
+    assert got.i_tx_leave_one_out == pytest.approx(0, abs=1e-5)
+    assert got.i_ty_leave_one_out == pytest.approx(np.mean(np.log(own / 39)) - np.sum(p * np.log(p)), abs=1e-5)
+
+
+def test_label_information_left_one_out_is_below_the_truth_where_the_plug_in_value_is_twice_it():
+    task = tasks.label_task(50)
+    results = []
+    for seed in range(2):
+        t, y = task.sample(2000, seed)
+        results.append(monte_carlo(t, y, noise_variance=task.noise_variance, key=jax.random.key(seed), draws=2))
+    assert all(got.i_ty_leave_one_out < task.information < 0.6 * got.i_ty for got in results)
+    assert monte_carlo(t, noise_variance=1e3, key=jax.random.key(0), draws=2).i_ty_leave_one_out is None
+
+
+def test_rows_out_of_reach_of_all_others_leave_the_population_unbounded(key):
+    got = monte_carlo(1e3 * np.eye(6), np.arange(6) % 2, noise_variance=0.1, key=key)
+    assert got.i_tx_leave_one_out == np.inf
+    assert got.i_ty_leave_one_out == -np.inf
+
+
+def test_two_rows_claim_no_sampling_error(key):
+    got = monte_carlo(np.array([[0.0], [1.0]]), [0, 1], noise_variance=1.0, key=key)
+    assert got.i_tx_sampling_error == np.inf
+    assert got.i_ty_sampling_error == np.inf
+
+
+def test_rotation_of_large_equal_rows_is_left_out_where_it_fails(key):
+    x = 1e9 * np.random.default_rng(0).standard_normal((2, 300))[np.arange(100) % 2]
+    assert monte_carlo(x, noise_variance=0.1, key=key).i_tx == pytest.approx(np.log(2), abs=1e-12)

@@ -55,7 +55,9 @@ def _entropy(blocks: list[np.ndarray], alpha: float) -> float:
     w = np.concatenate([eigvalsh(b) for b in blocks])
     w = w[w > len(w) * np.finfo(float).eps * w.max()]
     log_w = np.log(w / w.sum())
-    return float(-log_w.max() if alpha == math.inf else logsumexp(alpha * log_w) / (1 - alpha))
+    if alpha == math.inf:
+        return float(-log_w.max())
+    return float(np.log(np.sum(np.exp(alpha * (log_w - log_w.max())))) + alpha * log_w.max()) / (1 - alpha)
 
 
 @register("renyi", targets=("label", "continuous"))

@@ -6,7 +6,7 @@ SMILE is clipped and thus no strict bound.
 
 import functools
 import math
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,20 +18,19 @@ from mi_jax.errors import InputError
 from mi_jax.information._input import as_activations, as_pair, check_finite, compact
 from mi_jax.information.estimator import Estimate, host_generator, register
 
-Objective = Literal["infonce", "nwj", "smile"]
-OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
+OBJECTIVES = ("infonce", "nwj", "smile")
 
 
 class _Schedule(NamedTuple):
     """Static settings of the compiled training."""
 
-    objective: Objective
+    objective: str
     steps: int
     learning_rate: float
     noisy: bool
 
 
-def objective_value(name: Objective, scores: jax.Array) -> jax.Array:
+def objective_value(name: str, scores: jax.Array) -> jax.Array:
     """Return the bound in nats from critic scores [b, b], pairs (i, i) joint and (i, j) independent.
 
     References:
@@ -49,7 +48,7 @@ def objective_value(name: Objective, scores: jax.Array) -> jax.Array:
     return joint - (jax.nn.logsumexp(clipped) - log_pairs)
 
 
-def _loss(name: Objective, scores: jax.Array) -> jax.Array:
+def _loss(name: str, scores: jax.Array) -> jax.Array:
     """Training loss of the critic; SMILE trains it by the Jensen-Shannon objective, as its authors do."""
     if name != "smile":
         return -objective_value(name, scores)
@@ -122,7 +121,7 @@ def variational(
     other: Any = None,
     *,
     key: jax.Array,
-    objective: Objective = "infonce",
+    objective: str = "infonce",
     noise_variance: float | None = None,
     batch: int = 64,
     steps: int = 500,

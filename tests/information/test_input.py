@@ -1,0 +1,173 @@
+"""What the estimators accept as activations and labels, and what they refuse in one sentence."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mi_jax.errors import InputError
+from mi_jax.information import (
+    ESTIMATORS,
+    NOISE_RULES,
+    Estimate,
+    binning,
+    estimate,
+    kde,
+    ksg,
+    monte_carlo,
+    noise_variance,
+    probe,
+    register,
+    renyi,
+    scale_split,
+    sliced,
+    variational,
+)
+
+
+@pytest.fixture
+def x():
+    return np.random.default_rng(0).standard_normal((40, 3))
+
+
+def test_arrays_of_unequal_length_are_refused(x, key):
+    for call in (
+        lambda: ksg(x, x[:30]),
+        lambda: sliced(x, x[:30], key=key),
+        lambda: renyi(x, x[:30]),
+        lambda: variational(x, x[:30], key=key, batch=8),
+    ):
+        with pytest.raises(InputError, match=r"other has 30 rows and t has 40"):
+            call()
+    with pytest.raises(InputError, match="40 rows and then 30"):
+        scale_split(x, x[:30], noise_variance=1.0)
+
+
+def test_an_unknown_objective_is_refused(x, key):
+    with pytest.raises(InputError, match="choose from infonce, nwj, smile"):
+        variational(x, x, objective="mine", key=key, batch=8)
+
+
+def test_masked_values_are_refused_and_an_empty_mask_is_taken(x):
+    masked = np.ma.array(x, mask=False)
+    assert kde(masked, noise_variance=1.0).i_tx_upper == kde(x, noise_variance=1.0).i_tx_upper
+    masked[3, 1] = np.ma.masked
+    with pytest.raises(InputError, match="masked array with 1 masked value"):
+        kde(masked, noise_variance=1.0)
+    with pytest.raises(InputError, match="y is a masked array"):
+        kde(x, np.ma.array(np.arange(40) % 2, mask=np.arange(40) == 0), noise_variance=1.0)
+
+
+def test_far_apart_label_numbers_cost_no_memory(x, key):
+    y = np.array([0, 1, 9999])[np.arange(40) % 3]
+    got, want = (kde(x, labels, noise_variance=1.0) for labels in (y, np.arange(40) % 3))
+    assert got.i_ty_upper == pytest.approx(want.i_ty_upper, abs=1e-12)
+    assert got.i_tx_given_y_upper.shape == (10000,)
+    np.testing.assert_allclose(got.i_tx_given_y_upper[[0, 1, 9999]], want.i_tx_given_y_upper, atol=1e-12)
+    assert monte_carlo(x, y, noise_variance=1.0, key=key).i_ty == pytest.approx(
+        monte_carlo(x, np.arange(40) % 3, noise_variance=1.0, key=key).i_ty, abs=1e-12
+    )
+
+
+def test_boolean_labels_are_two_classes(x, key):
+    y = np.arange(40) % 3 == 0
+    assert kde(x, y, noise_variance=1.0).i_ty_upper == kde(x, y.astype(int), noise_variance=1.0).i_ty_upper
+    assert estimate("ksg", x, y, key=key).value == ksg(x, y.astype(int)).value
+
+
+@pytest.mark.parametrize(
+    ("y", "says"),
+    [
+        (np.array(["a", "b"])[np.arange(40) % 2], "return_inverse"),
+        (np.eye(2, dtype=int)[np.arange(40) % 2], "argmax"),
+        (np.arange(40) % 2 - 1, "0 and above"),
+        (np.arange(40) * 10**9, "must be in"),
+    ],
+)
+def test_labels_that_are_no_class_indices_are_refused(x, y, says, key):
+    with pytest.raises(InputError, match=says):
+        kde(x, y, noise_variance=1.0)
+    with pytest.raises(InputError, match=says):
+        estimate("ksg", x, y, key=key)
+
+
+@pytest.mark.parametrize("bad", ["trace", None, "0.1", {}])
+def test_a_noise_variance_that_is_no_number_is_refused(x, bad, key):
+    with pytest.raises(InputError, match="noise_variance is"):
+        kde(x, noise_variance=bad)
+    with pytest.raises(InputError, match="noise_variance is"):
+        monte_carlo(x, noise_variance=bad, key=key)
+
+
+def test_a_fractional_number_of_bins_is_refused(x):
+    with pytest.raises(InputError, match="positive integer"):
+        binning(x, bins=2.5)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e18])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_noise_rules_hold_for_very_small_and_very_large_activations(x, scale, dtype):
+    t = (scale * x).astype(dtype)
+    v = t.astype(np.float64).var(axis=0).mean()
+    assert noise_variance(t, rule="layer") == pytest.approx(v, rel=1e-5)
+    assert noise_variance(t, rule="trace") == pytest.approx(3 * v / np.log(40), rel=1e-5)
+
+
+def test_float64_activations_far_from_zero_are_not_called_constant(x):
+    assert noise_variance(x + 1e8, rule="layer") == pytest.approx(x.var(axis=0).mean(), rel=1e-6)
+
+
+def test_a_noise_rule_is_one_registration(x):
+    NOISE_RULES.register("largest", lambda t: float(np.asarray(t).var(axis=0).max()))
+    try:
+        assert noise_variance(x, rule="largest") == pytest.approx(x.var(axis=0).max())
+    finally:
+        del NOISE_RULES._entries["largest"]
+
+
+def test_an_estimator_is_one_registration(x, key):
+    @register("zero", targets=("input",))
+    def zero(t, other=None, *, key):
+        return Estimate("zero", 0.0, None, "lower", len(t), {})
+
+    try:
+        assert estimate("zero", x, key=key).value == 0
+        with pytest.raises(InputError, match="no target 'label'"):
+            estimate("zero", x, np.arange(40) % 2, key=key)
+    finally:
+        del ESTIMATORS._entries["zero"]
+
+
+def test_rows_of_one_image_stay_in_one_fold_of_the_probe(key):
+    """Copies of images without information: a probe that has seen a copy recognises it, a held-out one does not."""
+    r = np.random.default_rng(1)
+    images, labels = r.standard_normal((60, 200)), r.integers(0, 2, 60)
+    t, y, groups = (np.repeat(v, 6, axis=0) for v in (images, labels, np.arange(60)))
+    leaking, grouped = probe(t, y, key=key), probe(t, y, key=key, groups=groups)
+    assert leaking.value > 0.3
+    assert grouped.value < 2 * grouped.stderr
+    assert grouped.stderr > 1.5 * leaking.stderr
+    assert probe(images, labels, key=key).value == probe(images, labels, key=key, groups=np.arange(60)).value
+    with pytest.raises(InputError, match="one group per row"):
+        probe(t, y, key=key, groups=groups[:-1])
+    with pytest.raises(InputError, match="one fold per group"):
+        probe(t, y, key=key, groups=np.zeros(360, int))
+
+
+def test_bounds_under_jit_vmap_and_grad_are_those_outside(x):
+    y = np.arange(40) % 3
+    t = jnp.asarray(x, jnp.float32)
+
+    def value(t):
+        return kde(t, y, noise_variance=0.5).i_ty_upper
+
+    want = kde(x, y, noise_variance=0.5)
+    assert jax.jit(value)(t) == pytest.approx(want.i_ty_upper, abs=1e-5)
+    np.testing.assert_allclose(jax.vmap(value)(jnp.stack([t, 2 * t]))[0], want.i_ty_upper, atol=1e-5)
+    whole = jax.jit(lambda t: kde(t, y, noise_variance=[0.5, 1.0]))(t)
+    assert whole.i_tx_upper[0] == pytest.approx(want.i_tx_upper, abs=1e-5)
+    slope, step = np.asarray(jax.grad(value)(t)), np.random.default_rng(1).standard_normal(x.shape)
+    ahead, behind = (kde(x + h * step, y, noise_variance=0.5).i_ty_upper for h in (1e-4, -1e-4))
+    assert np.sum(slope * step) == pytest.approx((ahead - behind) / 2e-4, abs=1e-4)
+    with pytest.raises(InputError, match="labels must be concrete"):
+        jax.jit(lambda t, y: kde(t, y, noise_variance=0.5).i_ty_upper)(t, y)

@@ -1,0 +1,143 @@
+"""Layers whose distances rounding destroys: the estimates are right to their stated error, or refused."""
+
+import jax
+import numpy as np
+import pytest
+from scipy.spatial.distance import pdist, squareform
+from scipy.special import logsumexp
+
+from mi_jax.errors import InputError
+from mi_jax.information import _tiles, kde, monte_carlo, noise_grid
+from mi_jax.information._pairwise import pair_sums
+
+
+def exact(x, c):
+    """J at scale c from direct differences in float64."""
+    d = squareform(pdist(np.asarray(x, np.float64), "sqeuclidean"))
+    return float(np.log(len(x)) - logsumexp(-d / c, axis=1).mean())
+
+
+def dead_layer(scale=1e5):
+    x = np.maximum(np.random.default_rng(0).standard_normal((400, 256)), 0)
+    x *= scale / np.sqrt((x**2).sum(axis=1).mean())
+    x[::2] = 0
+    return x
+
+
+def clusters(distance):
+    r = np.random.default_rng(1)
+    return distance * r.standard_normal((4, 20))[np.arange(200) % 4] + 0.3 * r.standard_normal((200, 20))
+
+
+def near_duplicates():
+    r = np.random.default_rng(2)
+    return np.repeat(1e4 * r.standard_normal((60, 100)), 2, axis=0) + 0.01 * r.standard_normal((120, 100))
+
+
+def random(seed=3):
+    return np.random.default_rng(seed)
+
+
+LAYERS = {
+    "half of the images dead": dead_layer(),
+    "two atoms": 1e9 * random().standard_normal((2, 30))[np.arange(100) % 2],
+    "three rows of which two are equal": 1e9 * random().standard_normal((3, 30))[[0, 0, 1]],
+    "clusters": clusters(1e7),
+    "near duplicates": near_duplicates(),
+    "heavy tails": random().standard_cauchy((300, 4)) ** 3,
+    "one outlier": np.concatenate([random().standard_normal((200, 3)), [[1e9, 0, 0]]]),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_bounds_are_right_to_their_stated_error(name, dtype):
+    x = LAYERS[name].astype(dtype)
+    got = kde(x, noise_variance=0.1)
+    assert got.error < 1e-4
+    assert abs(got.i_tx_upper - exact(x, 0.2)) <= got.error + 1e-12
+    assert abs(got.i_tx_lower - exact(x, 0.8)) <= got.error + 1e-12
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_monte_carlo_values_lie_between_the_exact_bounds(name, key):
+    x = LAYERS[name].astype(np.float32)
+    got = monte_carlo(x, noise_variance=0.1, key=key)
+    slack = 4 * got.i_tx_stderr + got.error + 1e-12
+    assert got.error < 1e-4
+    assert exact(x, 0.8) - slack <= got.i_tx <= exact(x, 0.2) + slack
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64", "tf32", "bfloat16"])
+def test_without_a_fall_back_the_error_covers_what_rounding_does(precision):
+    for x in LAYERS.values():
+        got = kde(x, noise_variance=0.1, precision=precision, tolerance=np.inf)
+        assert got.precision == precision
+        assert abs(got.i_tx_upper - exact(x, 0.2)) <= got.error + 1e-12
+
+
+def test_labels_of_a_dead_layer_keep_their_information():
+    x, y = dead_layer().astype(np.float32), np.arange(400) % 2
+    got = kde(x, y, noise_variance=0.1)
+    assert got.i_ty_upper == pytest.approx(np.log(2), abs=1e-9)  # the label says which rows are dead
+    assert got.i_ty_certified_lower <= np.log(2) <= got.i_ty_certified_upper + 1e-12
+
+
+def test_certified_bracket_is_widened_by_the_error():
+    x, y = clusters(1e3).astype(np.float32), np.arange(200) % 4 // 2
+    got = kde(x, y, noise_variance=0.1, tolerance=np.inf)
+    assert got.precision == "float32"
+    assert got.error > 0.01
+    want = kde(x, y, noise_variance=0.1, precision="direct")
+    assert got.i_ty_certified_lower <= want.i_ty_certified_lower + 1e-9
+    assert got.i_ty_certified_upper >= want.i_ty_certified_upper - 1e-9
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_every_level_of_33_octaves_is_right_to_its_stated_error(dtype):
+    x = random().standard_normal((150, 10)).astype(dtype)
+    grid = noise_grid(1.0, levels=33)
+    got = kde(x, noise_variance=grid)
+    for s, variance in enumerate(grid):
+        assert abs(got.i_tx_upper[s] - exact(x, 2 * variance)) <= got.error[s] + 1e-12
+        assert abs(got.i_tx_lower[s] - exact(x, 8 * variance)) <= got.error[s] + 1e-12
+
+
+def test_squares_that_underflow_in_float32_are_not_silently_zero():
+    x = (1e-19 * random().standard_normal((100, 8))).astype(np.float32)
+    got = kde(x, noise_variance=1e-38)
+    assert got.i_tx_upper == pytest.approx(exact(x, 2e-38), abs=1e-9)
+
+
+def test_a_separated_layer_needs_no_fall_back():
+    got = kde(1e3 * np.eye(50, dtype=np.float32), noise_variance=0.1)
+    assert got.precision == "float32"
+    assert got.error < 1e-9
+    assert got.i_tx_upper == pytest.approx(np.log(50), abs=1e-12)
+
+
+def test_direct_differences_equal_products_where_both_are_exact(key):
+    r = random()
+    x, y = r.standard_normal((70, 33)), r.integers(0, 3, 70)
+    with jax.enable_x64(True):
+        direct, products = (
+            pair_sums(x, y, np.array([0.05]), num_classes=3, precision=p, tile=16, chunk=10)
+            for p in ("direct", "float64")
+        )
+    np.testing.assert_allclose(direct.total, products.total, rtol=1e-10)
+    np.testing.assert_allclose(direct.own, products.own, rtol=1e-10)
+    values = [monte_carlo(x, y, noise_variance=9.0, key=key, precision=p) for p in ("direct", "float64")]
+    assert values[0].i_tx == pytest.approx(values[1].i_tx, abs=1e-9)
+    assert values[0].i_ty == pytest.approx(values[1].i_ty, abs=1e-9)
+
+
+def test_distances_that_overflow_float64_are_refused():
+    with pytest.raises(InputError, match="too large"):
+        kde(1e200 * np.eye(3), noise_variance=0.1)
+
+
+def test_the_bound_on_the_error_is_infinite_where_distances_overflow():
+    sums = np.zeros((1, 4))
+    assert _tiles.rounding_error(sums, sums, np.ones(1), (np.inf, 0.0), "float32")[0] == np.inf
+    assert _tiles.rounding_error(sums, sums, np.ones(1), (1e12, 0.0), "float32")[0] == pytest.approx(np.log(5))
+    assert _tiles.rounding_error(sums, sums, np.ones(1), (1.0, 0.0), "float32")[0] < 1e-30
