@@ -6,8 +6,8 @@ from typing import ClassVar, Literal
 
 import pytest
 
-from mi_jax.runs import json_codec
 from mi_jax.errors import InputError
+from mi_jax.runs import json_codec
 
 
 @dataclasses.dataclass(frozen=True)

@@ -225,7 +225,8 @@ def tiny_config(small_config):
     """Two trainings and seeds, side by side, that take next to no time."""
     return dataclasses.replace(
         small_config, trainings=("nt", "noise"), population="vmap", epochs=2, limit=100, batch_size=25,
-        information=InformationConfig(samples=20, epochs=(0,), noise=("fixed",)), evaluation=Evaluation(samples=20, steps=1),
+        information=InformationConfig(samples=20, epochs=(0,), noise=("fixed",)),
+        evaluation=Evaluation(samples=20, steps=1),
     )  # fmt: skip
 
 
