@@ -10,7 +10,7 @@ from mi_jax.claims.paired import Paired, by_layer, difference_at_the_end, differ
 from mi_jax.claims.scale import scale_share
 from mi_jax.claims.verdicts import Claim, Finding, Verdict, judge_difference, judge_threshold
 from mi_jax.records.labels import INFORMATION, MINUS, name_of
-from mi_jax.records.run_records import RunRecords, accuracy_on_test, at_the_end, noise_rules
+from mi_jax.records.run_records import RunRecords, accuracy_on_test, final_rows, noise_rules
 from mi_jax.statistics.intervals import Interval, t_interval
 
 SMALLEST = {"bits": 0.1, "accuracy": 0.01, "nats": 0.05, "shape bias": 0.05}
@@ -164,7 +164,7 @@ def _prefers_shape(run_records: RunRecords, pair: tuple[str, str]) -> Claim:
         )
     ]
     for training, sign, words in ((pair[0], -1, "prefers texture"), (pair[1], +1, "prefers shape")):
-        mean, low, high, count = t_interval(at_the_end(rows[rows["training"] == training])["value"])
+        mean, low, high, count = t_interval(final_rows(rows[rows["training"] == training])["value"])
         if not count:
             continue
         lead = Interval(mean - HALF, low - HALF, high - HALF, count)
@@ -204,7 +204,7 @@ def _geometry(run_records: RunRecords, pair: tuple[str, str]) -> Claim:
         rows = run_records.select(
             inputs="clean", estimator="kde", quantity="i_tx_upper", noise_rule=noise_rule, subset=None, training=pair
         )
-        flags = at_the_end(rows).assign(flag=lambda table: table["saturated"].fillna(False).astype(float))
+        flags = final_rows(rows).assign(flag=lambda table: table["saturated"].fillna(False).astype(float))
         saturated = t_interval(flags.groupby("seed")["flag"].mean())
         if saturated.count:
             saturated = Interval(saturated.mean, max(saturated.low, 0.0), min(saturated.high, 1.0), saturated.count)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from mi_jax.records.run_records import at_the_end
+from mi_jax.records.run_records import final_rows
 from mi_jax.statistics.intervals import Interval, Table, t_interval, wilson
 
 
@@ -28,7 +28,7 @@ class Paired(NamedTuple):
 
 def shares_noise(rows: Table, pair: tuple[str, str]) -> bool:
     """Whether two trainings were measured with the same noise variance in every layer (a noise rule frozen across them)."""
-    last = at_the_end(rows[rows["training"].isin(pair)])
+    last = final_rows(rows[rows["training"].isin(pair)])
     table = last.pivot_table(index=["seed", "layer"], columns="training", values="noise_variance")
     if not set(pair) <= set(table.columns):
         return False
@@ -37,7 +37,7 @@ def shares_noise(rows: Table, pair: tuple[str, str]) -> bool:
 
 def by_layer(rows: Table, pair: tuple[str, str]) -> Paired:
     """The layers that can be compared, on every seed that both trainings have: a layer is left out for all or none."""
-    last = at_the_end(rows[rows["training"].isin(pair)])
+    last = final_rows(rows[rows["training"].isin(pair)])
     saturated = list(last.loc[last["saturated"].fillna(False).astype(bool), "layer"].unique())
     last = last[~last["layer"].isin(saturated)]
     if set(pair) - set(last["training"]):
@@ -54,7 +54,7 @@ def by_layer(rows: Table, pair: tuple[str, str]) -> Paired:
 
 def difference_at_the_end(rows: Table, pair: tuple[str, str]) -> Interval:
     """Second minus first training at the end, paired by seed, of rows with one value a training and seed."""
-    last = at_the_end(rows[rows["training"].isin(pair)])
+    last = final_rows(rows[rows["training"].isin(pair)])
     table = last.pivot_table(index="seed", columns="training", values="value")
     if not set(pair) <= set(table.columns):
         return t_interval([])
@@ -69,7 +69,7 @@ def difference_of_shares(rows: Table, pair: tuple[str, str]) -> Interval:
     than too narrow where they are the same.
     """
     difference = difference_at_the_end(rows, pair)
-    last = at_the_end(rows[rows["training"].isin(pair)])
+    last = final_rows(rows[rows["training"].isin(pair)])
     if difference.count < 2 or last["n"].isna().any():
         return difference
     n = int(last["n"].min())

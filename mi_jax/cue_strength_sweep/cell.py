@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from mi_jax import models
-from mi_jax.attacks import autoattack
+from mi_jax.attacks import Budget, autoattack
 from mi_jax.cue_strength_sweep.config import Cell, Norm, Scale, Sweep
 from mi_jax.data import Augmentation, ShapeTex, Split, shapetex, to_float
 from mi_jax.data.shapetex import SHAPES, Scene
 from mi_jax.measure.accuracy import accuracy_row, attack_columns, misclassified_under
+from mi_jax.measure.autoattack import autoattack_columns
 from mi_jax.models import Network
 from mi_jax.records.table import Record
 from mi_jax.studies.shape_texture import information, shape_bias
@@ -164,7 +165,7 @@ def _begin(trainer: Trainer, state: Any, images: Any, labels: Any, first: int, k
 
 def _named(found: list[Record], cell: Cell, sweep: Sweep, training: str, seed: int, epoch: int | float) -> list[Record]:
     where: dict[str, Any] = {"cell": cell.name, "arch": sweep.arch, "dataset": "shapetex", "training": training}
-    where["checkpoint"] = "epoch" if training == "untrained" or training.startswith("matched") else "last"
+    where["checkpoint"] = "epoch" if epoch < sweep.epochs else "last"  # the controls are of earlier epochs
     return [replace(row, seed=seed, epoch=float(epoch), **where) for row in found]
 
 
@@ -222,7 +223,7 @@ def measure(
         found.append(accuracy_row(1 - float(np.mean(wrong)), n, inputs="adversarial", **columns))
     factorial, half = sets["factorial"], sweep.samples
     t = np.asarray(predictions(network, variables, pixels(factorial)))
-    factors = {name: factorial.factors[name] for name in information.CUES}
+    factors = {name: factorial.factors[name] for name in shape_bias.CUES}
     factors["shuffled"] = np.random.default_rng(seed).permutation(factors["shape"])
     first, last = ({name: v[part] for name, v in factors.items()} for part in (slice(half), slice(half, None)))
     layer = network.layers[-1]
@@ -239,7 +240,7 @@ def _attacked(
     if sweep.evaluation == "autoattack":
         radius = sweep.radius(norm)
         result = autoattack(network.logits, variables, images, labels, key, norm=norm, eps=radius)
-        return result.success, {"attack": "autoattack-standard", "norm": norm, "eps": radius, "reduced": False}
+        return result.success, autoattack_columns(norm, radius, "standard", Budget())
     attack = sweep.strong_attack(norm)
     wrong = misclassified_under(network, variables, images, labels, key, attack=attack)
     return wrong, attack_columns(attack)

@@ -31,7 +31,8 @@ def cells_of(run_records: RunRecords) -> Table:
     Columns rho_shape, rho_texture, scale, training, seed, bias, accuracy; empty if the records are not of a sweep.
     """
     keys = ["cell", "training", "seed"]
-    bias = run_records.select(quantity="shape_bias", inputs="clean", image_set="conflict").set_index(keys)["value"]
+    bias = run_records.select(quantity="shape_bias", inputs="clean", image_set="conflict", factor=None)
+    bias = bias.set_index(keys)["value"]
     accuracy = run_records.select(quantity="accuracy", inputs="clean", image_set="test").set_index(keys)["value"]
     table = pd.DataFrame({"bias": bias}).join(accuracy.rename("accuracy")).reset_index()
     table = table[table["cell"].notna()]

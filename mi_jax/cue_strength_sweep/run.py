@@ -114,7 +114,7 @@ def _summary(cell: Cell, found: list[Record]) -> str:
     """Mean shape bias of every training of a cell in one line."""
     biases: dict[str, list[float]] = {}
     for row in found:
-        if (row.quantity, row.image_set) == ("shape_bias", "conflict") and row.value is not None:
+        if (row.quantity, row.image_set, row.factor) == ("shape_bias", "conflict", None) and row.value is not None:
             biases.setdefault(row.training or "", []).append(row.value)
     words = ", ".join(f"{name} {np.mean(values):.2f}" for name, values in biases.items())
     return f"{cell.name}: shape bias {words}"

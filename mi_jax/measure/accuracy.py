@@ -1,6 +1,7 @@
-"""Loss and accuracy on clean images, on adversarial examples and under a strong attack. Trains nothing."""
+"""Loss and accuracy of a network on clean images and on adversarial examples, as records."""
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -8,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from mi_jax.attacks import PGD, pgd
+from mi_jax.attacks.engine.randomness import row_keys
+from mi_jax.attacks.threat_model import random_perturbation
 from mi_jax.batches import BATCH_SIZE, map_batches
 from mi_jax.models import Network
 from mi_jax.records.table import Record
@@ -16,25 +19,32 @@ from mi_jax.typing import Images, Key, Labels, Variables
 
 
 def robustness(
-    network: Network, variables: Variables, images: Images, labels: Labels, key: Key, *, attack: PGD
+    network: Network,
+    variables: Variables,
+    images: Images,
+    labels: Labels,
+    key: Key,
+    *,
+    attack: PGD,
+    batch_size: int = BATCH_SIZE,
 ) -> tuple[list[Record], Images]:
-    """Accuracy on the images and under the attack, as records of the final network, and the adversarial images.
+    """Accuracy on test images and under an attack, as records, and the adversarial images.
 
     Args:
-        network: what is attacked.
+        network: the network.
         variables: its variables.
         images: test images in [0, 1], `[n h w c]`.
         labels: int `[n]`.
-        key: of the random starts.
+        key: for the random starts; those of an image depend on its index, not on its batch.
         attack: an image counts as robust if no restart changes its class.
+        batch_size: images attacked at a time.
     """
     _, accuracy = evaluate(network, variables, images, labels)
-    result = _attacked(network, variables, images, labels, key, attack=attack)
+    result = _attacked(network, variables, images, labels, key, attack=attack, batch_size=batch_size)
     robust = 1 - float(np.mean(result.success))
-    note = f"final {describe(attack)}"
     rows = [
-        accuracy_row(accuracy, len(labels), inputs="clean", note="final"),
-        accuracy_row(robust, len(labels), inputs="adversarial", note=note),
+        accuracy_row(accuracy, len(labels), inputs="clean"),
+        accuracy_row(robust, len(labels), inputs="adversarial", **attack_columns(attack)),
     ]
     return rows, result.images
 
@@ -42,64 +52,93 @@ def robustness(
 def misclassified_under(
     network: Network, variables: Variables, images: Images, labels: Labels, key: Key, *, attack: PGD
 ) -> np.ndarray:
-    """Whether the attack leaves each image misclassified, bool `[n]`; clean errors count."""
-    return np.asarray(_attacked(network, variables, images, labels, key, attack=attack).success)
+    """Whether each image is misclassified under the attack, bool `[n]`; images misclassified without it count too."""
+    result = _attacked(network, variables, images, labels, key, attack=attack, batch_size=BATCH_SIZE)
+    return np.asarray(result.success)
 
 
-def transfer(network: Network, variables: Variables, images: Images, labels: Labels, *, source: str) -> Record:
+def transfer(
+    network: Network, variables: Variables, images: Images, labels: Labels, *, source: str, attack: PGD
+) -> Record:
     """Accuracy on adversarial images that were made on the network of another training, as a record.
 
     Args:
-        network: what is evaluated.
+        network: the network that is evaluated.
         variables: its variables.
-        images: adversarial images of the source, `[n h w c]`.
+        images: the adversarial images, `[n h w c]`.
         labels: int `[n]`.
         source: the training on whose network they were made.
+        attack: the attack that made them.
     """
     _, accuracy = evaluate(network, variables, images, labels)
-    row = accuracy_row(accuracy, len(labels), inputs="adversarial", note=f"made on {source}")
-    return dataclasses.replace(row, quantity="transfer_accuracy", subset=f"source={source}")
-
-
-def _attacked(network, variables, images, labels, key, *, attack: PGD) -> Any:
-    """Images and success of the attack, in batches; every batch has random starts of its own."""
-    starts = jnp.arange(0, len(labels), BATCH_SIZE)
-    keys = iter(jax.random.split(key, len(starts)))
-
-    def batch(x, y):
-        result = pgd(network.logits, variables, x, y, next(keys), config=attack)
-        return _Attacked(result.images, result.success)
-
-    return map_batches(batch, images, labels)
+    row = accuracy_row(accuracy, len(labels), inputs="adversarial", source=source, **attack_columns(attack))
+    return dataclasses.replace(row, quantity="transfer_accuracy")
 
 
 class _Attacked(NamedTuple):
+    """Of each image the worst restart: the adversarial image, whether it is misclassified, and its loss."""
+
     images: Images
-    success: Any
+    success: jax.Array
+    loss: jax.Array
+
+
+def _attacked(network, variables, images, labels, key, *, attack: PGD, batch_size: int) -> _Attacked:
+    once = dataclasses.replace(attack, restarts=1)
+
+    def batch(x, y, index):
+        kept: Any = None
+        for restart in range(attack.restarts):
+            start = _random_starts(once, x, key, index, restart) if attack.random_start and attack.steps else x
+            result = pgd(network.logits, variables, x, y, config=once, start=start)
+            found = _Attacked(result.images, result.success, result.loss)
+            kept = found if kept is None else _worse(kept, found)
+        return kept
+
+    return map_batches(batch, images, labels, np.arange(len(labels)), batch_size=batch_size)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _random_starts(attack: PGD, images: Images, key: Key, index: jax.Array, restart: int) -> Images:
+    """A random point of the ball around each image, drawn with a key of its own."""
+
+    def perturbation(own_key):
+        shape = (1, *images.shape[1:])
+        return random_perturbation(own_key, shape, images.dtype, attack.eps, attack.norm, attack.init)[0]  # pyright: ignore[reportArgumentType]
+
+    keys = row_keys(key, index, jnp.full_like(index, restart))
+    return jnp.clip(images + jax.vmap(perturbation)(keys), 0, 1)
+
+
+@jax.jit
+def _worse(kept: _Attacked, other: _Attacked) -> _Attacked:
+    """Image by image the point that is worse for the network: misclassified, or else of higher loss."""
+    replace = (other.success & ~kept.success) | ((other.success == kept.success) & (other.loss > kept.loss))
+    return jax.tree.map(lambda k, o: jnp.where(replace.reshape((-1,) + (1,) * (k.ndim - 1)), o, k), kept, other)
 
 
 def performance(
-    network: Network, variables: Variables, images: Images, labels: Labels, *, inputs: str, note: str | None = None
+    network: Network, variables: Variables, images: Images, labels: Labels, *, inputs: str, **columns: Any
 ) -> list[Record]:
-    """Loss (nats) and accuracy on the given images, as records of a moment in training.
+    """Loss (nats) and accuracy on test images, as records.
 
     Args:
-        network: what is evaluated.
+        network: the network.
         variables: its variables.
         images: in [0, 1], `[n h w c]`.
         labels: int `[n]`.
         inputs: what the images are: `clean`, `adversarial`, ...
-        note: how they were made.
+        columns: further columns of both records, such as those of `attack_columns`.
     """
     loss, accuracy = evaluate(network, variables, images, labels)
-    record = accuracy_row(accuracy, len(labels), inputs=inputs, note=note)
+    record = accuracy_row(accuracy, len(labels), inputs=inputs, **columns)
     return [dataclasses.replace(record, quantity="loss", value=loss, stderr=None, unit="nats"), record]
 
 
 def adversarial_examples(
     network: Network, variables: Variables, images: Images, labels: Labels, *, attack: PGD
 ) -> Images:
-    """The adversarial example of each image for this very network, from the image itself (no random start)."""
+    """The adversarial example of each image for this network, starting from the image itself (no random start)."""
     plain = dataclasses.replace(attack, random_start=False, restarts=1)
 
     def adversarial_images(x, y):
@@ -109,7 +148,7 @@ def adversarial_examples(
 
 
 def attack_columns(attack: PGD) -> dict[str, Any]:
-    """The columns of a record that say by which attack adversarial inputs were made.
+    """The columns of a record that identify the attack behind adversarial inputs.
 
     Examples:
         >>> attack_columns(PGD(norm="l2", eps=0.5, steps=20))
@@ -124,23 +163,7 @@ def attack_columns(attack: PGD) -> dict[str, Any]:
     }
 
 
-def describe(attack: PGD) -> str:
-    """The attack in a few words, such as `pgd-20 linf eps=8/255`.
-
-    Examples:
-        >>> describe(PGD(steps=20, restarts=5))
-        'pgd-20x5 linf eps=8/255'
-    """
-    restarts = f"x{attack.restarts}" if attack.restarts > 1 else ""
-    return f"pgd-{attack.steps}{restarts} {attack.norm} eps={radius(attack.norm, attack.eps)}"
-
-
-def radius(norm: str, eps: float) -> str:
-    """A radius in words: in 255ths of the pixel range under linf."""
-    return f"{eps * 255:.4g}/255" if norm == "linf" else f"{eps:.4g}"
-
-
 def accuracy_row(value: float, n: int, **columns: Any) -> Record:
-    """A test accuracy with its binomial standard error."""
+    """An accuracy with its binomial standard error; on the test images unless `columns` says otherwise."""
     error = float(np.sqrt(value * (1 - value) / n))
-    return Record(quantity="accuracy", value=value, stderr=error, unit="1", n=n, subset="test", **columns)
+    return Record(quantity="accuracy", value=value, stderr=error, unit="1", n=n, **{"image_set": "test", **columns})

@@ -1,23 +1,18 @@
-"""AutoAttack on a trained network, and signs that no such number could be trusted. It trains nothing."""
+"""Accuracy of a network under AutoAttack, and sanity checks of attacks on it, as records."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from mi_jax import attacks
 from mi_jax.attacks import Budget
 from mi_jax.attacks.autoattack_plan import VERSIONS
-from mi_jax.data.sample import fixed_sample
-from mi_jax.measure.accuracy import accuracy_row, radius
+from mi_jax.measure.accuracy import accuracy_row
 from mi_jax.models import Network
 from mi_jax.records.table import Record
-from mi_jax.studies.registry import Study, StudyInput, StudyResult, register
 from mi_jax.typing import Images, Key, Labels, Variables
 
-_CHECKED = 100
-"""Images that the self-checks look at."""
-_NAMES = ("standard", "plus")
-_FULL = Budget()
-_EFFORT = {"apgd": ("apgd_steps", "steps"), "fab": ("fab_steps", "steps"), "square": ("square_queries", "queries")}
-"""For each kind of attack the field of the budget that says how long it tries, and the unit."""
+_DEFAULT = Budget()
 
 
 def under_autoattack(
@@ -30,109 +25,120 @@ def under_autoattack(
     norm: str,
     eps: float,
     version: str = "standard",
-    budget: Budget = _FULL,
+    budget: Budget = _DEFAULT,
     progress: Callable[[attacks.Progress], None] | None = None,
     state: attacks.EvaluationState | None = None,
 ) -> list[Record]:
-    """Accuracy under AutoAttack, and what each of its stages broke, as records of the final network.
+    """Accuracy under AutoAttack, and the share of images that each of its attacks broke, as records.
 
     Args:
-        network: what is attacked.
+        network: the network that is attacked.
         variables: its variables.
         images: test images in [0, 1], `[n h w c]`.
         labels: int `[n]`.
-        key: of the random numbers.
-        norm, eps: the threat model.
+        key: for the random numbers.
+        norm, eps: the threat model; `eps` in pixel units of [0, 1].
         version: `standard`, `plus`, or names of attacks, separated by commas.
         budget: steps, queries, targets and restarts.
-        progress: told between compiled chunks.
-        state: of the same evaluation, interrupted, to go on from.
+        progress: called between compiled chunks.
+        state: saved state of the same evaluation, interrupted, to resume from.
     """
     result = attacks.autoattack(
         network.logits, variables, images, labels, key,
         norm=norm, eps=eps, version=stages(version), budget=budget, progress=progress, state=state,
     )  # fmt: skip
-    note = f"final {describe(norm, eps, version, budget)}"
-    rows = [accuracy_row(result.robust_accuracy, len(labels), inputs="adversarial", note=note)]
+    columns = {"inputs": "adversarial", **autoattack_columns(norm, eps, version, budget)}
+    note = budget_in_words(version, budget)
+    rows = [accuracy_row(result.robust_accuracy, len(labels), note=note, **columns)]
     for stage in result.stages:
-        note = f"{stage.broken} of {stage.attacked} images that withstood the stages before"
-        rows.append(
-            Record(quantity="autoattack_broken", value=stage.broken / len(labels), estimator=stage.name,
-                   inputs="adversarial", subset="test", unit="1", n=len(labels), note=note)
-        )  # fmt: skip
+        row = accuracy_row(stage.broken / len(labels), len(labels), estimator=stage.name, **columns)
+        note = f"{stage.broken} of {stage.attacked} images that withstood the attacks before"
+        rows.append(dataclasses.replace(row, quantity="autoattack_broken", stderr=None, note=note))
     return rows
 
 
-def self_checks(
+def sanity_checks(
     network: Network, variables: Variables, images: Images, labels: Labels, key: Key, *, norm: str, eps: float
 ) -> list[Record]:
-    """Signs that attacks on this network mislead (`mi_jax.attacks.check`): a row a sign, and how many weigh.
+    """Signs that attacks on this network may be unreliable (`mi_jax.attacks.check`), as records.
 
-    `attack_checks` counts warnings and errors; `attack_sign` rows carry the sentence in `note`, the name in `subset`.
+    `sanity_check_warnings` counts the findings that are warnings or errors; a `sanity_check` row per finding has the
+    finding's name as `estimator` and its message as `note`.
     """
     found = attacks.check(network.logits, variables, images, labels, key, norm=norm, eps=eps).findings
-    grave = [finding for finding in found if finding.severity != "info"]
-    rows = [Record(quantity="attack_checks", value=len(grave), unit="1", n=len(labels), inputs="adversarial")]
+    warnings = sum(finding.severity != "info" for finding in found)
+    columns = {"image_set": "test", "inputs": "adversarial", "unit": "1", "n": len(labels)}
+    rows = [Record(quantity="sanity_check_warnings", value=warnings, **columns)]
     for finding in found:
         note = f"{finding.severity}: {finding.message}"
-        rows.append(
-            Record(quantity="attack_sign", value=finding.value, unit="1", n=len(labels), subset=finding.name, note=note)
-        )
+        rows.append(Record(quantity="sanity_check", value=finding.value, estimator=finding.name, note=note, **columns))
     return rows
 
 
 def stages(version: str) -> str | list[str]:
-    """What `mi_jax.attacks.autoattack` and `plan` take for a version: `standard`, `plus`, or names of attacks."""
-    return version if version in _NAMES else version.split(",")
+    """A version as `mi_jax.attacks.autoattack` takes it: its name, or a list of names of attacks."""
+    return version if version in VERSIONS else version.split(",")
 
 
-def describe(norm: str, eps: float, version: str, budget: Budget) -> str:
-    """AutoAttack in a few words: all that is unusual, and `reduced` where it tries less than it would by default.
+def autoattack_columns(norm: str, eps: float, version: str, budget: Budget) -> dict[str, Any]:
+    """The columns of a record that identify AutoAttack as the attack behind adversarial inputs.
 
-    Names of attacks come with how long each tries; they are reduced, too, where one of `standard` is missing.
+    `reduced` is true where the budget is below the default, or where an attack of `standard` is missing.
 
     Examples:
-        >>> describe("linf", 8 / 255, "standard", Budget())
-        'autoattack linf eps=8/255'
-        >>> describe("linf", 8 / 255, "standard", Budget(apgd_steps=200))
-        'autoattack linf eps=8/255 (apgd 200 steps)'
-        >>> describe("linf", 8 / 255, "plus", Budget(fab_steps=200, targets=3))
-        'reduced-autoattack-plus linf eps=8/255 (fab 200 steps, 3 targets)'
-        >>> describe("linf", 8 / 255, "apgd-t,square", Budget(apgd_steps=20, square_queries=500))
-        'reduced-autoattack linf eps=8/255 (apgd-t 20 steps, square 500 queries)'
+        >>> autoattack_columns("linf", 0.1, "standard", Budget(apgd_steps=200))
+        {'attack': 'autoattack-standard', 'norm': 'linf', 'eps': 0.1, 'reduced': False}
+        >>> autoattack_columns("l2", 0.5, "apgd-t,square", Budget())
+        {'attack': 'autoattack-custom', 'norm': 'l2', 'eps': 0.5, 'reduced': True}
     """
-    names = VERSIONS[version] if version in _NAMES else version.split(",")
-    usual = _usual(version, names)
-    unusual = {field: value for field in usual if (value := getattr(budget, field)) not in (None, usual[field])}
-    labels = [kind for kind in _EFFORT if _EFFORT[kind][0] in unusual] if version in _NAMES else names
-    efforts = [(label, *_EFFORT[label.split("-")[0]]) for label in labels]
-    said = [f"{label} {getattr(budget, field)} {unit}" for label, field, unit in efforts]
-    said += [f"{unusual[field]} {field}" for field in ("targets", "restarts") if field in unusual]
-    less = not set(names).issuperset(VERSIONS["standard"]) or any(unusual[field] < usual[field] for field in unusual)
-    name = f"{'reduced-' if less else ''}autoattack{'-plus' if version == 'plus' else ''}"
-    return f"{name} {norm} eps={radius(norm, eps)}" + (f" ({', '.join(said)})" if said else "")
+    names = _names(version)
+    usual = _default_values(version, names)
+    changed = _changed(budget, usual)
+    missing = version != "rand" and not set(names).issuperset(VERSIONS["standard"])
+    return {
+        "attack": f"autoattack-{version if version in VERSIONS else 'custom'}",
+        "norm": norm,
+        "eps": eps,
+        "reduced": missing or any(value < usual[field] for field, value in changed.items()),
+    }
 
 
-def _usual(version: str, names: Sequence[str]) -> dict[str, int]:
-    """The default of each field of the budget that the named attacks heed."""
-    usual = {field: getattr(_FULL, field) for field in (_EFFORT[name.split("-")[0]][0] for name in names)}
+def budget_in_words(version: str, budget: Budget) -> str | None:
+    """What is not the default about a version and budget, in words; None where nothing is.
+
+    Examples:
+        >>> budget_in_words("plus", Budget(fab_steps=200, targets=3))
+        'fab steps 200, targets 3'
+        >>> budget_in_words("apgd-t,square", Budget())
+        'apgd-t, square'
+    """
+    names = _names(version)
+    changed = _changed(budget, _default_values(version, names))
+    parts = [*(names if version not in VERSIONS else ()), *(f"{k.replace('_', ' ')} {v}" for k, v in changed.items())]
+    return ", ".join(parts) or None
+
+
+def _names(version: str) -> Sequence[str]:
+    return VERSIONS[version] if version in VERSIONS else version.split(",")
+
+
+def _changed(budget: Budget, usual: dict[str, int]) -> dict[str, int]:
+    """The fields of the budget that differ from the usual values, in the order of `Budget`."""
+    return {field: value for field in usual if (value := getattr(budget, field)) not in (None, usual[field])}
+
+
+def _default_values(version: str, names: Sequence[str]) -> dict[str, int]:
+    """The default of each field of the budget that the named attacks use.
+
+    A field of an attack begins with its name, as `apgd_steps`; an attack without such a field has a fixed budget.
+    """
+    kinds = {name.split("-")[0] for name in names}
+    own = [field.name for field in dataclasses.fields(Budget) if field.name.split("_")[0] in kinds]
+    usual = {field: getattr(_DEFAULT, field) for field in own}
     if any(name.endswith("-t") for name in names):
-        usual["targets"] = _FULL.targets
+        usual["targets"] = _DEFAULT.targets
     if not {"apgd-ce", "apgd-dlr", "fab"}.isdisjoint(names):
         usual["restarts"] = 5 if version == "plus" else 1
+    if version == "rand":
+        usual["eot_draws"] = _DEFAULT.eot_draws
     return usual
-
-
-def autoattack(study_input: StudyInput) -> StudyResult:
-    """AutoAttack `standard` at the radius of the run's attack on the sample, and the self-checks on part of it."""
-    images, labels = fixed_sample(study_input.dataset.test.images, study_input.dataset.test.labels, study_input.samples)
-    norm, eps = study_input.attack.norm, study_input.attack.eps
-    arguments = (study_input.network, study_input.variables)
-    rows = under_autoattack(*arguments, images, labels, study_input.key, norm=norm, eps=eps)
-    few = (images[:_CHECKED], labels[:_CHECKED])
-    return StudyResult(rows + self_checks(*arguments, *few, study_input.key, norm=norm, eps=eps))
-
-
-STUDY = register(
-    Study(name="autoattack", title="What is left under AutoAttack, and whether that can be trusted", run=autoattack)
-)

@@ -1,29 +1,32 @@
-"""How much each layer tells of the input and of the label, on clean images and their adversarial examples.
+"""Information that each layer carries about the input and the label, on clean images and on adversarial examples.
 
-The images are one fixed sample, drawn without replacement; an adversarial example is made with the very network that is measured.
+All networks are measured on one fixed sample of test images, drawn without replacement.
 """
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
 from mi_jax import checks, information
+from mi_jax.attacks import PGD
 from mi_jax.batches import map_batches
 from mi_jax.errors import InputError
+from mi_jax.measure.accuracy import attack_columns
 from mi_jax.models import Network
 from mi_jax.options import Epochs, Names, check_names
 from mi_jax.records.table import Record, information_record
 from mi_jax.typing import Images, Labels, Variables
 
 RULES = ("fixed", "layer", "trace", "median", "scale_free")
-"""How the noise variance of a layer is chosen. `fixed` is one number for all layers. `layer`, `trace` and `median`
-are measured once, on the untrained network that all trainings of a seed share, and kept for all epochs and trainings:
-one noise rule. `scale_free` is the `trace` rule on the measured network's own clean activations, so that a mere change of
-scale does not show."""
+"""Noise rules: how the noise variance of a layer is chosen.
+
+`fixed` is one number for all layers. `layer`, `trace` and `median` are evaluated once, on the untrained network that
+all trainings of a seed share, and kept for all epochs and trainings. `scale_free` is the `trace` rule on the measured
+network's own clean activations, so that rescaling a layer changes nothing."""
 
 _KDE = ("i_tx_upper", "i_tx_lower", "i_ty_upper", "i_ty_lower", "i_ty_certified_upper", "i_ty_certified_lower")
 _KDE_BY_CLASS = ("i_tx_given_y_upper", "i_tx_given_y_lower")
@@ -32,20 +35,23 @@ _BINNING = ("i_tx", "i_ty")
 NoiseVariances = Mapping[str, Mapping[str, float]]
 """Rule to layer to noise variance."""
 Tap = jax.Array | np.ndarray
-"""A layer's activations `[n ...]`; on the host where those of all layers would fill the device (see `batches`)."""
+"""A layer's activations `[n ...]`, on the host if those of all layers would fill the device (see `batches`)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class InformationConfig:
-    """What is measured while training.
+    """How information is measured during training.
 
     Attributes:
         samples: images of the fixed sample; the whole test split if it has fewer.
-        epochs: when to measure; `auto` is 0, the last, and a log-spaced set between.
-        noise: rules of the noise variance: fixed; layer, trace, median (measured once on the untrained network and
-            kept); scale_free (trace of the measured network itself).
-        noise_variance: of the fixed rule; the paper's is 0.1.
-        bin_size: of the binning estimate; the paper's is 0.5.
+        epochs: epochs at which to measure; `auto` is 0, the last, and a log-spaced set between.
+        noise: noise rules: fixed; layer, trace, median (evaluated once on the untrained network);
+            scale_free (trace rule on the measured network itself).
+        noise_variance: noise variance of the fixed rule (0.1 in the paper).
+        bin_size: bin width of the binning estimate (0.5 in the paper).
+
+    Raises:
+        InputError: for an unknown noise rule, numbers that are not positive, or fewer than 2 samples.
     """
 
     samples: int = 1000
@@ -65,7 +71,7 @@ class InformationConfig:
             checks.count("information.epochs", epoch, 0)
 
     def schedule(self, last: int) -> tuple[int, ...]:
-        """The epochs at which to measure a training of `last` epochs; the untrained and the final network always.
+        """The epochs at which to measure a training of `last` epochs: always the first, 0, and the last, too.
 
         Examples:
             >>> InformationConfig().schedule(200)
@@ -94,10 +100,10 @@ def frozen_noise_variances(
     """The noise variances that stay the same for all epochs and trainings of a seed.
 
     Args:
-        network: what is to be trained.
-        variables: of the untrained network.
-        images: the fixed sample.
-        config: names the rules.
+        network: the network.
+        variables: variables of the untrained network.
+        images: the fixed sample, `[n h w c]`.
+        config: its noise rules, of which `scale_free` is left out.
     """
     rules = [rule for rule in config.noise if rule != "scale_free"]
     if rules in ([], ["fixed"]):
@@ -115,33 +121,34 @@ def information_plane(
     *,
     noise_variances: NoiseVariances,
     config: InformationConfig,
+    attack: PGD,
 ) -> list[Record]:
-    """Information that every layer carries, on a sample of clean images and on their adversarial examples.
+    """Information in every layer, on a sample of clean images and on their adversarial examples, as records.
 
     Args:
-        network: what is measured.
+        network: the network.
         variables: its variables.
         images: the sample, in [0, 1], `[n h w c]`.
-        adversarial examples: the adversarial example of each, from `adversarial_examples`.
+        adversarial_images: the adversarial example of each, from `adversarial_examples`.
         labels: int `[n]`.
-        noise rules: from `frozen_noise_variances`.
-        config: names the rules and the bin size.
-
-    Returns:
-        Records without the columns that name the run and the moment.
+        noise_variances: from `frozen_noise_variances`.
+        config: its noise rules and bin size.
+        attack: the attack that made the adversarial examples.
     """
     clean = activations(network, variables, images)
     noise_variances = with_scale_free(noise_variances, clean, config=config)
-    records = _layers(clean, labels, "clean", noise_variances, network.num_classes, config)
+    columns = {"image_set": "test", "inputs": "clean"}
+    records = _layers(clean, labels, noise_variances, network.num_classes, config, columns)
     del clean  # before the others are made: both would not fit where layers are wide
     adversarial = activations(network, variables, adversarial_images)
-    return records + _layers(adversarial, labels, "adversarial", noise_variances, network.num_classes, config)
+    columns |= {"inputs": "adversarial", **attack_columns(attack)}
+    return records + _layers(adversarial, labels, noise_variances, network.num_classes, config, columns)
 
 
 def with_scale_free(
     noise_variances: NoiseVariances, clean: Mapping[str, Tap], *, config: InformationConfig
 ) -> NoiseVariances:
-    """The frozen noise rules and, where the configuration names it, the one that follows these clean activations."""
+    """The frozen noise variances and, if configured, those of `scale_free` for these clean activations."""
     if "scale_free" not in config.noise:
         return noise_variances
     return {**noise_variances, "scale_free": {layer: _variance(tap, "trace", config) for layer, tap in clean.items()}}
@@ -164,68 +171,77 @@ def _variance(tap: Tap, rule: Any, config: InformationConfig) -> float:
 def _layers(
     taps: Mapping[str, Tap],
     labels: Labels,
-    inputs: str,
     noise_variances: NoiseVariances,
     num_classes: int,
     config: InformationConfig,
+    columns: dict[str, Any],
 ) -> list[Record]:
     records = []
     for layer, tap in taps.items():
-        columns = {"layer": layer, "inputs": inputs, "n": len(labels)}
-        records += _kde(
-            tap, labels, {rule: by_layer[layer] for rule, by_layer in noise_variances.items()}, num_classes, columns
-        )
-        records += _binning(tap, labels, num_classes, config.bin_size, columns)
+        own = {**columns, "layer": layer, "n": len(labels)}
+        variances = {rule: by_layer[layer] for rule, by_layer in noise_variances.items()}
+        records += kde_records(tap, labels, variances, num_classes=num_classes, by_class=True, **own)
+        records += _binning(tap, labels, num_classes, config.bin_size, own)
     return records
 
 
-def _kde(tap, labels, variances: Mapping[str, float], num_classes: int, columns: dict[str, Any]) -> list[Record]:
-    measurable = {rule: variance for rule, variance in variances.items() if variance > 0}
-    records = [
-        Record(quantity=_KDE[0], value=None, ok=False, estimator="kde", noise_rule=rule, unit="bits", **columns,
-               note="the layer is constant, so the rule gives no noise variance")
-        for rule in variances if rule not in measurable
-    ]  # fmt: skip
-    if not measurable:
+def kde_records(
+    tap: Tap, labels: Labels, variances: Mapping[str, float], *, num_classes: int, by_class: bool, **columns: Any
+) -> list[Record]:
+    """The KDE estimates of one layer under every noise rule, from one pass; a rule that fails gives a row that says so.
+
+    Args:
+        tap: activations `[n ...]`.
+        labels: int `[n]`.
+        variances: noise variance by rule; 0 where the rule gives none, as the layer is constant.
+        num_classes: number of classes.
+        by_class: also estimate I(X;T) within each class, and the saturation.
+        columns: of every record.
+    """
+    columns = {**columns, "estimator": "kde"}
+    given = {rule: variance for rule, variance in variances.items() if variance > 0}
+
+    def failed(rules: Iterable[str], reason: str) -> list[Record]:
+        row = {"quantity": _KDE[0], "value": None, "ok": False, "unit": "bits", **columns, "note": reason}
+        return [Record(**row, noise_rule=rule) for rule in rules]
+
+    constant = (rule for rule in variances if rule not in given)
+    records = failed(constant, "the layer is constant, so the rule gives no noise variance")
+    if not given:
         return records
     try:
-        estimate = information.kde(tap, labels, noise_variance=list(measurable.values()), num_classes=num_classes)
+        estimate = information.kde(tap, labels, noise_variance=list(given.values()), num_classes=num_classes)
     except InputError as reason:
-        return [*records, Record(quantity=_KDE[0], value=None, ok=False, estimator="kde", note=str(reason), **columns)]
+        return records + failed(given, str(reason))
     values = {name: np.asarray(getattr(estimate, name)) for name in (*_KDE, *_KDE_BY_CLASS, "saturation")}
+    saturated, error = np.asarray(estimate.saturated), np.asarray(estimate.error)
     counts = np.bincount(labels, minlength=num_classes).tolist()
-    for i, (rule, variance) in enumerate(measurable.items()):
-        common = {
-            "estimator": "kde",
-            "noise_rule": rule,
-            "noise_variance": variance,
-            "saturated": bool(np.asarray(estimate.saturated)[i]),
-            **columns,
-        }
+    for i, (rule, variance) in enumerate(given.items()):
+        common = {**columns, "noise_rule": rule, "noise_variance": variance, "saturated": bool(saturated[i])}
+        common["numerical_error"] = error[i]
         records += [information_record(name, values[name][i], **common) for name in _KDE]
-        records += [
-            information_record(
-                name, values[name][i, k], subset=f"class={k}", **common | _of_class(values, i, k, counts[k])
-            )
-            for name in _KDE_BY_CLASS
-            for k in np.flatnonzero(counts).tolist()
-        ]
-        records.append(Record(quantity="saturation", value=values["saturation"][i], unit="1", **common))
+        if by_class:
+            records += [
+                information_record(name, values[name][i, k], **common | _of_class(values, i, k, counts[k]))
+                for name in _KDE_BY_CLASS
+                for k in np.flatnonzero(counts).tolist()
+            ]
+            del common["numerical_error"]
+            records.append(Record(quantity="saturation", value=values["saturation"][i], unit="1", **common))
     return records
 
 
 def _of_class(values: Mapping[str, np.ndarray], i: int, k: int, count: int) -> dict[str, Any]:
-    """What a row of one class says of its sample: the class's own images, and whether they are all told apart."""
-    return {"n": count, "saturated": bool(values["i_tx_given_y_upper"][i, k] >= 0.95 * np.log(count))}
+    """The columns in which a row of one class differs: its own images, and whether they are all distinguished."""
+    saturated = bool(values["i_tx_given_y_upper"][i, k] >= 0.95 * np.log(count))
+    return {"class_": k, "n": count, "saturated": saturated}
 
 
 def _binning(tap, labels, num_classes: int, bin_size: float, columns: dict[str, Any]) -> list[Record]:
+    columns = {**columns, "estimator": "binning"}
     try:
         estimate = information.binning(tap, labels, bin_size=bin_size, num_classes=num_classes)
     except InputError as reason:
-        return [Record(quantity="i_tx", value=None, ok=False, estimator="binning", note=str(reason), **columns)]
-    note = f"bin {bin_size:g}"
-    return [
-        information_record(name, getattr(estimate, name), estimator="binning", note=note, **columns)
-        for name in _BINNING
-    ]
+        return [Record(quantity="i_tx", value=None, ok=False, note=str(reason), **columns)]
+    columns |= {"note": f"bin size {bin_size:g}", "saturated": estimate.saturated}
+    return [information_record(name, getattr(estimate, name), **columns) for name in _BINNING]

@@ -1,7 +1,6 @@
-"""Linear probes of one layer for several factors at once, and what they tell on inputs they were not fitted for.
+"""Linear probes of one layer for several factors at once, and the information they give on other inputs.
 
-The factors share the reduction of a wide layer to its principal directions, which is most of the cost. It makes no
-records.
+The factors share the reduction of a wide layer to its principal directions, which is most of the cost.
 """
 
 import functools
@@ -23,18 +22,18 @@ from mi_jax.models import Network
 from mi_jax.typing import Variables
 
 COMPONENTS = 256
-"""Principal directions that a probe of a wide layer sees."""
+"""Principal directions to which a wide layer is reduced."""
 _RESCALINGS = np.concatenate([[0.0], np.geomspace(1 / 64, 16.0, 31)])
-"""Factors on a probe's logits; 0 makes it the uniform guess, which tells nothing and loses nothing."""
+"""Factors on a probe's logits; 0 makes it the uniform guess, of information 0."""
 
 
 def fit_probes(t: np.ndarray, labels: Mapping[str, np.ndarray], *, num_classes: int) -> dict[str, LinearProbe]:
     """A linear probe (`information.fit_probe`) of every factor on one layer.
 
-    A layer of more than 256 features is first reduced to its 256 leading principal directions. There a convolutional
-    map counts together with its channel means, each scaled to unit total variance: where a texture lies does not
-    matter for what it is, and the means, which keep the latter alone, carry too little variance to be among the leading
-    directions of the map. The probe stays a linear function of `t`, so its bound holds.
+    A layer of more than 256 features is first reduced to its 256 leading principal directions. A
+    convolutional map is joined with its channel means for that, each scaled to unit total variance: the means, which do
+    not depend on where a texture is, carry too little variance to be among the leading directions of the map. The
+    probe is a linear function of `t` all the same, so its bound holds.
 
     Args:
         t: activations of the rows to fit, `[n ...]`, finite; maps are `[n h w c]`.
@@ -44,8 +43,8 @@ def fit_probes(t: np.ndarray, labels: Mapping[str, np.ndarray], *, num_classes: 
     Returns:
         For each factor a `LinearProbe` of the flattened activation.
     """
-    # Small problems in a row: BLAS threads would spend their time waiting for one another.
-    # A probe that L-BFGS leaves early bounds the information like any other.
+    # The problems are so small that BLAS threads would mostly wait for one another.
+    # A probe for which L-BFGS has not converged is a lower bound like any other.
     with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         flat = np.asarray(t, np.float32).reshape(len(t), -1)
@@ -101,18 +100,18 @@ def gains(log_probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def rescaled_gains(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """`gains` of a probe on inputs it was not fitted for, its logits rescaled on the other half of the rows.
 
-    A probe that an attacker misleads is sure of wrong answers and would lose without limit; the best rescaling by a
-    non-negative factor is what its answers are worth. The uniform guess is one of them, so the mean is 0 up to
-    sampling error where nothing is left. It is mixed in as in `gains`; a class of logit minus infinity so costs a
-    bounded amount.
+    A probe under attack is confident in wrong classes, and its gain would be unboundedly negative; the best rescaling
+    by a non-negative factor measures what its predictions are worth. Factor 0 is the uniform guess, so the mean is 0
+    up to sampling error where no information is left. A uniform guess is mixed in as in `gains`, so a class of logit
+    minus infinity costs a bounded amount.
     """
     half = np.arange(len(labels)) % 2
     result = np.empty(len(labels))
     for fold in (0, 1):
-        tune, judge = half != fold, half == fold
+        tune, test = half != fold, half == fold
         losses = [-_scores(_rescale(logits[tune], factor), labels[tune]).mean() for factor in _RESCALINGS]
         best = _RESCALINGS[int(np.argmin(losses))]
-        result[judge] = _scores(_rescale(logits[judge], best), labels[judge])
+        result[test] = _scores(_rescale(logits[test], best), labels[test])
     frequency = np.bincount(labels, minlength=logits.shape[1]) / len(labels)
     return result - np.log(frequency[labels])
 

@@ -3,7 +3,7 @@
 It formats; it draws and computes nothing else.
 """
 
-from mi_jax.records.run_records import RunRecords, at_the_end
+from mi_jax.records.run_records import RunRecords, final_rows
 from mi_jax.statistics.intervals import Table
 
 
@@ -37,7 +37,7 @@ def noise(rows: Table) -> str:
     if variances.nunique() == 1:
         return f"noise variance {variances.iloc[0]:g}"
     moves = rows.groupby(["training", "seed", "layer"])["noise_variance"].nunique().max() > 1
-    differs = at_the_end(rows).groupby(["seed", "layer"])["noise_variance"].nunique().max() > 1
+    differs = final_rows(rows).groupby(["seed", "layer"])["noise_variance"].nunique().max() > 1
     own = "each training's own" if differs else "shared by the trainings"
     when = "following the activations through training" if moves else "held through training"
     return f"noise variance set by layer, {variances.min():.3g} to {variances.max():.3g}, {own}, {when}"
@@ -45,7 +45,7 @@ def noise(rows: Table) -> str:
 
 def last_epoch(evidence_rows: Table) -> str:
     """The epoch that stands for the end of training."""
-    return f"epoch {_range(at_the_end(evidence_rows)['epoch'].unique())}"
+    return f"epoch {_range(final_rows(evidence_rows)['epoch'].unique())}"
 
 
 def epochs(rows: Table) -> str:

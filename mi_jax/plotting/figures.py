@@ -1,9 +1,6 @@
-"""Which figures there are: each says what it needs, so that a report shows just what its records allow.
+"""What a figure of a report is: its text, the records that it needs, and how it is drawn and saved."""
 
-It draws nothing itself; `save` renders without any global state of pyplot.
-"""
-
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,14 +12,22 @@ from PIL import Image
 
 from mi_jax.plotting.style import RC
 from mi_jax.records.run_records import RunRecords
+from mi_jax.registry import Registry
 
 
 @dataclass(frozen=True, kw_only=True)
 class FigureSpec:
-    """A figure: `draw` makes it from the evidence, if `needs` finds there what it takes.
+    """A figure of a report.
 
-    `caption` states what the records say of it: n, noise variance, epochs, seeds, what bands and marks mean. `alt` is
-    one sentence for readers who do not see it. Figures appear by `order`; a `minor` one is folded away at the end.
+    Attributes:
+        name: of the file.
+        title: heading.
+        alt: one sentence for readers who do not see the figure.
+        caption: what is shown: n, noise variance, epochs, seeds, and what bands and marks mean.
+        needs: whether the records hold what the figure shows.
+        draw: makes the figure.
+        order: place on the page.
+        minor: whether the figure is folded away at the end of the page.
     """
 
     name: str
@@ -36,20 +41,22 @@ class FigureSpec:
 
 
 _DPI = 160
-_REGISTRY: dict[str, FigureSpec] = {}
+FIGURES: Registry[FigureSpec] = Registry("figure")
+"""The figures of every run; those of a study belong to it."""
 
 
 def register(spec: FigureSpec) -> FigureSpec:
-    """Adds a figure to every report whose records allow it. Raises ValueError if the name is taken."""
-    if spec.name in _REGISTRY:
-        raise ValueError(f"a figure named {spec.name!r} is registered already")
-    _REGISTRY[spec.name] = spec
-    return spec
+    """Adds a figure to every report whose records allow it.
+
+    Raises:
+        ValueError: when the name is taken.
+    """
+    return FIGURES.register(spec.name, spec)
 
 
-def available(run_records: RunRecords) -> list[FigureSpec]:
-    """The registered figures that the records allow, in the order of the page."""
-    found = [spec for spec in _REGISTRY.values() if spec.needs(run_records)]
+def available(run_records: RunRecords, more: Iterable[FigureSpec] = ()) -> list[FigureSpec]:
+    """The registered figures, and of `more`, that the records allow, in the order of the page."""
+    found = [spec for spec in (*FIGURES.values(), *more) if spec.needs(run_records)]
     return sorted(found, key=lambda spec: (spec.minor(run_records), spec.order, spec.name))
 
 

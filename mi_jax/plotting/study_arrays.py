@@ -1,4 +1,4 @@
-"""The arrays that a study left beside the records, by training. Draws nothing."""
+"""The arrays that a study stored beside the records, by training."""
 
 import numpy as np
 
@@ -6,7 +6,13 @@ from mi_jax.records.run_records import RunRecords
 
 
 def by_training(run_records: RunRecords, study: str, name: str) -> dict[str, list[np.ndarray]]:
-    """One array a seed for every training that has any, trainings in their order; empty if the study was not run."""
+    """For every training the arrays of a name, one per seed; empty if the study was not run.
+
+    Args:
+        run_records: the run.
+        study: name of the study.
+        name: name of the array.
+    """
     arrays = run_records.arrays(study) or {}
     found: dict[str, list[np.ndarray]] = {}
     for training in run_records.trainings:

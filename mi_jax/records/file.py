@@ -54,7 +54,7 @@ def append(run_dir: str | os.PathLike[str], records: Iterable[Record]) -> int:
             _sync_directory(path.parent)
     except OSError as error:
         raise InputError(
-            f"Cannot write to {path} ({error.strerror}); free space or make it writable, then run the same command again."
+            f"Cannot write to {path} ({error.strerror}); free space or make it writable, then run the command again."
         ) from error
     return len(lines)
 

@@ -58,6 +58,13 @@ def attack_label(row: Any) -> str:
     return " ".join(part for part in parts if part) + (" (reduced)" if reduced else "")
 
 
+def attack_labels(rows: Any) -> str:
+    """The different attacks of the rows of a table, separated by commas."""
+    columns = ["attack", "norm", "eps", "attack_steps", "restarts", "reduced"]
+    found = rows.loc[rows["attack"].notna(), columns].drop_duplicates().to_dict("records")
+    return ", ".join(attack_label(row) for row in found)
+
+
 def radius_label(norm: str | None, eps: float) -> str:
     """The radius of a threat model, in 255ths of the pixel range under Linf.
 

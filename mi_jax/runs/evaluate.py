@@ -15,9 +15,10 @@ from mi_jax.attacks import EvaluationState, Progress
 from mi_jax.data.sample import fixed_sample
 from mi_jax.errors import InputError
 from mi_jax.files import write_arrays
-from mi_jax.measure.accuracy import adversarial_examples, describe, performance, robustness, transfer
-from mi_jax.measure.autoattack import self_checks, under_autoattack
+from mi_jax.measure.accuracy import adversarial_examples, attack_columns, performance, robustness, transfer
+from mi_jax.measure.autoattack import sanity_checks, under_autoattack
 from mi_jax.measure.information import information_plane
+from mi_jax.records.labels import attack_label
 from mi_jax.records.table import Record
 from mi_jax.report import examples
 from mi_jax.runs.context import RunContext
@@ -41,11 +42,11 @@ def measure(context: RunContext, seed: int, variables: Variables, *, information
     if not information:
         return rows
     adversarial = adversarial_examples(network, variables, images, labels, attack=attack)
-    rows += performance(network, variables, adversarial, labels, inputs="adversarial", note=describe(attack))
+    rows += performance(network, variables, adversarial, labels, inputs="adversarial", **attack_columns(attack))
     context.robust_accuracy = rows[-1].value
     noise_variances, config = context.noise_variances(seed), context.config.information
     return rows + information_plane(
-        network, variables, images, adversarial, labels, noise_variances=noise_variances, config=config
+        network, variables, images, adversarial, labels, noise_variances=noise_variances, config=config, attack=attack
     )
 
 
@@ -73,7 +74,7 @@ def evaluate_seed(context: RunContext, seed: int) -> None:
             context.append(trainer, step, measure(context, seed, variables), seed=seed)
     for target, (trainer, variables, step) in finished.items():
         rows = [
-            transfer(context.network, variables, made, labels, source=source)
+            transfer(context.network, variables, made, labels, source=source, attack=context.config.final_attack)
             for source, made in adversarial.items()
             if source != target
         ]
@@ -107,7 +108,7 @@ def _autoattack(context: RunContext, training: str, seed: int, variables: Variab
         context.stop_if_asked()
         context.report_stage(f"{name}: sanity checks")
         images, labels = fixed_sample(test.images, test.labels, evaluation.checks)
-        rows += self_checks(context.network, variables, images, labels, key, norm=attack.norm, eps=attack.eps)
+        rows += sanity_checks(context.network, variables, images, labels, key, norm=attack.norm, eps=attack.eps)
     return rows
 
 
@@ -153,7 +154,7 @@ def _study(
         context.stop_if_asked()
         where = f"{training} seed {seed}" + (f" epoch {step / trainer.steps_per_epoch:g}" if measured else "")
         context.report_stage(f"{chosen.name}: {where}")
-        found = chosen.run(_study_input(context, training, seed, step, samples))
+        found = chosen.measure(_study_input(context, training, seed, step, samples))
         context.append(trainer, step, found.records, seed=seed, finished=step == last)
         if step == last and found.arrays:
             path = context.directory.path / f"{chosen.name}.npz"
@@ -214,5 +215,5 @@ def save_examples(context: RunContext) -> None:
         adversarial=adversarial,
         predicted_clean=predicted_clean,
         predicted_adversarial=predicted_adversarial,
-        attack=describe(context.config.attack),
+        attack=attack_label(attack_columns(context.config.attack)),
     )

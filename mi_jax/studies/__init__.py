@@ -1,17 +1,6 @@
-"""Studies of a trained network: each is a folder with a measurement, its figures and its registration."""
+"""Studies of trained networks: each is a folder with its measurement, its figures and its registration."""
 
-from mi_jax.measure import autoattack
-from mi_jax.studies import (
-    confusion,
-    distortions,
-    estimators,
-    fourier,
-    geometry,
-    noise_grid,
-    saliency,
-    shape_texture,
-)
-from mi_jax.studies.registry import STUDIES, Study, StudyInput, StudyResult, WhichCheckpoints, find, find_for
+from mi_jax.studies.registry import STUDIES, Study, StudyInput, StudyResult, WhichCheckpoints, find, find_for, register
 
 __all__ = [
     "STUDIES",
@@ -19,15 +8,7 @@ __all__ = [
     "StudyInput",
     "StudyResult",
     "WhichCheckpoints",
-    "autoattack",
-    "confusion",
-    "distortions",
-    "estimators",
     "find",
     "find_for",
-    "fourier",
-    "geometry",
-    "noise_grid",
-    "saliency",
-    "shape_texture",
+    "register",
 ]

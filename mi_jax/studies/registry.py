@@ -1,4 +1,7 @@
-"""What a study of a trained network is, and the list of them. Adding one is one file and one line here."""
+"""What a study of a trained network is, and the registry that finds all of them.
+
+A study is a package in `mi_jax.studies` that registers itself when it is imported; nothing else names it.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,11 +14,13 @@ from mi_jax.data import Dataset
 from mi_jax.errors import InputError
 from mi_jax.measure.information import InformationConfig
 from mi_jax.models import Network
+from mi_jax.plotting.figures import FigureSpec
 from mi_jax.records.table import Record
+from mi_jax.registry import Registry
 from mi_jax.typing import Key, Variables
 
 WhichCheckpoints = Literal["last", "measured"]
-"""Which networks of a training are studied: the finished one, or that of every epoch at which a run measured."""
+"""Which networks of a training are studied: the finished one, or that of every epoch at which the run measured."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,14 +30,14 @@ class StudyInput:
     Attributes:
         network: its description.
         variables: its variables.
-        dataset: what it was trained on.
-        attack: the attack of the run, which makes adversarial examples.
-        samples: how many test images a study should look at.
-        key: the same for every training of a seed, so that compared networks meet the same random draws.
-        probe: what the run measured: on how many images, and under which fixed noise variance.
+        dataset: the data set that it was trained on.
+        attack: the run's attack, which makes adversarial examples.
+        samples: how many test images the study should use.
+        key: the same for every training of a seed, so that compared networks get the same random numbers.
+        probe: how the run measured information: its sample size and noise rules.
         baseline: loads the variables of the run's first training, of the same seed and epoch; None for that training
             itself, and where there is nothing to compare with.
-        untrained: loads the variables that all trainings of the seed started from, or None.
+        untrained: loads the variables from which all trainings of the seed started, or None.
     """
 
     network: Network
@@ -48,9 +53,12 @@ class StudyInput:
 
 @dataclass(frozen=True, eq=False)
 class StudyResult:
-    """What a study found: records without the columns that name run and moment, and arrays for its figure.
+    """The result of a study of one network.
 
-    The arrays of finished networks are kept as `<study>.npz` in the run directory, `<name>.<training>.<seed>`.
+    Attributes:
+        records: without the columns that identify run, training and checkpoint.
+        arrays: by name, for the study's figures; those of finished networks are stored as `<study>.npz` in the run
+            directory, under `<name>.<training>.<seed>`.
     """
 
     records: list[Record]
@@ -62,49 +70,50 @@ class Study:
     """A study by name.
 
     Attributes:
-        name: what `experiments/study.py` takes.
-        title: what it asks, in words.
-        run: from a subject to findings; changes nothing and needs no other study.
-        refusal: why it does not apply to a data set, or None where it does.
-        moments: which networks it looks at unless told otherwise.
-        part_of: the study that finds all this, too; None for most.
+        name: as given on the command line.
+        title: what it measures, in words.
+        measure: the measurement; it changes nothing and needs no other study.
+        figures: drawn in a report from the records and arrays of the study.
+        unsupported_reason: why the study does not apply to a data set, or None where it does.
+        which_checkpoints: networks that are studied by default.
+        part_of: name of the study that includes this one; None for most.
     """
 
     name: str
     title: str
-    run: Callable[[StudyInput], StudyResult]
+    measure: Callable[[StudyInput], StudyResult]
+    figures: tuple[FigureSpec, ...] = ()
     unsupported_reason: Callable[[Dataset], str | None] = lambda dataset: None
     which_checkpoints: WhichCheckpoints = "last"
     part_of: str | None = None
 
 
-STUDIES: dict[str, Study] = {}
-"""Every study, by name."""
+STUDIES: Registry[Study] = Registry("study", package="mi_jax.studies")
+"""Every study by name, in alphabetical order of their packages."""
 
 
-def register(study: Study) -> Study:
-    """Adds a study; a module does this for its own when it is imported by `mi_jax.studies`."""
-    if study.name in STUDIES:
-        raise ValueError(f"two studies are called {study.name}")
-    STUDIES[study.name] = study
-    return study
+def register(study: Study, *, aliases: tuple[str, ...] = ()) -> Study:
+    """Adds a study and returns it.
+
+    Raises:
+        ValueError: when the name or an alias is taken.
+    """
+    return STUDIES.register(study.name, study, aliases=aliases)
 
 
 def find(name: str) -> Study:
-    """The study of that name.
+    """The study of that name or alias.
 
     Raises:
         InputError: when there is none.
     """
-    if name not in STUDIES:
-        raise InputError(f"There is no study {name!r}; choose from {', '.join(STUDIES)}.")
-    return STUDIES[name]
+    return STUDIES.get_or_explain(name)
 
 
 def find_for(dataset: Dataset, names: Sequence[str]) -> tuple[Study, ...]:
-    """The studies of these names; `all` is each that applies to a data set.
+    """The studies of these names; `all` is every one that applies to a data set.
 
-    AutoAttack is not among `all`, as a run judges by it in its own right, nor is what is part of another study.
+    `all` leaves out AutoAttack, which is part of a run's evaluation, and studies that are part of another.
 
     Raises:
         InputError: when there is no such study, or it does not apply.
@@ -114,7 +123,7 @@ def find_for(dataset: Dataset, names: Sequence[str]) -> tuple[Study, ...]:
         return tuple(s for s in whole if not s.unsupported_reason(dataset))
     chosen = tuple(find(name) for name in names)
     for study in chosen:
-        unsupported_reason = study.unsupported_reason(dataset)
-        if unsupported_reason:
-            raise InputError(f"The study {study.name} does not apply to {dataset.name}: {unsupported_reason}.")
+        reason = study.unsupported_reason(dataset)
+        if reason:
+            raise InputError(f"The study {study.name} does not apply to {dataset.name}: {reason}.")
     return chosen

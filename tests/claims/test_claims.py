@@ -7,7 +7,7 @@ import pytest
 
 from mi_jax import records
 from mi_jax.claims.claims import evaluate
-from mi_jax.records.run_records import at_the_end, compared_trainings, noise_rules, read
+from mi_jax.records.run_records import final_rows, compared_trainings, noise_rules, read
 from mi_jax.records.table import Record
 from mi_jax.statistics.intervals import t_interval, wilson
 
@@ -295,11 +295,11 @@ def test_finished_networks_are_those_best_on_held_out_images(tmp_path):
             rows.append(at_end("best_epoch", training, seed, best, subset="held_out"))
     records.append(tmp_path, rows)
     run_records = read(tmp_path)
-    last = at_the_end(run_records.select(quantity="i_tx_upper"))
+    last = final_rows(run_records.select(quantity="i_tx_upper"))
     assert sorted(zip(last["training"], last["epoch"], last["value"], strict=True)) == [
         ("at", 1.0, 3.1), ("at", 2.0, 3.2), ("nt", 1.0, 4.1), ("nt", 2.0, 4.2),
     ]  # fmt: skip
-    assert at_the_end(run_records.select(quantity="best_epoch"))["epoch"].max() == 4, "rows of no finished network"
+    assert final_rows(run_records.select(quantity="best_epoch"))["epoch"].max() == 4, "rows of no finished network"
 
 
 def test_equal_accuracies_on_few_images_do_not_show_that_there_is_no_difference(tmp_path):

@@ -1,4 +1,4 @@
-"""AutoAttack as a study: its rows add up, and a model that hides its gradients is named."""
+"""AutoAttack as records: the rows add up, say what is reduced, and sanity checks name a model without gradients."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import pytest
 
 from mi_jax import models
 from mi_jax.attacks import Budget
-from mi_jax.measure.autoattack import describe, self_checks, under_autoattack
+from mi_jax.measure.autoattack import autoattack_columns, budget_in_words, sanity_checks, under_autoattack
 from mi_jax.training import evaluate
 
 QUICK = Budget(apgd_steps=5, square_queries=20)
@@ -37,46 +37,39 @@ def test_what_the_stages_broke_is_what_the_robust_accuracy_lacks(network, case):
     clean = evaluate(network, variables, images, labels)[1]
     assert robust.value == pytest.approx(clean - sum(broken.values()), abs=1e-6)
     assert 0 < robust.value < 1
-    assert robust.note == "final reduced-autoattack linf eps=25.5/255 (apgd-ce 5 steps, square 20 queries)"
+    assert (robust.attack, robust.norm, robust.eps, robust.reduced) == ("autoattack-custom", "linf", 0.1, True)
+    assert robust.note == "apgd-ce, square, apgd steps 5, square queries 20"
 
 
 @pytest.mark.parametrize(
-    ("version", "budget", "said"),
+    ("version", "budget", "name", "reduced", "words"),
     [
-        ("standard", Budget(targets=3), "reduced-autoattack l2 eps=0.5 (3 targets)"),
-        ("standard", Budget(restarts=1, eot_draws=1), "autoattack l2 eps=0.5"),
-        ("standard", Budget(apgd_steps=200, restarts=3), "autoattack l2 eps=0.5 (apgd 200 steps, 3 restarts)"),
-        ("plus", Budget(restarts=5), "autoattack-plus l2 eps=0.5"),
-        ("plus", Budget(restarts=1), "reduced-autoattack-plus l2 eps=0.5 (1 restarts)"),
-        (
-            "standard",
-            Budget(apgd_steps=200, fab_steps=50, square_queries=9000),
-            "reduced-autoattack l2 eps=0.5 (apgd 200 steps, fab 50 steps, square 9000 queries)",
-        ),
-        (
-            "apgd-t,apgd-ce,fab-t,square",
-            Budget(square_queries=9000),
-            "autoattack l2 eps=0.5 (apgd-t 100 steps, apgd-ce 100 steps, fab-t 100 steps, square 9000 queries)",
-        ),
-        (
-            "apgd-t,fab",
-            Budget(targets=5, restarts=2, square_queries=9),
-            "reduced-autoattack l2 eps=0.5 (apgd-t 100 steps, fab 100 steps, 5 targets, 2 restarts)",
-        ),
+        ("standard", Budget(), "autoattack-standard", False, None),
+        ("standard", Budget(targets=3), "autoattack-standard", True, "targets 3"),
+        ("standard", Budget(restarts=1, eot_draws=1), "autoattack-standard", False, None),
+        ("standard", Budget(apgd_steps=200, restarts=3), "autoattack-standard", False, "apgd steps 200, restarts 3"),
+        ("plus", Budget(restarts=5), "autoattack-plus", False, None),
+        ("plus", Budget(restarts=1), "autoattack-plus", True, "restarts 1"),
+        ("standard", Budget(apgd_steps=200, fab_steps=50), "autoattack-standard", True, "apgd steps 200, fab steps 50"),
+        ("apgd-t,apgd-ce,fab-t,square", Budget(), "autoattack-custom", False, "apgd-t, apgd-ce, fab-t, square"),
+        ("apgd-t,fab", Budget(square_queries=9), "autoattack-custom", True, "apgd-t, fab"),
+        ("mi-fgsm", Budget(), "autoattack-custom", True, "mi-fgsm"),
     ],
 )
-def test_a_description_says_all_that_is_unusual_and_reduced_only_of_less(version, budget, said):
-    assert describe("l2", 0.5, version, budget) == said
+def test_the_columns_say_reduced_only_of_less_and_the_words_all_that_is_unusual(version, budget, name, reduced, words):
+    expected = {"attack": name, "norm": "l2", "eps": 0.5, "reduced": reduced}
+    assert autoattack_columns("l2", 0.5, version, budget) == expected
+    assert budget_in_words(version, budget) == words
 
 
 def test_a_sane_network_has_no_sign_and_an_overconfident_one_is_named(network, case):
     variables, images, labels = case
-    sane = self_checks(network, variables, images, labels, jax.random.key(0), norm="linf", eps=0.05)
-    assert [row.value for row in sane if row.quantity == "attack_checks"] == [0.0]
+    sane = sanity_checks(network, variables, images, labels, jax.random.key(0), norm="linf", eps=0.05)
+    assert [row.value for row in sane if row.quantity == "sanity_check_warnings"] == [0.0]
     head = variables["params"]["head"]
     sharp = {**variables, "params": {**variables["params"], "head": jax.tree.map(lambda a: 1e4 * a, head)}}
-    rows = self_checks(network, sharp, images, labels, jax.random.key(0), norm="linf", eps=0.05)
-    signs = {row.subset: row.note for row in rows if row.quantity == "attack_sign"}
+    rows = sanity_checks(network, sharp, images, labels, jax.random.key(0), norm="linf", eps=0.05)
+    signs = {row.estimator: row.note for row in rows if row.quantity == "sanity_check"}
     assert "overconfident" in signs
     assert signs["overconfident"].startswith("warning: Cross-entropy has no gradient")
-    assert np.isclose(next(row.value for row in rows if row.quantity == "attack_checks"), len(signs))
+    assert np.isclose(next(row.value for row in rows if row.quantity == "sanity_check_warnings"), len(signs))

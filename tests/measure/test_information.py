@@ -8,9 +8,11 @@ import pytest
 
 import mi_jax as mj
 from mi_jax import batches, data
+from mi_jax.attacks import PGD
 from mi_jax.measure import information as plane
 from mi_jax.measure.information import InformationConfig, frozen_noise_variances, information_plane
 
+ATTACK = PGD(steps=1)
 CONFIG = InformationConfig(noise=("fixed", "trace", "median", "scale_free"))
 
 
@@ -28,7 +30,14 @@ def measure(key):
     def rows():
         noise_variances = frozen_noise_variances(network, variables, images[:60], config=CONFIG)
         return information_plane(
-            network, variables, images[:60], images[60:], labels, noise_variances=noise_variances, config=CONFIG
+            network,
+            variables,
+            images[:60],
+            images[60:],
+            labels,
+            noise_variances=noise_variances,
+            config=CONFIG,
+            attack=ATTACK,
         )
 
     return rows
@@ -67,7 +76,7 @@ def test_what_is_said_of_a_class_is_said_of_its_own_images(measure):
     labels = mj.data.load("digits", limit=120).train.labels[:60]
     rows = [row for row in measure() if row.quantity == "i_tx_given_y_upper"]
     for row in rows:
-        count = int(np.sum(labels == int(str(row.subset).removeprefix("class="))))
+        count = int(np.sum(labels == row.class_))
         assert row.n == count
         assert row.saturated == (row.value >= 0.95 * np.log2(count) - 1e-9)
     assert {row.saturated for row in rows} == {True, False}
@@ -75,5 +84,5 @@ def test_what_is_said_of_a_class_is_said_of_its_own_images(measure):
 
 def test_a_class_without_an_image_has_no_row(key):
     tap, labels = jnp.asarray(np.random.default_rng(0).standard_normal((40, 3)), jnp.float32), np.arange(40) % 3
-    rows = plane._kde(tap, labels, {"fixed": 0.1}, 5, {"layer": "a", "inputs": "clean", "n": 40})
-    assert {row.subset for row in rows if row.quantity == "i_tx_given_y_upper"} == {"class=0", "class=1", "class=2"}
+    rows = plane.kde_records(tap, labels, {"fixed": 0.1}, num_classes=5, by_class=True, layer="a", inputs="clean", n=40)
+    assert {row.class_ for row in rows if row.quantity == "i_tx_given_y_upper"} == {0, 1, 2}

@@ -13,7 +13,7 @@ from mi_jax.measure.information import activations
 from mi_jax.records import run_records
 from mi_jax.report import figures
 from mi_jax.runs.directory import write_arrays
-from mi_jax.studies.distortions.study import distort, distortion_curves, studied
+from mi_jax.studies.distortions.study import distort, distortions_for, measure
 from mi_jax.studies.registry import StudyInput
 from mi_jax.training import evaluate
 
@@ -30,7 +30,7 @@ def study_input():
 
 @pytest.fixture(scope="module")
 def findings(study_input):
-    return distortion_curves(study_input)
+    return measure(study_input)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def _chosen(findings, **columns):
     return [r for r in findings.records if all(getattr(r, name) == value for name, value in columns.items())]
 
 
-@pytest.mark.parametrize("distortion", studied((32, 32, 3)), ids=lambda distortion: distortion.name)
+@pytest.mark.parametrize("distortion", distortions_for((32, 32, 3)), ids=lambda distortion: distortion.name)
 def test_the_identity_level_of_every_distortion_leaves_images_alone(distortion):
     images = jax.random.uniform(jax.random.key(0), (3, 32, 32, 3))
     changed = distortion.apply(images, distortion.identity, jax.random.key(1))
@@ -53,10 +53,10 @@ def test_the_identity_level_of_every_distortion_leaves_images_alone(distortion):
     assert float(jnp.abs(strongest - images).max()) > 0.1
 
 
-@pytest.mark.parametrize("distortion", studied(SHAPE), ids=lambda distortion: distortion.name)
+@pytest.mark.parametrize("distortion", distortions_for(SHAPE), ids=lambda distortion: distortion.name)
 def test_the_identity_level_holds_the_undistorted_measurement(study_input, findings, sample, distortion):
     loss, accuracy = evaluate(study_input.network, study_input.variables, *sample)
-    at = {"subset": distortion.name, "level": distortion.identity, "inputs": "clean"}
+    at = {"distortion": distortion.name, "level": distortion.identity, "inputs": "clean"}
     (found_loss,), (found_accuracy,) = (_chosen(findings, quantity=q, **at) for q in ("loss", "accuracy"))
     assert found_loss.value == pytest.approx(loss, rel=1e-5)
     assert found_accuracy.value == pytest.approx(accuracy)
@@ -79,13 +79,13 @@ def test_noise_is_frozen_at_the_undistorted_clean_activations(findings):
 
 def test_two_networks_meet_the_same_permutations_phases_and_noise(study_input, findings):
     other = study_input.network.init(jax.random.key(4))
-    again = distortion_curves(dataclasses.replace(study_input, variables=other))
+    again = measure(dataclasses.replace(study_input, variables=other))
     np.testing.assert_array_equal(again.arrays["clean"], findings.arrays["clean"])
     assert [r.value for r in again.records] != [r.value for r in findings.records]
 
 
 def test_another_key_moves_what_is_drawn_and_nothing_else(sample):
-    for distortion in studied(SHAPE):
+    for distortion in distortions_for(SHAPE):
         one, two = (distort(sample[0], distortion, distortion.levels[-2], jax.random.key(k)) for k in (0, 9))
         drawn = distortion.name in ("patch_shuffle", "phase_scramble", "gaussian_noise")
         assert np.array_equal(one, two) != drawn
@@ -95,35 +95,35 @@ def test_adversarial_images_are_made_first_and_share_the_draws_of_the_clean_ones
     adversarial_images = adversarial_examples(
         study_input.network, study_input.variables, *sample, attack=study_input.attack
     )
-    for number, distortion in enumerate(studied(SHAPE)):
+    for number, distortion in enumerate(distortions_for(SHAPE)):
         level = distortion.levels[-1]
         changed = distort(adversarial_images, distortion, level, jax.random.fold_in(study_input.key, number))
-        place = (findings.arrays["subset"] == distortion.name) & (findings.arrays["level"] == level)
+        place = (findings.arrays["distortion"] == distortion.name) & (findings.arrays["level"] == level)
         np.testing.assert_array_equal(np.round(np.asarray(changed[0]) * 255), findings.arrays["adversarial"][place][0])
         _, accuracy = evaluate(study_input.network, study_input.variables, changed, sample[1])
-        at = {"subset": distortion.name, "level": level, "inputs": "adversarial"}
+        at = {"distortion": distortion.name, "level": level, "inputs": "adversarial"}
         (row,) = _chosen(findings, quantity="accuracy", **at)
         assert row.value == pytest.approx(accuracy)
 
 
 def test_draws_do_not_depend_on_how_many_images_follow():
     images = jax.random.uniform(jax.random.key(0), (260, *SHAPE))
-    noise = next(d for d in studied(SHAPE) if d.name == "gaussian_noise")
+    noise = next(d for d in distortions_for(SHAPE) if d.name == "gaussian_noise")
     few, many = (distort(images[:n], noise, noise.levels[-1], jax.random.key(2)) for n in (40, 260))
     np.testing.assert_array_equal(few, many[:40])
     assert not np.array_equal(many[0] - images[0], many[250] - images[250])
 
 
 def test_levels_fit_the_image():
-    sides = {size: {d.name: d.levels for d in studied((size, size, 1))}["patch_shuffle"] for size in (8, 28, 6)}
+    sides = {size: {d.name: d.levels for d in distortions_for((size, size, 1))}["patch_shuffle"] for size in (8, 28, 6)}
     assert sides == {8: (1, 2, 4, 8), 28: (1, 2, 4), 6: (1, 2)}
-    assert "greyscale" not in [d.name for d in studied((28, 28, 1))]
-    assert "patch_shuffle" not in [d.name for d in studied((7, 7, 3))]
+    assert "greyscale" not in [d.name for d in distortions_for((28, 28, 1))]
+    assert "patch_shuffle" not in [d.name for d in distortions_for((7, 7, 3))]
 
 
 def test_a_constant_network_gives_rows_that_say_why_there_is_no_ruler(study_input):
     blind = dataclasses.replace(study_input, variables=jax.tree.map(jnp.zeros_like, study_input.variables))
-    found = distortion_curves(blind)
+    found = measure(blind)
     refused = _chosen(found, noise_rule="scale_free")
     assert refused
     assert not any(row.ok for row in refused)
@@ -133,7 +133,7 @@ def test_a_constant_network_gives_rows_that_say_why_there_is_no_ruler(study_inpu
 
 def test_a_study_changes_nothing_it_was_given_and_repeats_itself(study_input, findings):
     before = jax.tree.map(np.array, study_input.variables), study_input.dataset.test.images.copy()
-    again = distortion_curves(study_input)
+    again = measure(study_input)
     assert again.records == findings.records
     jax.tree.map(np.testing.assert_array_equal, before, (study_input.variables, study_input.dataset.test.images))
 

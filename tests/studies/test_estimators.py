@@ -14,7 +14,7 @@ from mi_jax.measure.accuracy import adversarial_examples
 from mi_jax.measure.information import InformationConfig, activations, frozen_noise_variances, information_plane
 from mi_jax.records import run_records
 from mi_jax.report import figures
-from mi_jax.studies.estimators.study import PANEL, estimators
+from mi_jax.studies.estimators.study import WITHOUT_NOISE, measure
 from mi_jax.studies.registry import StudyInput
 
 PROBE = InformationConfig(samples=90, noise=("fixed", "trace", "scale_free"), noise_variance=0.5)
@@ -34,7 +34,7 @@ def study_input():
 
 @pytest.fixture(scope="module")
 def found(study_input):
-    return estimators(study_input).records
+    return measure(study_input).records
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +58,9 @@ def test_every_value_lies_in_the_bracket_that_the_run_measures(study_input, samp
             labels,
             noise_variances=noise_variances,
             config=PROBE,
+            attack=study_input.attack,
         )
-        if r.subset is None
+        if r.class_ is None
     }
     checked = 0
     for row in found:
@@ -78,7 +79,7 @@ def test_the_panel_is_the_estimators_called_by_hand(study_input, sample, found):
     images, labels = sample
     layer = study_input.network.layers[1]
     tap = np.asarray(activations(study_input.network, study_input.variables, images)[layer])[:SHOWN]
-    for name in PANEL:
+    for name in WITHOUT_NOISE:
         (row,) = [r for r in found if (r.estimator, r.layer, r.inputs) == (name, layer, "clean")]
         key = jax.random.fold_in(study_input.key, 1)
         by_hand = information.estimate(name, tap, np.asarray(labels)[:SHOWN], key=key, num_classes=10)

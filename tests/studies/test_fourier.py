@@ -10,7 +10,7 @@ from mi_jax.attacks import PGD
 from mi_jax.records import run_records
 from mi_jax.report import figures
 from mi_jax.runs.directory import write_arrays
-from mi_jax.studies.fourier.study import fourier, frequencies, mean_frequency, power, radial, sensitivity, waves
+from mi_jax.studies.fourier.study import frequencies, mean_frequency, measure, power, radial, sensitivity, waves
 from mi_jax.studies.registry import StudyInput
 
 
@@ -24,7 +24,7 @@ def study_input():
 
 @pytest.fixture(scope="module")
 def findings(study_input):
-    return fourier(study_input)
+    return measure(study_input)
 
 
 @pytest.mark.parametrize(("height", "width", "count"), [(8, 8, 34), (5, 6, 16), (7, 7, 25)])
@@ -119,14 +119,14 @@ def test_the_map_of_errors_is_whole_and_symmetric(findings, study_input):
 
 
 def test_an_attack_of_no_steps_has_no_spectrum(study_input):
-    none = fourier(dataclasses.replace(study_input, attack=PGD(steps=0)))
+    none = measure(dataclasses.replace(study_input, attack=PGD(steps=0)))
     assert not none.arrays["power"].any()
     assert all(r.quantity != "perturbation_frequency" for r in none.records)
 
 
 def test_a_study_changes_nothing_it_was_given_and_repeats_itself(study_input, findings):
     before = jax.tree.map(np.array, study_input.variables), study_input.dataset.test.images.copy()
-    again = fourier(study_input)
+    again = measure(study_input)
     assert again.records == findings.records
     jax.tree.map(np.testing.assert_array_equal, before, (study_input.variables, study_input.dataset.test.images))
 

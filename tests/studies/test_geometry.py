@@ -17,8 +17,9 @@ from mi_jax.measure.information import InformationConfig
 from mi_jax.models import Network
 from mi_jax.records import run_records
 from mi_jax.report import figures
-from mi_jax.studies.geometry.study import geometry
-from mi_jax.studies.noise_grid.study import LEVELS, noise_grid
+from mi_jax.studies.geometry.study import measure as geometry
+from mi_jax.studies.noise_grid.study import LEVELS
+from mi_jax.studies.noise_grid.study import measure as noise_grid
 from mi_jax.studies.registry import StudyInput
 
 
@@ -73,12 +74,12 @@ def doubled():
 
 
 @pytest.mark.parametrize("rule", ["fixed", "trace"])
-@pytest.mark.parametrize(("subset", "scale"), [("since untrained", 1.0), ("from baseline", 0.5)])
-def test_a_change_of_scale_alone_is_all_scale(doubled, pixels, rule, subset, scale):
+@pytest.mark.parametrize(("reference", "scale"), [("untrained", 1.0), ("baseline", 0.5)])
+def test_a_change_of_scale_alone_is_all_scale(doubled, pixels, rule, reference, scale):
     x, _ = pixels
     noise = 0.5 if rule == "fixed" else information.noise_variance(x, rule="trace")
     before, after = (information.kde(c * x, noise_variance=noise).i_tx_upper / math.log(2) for c in (scale, 2.0))
-    where = {"subset": subset, "noise_rule": rule, "estimator": "kde"}
+    where = {"reference": reference, "noise_rule": rule, "estimator": "kde"}
     assert value_of(doubled, quantity="i_tx_change", **where) == pytest.approx(after - before, abs=1e-4)
     assert value_of(doubled, quantity="i_tx_change_scale", **where) == pytest.approx(after - before, abs=1e-4)
     assert value_of(doubled, quantity="i_tx_change_shape", **where) == pytest.approx(0, abs=1e-4)

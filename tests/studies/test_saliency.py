@@ -15,16 +15,8 @@ from mi_jax.records import run_records
 from mi_jax.report import figures
 from mi_jax.runs.directory import write_arrays
 from mi_jax.studies.registry import StudyInput
-from mi_jax.studies.saliency.study import (
-    attribution_layer,
-    correlation,
-    cosine,
-    edge_enrichment,
-    image_gradient,
-    insertion_deletion,
-    known_fields,
-    saliency,
-)
+from mi_jax.studies.saliency.scores import correlation, cosine, edge_enrichment, image_gradient, insertion_deletion
+from mi_jax.studies.saliency.study import attribution_layer, known_fields, measure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +68,7 @@ def digits_subject():
 
 @pytest.fixture(scope="module")
 def findings(digits_subject):
-    return saliency(digits_subject)
+    return measure(digits_subject)
 
 
 def _values(found):
@@ -86,7 +78,7 @@ def _values(found):
 def test_a_linear_model_scores_as_its_weights_do(shapes, fields):
     masks, textures, labels = fields
     weights = np.random.default_rng(1).normal(size=(32, 32, 3, 10))
-    rows = _values(saliency(_linear(shapes, weights)))
+    rows = _values(measure(_linear(shapes, weights)))
     maps = np.moveaxis(weights[..., labels], -1, 0)
     summed, largest = maps.sum(-1), np.abs(maps).max(-1)
     for method in ("gradient", "smoothgrad"):  # the derivative of a linear model is its weights everywhere
@@ -103,7 +95,7 @@ def test_a_linear_model_scores_as_its_weights_do(shapes, fields):
 
 def test_a_model_that_reads_mean_luminance_prefers_neither_edges_nor_texture(shapes, fields):
     masks, _, _ = fields
-    rows = _values(saliency(_linear(shapes, np.ones((32, 32, 3, 10)))))
+    rows = _values(measure(_linear(shapes, np.ones((32, 32, 3, 10)))))
     assert rows["edge_enrichment", "gradient"].value == pytest.approx(1, rel=1e-6)
     assert rows["texture_cosine", "gradient"].value == pytest.approx(0, abs=1e-6)
     shape = 2 * masks - 1
@@ -179,7 +171,7 @@ def test_on_natural_images_there_are_scores_but_none_of_shape_or_texture(finding
 
 def test_a_study_changes_nothing_it_was_given_and_repeats_itself(digits_subject, findings):
     before = jax.tree.map(np.array, digits_subject.variables), digits_subject.dataset.test.images.copy()
-    again = saliency(digits_subject)
+    again = measure(digits_subject)
     assert again.records == findings.records
     jax.tree.map(np.testing.assert_array_equal, before, (digits_subject.variables, digits_subject.dataset.test.images))
 

@@ -12,7 +12,7 @@ from mi_jax.plotting import captions, style
 from mi_jax.plotting.figures import FigureSpec, register
 from mi_jax.records.labels import NOISE_RULE_NAMES, name_of
 from mi_jax.records.run_records import RunRecords
-from mi_jax.report.figures.information import layers_of
+from mi_jax.plotting.panels import layers_of
 from mi_jax.statistics.intervals import Table, over_seeds
 
 _MOST_LAYERS = 4

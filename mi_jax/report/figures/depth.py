@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from mi_jax.plotting import captions, style
 from mi_jax.plotting.figures import FigureSpec, register
 from mi_jax.records.labels import INFORMATION, MINUS, NOISE_RULE_NAMES, name_of
-from mi_jax.records.run_records import RunRecords, at_the_end, compared_trainings, conditions
-from mi_jax.report.figures.information import finish_panels, handles_of, layers_of, rows_of, unit_of
+from mi_jax.records.run_records import RunRecords, final_rows, compared_trainings, conditions
+from mi_jax.plotting.panels import finish_panels, handles_of, layers_of, unit_of
+from mi_jax.report.figures.information import rows_of
 from mi_jax.statistics.intervals import Table, over_seeds
 
 _BRACKET = {"i_tx": ("i_tx_lower", "i_tx_upper"), "i_ty": ("i_ty_certified_lower", "i_ty_certified_upper")}
@@ -29,7 +30,7 @@ def _draw_depth(run_records: RunRecords) -> Figure:
             panels[i, j].set_title(f"{INFORMATION[symbol]}, {NOISE_RULE_NAMES[rule]}", loc="left")
         shown.append(rows_of(run_records, "i_tx_upper", rule))
         panels[i, 0].set_ylabel(unit_of(shown[-1]))
-    last = pd.concat([at_the_end(rows) for rows in shown])
+    last = pd.concat([final_rows(rows) for rows in shown])
     handles = handles_of(run_records, last)
     for j, symbol in enumerate(INFORMATION):
         handles += finish_panels(run_records, last, symbol, list(panels[:, j]))
@@ -38,7 +39,7 @@ def _draw_depth(run_records: RunRecords) -> Figure:
 
 
 def _draw_depth_panel(axes: Axes, run_records: RunRecords, symbol: str, rule: str) -> None:
-    upper = at_the_end(rows_of(run_records, f"{symbol}_upper", rule))
+    upper = final_rows(rows_of(run_records, f"{symbol}_upper", rule))
     layers = layers_of(run_records, upper)
     table = over_seeds(upper, ["training", "inputs", "layer"])
     low, high = (_end_means(run_records, quantity, rule) for quantity in _BRACKET[symbol])
@@ -59,7 +60,7 @@ def _draw_depth_panel(axes: Axes, run_records: RunRecords, symbol: str, rule: st
 
 def _end_means(run_records: RunRecords, quantity: str, rule: str) -> Table:
     """Means over seeds at the end on clean inputs: a row a layer, a column a training."""
-    rows = at_the_end(rows_of(run_records, quantity, rule))
+    rows = final_rows(rows_of(run_records, quantity, rule))
     return rows[rows["inputs"] == "clean"].pivot_table(index="layer", columns="training", values="value")
 
 
@@ -79,7 +80,7 @@ def _caption_depth(run_records: RunRecords) -> str:
 
 def differences(run_records: RunRecords, rule: str, baseline: str) -> Table:
     """Each other training minus the baseline at the end, paired by seed: training, inputs, layer, mean, low, high."""
-    rows = at_the_end(rows_of(run_records, "i_tx_upper", rule))
+    rows = final_rows(rows_of(run_records, "i_tx_upper", rule))
     keys = ["seed", "inputs", "layer"]
     base = rows[rows["training"] == baseline].set_index(keys)
     others = rows[rows["training"] != baseline].set_index(keys)
@@ -92,7 +93,9 @@ def differences(run_records: RunRecords, rule: str, baseline: str) -> Table:
 def _rules_compared(run_records: RunRecords) -> list[str]:
     if len(run_records.trainings) < 2:
         return []
-    return [rule for rule in NOISE_RULE_NAMES if len(differences(run_records, rule, compared_trainings(run_records)[0]))]
+    return [
+        rule for rule in NOISE_RULE_NAMES if len(differences(run_records, rule, compared_trainings(run_records)[0]))
+    ]
 
 
 def _draw_difference(run_records: RunRecords) -> Figure:

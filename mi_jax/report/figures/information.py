@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 
 from mi_jax.plotting import captions, style
 from mi_jax.plotting.figures import FigureSpec, register
+from mi_jax.plotting.panels import ceiling_of, finish_panels, handles_of, layers_of, unit_of
 from mi_jax.records.labels import INFORMATION, INPUTS, NOISE_RULE_NAMES
 from mi_jax.records.run_records import RunRecords, conditions, noise_rules
 from mi_jax.statistics.intervals import Table, over_seeds
@@ -22,34 +23,19 @@ from mi_jax.statistics.intervals import Table, over_seeds
 def rows_of(run_records: RunRecords, quantity: str, rule: str | None, *, estimator: str = "kde") -> Table:
     """Rows of one quantity for whole samples of clean and adversarial inputs, under one noise rule."""
     return run_records.select(
-        quantity=quantity, estimator=estimator, noise_rule=rule, inputs=INPUTS, subset=None, level=None
+        quantity=quantity,
+        estimator=estimator,
+        noise_rule=rule,
+        inputs=INPUTS,
+        image_set="test",
+        class_=None,
+        distortion=None,
     ).dropna(subset=["epoch"])
 
 
 def is_minor(run_records: RunRecords, *, rule: str) -> bool:
     """Whether figures under a rule are folded away: those of noise rules between the fixed and the most scale-free one."""
     return rule not in (noise_rules(run_records)[0], noise_rules(run_records)[-1])
-
-
-def layers_of(run_records: RunRecords, rows: Table) -> list[str]:
-    """The layers that have rows, in the order of the network."""
-    present = set(rows["layer"].dropna())
-    return [layer for layer in run_records.layers if layer in present]
-
-
-def ceiling_of(run_records: RunRecords, rows: Table, symbol: str) -> tuple[float, str] | None:
-    """What no estimate can exceed, in bits: log2 N for I(X;T); H(Y) for I(T;Y), or log2 of the K classes."""
-    if symbol == "i_tx":
-        n = rows["n"].dropna()
-        return (math.log2(int(n.min())), "log₂ N") if len(n) else None
-    classes = run_records.select(quantity="i_tx_given_y_upper", inputs="clean").drop_duplicates("subset")["n"].dropna()
-    if classes.empty:
-        return None
-    if int(classes.sum()) not in set(rows["n"].dropna()):
-        return math.log2(len(classes)), "log₂ K"
-    shares = classes.to_numpy(dtype=float) / float(classes.sum())
-    shares = shares[shares > 0]
-    return float(-(shares * np.log2(shares)).sum()), "H(Y)"
 
 
 def _draw_epochs(run_records: RunRecords, *, quantity: str, rule: str | None, estimator: str = "kde") -> Figure:
@@ -76,28 +62,6 @@ def _draw_epochs(run_records: RunRecords, *, quantity: str, rule: str | None, es
     figure.supylabel(f"{INFORMATION[symbol]} ({unit_of(rows)})", fontsize=9)
     style.legend_above(figure, handles_of(run_records, rows) + ceiling)
     return figure
-
-
-def finish_panels(run_records: RunRecords, rows: Table, symbol: str, panels: Sequence[Axes]) -> list[Line2D]:
-    """Draws the ceiling, gives panels of one quantity the same y-limits and returns the ceiling's legend entry."""
-    ceiling = ceiling_of(run_records, rows, symbol)
-    if ceiling:
-        for axes in panels:
-            style.draw_ceiling(axes, ceiling[0])
-    style.fit(panels)
-    return [style.ceiling_handle(f"{ceiling[1]} = {ceiling[0]:.2f} bits")] if ceiling else []
-
-
-def handles_of(run_records: RunRecords, rows: Table) -> list[Line2D]:
-    """Legend entries for the trainings and inputs that the rows hold."""
-    kinds = [kind for kind in INPUTS if (rows["inputs"] == kind).any()]
-    trainings = [t for t in run_records.trainings if (rows["training"] == t).any()]
-    return style.condition_handles(trainings, kinds, hollow=bool(rows["saturated"].fillna(False).any()))
-
-
-def unit_of(rows: Table) -> str:
-    """The unit that the rows state."""
-    return "/".join(rows["unit"].dropna().unique()) or "unit not recorded"
 
 
 def _caption_epochs(run_records: RunRecords, *, quantity: str, rule: str | None, estimator: str = "kde") -> str:

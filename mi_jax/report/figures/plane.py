@@ -15,7 +15,8 @@ from mi_jax.plotting import captions, style
 from mi_jax.plotting.figures import FigureSpec, register
 from mi_jax.records.labels import INPUTS, NOISE_RULE_NAMES, name_of
 from mi_jax.records.run_records import RunRecords
-from mi_jax.report.figures.information import is_minor, layers_of, rows_of, unit_of
+from mi_jax.plotting.panels import layers_of, unit_of
+from mi_jax.report.figures.information import is_minor, rows_of
 from mi_jax.statistics.intervals import Table, over_seeds
 
 

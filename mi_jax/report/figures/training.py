@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from mi_jax.plotting import captions, style
 from mi_jax.plotting.figures import FigureSpec, register
 from mi_jax.records.labels import INPUTS, name_of
-from mi_jax.records.run_records import RunRecords, accuracy_on_test, at_the_end
+from mi_jax.records.run_records import RunRecords, accuracy_on_test, final_rows
 from mi_jax.statistics.intervals import Table, accuracy_over_seeds, over_seeds
 
 _INPUTS = (*INPUTS, "noisy")
@@ -40,7 +40,7 @@ def accuracies(run_records: RunRecords) -> Table:
     """
     groups = []
     for name, group in accuracy_on_test(run_records).groupby("attack", sort=False):
-        last = at_the_end(group)
+        last = final_rows(group)
         table = accuracy_over_seeds(last, ["training"]).assign(attack=name)
         table["values"] = [tuple(last.loc[last["training"] == t, "value"]) for t in table["training"]]
         groups.append(table)

@@ -1,5 +1,15 @@
-"""Which class is taken for which: matrices of counts and mean confidence, on clean images and their adversarial examples."""
+"""Confusion matrices on clean images and on adversarial examples: counts and mean confidence."""
 
-from mi_jax.studies.confusion import figure, study
+from mi_jax.studies.confusion.figure import FIGURES
+from mi_jax.studies.confusion.study import measure
+from mi_jax.studies.registry import Study, register
 
-__all__ = ["figure", "study"]
+STUDY = register(
+    Study(
+        "confusion",
+        title="Confusion matrices, clean and adversarial",
+        measure=measure,
+        figures=FIGURES,
+    ),
+    aliases=("transfer_matrix",),
+)

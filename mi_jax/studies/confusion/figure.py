@@ -1,7 +1,4 @@
-"""Matrices of true against predicted class: counts and mean confidence, a column a training.
-
-It reads the arrays of the study `confusion` only.
-"""
+"""Confusion matrices: counts and mean confidence, one column per training."""
 
 from functools import partial
 from typing import Any
@@ -12,12 +9,12 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from mi_jax.plotting import style
-from mi_jax.plotting.figures import FigureSpec, register
+from mi_jax.plotting.figures import FigureSpec
 from mi_jax.plotting.study_arrays import by_training
-from mi_jax.records.labels import INPUTS, name_of
+from mi_jax.records.labels import INPUTS, attack_labels, name_of
 from mi_jax.records.run_records import RunRecords
 
-_STUDY = "transfer_matrix"
+_STUDY = "confusion"
 _MOST_NAMED = 12
 
 
@@ -80,7 +77,7 @@ def _caption(run_records: RunRecords, *, shown: str) -> str:
     seeds = {len(arrays) for arrays in by_training(run_records, _STUDY, "counts_clean").values()}
     images = next(iter(counts_of(run_records, "clean").values())).sum() // max(seeds)
     rows = run_records.select(quantity="confidence_right", inputs="adversarial")
-    attack = ", ".join(rows["note"].dropna().unique())
+    attack = attack_labels(rows)
     what = (
         "Numbers: images, summed over seeds; colour: share of the true class"
         if shown == "counts"
@@ -89,23 +86,23 @@ def _caption(run_records: RunRecords, *, shown: str) -> str:
     )
     several = f"{max(seeds)} seeds, {images} images each" if max(seeds) > 1 else f"1 seed, {images} images"
     return (
-        f"True class (rows) against predicted class (columns) at the end of training, on clean test images and on the "
-        f"adversarial examples made against each network ({attack}). {what}. {several}; every image counts once a seed."
+        f"True class (rows) against predicted class (columns) of the finished networks, on clean test images and on "
+        f"the adversarial examples of each network ({attack}). {what}. {several}."
     )
 
 
-for _order, (_shown, _title) in enumerate(
-    {"counts": "taken for which", "confidence": "taken for which, and how surely"}.items()
-):
-    register(
-        FigureSpec(
-            name=f"transfer_{_shown}",
-            title=f"Which class is {_title}",
-            alt="Matrices of true against predicted class, a column a training, clean above adversarial.",
-            caption=partial(_caption, shown=_shown),
-            needs=lambda run_records: bool(by_training(run_records, _STUDY, "counts_clean")),
-            draw=partial(_draw, shown=_shown),
-            order=140 + _order,
-            minor=lambda _, shown=_shown: shown == "confidence",
-        )
+FIGURES = tuple(
+    FigureSpec(
+        name=f"confusion_{shown}",
+        title=title,
+        alt="Matrices of true against predicted class, one column per training, clean above adversarial.",
+        caption=partial(_caption, shown=shown),
+        needs=lambda run_records: bool(by_training(run_records, _STUDY, "counts_clean")),
+        draw=partial(_draw, shown=shown),
+        order=140 + order,
+        minor=lambda _, shown=shown: shown == "confidence",
     )
+    for order, (shown, title) in enumerate(
+        {"counts": "Confusion matrices", "confidence": "Confusion matrices: mean confidence"}.items()
+    )
+)

@@ -1,5 +1,15 @@
 """What is left of accuracy and information when shape or texture is taken out of the images, step by step."""
 
-from mi_jax.studies.distortions import figure, study
+from mi_jax.studies.distortions.figure import FIGURES
+from mi_jax.studies.distortions.study import measure
+from mi_jax.studies.registry import Study, register
 
-__all__ = ["figure", "study"]
+STUDY = register(
+    Study(
+        "distortions",
+        title="Accuracy and information under image distortions",
+        measure=measure,
+        figures=FIGURES,
+    ),
+    aliases=("distortion_curves",),
+)

@@ -1,7 +1,4 @@
-"""Accuracy and information under distortions of growing strength, and what the distorted images look like.
-
-It reads records and arrays of the study `distortion_curves` only.
-"""
+"""Accuracy and information under distortions of growing strength, and examples of the distorted images."""
 
 import math
 from functools import partial
@@ -14,13 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mi_jax.plotting import captions, style
-from mi_jax.plotting.figures import FigureSpec, register
+from mi_jax.plotting.figures import FigureSpec
 from mi_jax.plotting.study_arrays import by_training
-from mi_jax.records.labels import INFORMATION, INPUTS, NOISE_RULE_NAMES, name_of
+from mi_jax.records.labels import INFORMATION, INPUTS, NOISE_RULE_NAMES, attack_labels, name_of
 from mi_jax.records.run_records import RunRecords, conditions
 from mi_jax.statistics.intervals import Table, over_seeds
 
-_STUDY = "distortion_curves"
+_STUDY = "distortions"
 TITLES = {
     "saturate": "saturation p",
     "patch_shuffle": "patch shuffle k x k",
@@ -36,13 +33,13 @@ _PAPER, _OTHERS = ("saturate", "patch_shuffle"), tuple(TITLES)[2:]
 def rows_of(
     run_records: RunRecords, quantity: str, names: tuple[str, ...] = tuple(TITLES), rule: str | None = None
 ) -> Table:
-    """Rows of a quantity under the named distortions, from the last time the study was made."""
-    return run_records.select_at_the_end(quantity=quantity, subset=names, noise_rule=rule, inputs=INPUTS)
+    """Rows of a quantity under the named distortions."""
+    return run_records.select_final(quantity=quantity, distortion=names, noise_rule=rule, inputs=INPUTS)
 
 
 def levels_of(rows: Table, name: str) -> list[float]:
     """The levels of a distortion from the identity to the strongest."""
-    return sorted(rows.loc[rows["subset"] == name, "level"].unique(), reverse=name == "low_pass")
+    return sorted(rows.loc[rows["distortion"] == name, "level"].unique(), reverse=name == "low_pass")
 
 
 def level_name(name: str, level: float) -> str:
@@ -58,14 +55,14 @@ def level_name(name: str, level: float) -> str:
 
 def _draw_accuracy(run_records: RunRecords) -> Figure:
     rows = rows_of(run_records, "accuracy")
-    names = [name for name in TITLES if (rows["subset"] == name).any()]
-    table = over_seeds(rows, ["training", "inputs", "subset", "level"])
+    names = [name for name in TITLES if (rows["distortion"] == name).any()]
+    table = over_seeds(rows, ["training", "inputs", "distortion", "level"])
     columns = min(4, len(names))
     figure = style.new_figure(0.5 + 2.2 * math.ceil(len(names) / columns))
     panels = style.grid_of(figure, math.ceil(len(names) / columns), columns, sharey=True)
     for axes, name in zip(panels.flat, names, strict=False):
         levels = levels_of(rows, name)
-        for training, inputs, part in conditions(table[table["subset"] == name], run_records.trainings):
+        for training, inputs, part in conditions(table[table["distortion"] == name], run_records.trainings):
             part = part.set_index("level").loc[levels]
             colour = style.colour_of(training, run_records.trainings)
             style.draw_curve(axes, range(len(levels)), part, colour=colour, line=style.line_of(inputs))
@@ -83,16 +80,16 @@ def _draw_accuracy(run_records: RunRecords) -> Figure:
 def _caption_accuracy(run_records: RunRecords) -> str:
     rows = rows_of(run_records, "accuracy")
     return (
-        f"Test accuracy under distortions of growing strength, {captions.where(run_records)}; at the left of each panel "
-        "the undistorted images. Solid: clean; dashed: adversarial images made first and then distorted "
-        f"({_attack(rows)}). Images, permutations, phases and noise are the same for all networks and levels. "
+        f"Test accuracy under distortions of growing strength, {captions.where(run_records)}; at the left of each "
+        "panel the undistorted images. Solid: clean; dashed: adversarial images made first and then distorted "
+        f"({attack_labels(rows)}). Images, permutations, phases and noise are the same for all networks and levels. "
         f"{captions.samples(rows)}. {captions.seeds(rows)}"
     )
 
 
 def _draw_information(run_records: RunRecords, *, names: tuple[str, ...], rule: str) -> Figure:
     found = rows_of(run_records, "i_tx_upper", names, rule)
-    names = tuple(name for name in names if (found["subset"] == name).any())
+    names = tuple(name for name in names if (found["distortion"] == name).any())
     trainings = [t for t in run_records.trainings if (found["training"] == t).any()]
     layers = [layer for layer in run_records.layers if (found["layer"] == layer).any()]
     figure = style.new_figure(0.4 + 2.3 * len(INFORMATION) * len(names))
@@ -143,32 +140,28 @@ def _caption_information(run_records: RunRecords, *, names: tuple[str, ...], rul
     )
     return (
         f"Information across the layers for each strength of a distortion, dark the undistorted images, "
-        f"{captions.where(run_records)}; {NOISE_RULE_NAMES[rule]} with noise variance {noise}, frozen at each network's "
-        "undistorted clean activations. KDE upper bound of I(X;T), difference of upper bounds for I(T;Y). Solid: "
-        f"clean; dashed: adversarial images ({_attack(rows)}), distorted afterwards. {captions.samples(rows)}. "
-        f"{captions.seeds(rows)}"
+        f"{captions.where(run_records)}; {NOISE_RULE_NAMES[rule]} with noise variance {noise}, set by each "
+        "network's undistorted clean activations. KDE upper bound of I(X;T), difference of upper bounds for I(T;Y). "
+        f"Solid: clean; dashed: adversarial images ({attack_labels(rows)}), distorted afterwards. "
+        f"{captions.samples(rows)}. {captions.seeds(rows)}"
     )
-
-
-def _attack(rows: Table) -> str:
-    return ", ".join(rows.loc[rows["inputs"] == "adversarial", "note"].dropna().unique())
 
 
 def _draw_examples(run_records: RunRecords) -> Figure:
     first = {training: seeds[0] for training, seeds in by_training(run_records, _STUDY, "adversarial").items()}
     training = next(iter(first))
-    subsets, levels, clean = (
-        by_training(run_records, _STUDY, name)[training][0] for name in ("subset", "level", "clean")
+    shown, levels, clean = (
+        by_training(run_records, _STUDY, name)[training][0] for name in ("distortion", "level", "clean")
     )
-    names = [name for name in TITLES if name in subsets]
+    names = [name for name in TITLES if name in shown]
     blocks = {"clean": clean, **{f"adversarial to {name_of(t)}": images for t, images in first.items()}}
-    most = max(int((subsets == name).sum()) for name in names)
+    most = max(int((shown == name).sum()) for name in names)
     figure = style.new_figure(0.3 + 0.78 * len(names), width=1.3 + 0.62 * most * len(blocks))
     panels = style.grid_of(figure, len(names), most * len(blocks))
     for axes in panels.flat:
         axes.axis("off")
     for i, name in enumerate(names):
-        for j, place in enumerate(np.flatnonzero(subsets == name)):
+        for j, place in enumerate(np.flatnonzero(shown == name)):
             for k, images in enumerate(blocks.values()):
                 axes = panels[i, k * most + j]
                 image = images[place]
@@ -195,8 +188,8 @@ def _draw_examples(run_records: RunRecords) -> Figure:
 def _caption_examples(run_records: RunRecords) -> str:
     return (
         "One test image under every distortion and level, beside its adversarial examples, which were made first and "
-        f"then distorted ({_attack(rows_of(run_records, 'accuracy'))}; first seed). At the left of each block it is "
-        "undistorted."
+        f"then distorted ({attack_labels(rows_of(run_records, 'accuracy'))}; first seed). At the left of each block it "
+        "is undistorted."
     )
 
 
@@ -204,42 +197,39 @@ def _has_information(run_records: RunRecords, *, names: tuple[str, ...], rule: s
     return not rows_of(run_records, "i_tx_upper", names, rule).empty
 
 
-register(
+FIGURES = (
     FigureSpec(
         name="distortion_accuracy",
         title="Accuracy under distortions",
-        alt="Accuracy against the strength of each distortion, one colour a training, solid clean, dashed adversarial.",
+        alt="Accuracy against the strength of each distortion, one colour per training, dashed adversarial.",
         caption=_caption_accuracy,
         needs=lambda run_records: not rows_of(run_records, "accuracy").empty,
         draw=_draw_accuracy,
         order=110,
-    )
-)
-register(
+    ),
     FigureSpec(
         name="distortion_examples",
         title="Distorted images",
-        alt="One image and its adversarial examples under every distortion, a row a distortion, from weak to strong.",
+        alt="One image and its adversarial examples under each distortion (rows), from weak to strong.",
         caption=_caption_examples,
         needs=lambda run_records: bool(by_training(run_records, _STUDY, "clean")),
         draw=_draw_examples,
         order=100,
-    )
-)
-for _order, (_names, _rule) in enumerate((_n, _r) for _n in (_PAPER, _OTHERS) for _r in ("scale_free", "fixed")):
-    _options = {"names": _names, "rule": _rule}
-    register(
+    ),
+    *(
         FigureSpec(
-            name=f"distortion_information_{'paper' if _names == _PAPER else 'others'}_{_rule}",
+            name=f"distortion_information_{'paper' if names == _PAPER else 'others'}_{rule}",
             title=(
-                f"Information under {'saturation and patch shuffle' if _names == _PAPER else 'other distortions'}, "
-                f"{NOISE_RULE_NAMES[_rule]}"
+                f"Information under {'saturation and patch shuffle' if names == _PAPER else 'other distortions'}, "
+                f"{NOISE_RULE_NAMES[rule]}"
             ),
-            alt="I(X;T) and I(T;Y) across the layers, one colour a strength of the distortion, a column a training.",
-            caption=partial(_caption_information, **_options),
-            needs=partial(_has_information, **_options),
-            draw=partial(_draw_information, **_options),
-            order=120 + _order,
-            minor=lambda _, names=_names: names == _OTHERS,
+            alt="I(X;T) and I(T;Y) across the layers, one colour per strength, one column per training.",
+            caption=partial(_caption_information, names=names, rule=rule),
+            needs=partial(_has_information, names=names, rule=rule),
+            draw=partial(_draw_information, names=names, rule=rule),
+            order=120 + order,
+            minor=lambda _, names=names: names == _OTHERS,
         )
-    )
+        for order, (names, rule) in enumerate((n, r) for n in (_PAPER, _OTHERS) for r in ("scale_free", "fixed"))
+    ),
+)

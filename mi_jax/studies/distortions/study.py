@@ -1,7 +1,7 @@
-"""What is left of accuracy and information when shape or texture is taken out of the images, step by step.
+"""Accuracy and information under image distortions that remove shape or texture step by step.
 
 Adversarial images are made first and distorted afterwards; images, permutations, phases and noise are the same for
-every network and level. It reads no other study and trains nothing.
+every network and level.
 """
 
 import dataclasses
@@ -15,19 +15,23 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mi_jax import distortions, information
+from mi_jax import distortions
 from mi_jax.batches import map_batches
 from mi_jax.data.sample import fixed_sample
-from mi_jax.errors import InputError
-from mi_jax.measure.accuracy import adversarial_examples, describe
-from mi_jax.measure.information import InformationConfig, NoiseVariances, Tap, activations, frozen_noise_variances
-from mi_jax.records.table import Record, information_record
-from mi_jax.studies.registry import Study, StudyInput, StudyResult, register
+from mi_jax.measure.accuracy import adversarial_examples, attack_columns
+from mi_jax.measure.information import (
+    InformationConfig,
+    NoiseVariances,
+    activations,
+    frozen_noise_variances,
+    kde_records,
+)
+from mi_jax.records.table import Record
+from mi_jax.studies.registry import StudyInput, StudyResult
 from mi_jax.typing import Images, Key, Labels
 
 Apply = Callable[[Images, float, Key], Images]
 """`apply(images, level, key)`: the distorted images."""
-_KDE = ("i_tx_upper", "i_tx_lower", "i_ty_upper", "i_ty_lower", "i_ty_certified_upper", "i_ty_certified_lower")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,9 +39,9 @@ class Distortion:
     """A distortion and the strengths at which it is studied.
 
     Attributes:
-        name: as in `mi_jax.distortions`; the `subset` of its records.
-        levels: strengths, the identity first; the `level` of its records.
-        apply: what it does to images.
+        name: as in `mi_jax.distortions`; column `distortion` of its records.
+        levels: strengths, the identity first; column `level` of its records.
+        apply: gives the distorted images.
     """
 
     name: str
@@ -46,19 +50,19 @@ class Distortion:
 
     @property
     def identity(self) -> float:
-        """The level that leaves images as they are."""
+        """The level at which images are unchanged."""
         return self.levels[0]
 
 
-@functools.cache  # what is compiled for a distortion serves every network
-def studied(input_shape: tuple[int, int, int]) -> tuple[Distortion, ...]:
+@functools.cache  # so that a distortion is compiled once for all networks
+def distortions_for(input_shape: tuple[int, int, int]) -> tuple[Distortion, ...]:
     """The distortions that images of this shape allow, each from the identity to its strongest.
 
     Saturation and patch shuffle have the levels of Zhang et al. (2022), as far as k divides the image. Cut-offs are in
     cycles per image height: 3/8, 1/4 and 1/8 of the height. Noise is given by its standard deviation.
 
     Examples:
-        >>> [(d.name, d.levels) for d in studied((32, 32, 1))[1:3]]
+        >>> [(d.name, d.levels) for d in distortions_for((32, 32, 1))[1:3]]
         [('patch_shuffle', (1.0, 2.0, 4.0, 8.0)), ('low_pass', (23.0, 12.0, 8.0, 4.0))]
     """
     height, width, channels = input_shape
@@ -80,11 +84,11 @@ def studied(input_shape: tuple[int, int, int]) -> tuple[Distortion, ...]:
 
 
 def distort(images: Images, distortion: Distortion, level: float, key: Key) -> Images:
-    """Every image at one level; what is drawn depends on the key and the image's place alone.
+    """Every image at one level; random numbers depend on the key and the image's index alone.
 
     Args:
         images: in [0, 1], `[n h w c]`.
-        distortion: one of `studied`.
+        distortion: one of `distortions_for`.
         level: one of its levels.
         key: the same for all levels, inputs and networks that are compared.
     """
@@ -97,13 +101,13 @@ def distort(images: Images, distortion: Distortion, level: float, key: Key) -> I
     return map_batches(part, images, np.arange(len(images)))
 
 
-def distortion_curves(study_input: StudyInput) -> StudyResult:
+def measure(study_input: StudyInput) -> StudyResult:
     """Accuracy, loss and information of every layer under each distortion, clean and adversarial.
 
-    Records have the distortion as `subset` and its strength as `level`; at the identity they are the undistorted
-    measurement. The noise of the information is frozen at the network's own undistorted clean activations (`fixed`:
-    0.1; `scale_free`: the trace rule). The arrays are one example image at every level, uint8 `[condition h w c]`
-    under `clean` and `adversarial`, with the `subset` and `level` of each condition.
+    Records have the columns `distortion` and `level`; at the identity they are the undistorted measurement. The noise
+    variance of the information estimates is that of the network's undistorted clean activations (`fixed`: 0.1;
+    `scale_free`: the trace rule). The arrays are one example image at every level, uint8 `[condition h w c]` under
+    `clean` and `adversarial`, with the `distortion` and `level` of each condition.
     """
     network, variables = study_input.network, study_input.variables
     test = study_input.dataset.test
@@ -114,10 +118,11 @@ def distortion_curves(study_input: StudyInput) -> StudyResult:
 
     records, arrays = [], {}
     for inputs, originals in (("clean", images), ("adversarial", adversarial_images)):
-        columns = {"inputs": inputs, "note": describe(study_input.attack) if inputs == "adversarial" else None}
+        columns = {"image_set": "test", "inputs": inputs}
+        columns |= attack_columns(study_input.attack) if inputs == "adversarial" else {}
         untouched = _measure(study_input, originals, labels, noise_variances, columns)
         shown = []
-        for number, distortion in enumerate(studied(network.input_shape)):
+        for number, distortion in enumerate(distortions_for(network.input_shape)):
             key = jax.random.fold_in(study_input.key, number)
             for level in distortion.levels:
                 changed = distort(originals, distortion, level, key)
@@ -126,11 +131,11 @@ def distortion_curves(study_input: StudyInput) -> StudyResult:
                     if changed is originals
                     else _measure(study_input, changed, labels, noise_variances, columns)
                 )
-                records += [dataclasses.replace(row, subset=distortion.name, level=level) for row in rows]
+                records += [dataclasses.replace(row, distortion=distortion.name, level=level) for row in rows]
                 shown.append((distortion.name, level, np.asarray(changed[0])))
-        subsets, levels, pictures = zip(*shown, strict=True)
+        names, levels, pictures = zip(*shown, strict=True)
         arrays[inputs] = np.round(np.stack(pictures) * 255).astype(np.uint8)
-        arrays |= {"subset": np.array(subsets), "level": np.array(levels, np.float64)}
+        arrays |= {"distortion": np.array(names), "level": np.array(levels, np.float64)}
     return StudyResult(records, arrays)
 
 
@@ -150,31 +155,9 @@ def _measure(
     ]
     for layer, tap in taps.items():
         variances = {rule: by_layer[layer] for rule, by_layer in noise_variances.items()}
-        records += _information(tap, labels, variances, classes, {"layer": layer, "n": n, **columns})
+        where = {"layer": layer, "n": n, **columns}
+        records += kde_records(tap, labels, variances, num_classes=classes, by_class=False, **where)
     return records
-
-
-def _information(
-    tap: Tap, labels: Labels, variances: Mapping[str, float], classes: int, columns: Mapping[str, Any]
-) -> list[Record]:
-    """The KDE pair of one layer under every rule from one pass; a rule without a variance is a row that says so."""
-    where = {"estimator": "kde", **columns}
-    given = {rule: variance for rule, variance in variances.items() if variance > 0}
-    why = "the undistorted layer is constant, so the rule gives no noise variance"
-    records = [_failed(why, {**where, "noise_rule": rule}) for rule in variances if rule not in given]
-    try:
-        estimate = information.kde(tap, labels, noise_variance=list(given.values()), num_classes=classes)
-    except InputError as reason:
-        return records + [_failed(str(reason), {**where, "noise_rule": rule}) for rule in given]
-    for i, (rule, variance) in enumerate(given.items()):
-        saturated = bool(np.asarray(estimate.saturated)[i])
-        own = {**where, "noise_rule": rule, "noise_variance": variance, "saturated": saturated}
-        records += [information_record(name, np.asarray(getattr(estimate, name))[i], **own) for name in _KDE]
-    return records
-
-
-def _failed(reason: str, columns: Mapping[str, Any]) -> Record:
-    return Record(**{**columns, "quantity": _KDE[0], "value": None, "ok": False, "note": reason})
 
 
 def _without_key(distortion: Callable[[Images, Any], Images]) -> Apply:
@@ -184,12 +167,3 @@ def _without_key(distortion: Callable[[Images, Any], Images]) -> Apply:
 @functools.partial(jax.jit, static_argnums=1)
 def _patch_shuffle(images: Images, k: float, key: Key) -> Images:
     return distortions.patch_shuffle(images, int(k), key)
-
-
-register(
-    Study(
-        name="distortion_curves",
-        title="What accuracy and information survive saturation, shuffled patches, filters and noise",
-        run=distortion_curves,
-    )
-)

@@ -1,5 +1,14 @@
 """What other estimators say of each layer: unbiased values under every noise rule, and a panel that uses no noise."""
 
-from mi_jax.studies.estimators import figure, study
+from mi_jax.studies.estimators.figure import FIGURES
+from mi_jax.studies.estimators.study import measure
+from mi_jax.studies.registry import Study, register
 
-__all__ = ["figure", "study"]
+STUDY = register(
+    Study(
+        "estimators",
+        title="Further estimators: Monte Carlo values under every noise rule, and estimators without noise",
+        measure=measure,
+        figures=FIGURES,
+    )
+)

@@ -1,7 +1,4 @@
-"""Values of other estimators by layer: Monte Carlo inside the bracket it belongs to, and a panel that needs no noise.
-
-It reads the records of the study `estimators`, and the bounds and binning of the run beside them.
-"""
+"""Monte Carlo values inside their KDE brackets, and I(T;Y) by estimators without noise, by layer."""
 
 import math
 
@@ -11,10 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mi_jax.plotting import captions, style
-from mi_jax.plotting.figures import FigureSpec, register
+from mi_jax.plotting.figures import FigureSpec
+from mi_jax.plotting.panels import layers_of
 from mi_jax.records.labels import INFORMATION, INPUTS, NOISE_RULE_NAMES
 from mi_jax.records.run_records import RunRecords, conditions
-from mi_jax.report.figures.information import layers_of
 from mi_jax.statistics.intervals import Table, over_seeds
 
 _BRACKET = {"i_tx": ("i_tx_lower", "i_tx_upper"), "i_ty": ("i_ty_certified_lower", "i_ty_certified_upper")}
@@ -25,10 +22,18 @@ _PANEL = {
     "renyi": "Matrix-based Rényi",
     "binning": "Binning",
 }
+"""Estimators without noise by panel title."""
+_DESCRIPTIONS = {
+    "probe": "held-out lower bound by a linear probe",
+    "ksg": "nearest neighbours after PCA to 10 components",
+    "sliced": "mean over 64 random directions, a smaller functional than I(T;Y)",
+    "renyi": "matrix-based entropy of order 1.01, not Shannon's",
+    "binning": "entropy of the quantised activations",
+}
 
 
 def _values(run_records: RunRecords, symbol: str, rule: str) -> Table:
-    return run_records.select_at_the_end(quantity=symbol, estimator="monte_carlo", noise_rule=rule, subset=None)
+    return run_records.select_final(quantity=symbol, estimator="monte_carlo", noise_rule=rule)
 
 
 def _rules(run_records: RunRecords) -> list[str]:
@@ -64,8 +69,15 @@ def _draw_rule(axes: Axes, run_records: RunRecords, symbol: str, rule: str) -> N
     for training in run_records.trainings:
         ends = []
         for quantity in _BRACKET[symbol]:
-            found = run_records.select_at_the_end(
-                quantity=quantity, estimator="kde", noise_rule=rule, training=training, inputs="clean", subset=None
+            found = run_records.select_final(
+                quantity=quantity,
+                estimator="kde",
+                noise_rule=rule,
+                training=training,
+                inputs="clean",
+                image_set="test",
+                distortion=None,
+                reference=None,
             )
             ends.append(found.groupby("layer")["value"].mean().reindex(layers))
         colour = style.colour_of(training, run_records.trainings)
@@ -89,18 +101,20 @@ def _draw_layers(axes: Axes, run_records: RunRecords, rows: Table, layers: list[
 def _caption_values(run_records: RunRecords) -> str:
     rules = _rules(run_records)
     rows = _values(run_records, "i_tx", rules[0])
-    noise = "; ".join(f"{NOISE_RULE_NAMES[rule]}: {captions.noise(_values(run_records, 'i_tx', rule))}" for rule in rules)
+    noise = "; ".join(
+        f"{NOISE_RULE_NAMES[rule]}: {captions.noise(_values(run_records, 'i_tx', rule))}" for rule in rules
+    )
     largest = max(float(_values(run_records, "i_tx", rule)["stderr"].max()) for rule in rules)
     return (
-        f"Information of each layer at {captions.last_epoch(rows)}, {captions.where(run_records)}: unbiased Monte Carlo "
-        f"values of the mixture that the KDE bounds bracket (shaded: the bracket on clean inputs). Standard errors of "
-        f"the draws are at most {largest:.2g} bits for I(X;T). Noise: {noise}; {captions.samples(rows)}. "
+        f"Information of each layer at {captions.last_epoch(rows)}, {captions.where(run_records)}: unbiased Monte "
+        f"Carlo values of the mixture that the KDE bounds bracket (shaded: the bracket on clean inputs). Standard "
+        f"errors of the draws are at most {largest:.2g} bits for I(X;T). Noise: {noise}; {captions.samples(rows)}. "
         f"{captions.seeds(rows)}"
     )
 
 
 def _panel_rows(run_records: RunRecords, estimator: str) -> Table:
-    return run_records.select_at_the_end(quantity="i_ty", estimator=estimator, noise_rule=None, subset=None)
+    return run_records.select_final(quantity="i_ty", estimator=estimator, noise_rule=None)
 
 
 def _shown(run_records: RunRecords) -> list[str]:
@@ -119,7 +133,7 @@ def _draw_panel(run_records: RunRecords) -> Figure:
         axes.set_title(_PANEL[name], loc="left")
     for axes in panels.flat[len(names) :]:
         axes.set_visible(False)
-    classes = run_records.select(quantity="i_tx_given_y_upper")["subset"].nunique()
+    classes = run_records.select(quantity="i_tx_given_y_upper")["class"].nunique()
     handles = style.condition_handles(run_records.trainings, _inputs(_panel_rows(run_records, names[0])))
     if classes:
         for axes in panels.flat[: len(names)]:
@@ -140,37 +154,31 @@ def _counts(run_records: RunRecords) -> str:
 
 def _caption_panel(run_records: RunRecords) -> str:
     rows = _panel_rows(run_records, "probe")
-    notes = [
-        f"{_PANEL[name]}: {note}"
-        for name in _shown(run_records)
-        if (note := next(iter(_panel_rows(run_records, name)["note"].dropna()), ""))
-    ]
+    descriptions = "; ".join(f"{_PANEL[name]}: {_DESCRIPTIONS[name]}" for name in _shown(run_records))
     return (
         f"I(T;Y) of each layer by estimators that add no noise, at {captions.last_epoch(rows)}, "
         f"{captions.where(run_records)}. They measure different things and are compared within a panel: "
-        f"{'; '.join(notes)}. {_counts(run_records)}. {captions.seeds(rows)}"
+        f"{descriptions}. {_counts(run_records)}. {captions.seeds(rows)}"
     )
 
 
-register(
+FIGURES = (
     FigureSpec(
         name="information_values",
         title="Unbiased values inside their brackets",
-        alt="Monte Carlo values of I(X;T) and I(T;Y) by layer, each inside its bracket, a row a noise rule.",
+        alt="Monte Carlo values of I(X;T) and I(T;Y) by layer, each inside its bracket, one row per noise rule.",
         caption=_caption_values,
         needs=lambda run_records: bool(_rules(run_records)),
         draw=_draw_values,
         order=36,
-    )
-)
-register(
+    ),
     FigureSpec(
         name="estimator_panel",
         title="I(T;Y) by estimators without noise",
-        alt="One panel an estimator: I(T;Y) against layer for each training, on clean and adversarial inputs.",
+        alt="One panel per estimator: I(T;Y) against layer for each training, on clean and adversarial inputs.",
         caption=_caption_panel,
         needs=lambda run_records: not _panel_rows(run_records, "probe").empty,
         draw=_draw_panel,
         order=37,
-    )
+    ),
 )

@@ -1,6 +1,6 @@
-"""What other estimators say of each layer: unbiased values under every noise rule, and a panel that uses no noise.
+"""Information by further estimators: unbiased Monte Carlo values under every noise rule, and estimators without noise.
 
-It looks at the very sample on which the run measured its bounds, so that each value lies beside its bracket.
+They use the sample on which the run computed its KDE bounds, so that each value can be compared with its bracket.
 """
 
 from collections.abc import Mapping
@@ -12,27 +12,22 @@ import numpy as np
 from mi_jax import information
 from mi_jax.data.sample import fixed_sample
 from mi_jax.errors import InputError
-from mi_jax.measure.accuracy import adversarial_examples
+from mi_jax.measure.accuracy import adversarial_examples, attack_columns
 from mi_jax.measure.information import activations, frozen_noise_variances, with_scale_free
 from mi_jax.records.table import Record, information_record
-from mi_jax.studies.registry import Study, StudyInput, StudyResult, register
+from mi_jax.studies.registry import StudyInput, StudyResult
 from mi_jax.typing import Key, Labels
 
-PANEL: Mapping[str, str] = {
-    "probe": "held-out lower bound by a linear probe",
-    "ksg": "nearest neighbours after PCA to 10 components",
-    "sliced": "mean over 64 random directions, a smaller functional than I(T;Y)",
-    "renyi": "matrix-based entropy of order 1.01, not Shannon's",
-}
-"""Estimators of I(T;Y) that need no noise, and what each of them is."""
+WITHOUT_NOISE = ("probe", "ksg", "sliced", "renyi")
+"""Estimators of I(T;Y) that add no noise to the activations."""
 
 
-def estimators(study_input: StudyInput) -> StudyResult:
+def measure(study_input: StudyInput) -> StudyResult:
     """Values of I(X;T) and I(T;Y) for every layer, on clean images and on their adversarial examples.
 
     Estimator `monte_carlo`, under every noise rule of the run: `i_tx` and `i_ty` with the standard error of the noise
-    draws, and `i_tx_sampling_error`, `i_ty_sampling_error`, by how much they would vary with the images as well. The
-    estimators of `PANEL` give `i_ty` on as many images as the subject asks for, at most those of the run's sample.
+    draws, and `i_tx_sampling_error`, `i_ty_sampling_error`, standard errors that count the sampling of images, too. The
+    estimators of `WITHOUT_NOISE` give `i_ty` on the first `samples` images of the run's sample.
     """
     images, labels = fixed_sample(
         study_input.dataset.test.images, study_input.dataset.test.labels, study_input.probe.samples
@@ -47,13 +42,14 @@ def estimators(study_input: StudyInput) -> StudyResult:
     )
     attacked = activations(study_input.network, study_input.variables, adversarial_images)
     records = []
-    for inputs, taps in (("clean", clean), ("adversarial", attacked)):
+    for inputs, taps, attack in (("clean", clean, {}), ("adversarial", attacked, attack_columns(study_input.attack))):
         for i, (layer, tap) in enumerate(taps.items()):
-            key, columns = jax.random.fold_in(study_input.key, i), {"layer": layer, "inputs": inputs}
+            key = jax.random.fold_in(study_input.key, i)
+            columns = {"image_set": "test", "inputs": inputs, **attack, "layer": layer}
             variances = {rule: by_layer[layer] for rule, by_layer in noise_variances.items() if by_layer[layer] > 0}
             records += _mixture(tap, labels, variances, study_input.network.num_classes, key, columns)
             few = slice(None, study_input.samples)
-            records += _panel(
+            records += _without_noise(
                 np.asarray(tap)[few], np.asarray(labels)[few], study_input.network.num_classes, key, columns
             )
     return StudyResult(records)
@@ -84,23 +80,16 @@ def _mixture(
     return records
 
 
-def _panel(tap: np.ndarray, labels: np.ndarray, num_classes: int, key: Key, columns: dict[str, Any]) -> list[Record]:
+def _without_noise(
+    tap: np.ndarray, labels: np.ndarray, num_classes: int, key: Key, columns: dict[str, Any]
+) -> list[Record]:
     records = []
-    for name, what in PANEL.items():
+    for name in WITHOUT_NOISE:
         given = {**columns, "estimator": name, "n": len(labels)}
         try:
             found = information.estimate(name, tap, labels, key=key, num_classes=num_classes)
         except InputError as reason:
             records.append(Record(quantity="i_ty", value=None, ok=False, note=str(reason), **given))
             continue
-        records.append(information_record("i_ty", found.value, stderr=found.stderr, note=what, **given))
+        records.append(information_record("i_ty", found.value, stderr=found.stderr, **given))
     return records
-
-
-STUDY = register(
-    Study(
-        name="estimators",
-        title="What other estimators say: unbiased values under every noise rule, and a panel without noise",
-        run=estimators,
-    )
-)

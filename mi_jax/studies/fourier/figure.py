@@ -1,7 +1,4 @@
-"""Sensitivity to single waves and the spectrum of adversarial perturbations: maps a training, and curves over rings.
-
-It reads arrays and records of the study `fourier` only.
-"""
+"""Sensitivity to single Fourier waves and spectra of adversarial perturbations: maps and radial curves."""
 
 from typing import Any
 
@@ -12,9 +9,9 @@ from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 
 from mi_jax.plotting import captions, style
-from mi_jax.plotting.figures import FigureSpec, register
+from mi_jax.plotting.figures import FigureSpec
 from mi_jax.plotting.study_arrays import by_training
-from mi_jax.records.labels import name_of
+from mi_jax.records.labels import attack_labels, name_of
 from mi_jax.records.run_records import RunRecords
 from mi_jax.statistics.intervals import over_seeds
 
@@ -46,7 +43,7 @@ def _draw(run_records: RunRecords) -> Figure:
     curves = lower.subplots(1, 2)
     _draw_curves(curves[0], run_records, "wave_error", "error rate")
     _draw_curves(curves[1], run_records, "perturbation_power", "power, white noise = 1")
-    if any(power.any() for power in powers.values()):  # an attack that has nothing to climb leaves no spectrum
+    if any(power.any() for power in powers.values()):  # an attack without a gradient has no spectrum
         curves[1].set_yscale("log")
     curves[1].axhline(1, color=style.GREY, linestyle=":", linewidth=1)
     return figure
@@ -69,7 +66,7 @@ def _draw_map(axes: Axes, values: np.ndarray, *, logarithmic: bool) -> AxesImage
 
 
 def _draw_curves(axes: Axes, run_records: RunRecords, quantity: str, label: str) -> None:
-    table = over_seeds(run_records.select_at_the_end(quantity=quantity), ["training", "level"])
+    table = over_seeds(run_records.select_final(quantity=quantity), ["training", "level"])
     handles = []
     for training in run_records.trainings:
         part = table[table["training"] == training].sort_values("level")
@@ -78,7 +75,7 @@ def _draw_curves(axes: Axes, run_records: RunRecords, quantity: str, label: str)
             style.draw_curve(axes, part["level"], part, colour=colour)
             handles.append(Line2D([], [], color=colour, label=name_of(training)))
     if quantity == "wave_error":
-        for training, rows in run_records.select_at_the_end(quantity="error", inputs="wave").groupby("training"):
+        for training, rows in run_records.select_final(quantity="error").groupby("training"):
             colour = style.colour_of(str(training), run_records.trainings)
             axes.axhline(rows["value"].mean(), color=colour, linestyle=":", linewidth=1)
         axes.set_ylim(-0.02, 1.02)
@@ -89,27 +86,27 @@ def _draw_curves(axes: Axes, run_records: RunRecords, quantity: str, label: str)
 
 def _caption(run_records: RunRecords) -> str:
     waves, power = (
-        run_records.select_at_the_end(quantity="wave_error"),
-        run_records.select_at_the_end(quantity="perturbation_power"),
+        run_records.select_final(quantity="wave_error"),
+        run_records.select_final(quantity="perturbation_power"),
     )
     return (
-        f"Above: share of images misclassified when one wave is added ({waves['note'].iloc[0]}; frequency 0 in the "
-        f"middle; Yin et al. 2019), {captions.samples(waves)}. Below it: mean power of adversarial perturbations "
-        f"({power['note'].iloc[0]}) at each frequency, as a multiple of white noise of the same energy, "
+        "Above: share of images misclassified when one wave is added, as long in L2 as the attack allows (frequency 0 "
+        f"in the middle; Yin et al. 2019), {captions.samples(waves)}. Below it: mean power of adversarial "
+        f"perturbations ({attack_labels(power)}) at each frequency, as a multiple of white noise of the same energy, "
         f"{captions.samples(power)}. Curves: the same over rings of one cycle, dotted the error without a wave and the "
         f"power of white noise. {captions.where(run_records)}. {captions.seeds(waves)}"
     )
 
 
-register(
+FIGURES = (
     FigureSpec(
         name="fourier",
         title="Frequencies: sensitivity of the networks, power of the attacks",
-        alt="Maps over spatial frequency of error rates and of perturbation power, a column a training, and curves of "
-        "both over radial frequency.",
+        alt="Maps over spatial frequency of error rates and of perturbation power, one column per training, and curves "
+        "of both over radial frequency.",
         caption=_caption,
         needs=lambda run_records: bool(by_training(run_records, _STUDY, "error")),
         draw=_draw,
         order=150,
-    )
+    ),
 )

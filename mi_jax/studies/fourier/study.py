@@ -1,6 +1,6 @@
-"""Networks and attacks by frequency: the error under single waves, and where adversarial perturbations have power.
+"""Sensitivity of a network to single Fourier waves, and the power spectrum of adversarial perturbations.
 
-Frequencies are in cycles per image; nothing here distorts shape or texture by name and nothing is trained.
+Frequencies are in cycles per image.
 """
 
 import functools
@@ -14,16 +14,16 @@ import numpy as np
 from mi_jax.attacks import PGD
 from mi_jax.batches import map_batches
 from mi_jax.data.sample import fixed_sample
-from mi_jax.measure.accuracy import adversarial_examples, describe
+from mi_jax.measure.accuracy import adversarial_examples, attack_columns
 from mi_jax.records.table import Record
-from mi_jax.studies.registry import Study, StudyInput, StudyResult, register
+from mi_jax.studies.registry import StudyInput, StudyResult
 from mi_jax.training import predictions
 from mi_jax.typing import Images, Key, Labels
 
 _WAVES_A_SIDE = 16
-"""The grid of frequencies has at least so many a side: a stride of 2 for images of 32 pixels, none below 32."""
+"""Least number of frequencies per side: a stride of 2 for images of 32 pixels, of 1 below."""
 _SHARE = 5
-"""One image in so many of a study's sample meets every wave."""
+"""Every wave is added to one image in so many of the sample."""
 
 
 def frequencies(height: int, width: int, *, stride: int = 1) -> np.ndarray:
@@ -60,7 +60,7 @@ def sensitivity(
 ) -> np.ndarray:
     """Share of images that are misclassified under each wave, `[m]` (Yin et al. 2019, section 4).
 
-    Every channel gets the wave with a sign of its own; the perturbation of all channels together has the given L2 norm
+    The wave has a random sign in every channel; the perturbation of all channels together has the given L2 norm
     before the image is clipped to [0, 1].
 
     Args:
@@ -123,13 +123,13 @@ def mean_frequency(spectrum: np.ndarray) -> float:
     return float((radius * spectrum).sum() / spectrum.sum())
 
 
-def fourier(study_input: StudyInput) -> StudyResult:
+def measure(study_input: StudyInput) -> StudyResult:
     """Sensitivity to single waves and the spectrum of adversarial perturbations.
 
-    A wave is as long in L2 as the longest perturbation that the run's attack may make: eps sqrt(d) under Linf, eps
-    under L2. Every fifth image of the sample meets it; frequencies are taken at a stride that leaves 16 a side.
-    Records: `wave_error`, the error rate on rings of `level` cycles per image height, with the clean error of the same
-    images as `error`; `perturbation_power`, on rings, 1 being white noise, over the whole sample; and
+    A wave has the largest L2 norm that the run's attack allows: eps sqrt(d) under Linf, eps under L2. It is added to
+    every fifth image of the sample; the stride of the frequencies leaves at least 16 per side. Records: `wave_error`
+    (distortion `wave`), the error rate on rings of `level` cycles per image height, with the clean error of the same
+    images as `error`; `perturbation_power` on rings, 1 being white noise, over the whole sample; and
     `perturbation_frequency`, the mean frequency of that power. Arrays: `error` `[h w]` (NaN between the strides) and
     `power` `[h w]`, both with frequency 0 in the middle.
     """
@@ -151,10 +151,10 @@ def fourier(study_input: StudyInput) -> StudyResult:
 
     clean_error = float(jnp.mean(jnp.argmax(logits_of(some), -1) != labels_of_some))
     note = f"waves of L2 norm {norm:.3g}, every {stride} cycles"
-    seen = {"inputs": "wave", "unit": "1", "n": len(some)}
-    records = [Record(quantity="error", value=clean_error, note=f"clean images of: {note}", **seen)]
-    records += _rings("wave_error", heat, {**seen, "note": note})
-    made = {"inputs": "adversarial", "n": len(images), "note": describe(study_input.attack)}
+    seen = {"image_set": "test", "inputs": "clean", "unit": "1", "n": len(some)}
+    records = [Record(quantity="error", value=clean_error, **seen)]
+    records += _rings("wave_error", heat, {**seen, "distortion": "wave", "note": note})
+    made = {"image_set": "test", "inputs": "adversarial", "n": len(images), **attack_columns(study_input.attack)}
     records += _rings("perturbation_power", spectrum, {**made, "unit": "1"})
     if spectrum.any():
         frequency = mean_frequency(spectrum)
@@ -194,12 +194,3 @@ def _canonical(u: int, v: int, height: int, width: int) -> tuple[int, int]:
     """Of a frequency and its opposite the one that comes later row by row."""
     opposite = (-u + height // 2) % height - height // 2, (-v + width // 2) % width - width // 2
     return max((u, v), opposite)
-
-
-register(
-    Study(
-        name="fourier",
-        title="Which frequencies a network is sensitive to, and where its adversarial perturbations lie",
-        run=fourier,
-    )
-)

@@ -1,7 +1,4 @@
-"""What the estimates are made of: the geometry of each layer, and how much of a change of I(X;T) is scale.
-
-It reads the records of the study `geometry` only.
-"""
+"""The geometry of each layer, and how much of a change of I(X;T) is a change of scale."""
 
 import math
 
@@ -12,10 +9,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from mi_jax.plotting import captions, style
-from mi_jax.plotting.figures import FigureSpec, register
+from mi_jax.plotting.figures import FigureSpec
+from mi_jax.plotting.panels import layers_of, trainings_of
 from mi_jax.records.labels import MINUS, NOISE_RULE_NAMES, name_of
-from mi_jax.records.run_records import RunRecords, at_the_end, compared_trainings
-from mi_jax.report.figures.information import layers_of
+from mi_jax.records.run_records import RunRecords, compared_trainings, final_rows
 from mi_jax.statistics.intervals import Table, over_seeds
 
 _RULES = ("fixed", "trace")
@@ -23,11 +20,7 @@ _SCALE, _SHAPE = "#b9b9b9", "#4a4a4a"
 
 
 def _described(run_records: RunRecords, quantity: str) -> Table:
-    return at_the_end(run_records.select(quantity=quantity, estimator="geometry"))
-
-
-def _trainings(run_records: RunRecords, rows: Table) -> list[str]:
-    return [training for training in run_records.trainings if (rows["training"] == training).any()]
+    return final_rows(run_records.select(quantity=quantity, estimator="geometry"))
 
 
 def _draw_geometry(run_records: RunRecords) -> Figure:
@@ -47,7 +40,7 @@ def _draw_geometry(run_records: RunRecords) -> Figure:
     panels[1, 1].set_title("Distinguishable samples, exp J", loc="left")
     handles = [
         Line2D([], [], color=style.colour_of(training, run_records.trainings), marker="o", label=name_of(training))
-        for training in _trainings(run_records, rows)
+        for training in trainings_of(run_records, rows)
     ]
     handles.append(Line2D([], [], color=style.GREY, linestyle="--", label="within a class"))
     handles.append(Line2D([], [], color=style.GREY, linestyle="-", label="between classes"))
@@ -66,7 +59,7 @@ def _draw_distances(axes: Axes, run_records: RunRecords) -> None:
 def _draw_by_layer(axes: Axes, run_records: RunRecords, quantity: str, *, line: str = "-") -> None:
     rows = _described(run_records, quantity)
     layers = layers_of(run_records, _described(run_records, "variance"))
-    trainings = _trainings(run_records, rows)
+    trainings = trainings_of(run_records, rows)
     for i, training in enumerate(trainings):
         table = over_seeds(rows[rows["training"] == training], ["layer"]).set_index("layer").reindex(layers)
         x, colour = style.dodged(len(layers), i, len(trainings)), style.colour_of(training, run_records.trainings)
@@ -79,10 +72,10 @@ def _draw_by_layer(axes: Axes, run_records: RunRecords, quantity: str, *, line: 
 def _caption_geometry(run_records: RunRecords) -> str:
     rows = run_records.select(quantity="nearest_over_noise", estimator="geometry")
     return (
-        f"Geometry of each layer at {captions.last_epoch(rows)}, {captions.where(run_records)}, on clean inputs. Distances "
-        "are squared and in units of the total variance, in which two independent rows are 2 apart. Nearest: median "
-        "over samples of the distance to the nearest other sample; above the dotted line, 2 ln N, the noise leaves "
-        "every sample alone and the estimate only counts. Effective rank: exp of the entropy of the covariance "
+        f"Geometry of each layer at {captions.last_epoch(rows)}, {captions.where(run_records)}, on clean inputs. "
+        "Distances are squared and in units of the total variance, in which two independent rows are 2 apart. Nearest: "
+        "median over samples of the distance to the nearest other sample; above the dotted line, 2 ln N, the noise "
+        "leaves every sample alone and the estimate only counts. Effective rank: exp of the entropy of the covariance "
         "spectrum. Distinguishable samples: exp of the upper bound on I(X;T); dotted: N. "
         f"{captions.noise(rows)}; {captions.samples(rows)}. {captions.seeds(rows)}"
     )
@@ -99,8 +92,8 @@ def _draw_split(run_records: RunRecords) -> Figure:
     panels = style.grid_of(figure, len(rules), len(columns), sharex=True, sharey="row")
     for i, rule in enumerate(rules):
         rows = _changes(run_records, rule)
-        for j, (title, training, subset) in enumerate(columns):
-            chosen = rows[(rows["training"] == training) & (rows["subset"] == subset)]
+        for j, (title, training, reference) in enumerate(columns):
+            chosen = rows[(rows["training"] == training) & (rows["reference"] == reference)]
             _draw_parts(panels[i, j], run_records, chosen)
             panels[i, j].set_title(f"{title}, {NOISE_RULE_NAMES[rule]}", loc="left")
         panels[i, 0].set_ylabel("change of I(X;T) (bits)")
@@ -111,13 +104,13 @@ def _draw_split(run_records: RunRecords) -> Figure:
 
 
 def _columns(run_records: RunRecords) -> list[tuple[str, str, str]]:
-    """Title, training and subset of each column: the pair first, then each training since it began."""
+    """Title, training and reference of each column: first against the baseline, then against the untrained network."""
     rows = run_records.select(quantity="i_tx_change")
     baseline = name_of(compared_trainings(run_records)[0])
-    compared = _trainings(run_records, rows[rows["subset"] == "from baseline"])
-    begun = _trainings(run_records, rows[rows["subset"] == "since untrained"])
-    return [(f"{name_of(t)} {MINUS} {baseline}", t, "from baseline") for t in compared] + [
-        (f"{name_of(t)} since untrained", t, "since untrained") for t in begun
+    compared = trainings_of(run_records, rows[rows["reference"] == "baseline"])
+    begun = trainings_of(run_records, rows[rows["reference"] == "untrained"])
+    return [(f"{name_of(t)} {MINUS} {baseline}", t, "baseline") for t in compared] + [
+        (f"{name_of(t)} since untrained", t, "untrained") for t in begun
     ]
 
 
@@ -125,7 +118,7 @@ def _draw_parts(axes: Axes, run_records: RunRecords, rows: Table) -> None:
     """Bars of the two parts, stacked by sign from 0, and the whole change with its spread over seeds."""
     layers = layers_of(run_records, rows)
     tables = {
-        quantity: over_seeds(at_the_end(part), ["layer"]).set_index("layer").reindex(layers)
+        quantity: over_seeds(final_rows(part), ["layer"]).set_index("layer").reindex(layers)
         for quantity, part in rows.groupby("quantity")
     }
     x = np.arange(len(layers))
@@ -155,7 +148,7 @@ def _caption_split(run_records: RunRecords) -> str:
     )
 
 
-register(
+FIGURES = (
     FigureSpec(
         name="geometry",
         title="The geometry behind the estimates",
@@ -165,16 +158,14 @@ register(
         needs=lambda run_records: not _described(run_records, "nearest_over_noise").empty,
         draw=_draw_geometry,
         order=31,
-    )
-)
-register(
+    ),
     FigureSpec(
         name="scale_split",
         title="How much of a change in I(X;T) is scale",
-        alt="Bars of the change in I(X;T) of each layer, split into what scale alone does and what is left.",
+        alt="Bars of the change in I(X;T) of each layer, split into the effect of scale alone and the rest.",
         caption=_caption_split,
         needs=lambda run_records: not run_records.select(quantity="i_tx_change").empty,
         draw=_draw_split,
         order=32,
-    )
+    ),
 )

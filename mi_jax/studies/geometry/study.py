@@ -1,6 +1,6 @@
-"""What the estimates of I(X;T) are made of: distances, rank, distinguishable samples; how much of a change is scale.
+"""Geometry behind the estimates of I(X;T): distances, rank, distinguishable samples; how much of a change is scale.
 
-It looks at clean images of the very sample on which the run measured information.
+Measured on the clean images of the sample on which the run measured information.
 """
 
 from collections.abc import Iterator
@@ -13,13 +13,13 @@ from mi_jax.data.sample import fixed_sample
 from mi_jax.errors import InputError
 from mi_jax.measure.information import activations
 from mi_jax.records.table import Record, information_record
-from mi_jax.studies.registry import Study, StudyInput, StudyResult, register
+from mi_jax.studies.registry import StudyInput, StudyResult
 
 _DISTANCES = ("within", "between", "nearest")
 _NUMBERS = ("nearest_over_noise", "effective_rank", "distinguishable_upper", "distinguishable_lower")
 
 
-def geometry(study_input: StudyInput) -> StudyResult:
+def measure(study_input: StudyInput) -> StudyResult:
     """The geometry of every layer, and its change of I(X;T) split into scale and shape.
 
     Estimator `geometry`, under the fixed noise variance: `variance` of a feature; the squared distances `within`,
@@ -28,7 +28,7 @@ def geometry(study_input: StudyInput) -> StudyResult:
     `distinguishable_lower`, exp of the bounds.
 
     Estimator `kde`, under the fixed variance and under that of the trace rule at the untrained network: the change of
-    the upper bound on I(X;T) since the untrained network and from the baseline (`subset`), `i_tx_change`, and its
+    the upper bound on I(X;T) from the `reference` (`untrained` or `baseline`), `i_tx_change`, and its
     parts `i_tx_change_scale` and `i_tx_change_shape`; and `i_tx_upper_rescaled`, the bound once the activations are
     rescaled to the variance of the baseline's.
     """
@@ -41,16 +41,16 @@ def geometry(study_input: StudyInput) -> StudyResult:
     )
     records = []
     for layer, tap in activations(study_input.network, study_input.variables, images).items():
-        columns = {"layer": layer, "inputs": "clean", "n": len(labels)}
+        columns = {"image_set": "test", "inputs": "clean", "layer": layer, "n": len(labels)}
         first = None if untrained is None else untrained[layer]
         records += _described(tap, labels, study_input, columns)
-        for rule, variance in _rulers(first, study_input):
+        for rule, variance in _noise_rules(first, study_input):
             ruled = {**columns, "estimator": "kde", "noise_rule": rule, "noise_variance": variance}
             if first is not None:
-                records += _split(first, tap, variance, {**ruled, "subset": "since untrained"})
+                records += _split(first, tap, variance, {**ruled, "reference": "untrained"})
             if baseline is not None:
-                records += _split(baseline[layer], tap, variance, {**ruled, "subset": "from baseline"})
-                records += _rescaled(tap, baseline[layer], variance, ruled)
+                records += _split(baseline[layer], tap, variance, {**ruled, "reference": "baseline"})
+                records += _rescaled(tap, baseline[layer], variance, {**ruled, "reference": "baseline"})
     return StudyResult(records)
 
 
@@ -71,7 +71,7 @@ def _described(tap: Any, labels: Any, study_input: StudyInput, columns: dict[str
     return records
 
 
-def _rulers(untrained: Any, study_input: StudyInput) -> Iterator[tuple[str, float]]:
+def _noise_rules(untrained: Any, study_input: StudyInput) -> Iterator[tuple[str, float]]:
     yield "fixed", study_input.probe.noise_variance
     if untrained is not None and float(np.ptp(np.asarray(untrained))) > 0:
         yield "trace", information.noise_variance(untrained, rule="trace")
@@ -94,13 +94,3 @@ def _rescaled(tap: Any, like: Any, variance: float, columns: dict[str, Any]) -> 
         return [Record(quantity="i_tx_upper_rescaled", value=None, ok=False, note=reason, **columns)]
     found = information.kde(tap, noise_variance=variance * own / other)
     return [information_record("i_tx_upper_rescaled", found.i_tx_upper, saturated=bool(found.saturated), **columns)]
-
-
-STUDY = register(
-    Study(
-        name="geometry",
-        title="What the estimates are made of: distances, rank, and how much of a change is scale",
-        run=geometry,
-        which_checkpoints="measured",
-    )
-)

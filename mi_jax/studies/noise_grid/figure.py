@@ -1,7 +1,4 @@
-"""Information of each layer against the noise level, one panel a layer.
-
-It reads the records of the study `noise_grid` only.
-"""
+"""Information of each layer against the noise variance, one panel per layer."""
 
 import math
 from functools import partial
@@ -9,17 +6,17 @@ from functools import partial
 from matplotlib.figure import Figure
 
 from mi_jax.plotting import captions, style
-from mi_jax.plotting.figures import FigureSpec, register
+from mi_jax.plotting.figures import FigureSpec
+from mi_jax.plotting.panels import finish_panels, handles_of, layers_of
 from mi_jax.records.labels import INFORMATION, INPUTS
-from mi_jax.records.run_records import RunRecords, at_the_end, conditions
-from mi_jax.report.figures.information import finish_panels, handles_of, layers_of
+from mi_jax.records.run_records import RunRecords, conditions, final_rows
 from mi_jax.statistics.intervals import Table, over_seeds
 
 _QUANTITIES = {"i_tx": ("i_tx_upper",), "i_ty": ("i_ty_certified_upper", "i_ty_certified_lower")}
 
 
 def _rows(run_records: RunRecords, symbol: str) -> Table:
-    return at_the_end(run_records.select(quantity=_QUANTITIES[symbol], noise_rule="grid", inputs=INPUTS))
+    return final_rows(run_records.select(quantity=_QUANTITIES[symbol], noise_rule="grid", inputs=INPUTS))
 
 
 def _draw(run_records: RunRecords, *, symbol: str) -> Figure:
@@ -68,21 +65,22 @@ def _caption(run_records: RunRecords, *, symbol: str) -> str:
     )
     return (
         f"{INFORMATION[symbol]} of each layer against the noise variance at {captions.last_epoch(rows)}, "
-        f"{captions.where(run_records)}: {what}. A layer that only grows in scale moves to the right and keeps its curve; "
-        f"a difference in the form of a curve is none of scale. {captions.samples(rows)}. {captions.seeds(rows)}"
+        f"{captions.where(run_records)}: {what}. Rescaling a layer only shifts its curve "
+        f"sideways: curves of different form differ in more than scale. {captions.samples(rows)}. "
+        f"{captions.seeds(rows)}"
     )
 
 
-for _order, _symbol in enumerate(INFORMATION):
-    register(
-        FigureSpec(
-            name=f"noise_grid_{_symbol}",
-            title=f"{INFORMATION[_symbol]} at every noise level",
-            alt=f"One panel a layer: {INFORMATION[_symbol]} against noise variance for each training, on clean and "
-            "adversarial inputs.",
-            caption=partial(_caption, symbol=_symbol),
-            needs=lambda run_records, symbol=_symbol: not _rows(run_records, symbol).empty,
-            draw=partial(_draw, symbol=_symbol),
-            order=33 + _order,
-        )
+FIGURES = tuple(
+    FigureSpec(
+        name=f"noise_grid_{symbol}",
+        title=f"{INFORMATION[symbol]} against the noise variance",
+        alt=f"One panel per layer: {INFORMATION[symbol]} against noise variance for each training, on clean and "
+        "adversarial inputs.",
+        caption=partial(_caption, symbol=symbol),
+        needs=lambda run_records, symbol=symbol: not _rows(run_records, symbol).empty,
+        draw=partial(_draw, symbol=symbol),
+        order=33 + order,
     )
+    for order, symbol in enumerate(INFORMATION)
+)

@@ -1,7 +1,7 @@
-"""Information against the noise level: the whole curve, of which every noise rule takes one point.
+"""Information against the noise variance: the whole curve, of which every noise rule takes one point.
 
-A layer that is rescaled moves along the axis of noise and changes nothing else, so shapes of curves compare trainings
-whatever their scales.
+Rescaling a layer only shifts its curve along the axis of the noise variance, so the shapes of curves can be compared
+between trainings whatever their scales.
 """
 
 import numpy as np
@@ -9,22 +9,22 @@ import numpy as np
 from mi_jax import information
 from mi_jax.data.sample import fixed_sample
 from mi_jax.errors import InputError
-from mi_jax.measure.accuracy import adversarial_examples
+from mi_jax.measure.accuracy import adversarial_examples, attack_columns
 from mi_jax.measure.information import activations
 from mi_jax.records.table import Record, information_record
-from mi_jax.studies.registry import Study, StudyInput, StudyResult, register
+from mi_jax.studies.registry import StudyInput, StudyResult
 
 LEVELS = 33
 RULE = "grid"
 _QUANTITIES = ("i_tx_upper", "i_ty_certified_upper", "i_ty_certified_lower")
 
 
-def noise_grid(study_input: StudyInput) -> StudyResult:
-    """Bounds of every layer at `LEVELS` noise variances in factors of two, on clean images and on their adversarial examples.
+def measure(study_input: StudyInput) -> StudyResult:
+    """Bounds of every layer at `LEVELS` noise variances in factors of two, on clean images and adversarial examples.
 
     The grid of a layer is centred on the trace rule at the untrained network, so all trainings of a seed share it. The
     images are those of the run's own measurement. The lower bound on I(X;T) is the upper one at four times the
-    variance, two levels on, and is not repeated.
+    variance, two levels up, and is not repeated.
     """
     images, labels = fixed_sample(
         study_input.dataset.test.images, study_input.dataset.test.labels, study_input.probe.samples
@@ -35,9 +35,11 @@ def noise_grid(study_input: StudyInput) -> StudyResult:
         study_input.network, study_input.variables, images, labels, attack=study_input.attack
     )
     records = []
-    for inputs, shown in (("clean", images), ("adversarial", adversarial_images)):
+    attack = attack_columns(study_input.attack)
+    for inputs, shown, made_by in (("clean", images, {}), ("adversarial", adversarial_images, attack)):
         for layer, tap in activations(study_input.network, study_input.variables, shown).items():
-            columns = {"layer": layer, "inputs": inputs, "n": len(labels), "estimator": "kde", "noise_rule": RULE}
+            columns = {"image_set": "test", "inputs": inputs, **made_by, "layer": layer, "n": len(labels)}
+            columns |= {"estimator": "kde", "noise_rule": RULE}
             try:
                 grid = information.noise_grid(information.noise_variance(reference[layer], rule="trace"), levels=LEVELS)
                 found = information.kde(tap, labels, noise_variance=grid, num_classes=study_input.network.num_classes)
@@ -45,19 +47,17 @@ def noise_grid(study_input: StudyInput) -> StudyResult:
                 records.append(Record(quantity="i_tx_upper", value=None, ok=False, note=str(reason), **columns))
                 continue
             values = {name: np.asarray(getattr(found, name)) for name in _QUANTITIES}
-            saturated = np.asarray(found.saturated)
+            saturated, error = np.asarray(found.saturated), np.asarray(found.error)
             records += [
-                information_record(name, value[i], noise_variance=variance, saturated=bool(saturated[i]), **columns)
+                information_record(
+                    name,
+                    value[i],
+                    noise_variance=variance,
+                    saturated=bool(saturated[i]),
+                    numerical_error=error[i],
+                    **columns,
+                )
                 for i, variance in enumerate(grid)
                 for name, value in values.items()
             ]
     return StudyResult(records)
-
-
-STUDY = register(
-    Study(
-        name="noise_grid",
-        title="Information at every noise level, the curve of which a noise rule is one point",
-        run=noise_grid,
-    )
-)

@@ -1,5 +1,14 @@
 """Where a network looks, in numbers: attribution maps against known shape and texture, edges, and random rankings."""
 
-from mi_jax.studies.saliency import figure, study
+from mi_jax.studies.registry import Study, register
+from mi_jax.studies.saliency.figure import FIGURES
+from mi_jax.studies.saliency.study import measure
 
-__all__ = ["figure", "study"]
+STUDY = register(
+    Study(
+        "saliency",
+        title="Attribution maps against edges, shape and texture",
+        measure=measure,
+        figures=FIGURES,
+    )
+)

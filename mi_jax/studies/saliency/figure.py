@@ -1,7 +1,4 @@
-"""Attribution maps of the trainings side by side, and the scores of the methods.
-
-It reads arrays and records of the study `saliency` only.
-"""
+"""Attribution maps of the trainings side by side, and the scores of the methods."""
 
 import math
 
@@ -11,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mi_jax.plotting import captions, style
-from mi_jax.plotting.figures import FigureSpec, register
+from mi_jax.plotting.figures import FigureSpec
 from mi_jax.plotting.study_arrays import by_training
 from mi_jax.records.labels import name_of
 from mi_jax.records.run_records import RunRecords
@@ -86,9 +83,9 @@ def _show(axes: Axes, values: np.ndarray, *, highest: float, colours: str) -> No
 
 def _caption_maps(run_records: RunRecords) -> str:
     return (
-        "How much each pixel matters for the logit of the true class at the end of training, "
-        f"{captions.where(run_records)}, first seed: the largest absolute value over the channels, bright large, each map "
-        "on its own scale up to its 99.5th percentile. The images are the same for all trainings, not chosen by hand."
+        "How much each pixel matters for the logit of the true class of the finished networks, "
+        f"{captions.where(run_records)}, first seed: the largest absolute value over the channels, bright large, each "
+        "map on its own scale up to its 99.5th percentile. The images are the same for all trainings."
     )
 
 
@@ -101,11 +98,11 @@ def _draw_scores(run_records: RunRecords) -> Figure:
     columns = min(4, len(scores))
     figure = style.new_figure(0.4 + 2.5 * math.ceil(len(scores) / columns))
     panels = style.grid_of(figure, math.ceil(len(scores) / columns), columns, sharex=True)
-    rows = run_records.select_at_the_end(quantity=tuple(scores))
+    rows = run_records.select_final(quantity=tuple(scores))
     trainings = [t for t in run_records.trainings if (rows["training"] == t).any()]
     methods = [m for m in METHOD_NAMES if (rows["estimator"] == m).any()]
     for axes, score in zip(panels.flat, scores, strict=False):
-        table = over_seeds(run_records.select_at_the_end(quantity=score), ["training", "estimator"])
+        table = over_seeds(run_records.select_final(quantity=score), ["training", "estimator"])
         for i, training in enumerate(trainings):
             part = table[table["training"] == training].set_index("estimator")
             colour = style.colour_of(training, run_records.trainings)
@@ -131,8 +128,8 @@ def _draw_scores(run_records: RunRecords) -> Figure:
 
 
 def _caption_scores(run_records: RunRecords) -> str:
-    rows = run_records.select_at_the_end(quantity=tuple(_scores(run_records)))
-    error = run_records.select_at_the_end(quantity="completeness_error")
+    rows = run_records.select_final(quantity=tuple(_scores(run_records)))
+    error = run_records.select_final(quantity="completeness_error")
     completeness = (
         f" Integrated gradients miss completeness by {100 * error['value'].max():.2g} % (of all images, the "
         "largest of all networks)."
@@ -148,31 +145,29 @@ def _caption_scores(run_records: RunRecords) -> str:
     return (
         f"Scores of attribution maps for the true class, means over clean test images, {captions.where(run_records)}. "
         f"{known}Insertion and deletion: area under the probability of the class as pixels come in, or go out, by rank "
-        "(a good map: large, small). Similarity: rank correlation of |A| with that of a network whose weights are "
-        f"drawn anew, near 0 for a method that shows what was learned.{completeness} "
+        "(a good map: large, small). Similarity: rank correlation of |A| with that of a network whose weights "
+        f"were drawn at random, near 0 for a method that depends on the trained weights.{completeness} "
         f"{captions.samples(rows)}. {captions.seeds(rows)}"
     )
 
 
-register(
+FIGURES = (
     FigureSpec(
         name="saliency_maps",
-        title="Where the networks look",
-        alt="Images in rows; beside each the attribution maps of several methods, a group of columns a training.",
+        title="Attribution maps",
+        alt="Images in rows; beside each the attribution maps of several methods, one group of columns per training.",
         caption=_caption_maps,
         needs=lambda run_records: bool(by_training(run_records, _STUDY, "size")),
         draw=_draw_maps,
         order=130,
-    )
-)
-register(
+    ),
     FigureSpec(
         name="saliency_scores",
-        title="Attribution in numbers",
-        alt="Scores of attribution methods, one panel a score, one colour a training, random rankings dotted.",
+        title="Scores of attribution maps",
+        alt="Scores of attribution methods, one panel per score, one colour per training, random rankings dotted.",
         caption=_caption_scores,
         needs=lambda run_records: bool(_scores(run_records)),
         draw=_draw_scores,
         order=131,
-    )
+    ),
 )

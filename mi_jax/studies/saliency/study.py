@@ -1,49 +1,50 @@
-"""Where a network looks, in numbers: attribution maps against known shape and texture, edges, and random rankings.
+"""Attribution maps scored against known shape and texture, image edges, and random rankings.
 
-All maps explain the logit of the true class on clean images, so that compared networks answer one question. The maps
-themselves are `mi_jax.attribution`'s.
+All maps explain the logit of the true class on clean images, so that networks can be compared. The attribution methods
+are those of `mi_jax.attribution`.
 """
 
 import functools
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import ndimage, stats
+from scipy import stats
 
 from mi_jax import attribution
 from mi_jax.batches import map_batches
 from mi_jax.data import Dataset, ShapeTex, shapetex
 from mi_jax.data.sample import fixed_sample
-from mi_jax.distortions import LUMINANCE
 from mi_jax.models import Network
 from mi_jax.records.table import Record
-from mi_jax.studies.registry import Study, StudyInput, StudyResult, register
+from mi_jax.studies.registry import StudyInput, StudyResult
+from mi_jax.studies.saliency.scores import correlation, cosine, edge_enrichment, image_gradient, insertion_deletion
 from mi_jax.training import predictions
 from mi_jax.typing import Images, Key, Labels, Variables
 
 METHODS = ("gradient", "smoothgrad", "integrated_gradients", "grad_x_input", "grad_cam")
 _SHARE = 10
-"""One image in so many of a study's sample is explained."""
+"""One image in so many of the sample is explained."""
 _BATCH = 50
 _SHOWN = 5
-_STEPS = 10
-"""Of an insertion or deletion curve."""
 _SMOOTHGRAD = {"noise": 0.15, "samples": 24}
 """Noise as a share of an image's range, as Smilkov et al. (2017) count it."""
 _INTEGRATION_STEPS = 128
 _LEAST_SIDE = 4
-"""Grad-CAM reads the deepest layer with so many positions a side: a coarser one would place nothing."""
+"""Grad-CAM uses the deepest layer with at least so many positions per side; a coarser map would not localise."""
 
 
 class Maps(NamedTuple):
     """Attribution maps of one method.
 
-    signed: `[n h w]`, the sum over channels. size: `[n h w]`, how much a pixel matters whatever the sign. rank: what
-    orders the pixels for insertion and deletion: `signed` for methods that share out the logit, else `size`.
+    Attributes:
+        signed: `[n h w]`, the sum over channels.
+        size: `[n h w]`, the largest absolute value over channels.
+        rank: `[n h w]`, orders the pixels for insertion and deletion: `signed` for methods that distribute the logit
+            over the pixels, else `size`.
     """
 
     signed: np.ndarray
@@ -51,70 +52,8 @@ class Maps(NamedTuple):
     rank: np.ndarray
 
 
-def edge_enrichment(sizes: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """Mean of |A| on the band of pixels that a shape covers in part, over its mean elsewhere, `[n]`; 1 is even.
-
-    Args:
-        sizes: |A|, `[n h w]`.
-        masks: antialiased coverage in [0, 1], `[n h w]`; the band where it is neither 0 nor 1 is one pixel wide.
-    """
-    band = (masks > 0) & (masks < 1)
-    on = np.where(band, sizes, 0).sum((1, 2)) / np.maximum(band.sum((1, 2)), 1)
-    off = np.where(band, 0, sizes).sum((1, 2)) / np.maximum((~band).sum((1, 2)), 1)
-    return np.divide(on, off, out=np.full(len(on), np.nan), where=off > 0)
-
-
-def cosine(maps: np.ndarray, fields: np.ndarray) -> np.ndarray:
-    """Cosine of signed maps and fields, both `[n h w]`, image by image; NaN where one is 0 everywhere."""
-    lengths = np.sqrt((maps**2).sum((1, 2)) * (fields**2).sum((1, 2)))
-    return np.divide((maps * fields).sum((1, 2)), lengths, out=np.full(len(maps), np.nan), where=lengths > 0)
-
-
-def correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Pearson correlation of maps `[n h w]`, image by image; NaN where one is constant."""
-    a, b = (maps - maps.mean((1, 2), keepdims=True) for maps in (a, b))
-    return cosine(a, b)
-
-
-def image_gradient(images: np.ndarray) -> np.ndarray:
-    """Magnitude of the gradient of luminance (Sobel's operator), `[n h w c] -> [n h w]`."""
-    grey = images[..., 0] if images.shape[-1] == 1 else images @ np.array(LUMINANCE)
-    return np.hypot(ndimage.sobel(grey, axis=1), ndimage.sobel(grey, axis=2))
-
-
-def insertion_deletion(
-    logits_of: Callable[[Images], Any], images: Images, labels: Labels, ranking: np.ndarray, *, baseline: Any
-) -> tuple[np.ndarray, np.ndarray]:
-    """Areas under the probability of the label as pixels come in, or go out, in the order of a map, each `[n]`.
-
-    A good map has a large insertion and a small deletion area. Source: Petsiuk et al., RISE (2018), section 4.2.
-
-    Args:
-        logits_of: images to logits.
-        images: in [0, 1], `[n h w c]`.
-        labels: int `[n]`.
-        ranking: `[n h w]`; the largest values come first.
-        baseline: what a missing pixel is: a value, or one a channel.
-    """
-    n, pixels = len(images), ranking[0].size
-    place = np.argsort(np.argsort(-ranking.reshape(n, -1), axis=1, kind="stable"), axis=1).reshape(ranking.shape)
-    step, image = (index.ravel() for index in np.mgrid[: _STEPS + 1, :n])
-    places, missing = jnp.asarray(place), jnp.broadcast_to(jnp.asarray(baseline, images.dtype), images.shape[-1:])
-
-    def probability(step, image, *, inserted: bool):
-        first = (places[image] * _STEPS < step[:, None, None] * pixels)[..., None]
-        shown = jnp.where(first == inserted, images[image], missing)
-        return jax.nn.softmax(logits_of(shown))[jnp.arange(len(image)), labels[image]]
-
-    areas = []
-    for inserted in (True, False):
-        curve = map_batches(functools.partial(probability, inserted=inserted), step, image)
-        areas.append(np.trapezoid(np.asarray(curve, np.float64).reshape(_STEPS + 1, n), dx=1 / _STEPS, axis=0))
-    return areas[0], areas[1]
-
-
 def attribution_layer(network: Network) -> str | None:
-    """The layer that Grad-CAM reads: the deepest with at least 4 positions a side; None if no layer is such a map."""
+    """The layer that Grad-CAM uses: the deepest with at least 4 positions a side; None if no layer is such a map."""
     maps = [name for name, shape in network.tap_shapes.items() if len(shape) == 3 and min(shape[:2]) >= _LEAST_SIDE]
     return maps[-1] if maps else None
 
@@ -134,21 +73,21 @@ def known_fields(dataset: Dataset, rows: np.ndarray) -> tuple[np.ndarray, np.nda
     return np.asarray(scene.mask)[rows], np.asarray(scene.texture)[rows]
 
 
-def saliency(study_input: StudyInput) -> StudyResult:
+def measure(study_input: StudyInput) -> StudyResult:
     """Scores of five attribution methods on a tenth of the sample, and maps of a few images for the figure.
 
     Records have the method as `estimator` and the mean over images as value: `image_gradient_correlation`;
     `insertion_auc` and `deletion_auc` (also of a `random` ranking); `randomised_similarity`, the rank correlation of
-    |A| with that of the network with all weights drawn anew (Adebayo et al. 2018), near 0 for a method that depends on
-    what was learned; `completeness_error` of integrated gradients, the sum over images of what they miss of
-    the logit's change over that of the change. On ShapeTex also `edge_enrichment`,
+    |A| with that of a network with random weights (Adebayo et al. 2018), near 0 for a method that depends on the
+    trained weights; `completeness_error` of integrated gradients, the absolute error summed over images, relative to
+    the change of the logit. On ShapeTex also `edge_enrichment`,
     `shape_cosine` (with 2 m - 1) and `texture_cosine` (with t). Integration, insertion and deletion start from, or end
     at, the mean colour of the images. Arrays: `images` uint8 `[m h w c]`, `labels` `[m]` and `size`
     `[method m h w]`, the methods under `methods`.
     """
     test, network, variables = study_input.dataset.test, study_input.network, study_input.variables
     count = min(len(test), max(2, study_input.samples // _SHARE))
-    images, rows = fixed_sample(test.images, np.arange(len(test)), count)  # the places stand in for labels
+    images, rows = fixed_sample(test.images, np.arange(len(test)), count)  # row numbers in place of labels
     rows = np.asarray(rows)
     labels = jnp.asarray(test.labels[rows])
     baseline = jnp.mean(images, axis=(0, 1, 2))
@@ -168,12 +107,27 @@ def saliency(study_input: StudyInput) -> StudyResult:
         similarity = correlation(_ranks(found.size), _ranks(redrawn[method].size))
         records.append(_mean("randomised_similarity", method, similarity))
     records.append(
-        Record(quantity="completeness_error", value=completeness, estimator="integrated_gradients",
-               inputs="clean", unit="1", n=count, note=f"{_INTEGRATION_STEPS} steps from the mean colour")
-    )  # fmt: skip
+        Record(
+            quantity="completeness_error",
+            value=completeness,
+            n=count,
+            note=f"{_INTEGRATION_STEPS} steps from the mean colour",
+            **_columns("integrated_gradients"),
+        )
+    )
     if "grad_cam" not in maps:
         reason = f"no layer of {network.arch} is a map of at least {_LEAST_SIDE} positions a side"
-        records.append(Record(quantity="insertion_auc", value=None, ok=False, estimator="grad_cam", note=reason))
+        records.append(
+            Record(
+                quantity="insertion_auc",
+                value=None,
+                ok=False,
+                estimator="grad_cam",
+                image_set="test",
+                inputs="clean",
+                note=reason,
+            )
+        )
     return StudyResult(records, _shown(images, labels, maps))
 
 
@@ -227,7 +181,7 @@ def _attributions(network: Network, layer, noise, variables, x, y, baseline, key
 
 
 def _share_missed(total: np.ndarray, change: np.ndarray) -> float:
-    """Of images together: one by one the share is large wherever a logit hardly changes."""
+    """The relative error over all images together: image by image it is large wherever a logit hardly changes."""
     whole = float(np.abs(change).sum())
     return float(np.abs(total - change).sum()) / whole if whole > 0 else math.nan
 
@@ -249,11 +203,15 @@ def _against_known(maps: Mapping[str, Maps], fields: tuple[np.ndarray, np.ndarra
 def _mean(quantity: str, method: str, values: np.ndarray) -> Record:
     """The mean over the images for which the score is defined."""
     known = values[~np.isnan(values)]
-    columns = {"estimator": method, "inputs": "clean", "unit": "1"}
+    columns = _columns(method)
     if not len(known):
         return Record(quantity=quantity, value=None, ok=False, note="the map of every image is constant", **columns)
     error = known.std(ddof=1) / np.sqrt(len(known)) if len(known) > 1 else None
     return Record(quantity=quantity, value=known.mean(), stderr=error, n=len(known), **columns)
+
+
+def _columns(method: str) -> dict[str, str]:
+    return {"estimator": method, "image_set": "test", "inputs": "clean", "unit": "1"}
 
 
 def _ranks(maps: np.ndarray) -> np.ndarray:
@@ -275,12 +233,3 @@ def _default_scene(limit: int) -> tuple[shapetex.Scene, np.ndarray]:
     config = ShapeTex()
     scene = shapetex.scene(config, "test", limit=limit)
     return scene, shapetex.split(scene, config).images
-
-
-register(
-    Study(
-        name="saliency",
-        title="Which pixels the networks rest on: edges, shape or texture",
-        run=saliency,
-    )
-)

@@ -1,7 +1,4 @@
-"""Shape or texture: what the answers follow, and what each layer tells of either cue.
-
-It reads the records of the study `cue_conflict` only.
-"""
+"""Shape bias of the predictions, and information of each layer about shape and texture, finished and by epoch."""
 
 import math
 from typing import Any
@@ -12,7 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mi_jax.plotting import captions, style
-from mi_jax.plotting.figures import FigureSpec, register
+from mi_jax.plotting.figures import FigureSpec
+from mi_jax.plotting.panels import layers_of, trainings_of
+from mi_jax.plotting.study_arrays import by_training
 from mi_jax.records.labels import INPUTS, name_of
 from mi_jax.records.run_records import RunRecords
 from mi_jax.statistics.intervals import Table, over_seeds
@@ -20,17 +19,19 @@ from mi_jax.statistics.intervals import Table, over_seeds
 _CUES = ("shape", "texture")
 _ALONE = {"texture_suppressed": "shape alone", "shape_suppressed": "texture alone"}
 _HALF = 0.5
+_PERMUTATIONS = {"among_images": (":", "permuted among images"), "within_class": ("-", "permuted within classes")}
+_LINES = {"shape": "-", "texture": (0, (1, 1))}
 
 
-def _draw_answers(run_records: RunRecords) -> Figure:
+def _draw_predictions(run_records: RunRecords) -> Figure:
     figure = style.new_figure(5.6)
     panels = style.grid_of(figure, 2, 2)
-    bias = run_records.select_at_the_end(quantity="shape_bias", subset="conflict", inputs=INPUTS)
-    trainings = [t for t in run_records.trainings if (bias["training"] == t).any()]
+    bias = run_records.select_final(quantity="shape_bias", image_set="conflict", factor=None, inputs=INPUTS)
+    trainings = trainings_of(run_records, bias)
     _draw_bias(panels[0, 0], run_records, bias, trainings)
     _draw_alone(panels[0, 1], run_records, trainings)
     _draw_classes(panels[1, 0], run_records, trainings)
-    _draw_oracle(panels[1, 1], run_records, trainings)
+    _draw_texture_match(panels[1, 1], run_records, trainings)
     handles = [
         Line2D([], [], color=style.colour_of(t, run_records.trainings), marker="o", linestyle="none", label=name_of(t))
         for t in trainings
@@ -54,7 +55,7 @@ def _point(axes: Axes, x: float, table: Table, values: Any, *, colour: str, holl
 
 def _draw_bias(axes: Axes, run_records: RunRecords, bias: Table, trainings: list[str]) -> None:
     coverage = over_seeds(
-        run_records.select_at_the_end(quantity="cue_coverage", subset="conflict"), ["training", "inputs"]
+        run_records.select_final(quantity="cue_coverage", image_set="conflict", factor=None), ["training", "inputs"]
     )
     for i, training in enumerate(trainings):
         for j, inputs in enumerate(INPUTS):
@@ -77,8 +78,8 @@ def _draw_bias(axes: Axes, run_records: RunRecords, bias: Table, trainings: list
 
 
 def _draw_alone(axes: Axes, run_records: RunRecords, trainings: list[str]) -> None:
-    for k, subset in enumerate(_ALONE):
-        rows = run_records.select_at_the_end(quantity="accuracy", subset=subset, inputs=INPUTS)
+    for k, image_set in enumerate(_ALONE):
+        rows = run_records.select_final(quantity="accuracy", image_set=image_set, inputs=INPUTS)
         for i, training in enumerate(trainings):
             for j, inputs in enumerate(INPUTS):
                 here = rows[(rows["training"] == training) & (rows["inputs"] == inputs)]
@@ -99,42 +100,46 @@ def _draw_alone(axes: Axes, run_records: RunRecords, trainings: list[str]) -> No
 
 
 def _draw_classes(axes: Axes, run_records: RunRecords, trainings: list[str]) -> None:
-    rows = run_records.select_at_the_end(quantity="shape_bias", inputs="clean")
-    rows = rows[rows["subset"].fillna("").str.startswith("conflict,shape=")]
-    names = dict(zip(rows["subset"], rows["note"], strict=True))
-    subsets = sorted(names, key=lambda subset: int(subset.partition("=")[2]))
+    rows = run_records.select_final(quantity="shape_bias", inputs="clean", factor="shape")
+    classes = sorted(rows["class"].unique())
     for i, training in enumerate(trainings):
-        table = over_seeds(rows[rows["training"] == training], ["subset"]).set_index("subset").reindex(subsets)
-        x = style.dodged(len(subsets), i, len(trainings))
+        table = over_seeds(rows[rows["training"] == training], ["class"]).set_index("class").reindex(classes)
+        x = style.dodged(len(classes), i, len(trainings))
         colour = style.colour_of(training, run_records.trainings)
         style.draw_whiskers(axes, x, table, colour=colour)
         style.draw_marks(axes, x, table["mean"], np.zeros(len(x), dtype=bool), colour=colour)
     axes.axhline(_HALF, color="#222222", linewidth=0.8)
     axes.set_ylim(-0.05, 1.05)
-    axes.set_xticks(range(len(subsets)), [names[s] for s in subsets], rotation=40, ha="right")
+    axes.set_xticks(range(len(classes)), [_shape_name(run_records, k) for k in classes], rotation=40, ha="right")
     axes.set_title("Shape bias by class of the shape, clean", loc="left")
     axes.set_ylabel("texture ← → shape")
 
 
-def _draw_oracle(axes: Axes, run_records: RunRecords, trainings: list[str]) -> None:
-    rates = run_records.select_at_the_end(quantity="delta_oracle")
-    baselines = run_records.select_at_the_end(quantity="delta_oracle_baseline")
+def _shape_name(run_records: RunRecords, index: int) -> str:
+    """The name of a shape where a study stored it, else its number."""
+    for study in ("shape_bias", "shape_texture"):
+        for seeds in by_training(run_records, study, "shape_names").values():
+            return str(seeds[0][index])
+    return str(index)
+
+
+def _draw_texture_match(axes: Axes, run_records: RunRecords, trainings: list[str]) -> None:
+    rates = run_records.select_final(quantity="texture_match")
+    baselines = run_records.select_final(quantity="texture_match_baseline")
     shown = [t for t in trainings if (rates["training"] == t).any()]
     for i, training in enumerate(shown):
         colour = style.colour_of(training, run_records.trainings)
         here = rates[rates["training"] == training]
         _point(axes, i - 0.12, over_seeds(here, ["training"]), here["value"], colour=colour, hollow=False)
-        for subset, line in (("exchanged among images", ":"), ("exchanged within classes", "-")):
-            level = baselines.loc[(baselines["training"] == training) & (baselines["subset"] == subset), "value"].mean()
+        for reference, (line, _) in _PERMUTATIONS.items():
+            own = (baselines["training"] == training) & (baselines["reference"] == reference)
+            level = baselines.loc[own, "value"].mean()
             axes.plot([i - 0.3, i + 0.3], [level, level], color=style.GREY, linestyle=line, linewidth=1.2)
     axes.set_ylim(bottom=0)
     _categories(axes, [name_of(t) for t in shown])
-    axes.set_title("Perturbation carries the texture of the answer", loc="left")
+    axes.set_title("Perturbation has the texture of the prediction", loc="left")
     axes.set_ylabel("share of misclassified")
-    handles = [
-        Line2D([], [], color=style.GREY, linestyle=":", label="exchanged among images"),
-        Line2D([], [], color=style.GREY, label="exchanged within classes"),
-    ]
+    handles = [Line2D([], [], color=style.GREY, linestyle=line, label=text) for line, text in _PERMUTATIONS.values()]
     axes.legend(handles=handles, fontsize=7, loc="upper right")
 
 
@@ -143,17 +148,17 @@ def _categories(axes: Axes, names: list[str]) -> None:
     axes.set_xlim(-0.6, len(names) - 0.4)
 
 
-def _caption_answers(run_records: RunRecords) -> str:
-    rows = run_records.select_at_the_end(quantity="shape_bias", subset="conflict", inputs="clean")
-    n = run_records.select_at_the_end(quantity="cue_coverage", subset="conflict")["n"]
+def _caption_predictions(run_records: RunRecords) -> str:
+    rows = run_records.select_final(quantity="shape_bias", image_set="conflict", factor=None, inputs="clean")
+    n = run_records.select_final(quantity="cue_coverage", image_set="conflict", factor=None)["n"]
     return (
-        f"What the answers follow at {captions.last_epoch(rows)}, {captions.where(run_records)}. Shape bias: of the answers "
-        "on conflict images that name the class of the shape or of the texture, the share that name the shape's "
-        f"(Geirhos et al. 2019), n = {n.min():g} images; coverage: the share that name either. Adversarial: attacked "
-        "away from the network's own answer (conflict) or from the label (one cue). Last panel: of the images that "
-        "the attack has misclassified, the share where the texture of another class that the perturbation resembles "
-        "most, by power spectrum, is that of the answer; lines: the same with answers exchanged between images. "
-        f"Small ticks: seeds. {captions.seeds(rows)}"
+        f"Shape or texture decisions at {captions.last_epoch(rows)}, {captions.where(run_records)}. Shape bias: of the "
+        "predictions on conflict images that are the class of the shape or of the texture, the share that are the "
+        f"shape's (Geirhos et al. 2019), n = {n.min():g} images; coverage: the share that are either. Adversarial: the "
+        "attack is on the network's own prediction (conflict) or on the label (one cue). Last panel (texture-match "
+        "test): of the misclassified adversarial images, the share where the texture that the perturbation resembles "
+        "most by power spectrum, the true class left out, is that of the predicted class; lines: the same with "
+        f"predictions permuted. Small ticks: seeds. {captions.seeds(rows)}"
     )
 
 
@@ -174,7 +179,7 @@ def _draw_layers(run_records: RunRecords) -> Figure:
     _draw_information(panels[1, 2], run_records, "i_t_label", "probe", layers)
     panels[1, 2].set_title("I(T; Y), linear probe", loc="left")
     trainings = [
-        t for t in run_records.trainings if (run_records.select_at_the_end(quantity="i_t_shape")["training"] == t).any()
+        t for t in run_records.trainings if (run_records.select_final(quantity="i_t_shape")["training"] == t).any()
     ]
     handles = style.condition_handles(trainings, INPUTS)
     handles.append(Line2D([], [], color=style.GREY, linestyle="-.", linewidth=1, label="shuffled labels"))
@@ -184,20 +189,20 @@ def _draw_layers(run_records: RunRecords) -> Figure:
 
 
 def _layers(run_records: RunRecords) -> list[str]:
-    rows = run_records.select_at_the_end(quantity="i_t_shape", estimator="probe")
+    rows = run_records.select_final(quantity="i_t_shape", estimator="probe")
     return list(dict.fromkeys(rows["layer"].dropna()))
 
 
 def _draw_information(axes: Axes, run_records: RunRecords, quantity: str, estimator: str, layers: list[str]) -> None:
-    rows = run_records.select_at_the_end(quantity=quantity, estimator=estimator, inputs=INPUTS)
-    control = run_records.select_at_the_end(quantity="i_t_shuffled", estimator=estimator, inputs="clean")
+    rows = run_records.select_final(quantity=quantity, estimator=estimator, inputs=INPUTS)
+    control = run_records.select_final(quantity="i_t_shuffled", estimator=estimator, inputs="clean")
     for training in run_records.trainings:
         colour = style.colour_of(training, run_records.trainings)
         for inputs in INPUTS:
             _draw_by_layer(axes, rows[rows["inputs"] == inputs], training, layers, colour, style.line_of(inputs))
         if quantity != "i_t_label":
             _draw_by_layer(axes, control, training, layers, colour, "-.", width=0.8)
-    ceiling = run_records.select_at_the_end(quantity=f"h_{quantity.removeprefix('i_t_')}", estimator="exact")["value"]
+    ceiling = run_records.select_final(quantity=f"h_{quantity.removeprefix('i_t_')}", estimator="exact")["value"]
     if len(ceiling):
         style.draw_ceiling(axes, float(ceiling.iloc[0]))
     axes.set_ylim(-0.15, math.log2(10) + 0.2)
@@ -218,7 +223,7 @@ def _draw_by_layer(
 
 
 def _draw_robust(axes: Axes, run_records: RunRecords, cue: str, layers: list[str]) -> None:
-    rows = run_records.select_at_the_end(quantity=f"i_t_{cue}_robust")
+    rows = run_records.select_final(quantity=f"i_t_{cue}_robust")
     for training in run_records.trainings:
         here = rows[rows["training"] == training]
         if here.empty:
@@ -232,7 +237,7 @@ def _draw_robust(axes: Axes, run_records: RunRecords, cue: str, layers: list[str
 
 
 def _draw_preference(axes: Axes, run_records: RunRecords, layers: list[str]) -> None:
-    rows = run_records.select_at_the_end(quantity="cue_preference", estimator="probe", inputs="clean")
+    rows = run_records.select_final(quantity="cue_preference", estimator="probe", inputs="clean")
     for training in run_records.trainings:
         _draw_by_layer(axes, rows, training, layers, style.colour_of(training, run_records.trainings), "-")
     axes.axhline(0, color="#222222", linewidth=0.8)
@@ -243,33 +248,85 @@ def _draw_preference(axes: Axes, run_records: RunRecords, layers: list[str]) -> 
 
 
 def _caption_layers(run_records: RunRecords) -> str:
-    rows = run_records.select_at_the_end(quantity="i_t_shape", estimator="probe", inputs="clean")
-    mixture = run_records.select_at_the_end(quantity="i_t_shape", estimator="monte_carlo", inputs="clean")
+    rows = run_records.select_final(quantity="i_t_shape", estimator="probe", inputs="clean")
+    mixture = run_records.select_final(quantity="i_t_shape", estimator="monte_carlo", inputs="clean")
     return (
-        f"What each layer tells of shape and texture at {captions.last_epoch(rows)}, {captions.where(run_records)}, on "
-        "images that combine both cues independently, and of the class on images where they agree. Dotted: the exact "
+        f"Information of each layer about shape and texture at {captions.last_epoch(rows)}, "
+        f"{captions.where(run_records)}, on images that combine both cues independently, and about the class on images "
+        "where they agree. Dotted: the exact "
         "ceiling, log2 10 bits. Probe: held-out lower bound; on adversarial images that of the probe fitted on clean "
-        "ones; triangles: under an attack on the probe itself. Monte Carlo: value for the noisy layer on the images at "
-        f"hand, {captions.noise(mixture)}; what shuffled labels read there is owed to having few images a class. "
+        "ones; triangles: under an attack on the probe itself. Monte Carlo: value for the noisy layer on these "
+        f"images, {captions.noise(mixture)}; above 0 for shuffled labels, as there are few images per class. "
         f"{captions.samples(rows)}. {captions.seeds(rows)}"
     )
 
 
-register(
+def _by_epoch(run_records: RunRecords) -> Table:
+    quantities = tuple(f"i_t_{cue}" for cue in _LINES)
+    return run_records.select(quantity=quantities, estimator="probe", inputs="clean").dropna(subset=["epoch"])
+
+
+def _draw_epochs(run_records: RunRecords) -> Figure:
+    rows = _by_epoch(run_records)
+    layers = layers_of(run_records, rows)
+    columns = min(5, len(layers))
+    count = math.ceil(len(layers) / columns)
+    figure = style.new_figure(0.8 + 1.9 * count)
+    panels = style.grid_of(figure, count, columns, sharey=True)
+    table = over_seeds(rows, ["quantity", "layer", "training", "epoch"])
+    for axes, layer in zip(panels.flat, layers, strict=False):
+        for cue, line in _LINES.items():
+            chosen = table[(table["layer"] == layer) & (table["quantity"] == f"i_t_{cue}")]
+            for training, curve in chosen.groupby("training"):
+                colour = style.colour_of(str(training), run_records.trainings)
+                style.draw_curve(axes, curve["epoch"], curve, colour=colour, line=line)
+        style.draw_ceiling(axes, math.log2(10))
+        style.epoch_axis(axes, rows["epoch"])
+        axes.set_title(layer, loc="left")
+    for axes in panels.flat[len(layers) :]:
+        axes.set_visible(False)
+    style.fit(list(panels.flat[: len(layers)]))
+    figure.supylabel("information about the cue (bits)", fontsize=9)
+    handles = [
+        Line2D(
+            [],
+            [],
+            color=style.colour_of(training, run_records.trainings),
+            linestyle=line,
+            label=f"{name_of(training)}, {cue}",
+        )
+        for training in run_records.trainings
+        if (rows["training"] == training).any()
+        for cue, line in _LINES.items()
+    ]
+    style.legend_above(figure, [*handles, style.ceiling_handle("log\N{SUBSCRIPT TWO} 10 = 3.32 bits")])
+    return figure
+
+
+def _caption_epochs(run_records: RunRecords) -> str:
+    rows = _by_epoch(run_records)
+    return (
+        f"Information about shape and texture by a linear probe of each layer, {captions.where(run_records)}, "
+        f"on images that combine both cues independently: held-out lower bound, {captions.samples(rows)}, "
+        f"{captions.epochs(rows)}. Dotted: the exact ceiling. {captions.seeds(rows)}"
+    )
+
+
+BIAS_FIGURES = (
     FigureSpec(
         name="shape_bias",
-        title="Shape or texture: what the answers follow",
-        alt="Shape bias of each training, accuracy with one cue, shape bias by class, and the delta oracle.",
-        caption=_caption_answers,
-        needs=lambda run_records: not run_records.select(quantity="shape_bias", subset="conflict,shape=0").empty,
-        draw=_draw_answers,
+        title="Shape or texture: decisions",
+        alt="Shape bias of each training, accuracy with one cue, shape bias by class, and the texture-match test.",
+        caption=_caption_predictions,
+        needs=lambda run_records: not run_records.select(quantity="shape_bias", factor="shape").empty,
+        draw=_draw_predictions,
         order=26,
-    )
+    ),
 )
-register(
+LAYER_FIGURES = (
     FigureSpec(
-        name="cue_conflict",
-        title="Shape or texture: what the layers tell",
+        name="shape_texture",
+        title="Shape or texture: information of the layers",
         alt="Information of each layer about shape, texture and class for each training, clean and adversarial.",
         caption=_caption_layers,
         needs=lambda run_records: (
@@ -277,5 +334,14 @@ register(
         ),
         draw=_draw_layers,
         order=27,
-    )
+    ),
+    FigureSpec(
+        name="shape_texture_epochs",
+        title="Shape and texture through training",
+        alt="One panel per layer: information about shape and about texture against epoch for each training.",
+        caption=_caption_epochs,
+        needs=lambda run_records: _by_epoch(run_records)["epoch"].nunique() > 1,
+        draw=_draw_epochs,
+        order=28,
+    ),
 )

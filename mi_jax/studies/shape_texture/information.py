@@ -1,6 +1,6 @@
-"""How much every layer tells of shape, texture, colour and class, by a linear probe and by mixture estimators.
+"""Information of each layer about shape, texture, colour and class, by linear probes and by mixture estimators.
 
-The factors of a factorial set are independent and uniform, so every ceiling is exact. It makes no images.
+The factors of a factorial set are independent and uniform, so their entropies are exact upper bounds.
 """
 
 import math
@@ -18,14 +18,12 @@ from mi_jax.measure.linear_probes import fit_probes, gains, mean_and_error, resc
 from mi_jax.records.table import Record, information_record
 from mi_jax.typing import Key
 
-CUES = ("shape", "texture")
-Taps = Mapping[str, Any]
 Factors = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """What one layer's probes found: the probes, and by factor value and standard error in nats on held-out rows."""
+    """The probes of one layer, and by factor their value and standard error in nats on held-out rows."""
 
     probes: dict[str, LinearProbe]
     values: dict[str, tuple[float, float]]
@@ -33,7 +31,7 @@ class Measured:
 
 
 def ceilings(factors: Factors, **columns: Any) -> list[Record]:
-    """The entropy of each factor on the given rows, which no information about it exceeds: `h_shape`, ..."""
+    """The entropy of each factor on the given rows, an upper bound of all information about it: `h_shape`, ..."""
     records = []
     for name, values in factors.items():
         p = np.bincount(values) / len(values)
@@ -45,12 +43,12 @@ def ceilings(factors: Factors, **columns: Any) -> list[Record]:
 def probe_layer(
     fitted: np.ndarray, factors: Factors, held: np.ndarray, held_factors: Factors, *, num_classes: int, **columns: Any
 ) -> Measured:
-    """Probes of one layer, fitted on some rows and judged on others: records `i_t_shape`, ... of estimator `probe`.
+    """Probes of one layer, fitted on some rows and evaluated on others: records `i_t_shape`, ... of estimator `probe`.
 
     Args:
-        fitted, held: activations `[n ...]` of the rows to fit and of those to judge.
-        factors, held_factors: by name int `[n]`, of each.
-        num_classes: of every factor.
+        fitted, held: activations `[n ...]` of the rows to fit and of the held-out rows.
+        factors, held_factors: the factors of these rows by name, int `[n]`.
+        num_classes: number of classes of every factor.
         columns: of every record.
     """
     columns = {"estimator": "probe", **columns, "n": len(held)}
@@ -69,7 +67,7 @@ def probe_layer(
 
 
 def transferred(probes: Mapping[str, LinearProbe], t: np.ndarray, factors: Factors, **columns: Any) -> list[Record]:
-    """What probes fitted on clean activations tell on other ones (see `rescaled_gains`): `i_t_shape`, ..."""
+    """Information in other activations by probes fitted on clean ones (see `rescaled_gains`): `i_t_shape`, ..."""
     records = []
     for name, probe in probes.items():
         value, error = mean_and_error(rescaled_gains(probe.log_probabilities(t), factors[name]))
@@ -90,7 +88,7 @@ def mixture_records(
     for name, values in factors.items():
         bracket = information.kde(t, values, noise_variance=noise_variance, num_classes=num_classes)
         value = information.monte_carlo(t, values, noise_variance=noise_variance, key=key, num_classes=num_classes)
-        kde = {**columns, "estimator": "kde", "saturated": bracket.saturated}
+        kde = {**columns, "estimator": "kde", "saturated": bracket.saturated, "numerical_error": bracket.error}
         records += [
             information_record(f"i_t_{name}_certified_lower", bracket.i_ty_certified_lower, **kde),
             information_record(f"i_t_{name}_certified_upper", bracket.i_ty_certified_upper, **kde),
@@ -123,7 +121,7 @@ def preference(shape: tuple[float, float], texture: tuple[float, float], **colum
     (s, s_error), (t, t_error) = ((max(value, 0.0), error) for value, error in (shape, texture))
     total = s + t
     if total <= 2 * math.hypot(s_error, t_error):
-        note = {**columns, "note": "the layer tells of neither cue"}
+        note = {**columns, "note": "the layer carries no information about either cue"}
         return Record(quantity="cue_preference", value=None, ok=False, **note)
     error = 2 * math.hypot(t * s_error, s * t_error) / total**2
     return Record(quantity="cue_preference", value=(s - t) / total, stderr=error, unit="1", **columns)

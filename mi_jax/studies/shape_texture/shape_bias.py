@@ -1,25 +1,43 @@
-"""Which cue a network's answers follow: shape bias on conflict images, and accuracy with one cue taken away.
+"""Which cue a network's predictions follow: shape bias on conflict images, and accuracy with one cue removed.
 
-It counts answers; it neither attacks nor looks into the network.
+Needs ShapeTex, whose diagnostic sets separate the cues. It uses predictions alone, so it takes seconds, and every quick
+run on ShapeTex includes it.
 """
 
+import dataclasses
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
+from mi_jax.data import Dataset, ShapeTex, Split, shapetex, to_float
+from mi_jax.data.shapetex import SHAPES
+from mi_jax.measure.accuracy import accuracy_row, adversarial_examples, attack_columns
 from mi_jax.records.table import Record
 from mi_jax.statistics.intervals import wilson
+from mi_jax.studies.registry import StudyInput, StudyResult
+from mi_jax.studies.shape_texture import texture_match
+from mi_jax.training import predictions
+from mi_jax.typing import Images
 
+CLASSES = len(SHAPES)
+CUES = ("shape", "texture")
+_PAIRS, _CONFLICTS = CLASSES**2, CLASSES * (CLASSES - 1)
 _Z = float(stats.norm.ppf(0.975))
 
 
-class Choices(NamedTuple):
-    """Answers on images whose shape and texture belong to different classes.
+class Decisions(NamedTuple):
+    """Predictions on images whose shape and texture belong to different classes.
 
-    shape, texture: answers that name the shape's, the texture's class. n: images.
+    Attributes:
+        shape: predictions of the shape's class.
+        texture: predictions of the texture's class.
+        n: images.
     """
 
     shape: int
@@ -28,39 +46,44 @@ class Choices(NamedTuple):
 
     @property
     def bias(self) -> float:
-        """Shape bias, shape / (shape + texture) (Geirhos et al. 2019); NaN if no answer names either cue."""
+        """Shape bias, shape / (shape + texture) (Geirhos et al. 2019); NaN without any shape or texture decision."""
         decided = self.shape + self.texture
         return self.shape / decided if decided else math.nan
 
     @property
     def coverage(self) -> float:
-        """Share of the images whose answer names one of the two cues."""
-        return (self.shape + self.texture) / self.n
+        """Share of the images with a shape or texture decision; NaN without images."""
+        return (self.shape + self.texture) / self.n if self.n else math.nan
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Wilson's 95 % score interval of the bias; (0, 1) if no answer names either cue."""
+        """Wilson's 95 % score interval of the bias; (0, 1) without any shape or texture decision."""
         decided = self.shape + self.texture
         return wilson(self.bias, decided) if decided else (0.0, 1.0)
 
 
-def count_choices(answers: np.ndarray, shape: np.ndarray, texture: np.ndarray) -> Choices:
-    """Counts the answers on conflict images.
+def count_decisions(predicted: np.ndarray, shape: np.ndarray, texture: np.ndarray) -> Decisions:
+    """Counts shape and texture decisions (Geirhos et al. 2019); images without a conflict are left out.
 
     Args:
-        answers: predicted class, int `[n]`.
-        shape, texture: the class of each cue, int `[n]`, different from one another in every image.
+        predicted: predicted class, int `[n]`.
+        shape, texture: class of each cue, int `[n]`.
 
     Examples:
-        >>> count_choices(np.array([0, 1, 2, 3]), np.array([0, 1, 0, 0]), np.array([1, 0, 2, 1]))
-        Choices(shape=2, texture=1, n=4)
+        >>> count_decisions(np.array([0, 1, 2, 3, 5]), np.array([0, 1, 0, 0, 5]), np.array([1, 0, 2, 1, 5]))
+        Decisions(shape=2, texture=1, n=4)
     """
-    answers = np.asarray(answers)
-    return Choices(int(np.sum(answers == shape)), int(np.sum(answers == texture)), len(answers))
+    predicted, shape, texture = (np.asarray(values) for values in (predicted, shape, texture))
+    conflict = shape != texture
+    return Decisions(
+        int(np.sum(conflict & (predicted == shape))),
+        int(np.sum(conflict & (predicted == texture))),
+        int(np.sum(conflict)),
+    )
 
 
 def bias_records(
-    answers: np.ndarray,
+    predicted: np.ndarray,
     factors: Mapping[str, np.ndarray],
     *,
     class_names: Mapping[str, Sequence[str]],
@@ -69,34 +92,37 @@ def bias_records(
     """Shape bias, its 95 % Wilson interval and its coverage: of all conflict images, and by class of either cue.
 
     Quantities `shape_bias` (its standard error is half the Wilson interval over 1.96), `shape_bias_low`,
-    `shape_bias_high`, `cue_coverage`; subset `conflict`, or for instance `conflict,shape=3`.
+    `shape_bias_high`, `cue_coverage`; those of a class have it in the columns `factor` and `class`.
 
     Args:
-        answers: predicted class, int `[n]`.
+        predicted: predicted class, int `[n]`.
         factors: `shape` and `texture`, int `[n]`.
-        class_names: of the values of the two factors.
-        columns: of every record, `inputs` above all.
+        class_names: names of the values of the two factors.
+        columns: of every record; the image set is `conflict` if they do not say otherwise.
     """
-    records = _bias(answers, factors, np.ones(len(answers), bool), {**columns, "subset": "conflict"})
-    for cue in ("shape", "texture"):
+    columns = {"image_set": "conflict", **columns}
+    records = _bias(predicted, factors, np.ones(len(predicted), bool), columns)
+    for cue in CUES:
         for k in np.unique(factors[cue]):
-            where = {**columns, "subset": f"conflict,{cue}={k}", "note": class_names[cue][k]}
-            records += _bias(answers, factors, factors[cue] == k, where)
+            own = {**columns, "factor": cue, "class_": k, "note": class_names[cue][k]}
+            records += _bias(predicted, factors, factors[cue] == k, own)
     return records
 
 
 def _bias(
-    answers: np.ndarray, factors: Mapping[str, np.ndarray], rows: np.ndarray, columns: dict[str, Any]
+    predicted: np.ndarray, factors: Mapping[str, np.ndarray], rows: np.ndarray, columns: dict[str, Any]
 ) -> list[Record]:
-    found = count_choices(answers[rows], factors["shape"][rows], factors["texture"][rows])
-    share = np.sqrt(found.coverage * (1 - found.coverage) / found.n)
-    coverage = Record(quantity="cue_coverage", value=found.coverage, stderr=share, unit="1", n=found.n, **columns)
+    found = count_decisions(predicted[rows], factors["shape"][rows], factors["texture"][rows])
     decided = found.shape + found.texture
-    if not decided:
-        reason = "no answer names the class of either cue"
-        return [Record(quantity="shape_bias", value=None, ok=False, **{**columns, "note": reason, "n": 0}), coverage]
-    low, high = found.interval
+    failed = {"quantity": "shape_bias", "value": None, "ok": False, **columns, "n": 0}
+    if not found.n:
+        return [Record(**failed | {"note": "shape and texture have the same class in every image"})]
     columns = {**columns, "unit": "1"}
+    share = np.sqrt(found.coverage * (1 - found.coverage) / found.n)
+    coverage = Record(quantity="cue_coverage", value=found.coverage, stderr=share, n=found.n, **columns)
+    if not decided:
+        return [Record(**failed | {"note": "no prediction is the class of either cue"}), coverage]
+    low, high = found.interval
     return [
         Record(quantity="shape_bias", value=found.bias, stderr=(high - low) / 2 / _Z, n=decided, **columns),
         Record(quantity="shape_bias_low", value=low, n=decided, **columns),
@@ -108,32 +134,127 @@ def _bias(
 def suppression_records(
     shape_alone: np.ndarray, texture_alone: np.ndarray, labels: np.ndarray, **columns: Any
 ) -> list[Record]:
-    """Accuracy with one cue alone, and the suppression gap: accuracy without texture minus accuracy without shape.
+    """Accuracy with one cue alone, and `suppression_gap`: accuracy without texture minus accuracy without shape.
 
-    Positive where the network can do without texture but not without shape. Its standard error is of the paired
-    difference, as both sets are the same images otherwise.
+    The gap is positive where the network needs the shape more than the texture. Its standard error is that of the
+    paired difference, as both sets are the same images otherwise.
 
     Args:
         shape_alone, texture_alone: predicted class of the texture-suppressed and of the shape-suppressed images, `[n]`.
         labels: int `[n]`, of both.
         columns: of every record.
     """
-    kept, lost = (np.asarray(answers == labels, float) for answers in (shape_alone, texture_alone))
-    gap = kept - lost
-    n = len(labels)
-    columns = {**columns, "unit": "1", "n": n}
-    records = [
-        Record(
-            quantity="accuracy",
-            value=right.mean(),
-            stderr=math.sqrt(right.mean() * (1 - right.mean()) / n),
-            subset=subset,
-            **columns,
-        )
-        for subset, right in (("texture_suppressed", kept), ("shape_suppressed", lost))
-    ]
-    error = gap.std(ddof=1) / math.sqrt(n)
+    kept, lost = (np.asarray(predicted == labels, float) for predicted in (shape_alone, texture_alone))
+    gap, n = kept - lost, len(labels)
     return [
-        *records,
-        Record(quantity="suppression_gap", value=gap.mean(), stderr=error, subset="suppressed", **columns),
-    ]
+        accuracy_row(kept.mean(), n, image_set="texture_suppressed", **columns),
+        accuracy_row(lost.mean(), n, image_set="shape_suppressed", **columns),
+        Record(quantity="suppression_gap", value=gap.mean(), stderr=gap.std(ddof=1) / math.sqrt(n), unit="1", n=n,
+               image_set="suppressed", **columns),
+    ]  # fmt: skip
+
+
+def unsupported_reason(dataset: Dataset) -> str | None:
+    """Why the study does not apply to a data set, or None where it does."""
+    if dataset.name == "shapetex":
+        return None
+    return "it needs images whose shape and texture are known separately, as only ShapeTex has them"
+
+
+def measure(study_input: StudyInput) -> StudyResult:
+    """Shape bias, accuracy with one cue and the texture-match test, on about as many images as the input asks for."""
+    config = ShapeTex()
+    count = held_out_images(study_input, config)
+    return measure_on(study_input, diagnostic_sets(config, count), count)
+
+
+def measure_on(study_input: StudyInput, sets: Mapping[str, Split], count: int) -> StudyResult:
+    """The same on the first `count` images of each of the diagnostic sets.
+
+    Arrays: `predictions` and `predictions_adversarial` on the conflict images, int `[n]`, with `shape` and `texture`,
+    and `shape_names`, the names of the classes.
+    """
+    shown = {name: split.take(slice(None, _length(name, count))) for name, split in sets.items()}
+    records, arrays = _decisions(study_input, shown["conflict"])
+    records += _one_cue(study_input, {cue: shown[f"{cue}_suppressed"] for cue in CUES})
+    return StudyResult(records + _texture_match(study_input, shown["redundant"]), arrays)
+
+
+def held_out_images(study_input: StudyInput, config: ShapeTex) -> int:
+    """How many images of a diagnostic set are evaluated: about what is asked for, every pair of cues equally often."""
+    return int(np.clip(study_input.samples // _PAIRS * _PAIRS, _PAIRS, config.n_test // 2))
+
+
+@functools.lru_cache(maxsize=2)
+def diagnostic_sets(config: ShapeTex, limit: int) -> Mapping[str, Split]:
+    """The test sets of ShapeTex, made once for all networks; callers must not change them."""
+    return shapetex.test_sets(dataclasses.replace(config, n_test=max(limit, _PAIRS)), limit=limit)
+
+
+def _length(name: str, count: int) -> int:
+    return max(count // _CONFLICTS, 1) * _CONFLICTS if name == "conflict" else count
+
+
+def _decisions(study_input: StudyInput, conflict: Split) -> tuple[list[Record], dict[str, np.ndarray]]:
+    """Shape bias on conflict images and on their adversarial examples.
+
+    The attack starts from the network's own prediction, as the label would favour one cue.
+    """
+    images = images_of(conflict)
+    predicted = predictions_of(study_input, images)
+    attacked = predictions_of(study_input, adversarial_examples_of(study_input, images, predicted))
+    names = {"shape": SHAPES, "texture": ShapeTex().texture_names}
+    records = bias_records(predicted, conflict.factors, class_names=names, inputs="clean")
+    made_by = attack_columns(study_input.attack)
+    records += bias_records(attacked, conflict.factors, class_names=names, inputs="adversarial", **made_by)
+    arrays = {cue: conflict.factors[cue] for cue in CUES}
+    arrays |= {"predictions": predicted, "predictions_adversarial": attacked, "shape_names": np.array(SHAPES)}
+    return records, arrays
+
+
+def _one_cue(study_input: StudyInput, suppressed: Mapping[str, Split]) -> list[Record]:
+    """Accuracy on images without one cue, by the suppressed cue, and on their adversarial examples."""
+    labels = suppressed["texture"].labels
+    clean = {cue: images_of(split) for cue, split in suppressed.items()}
+    attacked = {cue: adversarial_examples_of(study_input, shown, labels) for cue, shown in clean.items()}
+    records = []
+    for inputs, shown, made_by in (
+        ("clean", clean, {}),
+        ("adversarial", attacked, attack_columns(study_input.attack)),
+    ):
+        found = {cue: predictions_of(study_input, images) for cue, images in shown.items()}
+        records += suppression_records(found["texture"], found["shape"], labels, inputs=inputs, **made_by)
+    return records
+
+
+def _texture_match(study_input: StudyInput, redundant: Split) -> list[Record]:
+    """The texture-match test of the perturbations of redundant images."""
+    images = images_of(redundant)
+    adversarial_images = adversarial_examples_of(study_input, images, redundant.labels)
+    similarity = texture_match.similarities(np.asarray(adversarial_images - images), _spectra(ShapeTex()))
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(study_input.key)).tolist())
+    predicted = predictions_of(study_input, adversarial_images)
+    found = texture_match.texture_match_test(similarity, redundant.labels, predicted, rng)
+    return texture_match.match_records(found, inputs="adversarial", **attack_columns(study_input.attack))
+
+
+@functools.lru_cache(maxsize=2)
+def _spectra(config: ShapeTex) -> np.ndarray:
+    scene = shapetex.scene(config, "factorial", limit=5 * _PAIRS)
+    return texture_match.texture_spectra(scene.texture, scene.factors["texture"], CLASSES)
+
+
+def images_of(split: Split) -> jax.Array:
+    """The images of a split as floats in [0, 1], `[n h w c]`."""
+    return to_float(jnp.asarray(split.images))
+
+
+def predictions_of(study_input: StudyInput, images: Images) -> np.ndarray:
+    """The predicted class of each image, int `[n]`."""
+    return np.argmax(np.asarray(predictions(study_input.network, study_input.variables, images)), axis=1)
+
+
+def adversarial_examples_of(study_input: StudyInput, images: Images, labels: np.ndarray) -> jax.Array:
+    """Adversarial examples of images by the attack of the run, which leads away from the given labels, int `[n]`."""
+    classes = jnp.asarray(labels, jnp.int32)
+    return adversarial_examples(study_input.network, study_input.variables, images, classes, attack=study_input.attack)

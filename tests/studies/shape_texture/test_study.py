@@ -16,7 +16,7 @@ from mi_jax.measure.linear_probes import fit_probes
 from mi_jax.models import Network
 from mi_jax.studies import STUDIES, find_for
 from mi_jax.studies.registry import StudyInput
-from mi_jax.studies.shape_texture import behaviour, study
+from mi_jax.studies.shape_texture import shape_bias, study
 
 BARE = ShapeTex(noise=0.0, n_train=10, n_test=90)
 ATTACK = PGD(steps=1, random_start=False)
@@ -74,7 +74,7 @@ def scenes():
     return [shapetex.scene(BARE, name, limit=COUNT) for name in ("conflict", "redundant")]
 
 
-def subject_of(network, variables, attack=ATTACK):
+def study_input_of(network, variables, attack=ATTACK):
     return StudyInput(network, variables, data.load("shapetex", limit=20), attack, COUNT, jax.random.key(0))
 
 
@@ -82,21 +82,21 @@ def reader(cue, scenes):
     fields = np.concatenate([scene.shape if cue == "shape" else scene.texture for scene in scenes])
     classes = np.concatenate([scene.factors[cue] for scene in scenes])
     variables = {"fields": jnp.asarray(fields), "classes": jnp.asarray(classes), "shape_amplitude": 20 / 255}
-    return subject_of(bare_network(TemplateMatcher, cue), variables)
+    return study_input_of(bare_network(TemplateMatcher, cue), variables)
 
 
 @pytest.mark.parametrize(("cue", "bias"), [("shape", 1.0), ("texture", 0.0)])
 def test_a_network_that_reads_one_cue_has_the_bias_of_that_cue(sets, scenes, cue, bias):
-    records, arrays = behaviour.choices(reader(cue, scenes), sets)
-    found = {(r.quantity, r.inputs, r.subset): r.value for r in records}
+    result = shape_bias.measure_on(reader(cue, scenes), sets, COUNT)
+    found = {(r.quantity, r.inputs, r.image_set): r.value for r in result.records if r.class_ is None}
     assert found["shape_bias", "clean", "conflict"] == bias
     assert found["cue_coverage", "clean", "conflict"] == 1.0
-    np.testing.assert_array_equal(arrays["answers"], sets["conflict"].factors[cue])
+    np.testing.assert_array_equal(result.arrays["predictions"], sets["conflict"].factors[cue][: COUNT // 90 * 90])
 
 
 def test_taking_away_the_cue_that_a_network_reads_takes_its_accuracy(sets, scenes):
-    records, _ = behaviour.choices(reader("shape", scenes), sets)
-    found = {(r.quantity, r.inputs, r.subset): r.value for r in records}
+    records = shape_bias.measure_on(reader("shape", scenes), sets, COUNT).records
+    found = {(r.quantity, r.inputs, r.image_set): r.value for r in records if r.class_ is None}
     assert found["accuracy", "clean", "texture_suppressed"] == 1.0
     assert found["accuracy", "clean", "shape_suppressed"] < 0.3
     assert found["suppression_gap", "clean", "suppressed"] > 0.7
@@ -112,7 +112,12 @@ def test_a_factor_within_reach_of_the_attacker_has_no_robust_information(margin,
     taps = np.asarray(network.apply({}, images)[1]["logits"])
     probes = fit_probes(taps[:200], {"texture": texture[:200]}, num_classes=10)
     (record,) = study.robust(
-        subject_of(network, {}, attack), "logits", probes, images[200:], {"texture": texture[200:]}, jax.random.key(1)
+        study_input_of(network, {}, attack),
+        "logits",
+        probes,
+        images[200:],
+        {"texture": texture[200:]},
+        jax.random.key(1),
     )
     assert record.quantity == "i_t_texture_robust"
     assert low <= record.value <= high
@@ -121,17 +126,17 @@ def test_a_factor_within_reach_of_the_attacker_has_no_robust_information(margin,
 @pytest.fixture(scope="module")
 def studied():
     network = models.create("cnn", num_classes=10, input_shape=(32, 32, 3), width=0.25)
-    study_input = subject_of(network, network.init(jax.random.key(0)))
+    study_input = study_input_of(network, network.init(jax.random.key(0)))
     before = jax.tree.map(np.array, study_input.variables)
-    sets = {name: split.images.copy() for name, split in behaviour.diagnostic_sets(ShapeTex(), 300).items()}
-    findings = study.cue_conflict(dataclasses.replace(study_input, samples=100))
+    sets = {name: split.images.copy() for name, split in shape_bias.diagnostic_sets(ShapeTex(), 300).items()}
+    findings = study.measure(dataclasses.replace(study_input, samples=100))
     return study_input, before, sets, findings
 
 
 def test_the_study_changes_neither_network_nor_images(studied):
     study_input, before, sets, _ = studied
     jax.tree.map(np.testing.assert_array_equal, study_input.variables, before)
-    for name, split in behaviour.diagnostic_sets(ShapeTex(), 300).items():
+    for name, split in shape_bias.diagnostic_sets(ShapeTex(), 300).items():
         np.testing.assert_array_equal(split.images, sets[name])
 
 
@@ -169,22 +174,22 @@ def test_ceilings_are_exact(studied):
 
 
 def test_the_row_that_the_claim_reads_is_there_once(studied):
-    rows = [r for r in studied[3].records if (r.quantity, r.inputs, r.subset) == ("shape_bias", "clean", "conflict")]
+    rows = [r for r in studied[3].records if (r.quantity, r.inputs, r.factor) == ("shape_bias", "clean", None)]
     assert len(rows) == 1
 
 
-def test_the_answers_alone_are_the_same_records_as_in_the_whole_study(studied):
+def test_the_shape_bias_study_gives_the_same_records_as_the_study_that_includes_it(studied):
     study_input, _, _, findings = studied
-    alone = behaviour.cue_answers(dataclasses.replace(study_input, samples=100))
+    alone = shape_bias.measure(dataclasses.replace(study_input, samples=100))
     assert alone.records == findings.records[: len(alone.records)]
-    assert {r.quantity for r in alone.records} >= {"shape_bias", "suppression_gap", "delta_oracle"}
+    assert {r.quantity for r in alone.records} >= {"shape_bias", "suppression_gap", "texture_match"}
     assert all(r.layer is None for r in alone.records)
     names = [study.name for study in find_for(study_input.dataset, ["all"])]
-    assert "cue_conflict" in names
-    assert "cue_answers" not in names
+    assert "shape_texture" in names
+    assert "shape_bias" not in names
 
 
-@pytest.mark.parametrize("name", ["cue_answers", "cue_conflict"])
+@pytest.mark.parametrize("name", ["shape_bias", "shape_texture", "cue_answers", "cue_conflict"])
 def test_only_shapetex_is_accepted(name):
     study = STUDIES[name]
     assert study.unsupported_reason(data.load("shapetex", limit=20)) is None

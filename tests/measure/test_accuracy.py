@@ -1,0 +1,63 @@
+"""Accuracy under the final attack: independent of the batch size, and the worst of its restarts."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mi_jax import models
+from mi_jax.attacks import PGD, pgd
+from mi_jax.measure.accuracy import misclassified_under, robustness, transfer
+
+
+@pytest.fixture(scope="module")
+def case():
+    network = models.create("mlp", num_classes=4, input_shape=(6, 6, 1), width=0.25)
+    images = jax.random.uniform(jax.random.key(4), (24, 6, 6, 1))
+    variables = network.init(jax.random.key(3))
+    return network, variables, images, jnp.argmax(network.logits(variables, images), axis=1).astype(jnp.int32)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_adversarial_images_do_not_depend_on_the_batch_size(case, norm):
+    attack = PGD(norm=norm, eps=0.1, steps=3, step_size=0.05, restarts=2)
+    made = [robustness(*case, jax.random.key(0), attack=attack, batch_size=size) for size in (7, 250)]
+    np.testing.assert_array_equal(*(np.asarray(images) for _, images in made))
+    assert made[0][0] == made[1][0]
+
+
+def test_every_image_and_restart_has_a_random_start_of_its_own(case):
+    network, variables, images, labels = case
+    same = jnp.broadcast_to(images[:1], images.shape)
+    attack = PGD(eps=0.1, steps=1, step_size=1e-6)
+    _, made = robustness(network, variables, same, labels[:1].repeat(24), jax.random.key(0), attack=attack)
+    assert len(np.unique(np.asarray(made).reshape(24, -1), axis=0)) == 24
+    assert np.abs(np.asarray(made - same)).max() <= 0.1 + 1e-6
+
+
+def test_a_further_restart_never_makes_a_network_look_more_robust(case):
+    broken = [
+        misclassified_under(*case, jax.random.key(1), attack=PGD(eps=0.02, steps=2, step_size=0.01, restarts=count))
+        for count in (1, 4)
+    ]
+    assert not (broken[0] & ~broken[1]).any()
+    assert broken[0].any()
+
+
+def test_an_attack_without_random_start_is_plain_pgd(case):
+    network, variables, images, labels = case
+    attack = PGD(eps=0.05, steps=3, step_size=0.02, random_start=False)
+    rows, made = robustness(*case, jax.random.key(0), attack=attack)
+    plain = pgd(network.logits, variables, images, labels, config=attack)
+    np.testing.assert_allclose(made, plain.images, atol=1e-6)
+    assert rows[1].value == pytest.approx(1 - float(np.mean(plain.success)))
+
+
+def test_records_say_by_columns_what_was_measured(case):
+    attack = PGD(norm="l2", eps=0.5, steps=3, step_size=0.2, restarts=2)
+    rows, made = robustness(*case, jax.random.key(0), attack=attack)
+    columns = [(row.image_set, row.inputs, row.attack, row.eps, row.attack_steps, row.restarts) for row in rows]
+    assert columns == [("test", "clean", None, None, None, None), ("test", "adversarial", "pgd", 0.5, 3, 2)]
+    network, variables, _, labels = case
+    row = transfer(network, variables, made, labels, source="at", attack=attack)
+    assert (row.quantity, row.source, row.norm) == ("transfer_accuracy", "at", "l2")
