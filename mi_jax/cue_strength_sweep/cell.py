@@ -165,7 +165,7 @@ def _begin(trainer: Trainer, state: Any, images: Any, labels: Any, first: int, k
 
 def _named(found: list[Record], cell: Cell, sweep: Sweep, training: str, seed: int, epoch: int | float) -> list[Record]:
     where: dict[str, Any] = {"cell": cell.name, "arch": sweep.arch, "dataset": "shapetex", "training": training}
-    where["checkpoint"] = "epoch" if training == "untrained" or training.startswith("matched") else "last"
+    where["checkpoint"] = "epoch" if epoch < sweep.epochs else "last"  # the controls are of earlier epochs
     return [replace(row, seed=seed, epoch=float(epoch), **where) for row in found]
 
 

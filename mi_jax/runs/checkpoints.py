@@ -5,11 +5,13 @@ its metadata, and a step whose digest does not match is passed over for the one 
 """
 
 import dataclasses
+import errno
 import hashlib
 import json
 import logging
 import os
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +31,8 @@ State = dict[str, Any]
 _BEST = "best.json"
 _UNREADABLE = "[]\\"
 """Characters with which orbax's reader does not find again what its writer wrote."""
+_OVERHEAD_BYTES = 2**20
+"""Room that a step takes beside its arrays: manifests and metadata."""
 _OS_ERROR = re.compile(r"os_error_code='(\d+)'")
 
 
@@ -104,6 +108,9 @@ class Checkpoints:
             state=ocp.args.StandardSave(host),
             metadata=ocp.args.JsonSave({**metadata, "sha256": digest(host, metadata)}),
         )
+        # A disk that fills up while orbax writes makes its threads print tracebacks.
+        self.wait()
+        self._require_space(sum(leaf.nbytes for leaf in jax.tree.leaves(host)))
         with _os_errors(self._directory):
             self._manager().save(step, args=items, force=True)
 
@@ -187,6 +194,12 @@ class Checkpoints:
                     opened.wait_until_finished()
                 finally:
                     opened.close()
+
+    def _require_space(self, size: int) -> None:
+        """Raises the error of a full disk where so many bytes, and what orbax adds to them, may not find room."""
+        there = next(path for path in (self._directory, *self._directory.parents) if path.exists())
+        if shutil.disk_usage(there).free < size + _OVERHEAD_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._directory))
 
     def _manager(self) -> ocp.CheckpointManager:
         if self._opened is None:

@@ -11,6 +11,7 @@ from mi_jax.attacks import PGD, Budget
 from mi_jax.errors import InputError
 from mi_jax.measure.information import InformationConfig
 from mi_jax.options import Names, check_names
+from mi_jax.studies import STUDIES
 from mi_jax.training import OBJECTIVES, ObjectiveConfig, Optimizer
 
 Preset = Literal["quick", "paper"]
@@ -127,6 +128,8 @@ class RunConfig:
         check_names("trainings", self.trainings, OBJECTIVES)
         if not self.trainings:
             raise InputError(f"Invalid trainings: expected at least one of {', '.join(OBJECTIVES)}.")
+        studies = tuple(name if name == "all" else STUDIES.resolve(name) for name in self.studies)
+        object.__setattr__(self, "studies", studies)  # an earlier name of a study is the same configuration
         for name in ("seeds", "epochs", "batch_size", "study_samples"):
             checks.count(name, getattr(self, name))
         _ = self.objective_config  # checks what it holds
@@ -204,6 +207,6 @@ def preset(name: Preset, *, dataset: str, arch: str, trainings: tuple[str, ...] 
         optimizer=Optimizer(name="adam", learning_rate=4e-3, weight_decay=1e-4, schedule="triangle"),
         attack=PGD(eps=eps, steps=3, step_size=eps / 2),
         attack_warmup=2.0,
-        studies=("cue_answers",) if dataset == "shapetex" else (),
+        studies=("shape_bias",) if dataset == "shapetex" else (),
         evaluation=Evaluation(samples=250),
     )  # fmt: skip

@@ -1,7 +1,6 @@
 """The stage that trains: from the newest intact checkpoint to the end, measuring and saving on the way."""
 
 import dataclasses
-import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +8,7 @@ from typing import Any
 
 from mi_jax import parallel, records
 from mi_jax.errors import InputError
-from mi_jax.measure.accuracy import attack_columns
+from mi_jax.measure.accuracy import accuracy_row, attack_columns
 from mi_jax.records.table import Record
 from mi_jax.runs import json_codec
 from mi_jax.runs.checkpoints import Checkpoints, restore_together, restored, to_save
@@ -196,13 +195,12 @@ class _Training:
 
 def _rows_of_epoch(stopping: EarlyStopping, seed: int) -> list[Record]:
     """Clean and robust held-out accuracy at the end of the newest epoch."""
-    end, n, rows = stopping.histories[seed][-1], stopping.count, []
-    for value, inputs in ((end.clean, "clean"), (end.robust, "adversarial")):
-        attack = attack_columns(stopping.attack) if inputs == "adversarial" else {}
-        columns = {"image_set": "held_out", "inputs": inputs, **attack}
-        stderr = math.sqrt(value * (1 - value) / n)
-        rows.append(Record(quantity="accuracy", value=value, stderr=stderr, unit="1", n=n, **columns))
-    return rows
+    end, n = stopping.histories[seed][-1], stopping.count
+    attack = attack_columns(stopping.attack)
+    return [
+        accuracy_row(end.clean, n, image_set="held_out", inputs="clean"),
+        accuracy_row(end.robust, n, image_set="held_out", inputs="adversarial", **attack),
+    ]
 
 
 def _rows_at_the_end(stopping: EarlyStopping, trainer: Trainer, seed: int) -> list[Record]:

@@ -1,4 +1,4 @@
-"""A tiny sweep from command to figure: it goes on cell by cell with the same numbers, and its statistics are right."""
+"""A tiny sweep from command to figure: it resumes cell by cell with the same numbers, and its statistics are right."""
 
 import io
 import json
@@ -14,7 +14,7 @@ from scipy import stats
 
 from mi_jax import records
 from mi_jax.cue_strength_sweep import run as sweep
-from mi_jax.cue_strength_sweep.cell import cell_sets
+from mi_jax.cue_strength_sweep.cell import cell_sets, measure_cell, network_of, trainer_of
 from mi_jax.cue_strength_sweep.figure import cells_of, contrast
 from mi_jax.cue_strength_sweep.run import Cell, Sweep
 from mi_jax.errors import InputError
@@ -65,9 +65,9 @@ def swept(tmp_path_factory):
 def test_a_stopped_sweep_keeps_its_finished_cell_and_does_only_the_others(swept):
     run_dir, first, said = swept
     rows = rows_of(run_dir)
-    assert {row["run"] for row in first} == {"rho_shape=2,rho_texture=1,fine"}
+    assert {row["cell"] for row in first} == {"rho_shape=2,rho_texture=1,fine"}
     assert rows[: len(first)] == first
-    assert {row["run"] for row in rows[len(first) :]} == {"rho_shape=2,rho_texture=2,fine"}
+    assert {row["cell"] for row in rows[len(first) :]} == {"rho_shape=2,rho_texture=2,fine"}
     assert said.count("rho_texture=1,fine: shape bias") == said.count("rho_texture=2,fine: shape bias") == 1
     assert "cell 1/2" in said
     assert "cell 2/2" in said
@@ -75,17 +75,19 @@ def test_a_stopped_sweep_keeps_its_finished_cell_and_does_only_the_others(swept)
 
 def test_a_cell_gives_the_same_records_wherever_and_whenever_it_is_done(swept):
     run_dir, _, _ = swept
-    network = run.network_of(TINY)
-    alone = list(run.measure_cell(TINY, Cell(2.0, 2.0, "fine"), network))
-    last = [row for row in rows_of(run_dir) if row["run"] == "rho_shape=2,rho_texture=2,fine"]
-    keys = ("training", "seed", "epoch", "quantity", "inputs", "subset", "value", "stderr")
-    assert [tuple(getattr(row, key) for key in keys) for row in alone] == [tuple(r[key] for key in keys) for r in last]
+    network = network_of(TINY)
+    alone = list(measure_cell(TINY, Cell(2.0, 2.0, "fine"), network))
+    last = [row for row in rows_of(run_dir) if row["cell"] == "rho_shape=2,rho_texture=2,fine"]
+    keys = ("training", "seed", "epoch", "quantity", "inputs", "image_set", "value", "stderr")
+    assert [tuple(getattr(row, key) for key in keys) for row in alone] == [
+        tuple(r.get(key) for key in keys) for r in last
+    ]
 
 
 def test_every_network_and_control_has_its_rows(swept):
     found = run_records.read(swept[0])
     assert set(found.trainings) == {"untrained", "nt", "at-linf", "matched-linf"}
-    for quantity, subset, inputs in (
+    for quantity, image_set, inputs in (
         ("shape_bias", "conflict", "clean"),
         ("shape_bias", "conflict_swapped", "clean"),
         ("accuracy", "test", "clean"),
@@ -93,7 +95,7 @@ def test_every_network_and_control_has_its_rows(swept):
         ("i_t_texture", "factorial", "clean"),
         ("i_t_shuffled", "factorial", "clean"),
     ):
-        assert len(found.select(quantity=quantity, subset=subset, inputs=inputs)) == 2 * 4 * 2
+        assert len(found.select(quantity=quantity, image_set=image_set, factor=None, inputs=inputs)) == 2 * 4 * 2
     attacked = found.select(quantity="accuracy", inputs="adversarial")
     assert set(attacked["training"]) == {"nt", "at-linf"}
     shuffled = found.select(quantity="i_t_shuffled")
@@ -103,9 +105,9 @@ def test_every_network_and_control_has_its_rows(swept):
     assert trained.mean() > untrained.mean()
 
 
-def test_a_matched_network_is_as_accurate_as_its_moments_allow(swept):
-    accuracy = run_records.read(swept[0]).select(quantity="accuracy", inputs="clean", subset="test")
-    values = accuracy.set_index(["training", "run", "seed"])["value"]
+def test_a_matched_network_is_as_accurate_as_its_snapshots_allow(swept):
+    accuracy = run_records.read(swept[0]).select(quantity="accuracy", inputs="clean", image_set="test")
+    values = accuracy.set_index(["training", "cell", "seed"])["value"]
     for run, seed in values.loc["nt"].index:
         adversarial = values["at-linf", run, seed]
         ends = [values["untrained", run, seed], values["nt", run, seed]]
@@ -113,10 +115,10 @@ def test_a_matched_network_is_as_accurate_as_its_moments_allow(swept):
 
 
 def test_the_figure_shows_the_sweep(swept):
-    figure = swept[0] / "figures" / "margin_sweep.png"
+    figure = swept[0] / "figures" / "cue_strength_sweep.png"
     assert figure.stat().st_size > 10_000
     found = run_records.read(swept[0])
-    (spec,) = [spec for spec in figures.available(found) if spec.name == "margin_sweep"]
+    (spec,) = [spec for spec in figures.available(found) if spec.name == "cue_strength_sweep"]
     assert "2 seeds" in spec.caption(found)
 
 
@@ -130,10 +132,10 @@ def test_a_finished_sweep_does_nothing_again_and_another_is_refused(swept, quiet
 
 
 def test_all_trainings_of_a_seed_start_from_the_same_weights():
-    network = run.network_of(TINY)
+    network = network_of(TINY)
     images = jnp.zeros((4, 32, 32, 3), jnp.uint8)
     starts = [
-        run._trainer(TINY, network, objective, norm, (1,)).init(images)["variables"]
+        trainer_of(TINY, network, objective, norm, (1,)).init(images)["variables"]
         for _, objective, norm in Sweep().trainings
     ]
     for start in starts[1:]:
@@ -147,15 +149,15 @@ def test_cells_differ_in_amplitude_alone_and_swapping_exchanges_the_cues():
             np.testing.assert_array_equal(low[name].factors[factor], high[name].factors[factor])
     away = np.abs(high["conflict"].images.astype(int) - 127.5).mean()
     # Shape at 16/255 and texture at 8/255 either add up or nearly cancel, whichever of them is larger.
-    assert away == pytest.approx(np.abs(high["swapped"].images.astype(int) - 127.5).mean(), rel=0.05)
-    np.testing.assert_array_equal(low["conflict"].images, low["swapped"].images)
-    assert (high["conflict"].images != high["swapped"].images).mean() > 0.3
+    assert away == pytest.approx(np.abs(high["conflict_swapped"].images.astype(int) - 127.5).mean(), rel=0.05)
+    np.testing.assert_array_equal(low["conflict"].images, low["conflict_swapped"].images)
+    assert (high["conflict"].images != high["conflict_swapped"].images).mean() > 0.3
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"rho_shape": ()}, "rho-shape"),
+        ({"rho_shape": ()}, "rho_shape"),
         ({"rho_texture": (1.0, 1.0)}, "each once"),
         ({"rho_shape": (0.0,)}, "positive"),
         ({"rho_shape": (16.0,)}, "0.5"),
@@ -176,10 +178,10 @@ def _evidence(tmp_path: Path, biases: dict[tuple[float, float], tuple[list[float
     for (shape, texture), pair in biases.items():
         for training, values in zip(("nt", "at-linf"), pair, strict=True):
             for seed, value in enumerate(values):
-                where = {"run": Cell(shape, texture, "fine").name, "training": training, "seed": seed, "epoch": 1.0}
+                where = {"cell": Cell(shape, texture, "fine").name, "training": training, "seed": seed, "epoch": 1.0}
                 where |= {"inputs": "clean", "n": 100}
-                rows.append(Record(quantity="shape_bias", value=value, subset="conflict", **where))
-                rows.append(Record(quantity="accuracy", value=accuracy, subset="test", **where))
+                rows.append(Record(quantity="shape_bias", value=value, image_set="conflict", **where))
+                rows.append(Record(quantity="accuracy", value=accuracy, image_set="test", **where))
     records.append(tmp_path, rows)
     return run_records.read(tmp_path)
 

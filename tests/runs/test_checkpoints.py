@@ -4,6 +4,7 @@ import errno
 import json
 import resource
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -202,3 +203,14 @@ def test_a_full_disk_is_an_os_error_of_its_number(tmp_path, monkeypatch, method,
             store.save(2, state_of(2), {}) if method == "save" else getattr(store, method)()
     assert caught.value.errno == code
     store.close()
+
+
+def test_a_step_that_finds_no_room_is_not_begun(tmp_path, monkeypatch):
+    store = Checkpoints(tmp_path / "c")
+    store.save(1, state_of(1), {})
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=2**20))
+    with pytest.raises(OSError, match="No space left") as caught:
+        store.save(2, state_of(2), {})
+    assert caught.value.errno == errno.ENOSPC
+    store.close()
+    assert Checkpoints(tmp_path / "c").steps() == [1]

@@ -1,4 +1,4 @@
-"""What the live line says of the time left."""
+"""Progress lines: the time left, and outputs that are not UTF-8."""
 
 import io
 from types import SimpleNamespace
@@ -11,7 +11,7 @@ from mi_jax.runs.progress import Reporter, Status
 
 
 @pytest.mark.parametrize("earlier", [0.0, 0.4])
-def test_time_left_is_reckoned_from_the_first_finished_work_not_from_its_compilation(monkeypatch, earlier):
+def test_time_left_is_estimated_from_the_first_finished_work_not_from_its_compilation(monkeypatch, earlier):
     now = [0.0]
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now[0]))
     screen = io.StringIO()
@@ -23,3 +23,12 @@ def test_time_left_is_reckoned_from_the_first_finished_work_not_from_its_compila
     first, second, third = screen.getvalue().splitlines()
     assert "left" not in first + second
     assert f"{round(3 * (0.9 - earlier) / 0.05)} s left" in third
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+def test_an_output_of_any_encoding_shows_what_it_can_and_ascii_for_the_rest(encoding):
+    raw = io.BytesIO()
+    reporter = Reporter(Console(file=io.TextIOWrapper(raw, encoding=encoding), width=200))
+    reporter.say("a\N{MINUS SIGN}b \N{GREEK SMALL LETTER RHO} \udce9")
+    reporter.console.file.flush()
+    assert raw.getvalue().decode(encoding).splitlines() == ["a-b ? ?"]

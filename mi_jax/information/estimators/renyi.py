@@ -48,7 +48,6 @@ def _entropy(blocks: list[np.ndarray], alpha: float) -> float:
     Eigenvalues as small as rounding makes them count as 0: with alpha below 1 they would dominate the sum.
     """
     from scipy.linalg import eigvalsh
-    from scipy.special import logsumexp
 
     if alpha == 2:
         return float(2 * np.log(sum(np.trace(b) for b in blocks)) - np.log(sum(np.sum(b * b) for b in blocks)))

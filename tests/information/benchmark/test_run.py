@@ -42,7 +42,7 @@ def test_noise_levels_of_a_repeat_are_no_trials_of_their_own():
     assert figure._pooled(part) == "held by 95.0% in 200 repeats (91.0% to 97.3%)"
 
 
-def test_a_second_command_goes_on_and_draws_the_same(tmp_path):
+def test_a_second_command_resumes_and_draws_the_same(tmp_path):
     folder = tmp_path / "new" / "validation"
     first = run(TINY, folder=folder)
     whole = (folder / "scores.csv").read_text()
@@ -70,5 +70,5 @@ def test_a_table_of_another_version_is_not_continued(tmp_path):
 
 def test_a_file_in_the_place_of_the_directory_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot be made a directory"):
+    with pytest.raises(InputError, match="is a file; expected a directory"):
         run.run(TINY, folder=tmp_path / "file")
