@@ -84,8 +84,11 @@ def study_of_network(
 
     if samples < 1:
         raise InputError(f"samples is {samples}; expected at least 1 test image.")
-    (chosen,) = studies.find_for(dataset, (name,))
-    result = chosen.run(
+    chosen = studies.find(name)
+    reason = chosen.unsupported_reason(dataset)
+    if reason:
+        raise InputError(f"The study {chosen.name} does not apply to {dataset.name}: {reason}.")
+    result = chosen.measure(
         studies.StudyInput(
             network=network,
             variables=variables,
