@@ -24,7 +24,6 @@ def parse(
     *,
     program: str,
     default: C | None = None,
-    choices: Mapping[str, Callable[[], Iterable[str]]] | None = None,
     description: str | None = None,
 ) -> C:
     """Flags as an instance of the dataclass `command`; prints help, or what is wrong, and exits where that is due.
@@ -34,17 +33,35 @@ def parse(
         arguments: the flags, without the program's name.
         program: the program's name in the usage line.
         default: values of the flags that are not given.
-        choices: names that a flag takes, which are then understood in any case.
         description: shown above the options in place of the docstring's first paragraph.
     """
-    given = list(_corrected(separated(arguments), choices or {}))
+    given = list(corrected(arguments))
     options: dict[str, Any] = {} if default is None else {"default": default}
     return tyro.cli(
         command, args=given, prog=program, description=description, registry=REGISTRY, compact_help=False, **options
     )
 
 
-def separated(arguments: Sequence[str]) -> Iterator[str]:
+def corrected(arguments: Iterable[str], known: Mapping[str, Callable[[str], bool]] | None = None) -> Iterator[str]:
+    """Flags and values apart, negative fractions as decimals, and names in lower case where only that is known.
+
+    Args:
+        arguments: the flags, without the program's name.
+        known: for a flag that takes names, whether a name is one of them.
+    """
+    flag = ""
+    for argument in separated(arguments):
+        if argument.startswith("--"):
+            flag = argument.replace("_", "-")
+            yield argument
+        elif known and flag in known:
+            is_known, parts = known[flag], [part.strip() for part in argument.split(",")]
+            yield ",".join(part.lower() if not is_known(part) and is_known(part.lower()) else part for part in parts)
+        else:
+            yield repr(number(argument)) if argument.startswith("-") and _FRACTION.fullmatch(argument) else argument
+
+
+def separated(arguments: Iterable[str]) -> Iterator[str]:
     """`--flag=value` as two arguments, so that a misspelt flag is recognised as one."""
     for argument in arguments:
         flag, equals, value = argument.partition("=")
@@ -76,20 +93,6 @@ def number_text(value: float) -> str:
     if len(repr(value)) > 8 and abs(levels - round(levels)) < 1e-9:
         return f"{round(levels)}/255"
     return repr(value)
-
-
-def _corrected(arguments: Iterator[str], choices: Mapping[str, Callable[[], Iterable[str]]]) -> Iterator[str]:
-    """Names in the spelling of their choices, and negative fractions as decimals, which no flag looks like."""
-    flag = ""
-    for argument in arguments:
-        if argument.startswith("--"):
-            flag = argument.replace("_", "-")
-            yield argument
-        elif flag in choices:
-            spelled = {name.lower(): name for name in choices[flag]()}
-            yield ",".join(spelled.get(part.strip().lower(), part.lower()) for part in argument.split(","))
-        else:
-            yield repr(number(argument)) if argument.startswith("-") and _FRACTION.fullmatch(argument) else argument
 
 
 @REGISTRY.primitive_rule

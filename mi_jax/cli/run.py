@@ -13,6 +13,7 @@ from typing import Annotated, get_args
 
 import tyro
 
+from mi_jax import attacks, models
 from mi_jax.cli import flags
 from mi_jax.cli.duration import expected
 from mi_jax.cli.session import flags_in_messages, session
@@ -54,29 +55,28 @@ def parse(arguments: Sequence[str], *, program: str = "mi-jax run") -> RunComman
 
     Where the threat model is given and the step of the training attack is not, the step follows the radius.
     """
-    arguments = [_today(argument) for argument in arguments]
+    known = {
+        "--preset": get_args(Preset).__contains__,
+        "--arch": _is_architecture,
+        "--training": OBJECTIVES.__contains__,
+        "--studies": ("all", *study_names()).__contains__,
+        "--evaluation.autoattack": ("none", "standard", "plus", *attacks.ATTACKS).__contains__,
+    }
+    arguments = list(flags.corrected(map(_today, arguments), known))
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for flag, usual in (("preset", "quick"), ("dataset", "shapetex"), ("arch", "vgg"), ("training", "nt,at")):
         first.add_argument(f"--{flag}", default=usual)
     chosen, _ = first.parse_known_args(arguments)
-    name = chosen.preset.lower()
-    if name not in get_args(Preset):
+    if not known["--preset"](chosen.preset):
         raise InputError(f"--preset is {chosen.preset!r}; choose {' or '.join(get_args(Preset))}.")
     with flags_in_messages(RunCommand):
-        defaults = preset(
-            name, dataset=chosen.dataset, arch=chosen.arch.lower(), trainings=split_commas(chosen.training.lower())
-        )
+        trainings = split_commas(chosen.training)
+        defaults = preset(chosen.preset, dataset=chosen.dataset, arch=chosen.arch, trainings=trainings)
         command = flags.parse(
             RunCommand,
             arguments,
             program=program,
             default=RunCommand(config=defaults),
-            choices={
-                "--arch": architectures,
-                "--training": lambda: OBJECTIVES,
-                "--studies": lambda: ("all", *study_names()),
-                "--evaluation.autoattack": _autoattacks,
-            },
             description=_description(),
         )
         given = {flag.replace("_", "-") for flag in flags.separated(arguments) if flag.startswith("--")}
@@ -123,10 +123,12 @@ def study_names() -> list[str]:
     return sorted({*folders, "autoattack", "shape_bias"})
 
 
-def _autoattacks() -> tuple[str, ...]:
-    from mi_jax import attacks
-
-    return ("none", "standard", "plus", *attacks.ATTACKS)
+def _is_architecture(name: str) -> bool:
+    try:
+        models.create(name, num_classes=10, input_shape=(32, 32, 3))
+    except InputError:
+        return False
+    return True
 
 
 def _today(argument: str) -> str:

@@ -83,7 +83,7 @@ def _attacked(network, variables, images, labels, key, *, attack: PGD, batch_siz
         result = pgd(network.logits, variables, x, y, key, config=attack, index=index)
         return _Attacked(result.images, result.success)
 
-    return map_batches(batch, images, labels, jnp.arange(len(labels)), batch_size=batch_size)
+    return map_batches(batch, images, labels, np.arange(len(labels)), batch_size=batch_size)
 
 
 def performance(

@@ -19,9 +19,13 @@ def outputs(name: str) -> str:
     return str([cell.get("outputs") for cell in notebook.cells])
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def on_a_finished_run(finished_run, monkeypatch):
     monkeypatch.setenv("MI_JAX_RUN", str(finished_run))
+
+
+@pytest.fixture(autouse=True)
+def without_a_display(monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "Agg")
 
 
@@ -31,7 +35,7 @@ def test_notebooks_are_committed_without_outputs(name):
     assert all(cell.get("outputs", []) == [] for cell in notebook.cells)
 
 
-def test_the_quickstart_shows_every_layer_and_the_robust_accuracy(finished_run):
+def test_the_quickstart_shows_every_layer_and_the_robust_accuracy(finished_run, on_a_finished_run):
     text = outputs("quickstart")
     for layer in mj.checkpoints.restore(finished_run, training="at").network.layers:
         assert layer in text
@@ -39,7 +43,7 @@ def test_the_quickstart_shows_every_layer_and_the_robust_accuracy(finished_run):
     assert "apgd-ce" in text or "autoattack" in text, "the attacks are told apart"
 
 
-def test_the_attacks_grow_stronger_with_effort():
+def test_the_attacks_grow_stronger_with_effort(on_a_finished_run):
     text = outputs("attacks")
     assert "(20, 5):" in text
     assert "robust accuracy" in text
