@@ -4,7 +4,7 @@ from mi_jax.training.epoch import Trainer
 from mi_jax.training.evaluation import evaluate, predictions
 from mi_jax.training.fit import Diverged, Interrupted, TrainingProgress, fit
 from mi_jax.training.held_out import EarlyStopping, HeldOutAccuracy, held_out_attack, held_out_rows, split_held_out
-from mi_jax.training.objectives import OBJECTIVES, Objective, ObjectiveConfig, register
+from mi_jax.training.objectives import OBJECTIVES, Objective, ObjectiveConfig, Outcome, register
 from mi_jax.training.optimizer import Optimizer
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Objective",
     "ObjectiveConfig",
     "Optimizer",
+    "Outcome",
     "Trainer",
     "TrainingProgress",
     "evaluate",
