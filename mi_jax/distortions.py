@@ -1,10 +1,9 @@
-"""Distortions of images that spare shape or texture: saturation, shuffled patches, frequency bands, phase, grey, noise.
+"""Distortions of images that preserve shape or texture: saturation, shuffled patches, frequency bands, phase, noise.
 
-All are pure and jittable, take float images [b h w c] in [0, 1] and return images in [0, 1]. They know nothing of
-attacks: make the adversarial images first, then distort clean and adversarial ones alike.
+All are pure and jittable, take floating images [b h w c] in [0, 1] and return images in [0, 1].
 
 Distortions that draw random numbers take a `key` and give image i the i-th draw, whatever the other images are: the
-same key and place in the batch mean the same permutation, phases or noise for every model and every level.
+same key and index mean the same permutation, phases or noise for every model and level.
 """
 
 import math
@@ -13,10 +12,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array, Int
 
+from mi_jax import checks
 from mi_jax.errors import InputError
 from mi_jax.typing import Images, Key
 
@@ -25,30 +24,30 @@ LUMINANCE = (0.299, 0.587, 0.114)
 
 
 def saturate(x: ArrayLike, p: ArrayLike) -> Images:
-    """Pixels pushed away from grey: v' = 1/2 + sign(2v - 1) |2v - 1|^(2/p) / 2. Shape stays, texture is flattened.
+    """Pixels moved away from grey: v' = 1/2 + sign(2v - 1) |2v - 1|^(2/p) / 2. Keeps shape, flattens texture.
 
-    p = 2 leaves the image as it is, p = inf makes it black and white (1/2 stays 1/2), and saturating by p and then by q
-    is saturating by p q / 2. Source: Zhang and Zhu, Interpreting Adversarially Trained Convolutional Neural Networks
+    p = 2 is the identity, p = inf makes the image black and white (1/2 stays 1/2), and saturating by p and then by q is
+    saturating by p q / 2. Source: Zhang and Zhu, Interpreting Adversarially Trained Convolutional Neural Networks
     (2019); Zhang et al. (2022).
 
     Args:
         x: images [b h w c] in [0, 1].
-        p: the level, above 0; may be traced.
+        p: the level, above 0. May be traced.
 
     Raises:
-        InputError: where x are no images in [0, 1] or p is not above 0.
+        InputError: when x are not images in [0, 1] or p is not above 0.
     """
-    images = _images(x, "saturate")
-    if not isinstance(p, Tracer) and not np.all(np.asarray(p) > 0):
-        raise InputError(f"saturate needs p above 0 (2 changes nothing, larger saturates); got {p!r}.")
+    images = checks.images(x)
+    if checks.known(p) and not np.all(np.asarray(p) > 0):
+        raise InputError(f"Invalid p {p!r}: expected a number above 0; 2 is the identity, larger values saturate.")
     centred = 2 * images - 1
     return 0.5 + jnp.sign(centred) * jnp.abs(centred) ** (2 / jnp.asarray(p, images.dtype)) / 2
 
 
 def patch_permutations(key: Key, n: int, k: int, *, shared: bool = False) -> Int[Array, "n k2"]:
-    """For each of n images a permutation of its k x k patches, drawn evenly from all (k^2)!, the identity included.
+    """For each of n images a permutation of its k x k patches, uniform over all (k^2)!, the identity included.
 
-    Entry j of a row is the patch, counted row by row, that comes to place j.
+    Entry j of a row is the index of the patch, counted row by row, that moves to position j.
 
     Args:
         key: of the permutations.
@@ -62,27 +61,24 @@ def patch_permutations(key: Key, n: int, k: int, *, shared: bool = False) -> Int
 
 
 def permute_patches(x: ArrayLike, permutations: ArrayLike) -> Images:
-    """Images with their k x k patches moved: patch `permutations[i, j]` of image i comes to place j.
+    """Images with permuted k x k patches: patch `permutations[i, j]` of image i moves to position j.
 
-    `permute_patches(y, jnp.argsort(permutations, axis=1))` undoes it.
+    `permute_patches(y, jnp.argsort(permutations, axis=1))` is the inverse.
 
     Args:
         x: images [b h w c] in [0, 1]; k must divide height and width.
         permutations: int [b k^2].
 
     Raises:
-        InputError: where x are no images in [0, 1], k does not divide them, or the permutations do not fit.
+        InputError: when x are not images in [0, 1], k does not divide them, or the permutations do not fit.
     """
-    images = _images(x, "permute_patches")
+    images = checks.images(x)
     order = jnp.asarray(permutations)
     k = math.isqrt(order.shape[-1]) if order.ndim == 2 else 0
     if order.ndim != 2 or k * k != order.shape[1] or len(order) != len(images):
-        raise InputError(
-            f"permute_patches needs one permutation of k x k patches for each of {len(images)} images; got the "
-            f"shape {order.shape}."
-        )
-    if not isinstance(order, Tracer) and not np.array_equal(np.sort(order, axis=1), [range(k * k)] * len(order)):
-        raise InputError(f"permute_patches needs each row to hold every number from 0 to {k * k - 1} once.")
+        raise InputError(f"Permutations must have shape [{len(images)}, k * k], one per image; got {order.shape}.")
+    if checks.known(order) and not np.array_equal(np.sort(order, axis=1), [range(k * k)] * len(order)):
+        raise InputError(f"Each permutation must hold every number from 0 to {k * k - 1} once.")
     _check_divides(images, k)
     count, height, width, channels = images.shape
     patches = images.reshape(count, k, height // k, k, width // k, channels).transpose(0, 1, 3, 2, 4, 5)
@@ -93,9 +89,9 @@ def permute_patches(x: ArrayLike, permutations: ArrayLike) -> Images:
 
 
 def patch_shuffle(x: ArrayLike, k: int, key: Key, *, shared: bool = False) -> Images:
-    """Images cut into k x k patches that change places at random: texture stays within a patch, shape is destroyed.
+    """Images with randomly permuted k x k patches: destroys shape, keeps the texture within a patch.
 
-    k = 1 changes nothing. Which permutation an image gets depends on the key and its place in the batch alone (see
+    k = 1 is the identity. The permutation of an image depends on the key and its index alone (see
     `patch_permutations`). Source: Zhang and Zhu (2019).
 
     Args:
@@ -105,9 +101,9 @@ def patch_shuffle(x: ArrayLike, k: int, key: Key, *, shared: bool = False) -> Im
         shared: one permutation for all images instead of one each.
 
     Raises:
-        InputError: where x are no images in [0, 1] or k does not divide height and width.
+        InputError: when x are not images in [0, 1] or k does not divide height and width.
     """
-    images = _images(x, "patch_shuffle")
+    images = checks.images(x)
     _check_divides(images, k)
     return permute_patches(images, patch_permutations(key, len(images), k, shared=shared))
 
@@ -115,60 +111,60 @@ def patch_shuffle(x: ArrayLike, k: int, key: Key, *, shared: bool = False) -> Im
 def low_pass(x: ArrayLike, cutoff: ArrayLike) -> Images:
     """Only the frequencies up to a radius, the mean included, clipped to [0, 1].
 
-    The filter is ideal and isotropic (so doing it twice is doing it once, but for clipping), and periodic at the
-    borders. Source: Wang et al., High-frequency Component Helps Explain the Generalization of CNNs (2020).
+    The filter is ideal (idempotent up to clipping), isotropic, and periodic at the borders. Source: Wang et al.,
+    High-frequency Component Helps Explain the Generalization of CNNs (2020).
 
     Args:
         x: images [b h w c] in [0, 1].
-        cutoff: largest radial frequency that passes, in cycles per image height; 0 leaves the mean colour alone, and
+        cutoff: largest radial frequency that passes, in cycles per image height; 0 leaves the mean colour, and
             sqrt(2) height / 2 passes everything in a square image. May be traced.
 
     Raises:
-        InputError: where x are no images in [0, 1] or the cutoff is negative.
+        InputError: when x are not images in [0, 1] or the cutoff is negative.
     """
-    images = _images(x, "low_pass")
-    _check_not_negative("low_pass cutoff", cutoff)
+    images = checks.images(x)
+    _check_not_negative("cutoff", cutoff)
     return jnp.clip(_filtered(images, _radius(images) <= jnp.asarray(cutoff)), 0.0, 1.0)
 
 
 def high_pass(x: ArrayLike, cutoff: ArrayLike) -> Images:
     """The mean of each channel and only the frequencies above a radius, clipped to [0, 1].
 
-    The counterpart of `low_pass`: but for clipping, low_pass + high_pass - mean is the image. The mean is kept so that
-    the image stays within range.
+    The complement of `low_pass`: up to clipping, low_pass + high_pass - mean is the image. The mean is kept so that
+    pixels stay in range.
 
     Args:
         x: images [b h w c] in [0, 1].
-        cutoff: largest radial frequency that is removed, in cycles per image height; 0 changes nothing. May be traced.
+        cutoff: largest radial frequency that is removed, in cycles per image height; 0 is the identity. May be traced.
 
     Raises:
-        InputError: where x are no images in [0, 1] or the cutoff is negative.
+        InputError: when x are not images in [0, 1] or the cutoff is negative.
     """
-    images = _images(x, "high_pass")
-    _check_not_negative("high_pass cutoff", cutoff)
+    images = checks.images(x)
+    _check_not_negative("cutoff", cutoff)
     radius = _radius(images)
     return jnp.clip(_filtered(images, (radius > jnp.asarray(cutoff)) | (radius == 0)), 0.0, 1.0)
 
 
 def phase_scramble(x: ArrayLike, strength: ArrayLike, key: Key) -> Images:
-    """Random angles added to the phase of every frequency: the spectrum of amplitudes stays, arrangement is lost.
+    """Random angles added to the phase of every frequency: keeps the amplitude spectrum, destroys the arrangement.
 
-    Each frequency of each image is turned by an angle drawn evenly from [-strength pi, strength pi], opposite for
-    opposite frequencies and the same in all channels; frequencies that are their own opposite, the mean among them,
-    stay as they are. The amplitudes are kept exactly up to the final clip to [0, 1]. Source: Geirhos et al.,
+    Each frequency of each image is rotated by an angle drawn uniformly from [-strength pi, strength pi], opposite for
+    opposite frequencies and the same in all channels; frequencies that are their own opposite, such as the mean, are
+    unchanged. The amplitudes are kept exactly up to the final clip to [0, 1]. Source: Geirhos et al.,
     Generalisation in Humans and Deep Neural Networks (2018), phase noise.
 
     Args:
         x: images [b h w c] in [0, 1].
-        strength: 0 changes nothing, 1 makes the phases uniformly random. May be traced.
+        strength: 0 is the identity, 1 makes the phases uniformly random. May be traced.
         key: of the angles.
 
     Raises:
-        InputError: where x are no images in [0, 1] or the strength is not in [0, 1].
+        InputError: when x are not images in [0, 1] or the strength is not in [0, 1].
     """
-    images = _images(x, "phase_scramble")
-    if not isinstance(strength, Tracer) and not np.all((np.asarray(strength) >= 0) & (np.asarray(strength) <= 1)):
-        raise InputError(f"phase_scramble strength must lie in [0, 1] (1 is fully random); got {strength!r}.")
+    images = checks.images(x)
+    if checks.known(strength) and not np.all((np.asarray(strength) >= 0) & (np.asarray(strength) <= 1)):
+        raise InputError(f"Invalid strength {strength!r}: expected numbers in [0, 1].")
     count, height, width, _ = images.shape
     index = np.arange(height * width).reshape(height, width)
     opposite = np.roll(index[::-1, ::-1], (1, 1), axis=(0, 1))
@@ -180,16 +176,16 @@ def phase_scramble(x: ArrayLike, strength: ArrayLike, key: Key) -> Images:
 
 
 def greyscale(x: ArrayLike) -> Images:
-    """Images without colour, 0.299 R + 0.587 G + 0.114 B in every channel; those of one channel come back as they are.
+    """Images without colour, 0.299 R + 0.587 G + 0.114 B in every channel; images of one channel are unchanged.
 
     Raises:
-        InputError: where x are no images in [0, 1] of 1 or 3 channels.
+        InputError: when x are not images in [0, 1] of 1 or 3 channels.
     """
-    images = _images(x, "greyscale")
+    images = checks.images(x)
     if images.shape[-1] == 1:
         return images
     if images.shape[-1] != 3:
-        raise InputError(f"greyscale needs images of 1 or 3 channels; got {images.shape[-1]}.")
+        raise InputError(f"Images must have 1 or 3 channels for greyscale; got {images.shape[-1]}.")
     luminance = jnp.sum(images * jnp.asarray(LUMINANCE, images.dtype), axis=-1, keepdims=True)
     return jnp.clip(jnp.broadcast_to(luminance, images.shape), 0.0, 1.0)
 
@@ -203,10 +199,10 @@ def gaussian_noise(x: ArrayLike, std: ArrayLike, key: Key) -> Images:
         key: of the noise.
 
     Raises:
-        InputError: where x are no images in [0, 1] or the standard deviation is negative.
+        InputError: when x are not images in [0, 1] or the standard deviation is negative.
     """
-    images = _images(x, "gaussian_noise")
-    _check_not_negative("gaussian_noise std", std)
+    images = checks.images(x)
+    _check_not_negative("std", std)
     drawn = jax.vmap(lambda index: jax.random.normal(jax.random.fold_in(key, index), images.shape[1:], images.dtype))
     return jnp.clip(images + jnp.asarray(std, images.dtype) * drawn(jnp.arange(len(images))), 0.0, 1.0)
 
@@ -235,20 +231,6 @@ def _check_divides(images: Any, k: int) -> None:
         )
 
 
-def _check_not_negative(what: str, value: Any) -> None:
-    if not isinstance(value, Tracer) and not np.all(np.asarray(value) >= 0):
-        raise InputError(f"{what} must not be negative; got {value!r}.")
-
-
-def _images(x: Any, name: str) -> Any:
-    """The images as a float array; the range is looked at where values are known, outside of jit."""
-    images = jnp.asarray(x)
-    if images.ndim != 4 or not jnp.issubdtype(images.dtype, jnp.floating):
-        raise InputError(
-            f"{name} expects float images [b h w c] in [0, 1]; got {images.dtype} of the shape {images.shape}."
-        )
-    if not isinstance(images, Tracer) and images.size:
-        low, high = float(images.min()), float(images.max())
-        if not (low >= 0 and high <= 1):
-            raise InputError(f"{name} expects images in [0, 1]; got values from {low:g} to {high:g}.")
-    return images
+def _check_not_negative(name: str, value: Any) -> None:
+    if checks.known(value) and not np.all(np.asarray(value) >= 0):
+        raise InputError(f"Invalid {name} {value!r}: expected numbers of at least 0.")

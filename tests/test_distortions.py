@@ -214,33 +214,33 @@ def test_noise_of_every_strength_is_the_same_noise(key):
 
 @pytest.mark.usefixtures("as_a_user")
 @pytest.mark.parametrize("name", EVERY)
-def test_what_is_no_image_in_range_is_refused_by_name(name):
+def test_arrays_that_are_not_images_in_range_are_refused(name):
     for wrong, says in (
-        (IMAGES[0], r"float images \[b h w c\]"),
-        ((IMAGES * 255).astype(np.uint8), "got uint8"),
-        (2 * IMAGES, r"images in \[0, 1\]; got values from"),
-        (IMAGES - 0.5, r"images in \[0, 1\]; got values from"),
+        (IMAGES[0], r"have shape \[b, h, w, c\]"),
+        ((IMAGES * 255).astype(np.uint8), "be floating, .* not uint8"),
+        (2 * IMAGES, r"lie in \[0, 1\]; got values from"),
+        (IMAGES - 0.5, r"lie in \[0, 1\]; got values from"),
         (np.where(IMAGES > 0.9, np.nan, IMAGES), "got values from nan"),
     ):
-        with pytest.raises(InputError, match=f"^{name} expects .*{says}"):
+        with pytest.raises(InputError, match=f"^Images must .*{says}"):
             EVERY[name](wrong)
 
 
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda x, key: d.saturate(x, 0.0), "saturate needs p above 0"),
+        (lambda x, key: d.saturate(x, 0.0), "Invalid p 0.0: expected a number above 0"),
         (lambda x, key: d.patch_shuffle(x, 3, key), "12 x 8 cannot be cut into 3 x 3 equal patches; k may be 1, 2, 4"),
         (lambda x, key: d.patch_shuffle(x, 0, key), "k may be 1, 2, 4"),
         (lambda x, key: d.permute_patches(x, np.zeros((5, 4), int)), r"every number from 0 to 3 once"),
-        (lambda x, key: d.permute_patches(x, np.zeros((5, 3), int)), r"one permutation of k x k patches for each of 5"),
-        (lambda x, key: d.low_pass(x, -1.0), "low_pass cutoff must not be negative"),
-        (lambda x, key: d.high_pass(x, -1.0), "high_pass cutoff must not be negative"),
-        (lambda x, key: d.phase_scramble(x, 1.5, key), r"strength must lie in \[0, 1\]"),
+        (lambda x, key: d.permute_patches(x, np.zeros((5, 3), int)), r"must have shape \[5, k \* k\], one per image"),
+        (lambda x, key: d.low_pass(x, -1.0), "Invalid cutoff -1.0: expected numbers of at least 0"),
+        (lambda x, key: d.high_pass(x, -1.0), "Invalid cutoff -1.0: expected numbers of at least 0"),
+        (lambda x, key: d.phase_scramble(x, 1.5, key), r"Invalid strength 1.5: expected numbers in \[0, 1\]"),
         (lambda x, key: d.greyscale(x[..., :2]), "1 or 3 channels; got 2"),
-        (lambda x, key: d.gaussian_noise(x, -0.1, key), "gaussian_noise std must not be negative"),
+        (lambda x, key: d.gaussian_noise(x, -0.1, key), "Invalid std -0.1: expected numbers of at least 0"),
     ],
 )
-def test_levels_that_make_no_sense_are_refused(key, call, says):
+def test_levels_out_of_range_are_refused(key, call, says):
     with pytest.raises(InputError, match=says):
         call(IMAGES, key)

@@ -131,7 +131,7 @@ def decode(source: Source, name: str) -> Dataset:
     test_name = next((split for split in ("test", "validation") if split in splits), None)
     read = {
         split: _read_split(builder, split, image_key, label_key, name)
-        for split in ("train", test_name)
+        for split in filter(None, ("train", test_name))
         if split in splits
     }
     if not read:

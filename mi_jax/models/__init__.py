@@ -1,11 +1,13 @@
 """Image classifiers as pure functions: `create` gives a network, its `apply` logits and named activations.
 
-Variables are plain nested dicts of arrays. `register` adds an architecture, see `mi_jax.models.architectures`.
+Variables are plain nested dicts of arrays. `register` adds an architecture, see `mi_jax.models.architectures`;
+`from_torch` reads a PyTorch checkpoint.
 """
 
 from mi_jax.models.layers import ForwardContext, ModelSpec, NormalStream
 from mi_jax.models.network import DTYPES, Network, Taps, create
 from mi_jax.models.registry import ARCHITECTURES, architectures, register
+from mi_jax.models.torch_import import from_torch
 
 __all__ = [
     "ARCHITECTURES",
@@ -17,5 +19,6 @@ __all__ = [
     "Taps",
     "architectures",
     "create",
+    "from_torch",
     "register",
 ]

@@ -11,7 +11,7 @@ from mi_jax.training.held_out import (
     held_out_rows,
     split_held_out,
 )
-from mi_jax.training.objectives import OBJECTIVES, Objective, ObjectiveConfig, register
+from mi_jax.training.objectives import OBJECTIVES, Objective, ObjectiveConfig, Outcome, register
 from mi_jax.training.optimizer import Optimizer
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "Objective",
     "ObjectiveConfig",
     "Optimizer",
+    "Outcome",
     "Trainer",
     "TrainingProgress",
     "best",

@@ -1,0 +1,150 @@
+"""Networks from PyTorch checkpoints: state dicts named as by torchvision, RobustBench and common CIFAR code."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from mi_jax.errors import InputError
+from mi_jax.models.network import Network, create
+from mi_jax.models.registry import ARCHITECTURES
+from mi_jax.typing import Variables
+
+_BLOCK_RESNET = [
+    (r"^conv1$", "stem"),
+    (r"^bn1$", "stem_norm"),
+    (r"^layer(\d+)\.(\d+)\.", lambda m: f"stage{m[1]}_block{int(m[2]) + 1}."),
+    (r"\.bn(\d)$", r".norm\1"),
+    (r"\.(?:downsample|shortcut)\.0$", ".shortcut"),
+    (r"\.(?:downsample|shortcut)\.1$", ".shortcut_norm"),
+    (r"^(?:fc|linear)$", "head"),
+]
+_NAMES: dict[str, list[tuple[str, Any]]] = {
+    "resnet18": _BLOCK_RESNET,
+    "resnet34": _BLOCK_RESNET,
+    "preact-resnet18": [(r"^bn$", "norm"), *_BLOCK_RESNET],
+    "wrn-28-10": [
+        (r"^conv1$", "stem"),
+        (r"^bn1$", "norm"),
+        (r"^block(\d+)\.layer\.(\d+)\.", lambda m: f"stage{m[1]}_block{int(m[2]) + 1}."),
+        (r"\.bn(\d)$", r".norm\1"),
+        (r"\.convShortcut$", ".shortcut"),
+        (r"^fc$", "head"),
+    ],
+}
+"""For each architecture, patterns that turn the name of a PyTorch module into the path of ours, applied in order."""
+_VGG = ("vgg11", "vgg13", "vgg16", "vgg19")
+
+
+def from_torch(
+    state_dict: Mapping[str, Any],
+    *,
+    arch: str,
+    input_shape: Sequence[int],
+    num_classes: int | None = None,
+    width: float = 1.0,
+    mean: float | Sequence[float] = 0.0,
+    std: float | Sequence[float] = 1.0,
+) -> tuple[Network, Variables]:
+    """A network and its variables from a PyTorch state dict.
+
+    Biases of convolutions before a batch normalisation are moved into its running mean, which gives the same outputs in
+    evaluation mode.
+
+    Args:
+        state_dict: parameter names to tensors or arrays; the prefixes `module.` and `model.` are removed.
+        arch: `resnet18`, `resnet34`, `preact-resnet18` (with a last normalisation), `wrn-28-10` or a `vgg` with batch
+            normalisation and one linear layer.
+        input_shape: height, width, channels of an image.
+        num_classes: number of logits; None for as many as the last layer has.
+        width: multiplier of every layer's width.
+        mean: subtracted from the images, as the PyTorch model or its pipeline did.
+        std: divides the centred images.
+
+    Raises:
+        InputError: when the architecture cannot be imported, or a parameter is missing, unknown or of another shape.
+    """
+    name = ARCHITECTURES.resolve(arch)
+    if name not in (*_NAMES, *_VGG):
+        raise InputError(f"{name} cannot be imported from PyTorch; choose from {', '.join([*_NAMES, *_VGG])}.")
+    modules = _modules(state_dict)
+    renamed = _vgg_names(modules) if name in _VGG else {_renamed(module, _NAMES[name]): module for module in modules}
+    head = modules.get(renamed.get("head", ""), {}).get("weight")
+    if head is None or head.ndim != 2:
+        raise InputError(f"The state dict has no last linear layer of a {name}; it has {_some(modules)}.")
+    classes = len(head) if num_classes is None else num_classes
+    network = create(
+        name, num_classes=classes, input_shape=input_shape, width=width, mean=tuple(np.ravel(mean).tolist()),
+        std=tuple(np.ravel(std).tolist()),
+    )  # fmt: skip
+    given = {path: modules[module] for path, module in renamed.items()}
+    return network, _variables(network, given, renamed)
+
+
+def _modules(state_dict: Mapping[str, Any]) -> dict[str, dict[str, np.ndarray]]:
+    """Module name to its tensors, without prefixes of wrappers and counters of batches."""
+    modules: dict[str, dict[str, np.ndarray]] = {}
+    for key, value in state_dict.items():
+        module, _, tensor = re.sub(r"^(module\.|model\.)+", "", key).rpartition(".")
+        if module and tensor in ("weight", "bias", "running_mean", "running_var"):
+            array = value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
+            modules.setdefault(module, {})[tensor] = array
+    return modules
+
+
+def _renamed(module: str, patterns: list[tuple[str, Any]]) -> str:
+    for pattern, replacement in patterns:
+        module = re.sub(pattern, replacement, module)
+    return module
+
+
+def _vgg_names(modules: Mapping[str, dict[str, np.ndarray]]) -> dict[str, str]:
+    """Convolutions and normalisations of `features`, numbered in order, and the classifier."""
+    names, block = {}, 0
+    ordered = sorted((m for m in modules if re.fullmatch(r"features\.\d+", m)), key=lambda m: int(m.split(".")[1]))
+    for module in ordered:
+        convolution = modules[module]["weight"].ndim == 4
+        block += convolution
+        names[f"conv{block}.{'conv' if convolution else 'norm'}"] = module
+    rest = [module for module in modules if module not in ordered]
+    return names | {"head" if len(rest) == 1 else module: module for module in rest}
+
+
+def _variables(network: Network, given: dict[str, dict[str, np.ndarray]], names: dict[str, str]) -> Variables:
+    shapes = jax.eval_shape(network.init, jax.random.key(0))
+    expected = {tuple(entry.key for entry in path): leaf.shape for path, leaf in jax.tree.leaves_with_path(shapes)}
+    used = set()
+
+    def value(path: tuple[str, ...]) -> np.ndarray:
+        _, *parts, leaf = path
+        module = ".".join(parts)
+        tensors = given.get(module, {})
+        used.add(module)
+        if leaf == "kernel" and "weight" in tensors:
+            weight = tensors["weight"]
+            array = weight.transpose(2, 3, 1, 0) if weight.ndim == 4 else weight.T
+        else:
+            array = tensors.get({"scale": "weight", "mean": "running_mean", "var": "running_var"}.get(leaf, leaf))
+        if array is not None and leaf == "mean":
+            bias = given.get(module.replace("norm", "conv"), {}).get("bias")
+            array = array if bias is None else array - bias
+        if array is None or array.shape != expected[path]:
+            found = "nothing" if array is None else f"shape {list(array.shape)}"
+            source = f" ({names[module]} of the state dict)" if module in names else ""
+            raise InputError(
+                f"The state dict does not fit {network.arch}: {module}.{leaf}{source} must have shape "
+                f"{list(expected[path])}; found {found}."
+            )
+        return np.asarray(array, np.float32)
+
+    variables = jax.tree.map_with_path(lambda path, _: value(tuple(entry.key for entry in path)), shapes)
+    unknown = sorted(set(given) - used)
+    if unknown:
+        raise InputError(f"The state dict does not fit {network.arch}, which has no {names[unknown[0]]}.")
+    return jax.tree.map(jax.numpy.asarray, variables)
+
+
+def _some(modules: Mapping[str, Any]) -> str:
+    return ", ".join(list(modules)[-3:]) or "no parameters"

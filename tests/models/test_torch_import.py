@@ -1,0 +1,185 @@
+"""State dicts of PyTorch: imported networks give the logits of torch models with the usual names of layers."""
+
+import jax
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import mi_jax as mj
+from mi_jax.errors import InputError
+
+WIDTH = 0.125
+
+
+def conv(c: int, o: int, size: int = 3, stride: int = 1, *, bias: bool = False) -> nn.Conv2d:
+    return nn.Conv2d(c, o, size, stride, size // 2, bias=bias)
+
+
+class BasicBlock(nn.Module):
+    def __init__(self, c: int, o: int, stride: int):
+        super().__init__()
+        self.conv1, self.bn1, self.conv2, self.bn2 = (
+            conv(c, o, stride=stride), nn.BatchNorm2d(o), conv(o, o), nn.BatchNorm2d(o),
+        )  # fmt: skip
+        self.downsample = nn.Sequential(conv(c, o, 1, stride), nn.BatchNorm2d(o)) if stride != 1 or c != o else None
+
+    def forward(self, x):
+        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        return F.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+class PreActBlock(nn.Module):
+    def __init__(self, c: int, o: int, stride: int):
+        super().__init__()
+        self.bn1, self.conv1, self.bn2, self.conv2 = (
+            nn.BatchNorm2d(c), conv(c, o, stride=stride), nn.BatchNorm2d(o), conv(o, o),
+        )  # fmt: skip
+        if stride != 1 or c != o:
+            self.shortcut = nn.Sequential(conv(c, o, 1, stride))
+
+    def forward(self, x):
+        out = F.relu(self.bn1(x))
+        shortcut = self.shortcut(out) if hasattr(self, "shortcut") else x
+        return self.conv2(F.relu(self.bn2(self.conv1(out)))) + shortcut
+
+
+class ResNet(nn.Module):
+    """torchvision's names, with a 3 x 3 stem; with `PreActBlock` those of Rice et al. (2020)."""
+
+    def __init__(self, block, classes: int):
+        super().__init__()
+        widths, self.preact = [int(w * WIDTH) for w in (64, 128, 256, 512)], block is PreActBlock
+        self.conv1, c = conv(3, widths[0]), widths[0]
+        if not self.preact:
+            self.bn1 = nn.BatchNorm2d(c)
+        for stage, o in enumerate(widths, start=1):
+            layer = nn.Sequential(block(c, o, 1 if stage == 1 else 2), block(o, o, 1))
+            setattr(self, f"layer{stage}", layer)
+            c = o
+        if self.preact:
+            self.bn, self.linear = nn.BatchNorm2d(c), nn.Linear(c, classes)
+        else:
+            self.fc = nn.Linear(c, classes)
+
+    def forward(self, x):
+        x = self.conv1(x) if self.preact else F.relu(self.bn1(self.conv1(x)))
+        for stage in range(1, 5):
+            x = getattr(self, f"layer{stage}")(x)
+        if self.preact:
+            return self.linear(F.relu(self.bn(x)).mean((2, 3)))
+        return self.fc(x.mean((2, 3)))
+
+
+class WideBlock(nn.Module):
+    """RobustBench's `BasicBlock` of `WideResNet`."""
+
+    def __init__(self, c: int, o: int, stride: int):
+        super().__init__()
+        self.bn1, self.conv1, self.bn2, self.conv2 = (
+            nn.BatchNorm2d(c), conv(c, o, stride=stride), nn.BatchNorm2d(o), conv(o, o),
+        )  # fmt: skip
+        self.convShortcut = None if c == o else nn.Conv2d(c, o, 1, stride, bias=False)
+
+    def forward(self, x):
+        out = F.relu(self.bn1(x))
+        y = self.conv2(F.relu(self.bn2(self.conv1(out))))
+        return y + (x if self.convShortcut is None else self.convShortcut(out))
+
+
+class NetworkBlock(nn.Module):
+    def __init__(self, c: int, o: int, stride: int):
+        super().__init__()
+        self.layer = nn.Sequential(*[WideBlock(c if i == 0 else o, o, stride if i == 0 else 1) for i in range(4)])
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+class WideResNet(nn.Module):
+    def __init__(self, classes: int):
+        super().__init__()
+        widths = [int(w * WIDTH) for w in (16, 160, 320, 640)]
+        self.conv1 = conv(3, widths[0])
+        for i in range(3):
+            setattr(self, f"block{i + 1}", NetworkBlock(widths[i], widths[i + 1], 1 if i == 0 else 2))
+        self.bn1, self.fc = nn.BatchNorm2d(widths[3]), nn.Linear(widths[3], classes)
+
+    def forward(self, x):
+        x = self.block3(self.block2(self.block1(self.conv1(x))))
+        return self.fc(F.relu(self.bn1(x)).mean((2, 3)))
+
+
+class VGG(nn.Module):
+    """VGG-11 with batch normalisation as in common CIFAR code: biased convolutions, one linear layer."""
+
+    def __init__(self, classes: int):
+        super().__init__()
+        layers, c = [], 3
+        for base in (64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"):
+            if base == "M":
+                layers.append(nn.MaxPool2d(2))
+            else:
+                o = int(base * WIDTH)
+                layers += [conv(c, o, bias=True), nn.BatchNorm2d(o), nn.ReLU()]
+                c = o
+        self.features, self.classifier = nn.Sequential(*layers), nn.Linear(c, classes)
+
+    def forward(self, x):
+        return self.classifier(self.features(x).flatten(1))
+
+
+MODELS = {
+    "resnet18": lambda: ResNet(BasicBlock, 7),
+    "preact-resnet18": lambda: ResNet(PreActBlock, 7),
+    "wrn-28-10": lambda: WideResNet(7),
+    "vgg11": lambda: VGG(7),
+}
+
+
+def randomised(arch: str) -> nn.Module:
+    """A model in evaluation mode whose statistics, scales and biases are not at their defaults."""
+    torch.manual_seed(0)
+    model = MODELS[arch]().eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.weight.data, module.running_var):
+                tensor.uniform_(0.5, 1.5)
+            for tensor in (module.bias.data, module.running_mean):
+                tensor.uniform_(-0.3, 0.3)
+    return model
+
+
+@pytest.mark.parametrize("arch", MODELS)
+def test_imported_networks_give_the_logits_of_the_torch_model(arch):
+    model = randomised(arch)
+    prefixed = {f"module.model.{name}": tensor for name, tensor in model.state_dict().items()}
+    network, variables = mj.models.from_torch(prefixed, arch=arch, input_shape=(32, 32, 3), width=WIDTH, mean=0.5)
+    assert network.num_classes == 7
+    x = np.random.default_rng(0).random((2, 32, 32, 3)).astype(np.float32)
+    with torch.no_grad():
+        expected = model(torch.tensor(x.transpose(0, 3, 1, 2) - 0.5)).numpy()
+    assert expected.std() > 1e-3
+    np.testing.assert_allclose(network.logits(variables, x), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_state_dicts_that_do_not_fit_are_refused_by_the_name_of_the_parameter():
+    state = dict(randomised("resnet18").state_dict())
+
+    def refused(changed, arch="resnet18", **options) -> str:
+        with pytest.raises(InputError) as caught:
+            mj.models.from_torch(changed, arch=arch, input_shape=(32, 32, 3), **({"width": WIDTH} | options))
+        return str(caught.value)
+
+    wide = state | {"conv1.weight": torch.zeros(8, 3, 7, 7)}
+    assert "stem.kernel (conv1 of the state dict) must have shape [3, 3, 3, 8]; found shape [7, 7, 3, 8]" in refused(
+        wide
+    )
+    assert "found nothing" in refused({k: v for k, v in state.items() if k != "layer2.0.conv1.weight"})
+    assert "which has no extra" in refused(state | {"extra.weight": torch.zeros(3)})
+    assert "must have shape [10]; found shape [7]" in refused(state, num_classes=10)
+    assert "must have shape" in refused(state, width=1.0)
+    assert "lenet cannot be imported from PyTorch; choose from resnet18" in refused(state, arch="lenet")
+    assert "has no last linear layer of a vgg11" in refused(state, arch="vgg11")
+    assert jax.tree.leaves(mj.models.from_torch(state, arch="resnet18", input_shape=(32, 32, 3), width=WIDTH)[1])
