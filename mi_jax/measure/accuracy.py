@@ -85,26 +85,27 @@ class _Attacked(NamedTuple):
 
 def _attacked(network, variables, images, labels, key, *, attack: PGD, batch_size: int) -> _Attacked:
     once = dataclasses.replace(attack, restarts=1)
+    random_start = attack.random_start and attack.steps > 0
 
     def batch(x, y, index):
         kept: Any = None
         for restart in range(attack.restarts):
-            start = _random_starts(once, x, key, index, restart) if attack.random_start and attack.steps else x
+            start = _random_starts(once, x, key, index, jnp.int32(restart)) if random_start else x
             result = pgd(network.logits, variables, x, y, config=once, start=start)
             found = _Attacked(result.images, result.success, result.loss)
             kept = found if kept is None else _worse(kept, found)
         return kept
 
-    return map_batches(batch, images, labels, np.arange(len(labels)), batch_size=batch_size)
+    return map_batches(batch, images, labels, jnp.arange(len(labels)), batch_size=batch_size)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _random_starts(attack: PGD, images: Images, key: Key, index: jax.Array, restart: int) -> Images:
+def _random_starts(attack: PGD, images: Images, key: Key, index: jax.Array, restart: jax.Array) -> Images:
     """A random point of the ball around each image, drawn with a key of its own."""
 
     def perturbation(own_key):
-        shape = (1, *images.shape[1:])
-        return random_perturbation(own_key, shape, images.dtype, attack.eps, attack.norm, attack.init)[0]  # pyright: ignore[reportArgumentType]
+        shape, eps = (1, *images.shape[1:]), jnp.asarray(attack.eps, images.dtype)
+        return random_perturbation(own_key, shape, images.dtype, eps, attack.norm, attack.init)[0]
 
     keys = row_keys(key, index, jnp.full_like(index, restart))
     return jnp.clip(images + jax.vmap(perturbation)(keys), 0, 1)

@@ -17,6 +17,8 @@ from mi_jax.records import file, old_rows
 from mi_jax.records.labels import INPUTS, NOISE_RULES, attack_label
 from mi_jax.statistics.intervals import Table
 
+ATTACK_COLUMNS = ["attack", "norm", "eps", "attack_steps", "restarts", "reduced"]
+"""The columns that describe an attack."""
 _FINISHED = ("best", "last")
 _GROUP = ["training", "seed"]
 
@@ -133,17 +135,21 @@ def compared_trainings(run_records: RunRecords) -> tuple[str, str]:
 
 
 def accuracy_on_test(run_records: RunRecords) -> Table:
-    """Accuracy on the test images, clean and under attack, with a column `attack_label` (`clean` for clean images).
+    """Rows of test accuracy with a column `attack_label`: `clean`, or the label of the attack.
 
-    Where an attack was both run during training and in the final evaluation, only the latter's rows are kept: they are
-    of more images.
+    Where a condition was measured both during training and of the finished network, only the finished network's rows
+    are kept: they are of more images.
     """
-    rows = run_records.select(quantity="accuracy", image_set="test", inputs=INPUTS, class_=None, distortion=None)
-    labels = [attack_label(row) if row["inputs"] == "adversarial" else "clean" for row in rows.to_dict("records")]
-    rows = rows.assign(attack_label=np.array(labels, dtype=object))
+    rows = run_records.select(
+        quantity="accuracy", image_set="test", inputs=INPUTS, class_=None, distortion=None, source=None
+    )
+    attacks = rows[ATTACK_COLUMNS].drop_duplicates()
+    labels = attacks.assign(attack_label=[attack_label(row) for row in attacks.to_dict("records")])
+    condition = rows[ATTACK_COLUMNS].merge(labels, on=ATTACK_COLUMNS, how="left")["attack_label"].to_numpy()
+    rows = rows.assign(attack_label=np.where(rows["inputs"] == "clean", "clean", condition))
     finished = rows["checkpoint"].isin(_FINISHED)
-    evaluated = finished.groupby([rows["training"], rows["attack_label"]]).transform("any")
-    return rows[finished | ~evaluated.astype(bool)]
+    superseded = finished.groupby([rows["training"], rows["attack_label"]]).transform("any").astype(bool)
+    return rows[finished | ~superseded]
 
 
 def conditions(table: Table, trainings: Sequence[str]) -> Iterator[tuple[str, str, Table]]:

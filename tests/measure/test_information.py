@@ -83,6 +83,6 @@ def test_what_is_said_of_a_class_is_said_of_its_own_images(measure):
 
 
 def test_a_class_without_an_image_has_no_row(key):
-    tap, labels = jnp.asarray(np.random.default_rng(0).standard_normal((40, 3)), jnp.float32), np.arange(40) % 3
+    tap, labels = jnp.asarray(np.random.default_rng(0).standard_normal((40, 3)), jnp.float32), jnp.arange(40) % 3
     rows = plane.kde_records(tap, labels, {"fixed": 0.1}, num_classes=5, by_class=True, layer="a", inputs="clean", n=40)
     assert {row.class_ for row in rows if row.quantity == "i_tx_given_y_upper"} == {0, 1, 2}

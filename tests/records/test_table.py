@@ -1,7 +1,8 @@
-"""Records: the schema is stored as promised, a kill costs at most the line it cut, and nothing is ever a bare NaN."""
+"""Records: the schema is stored as documented, damage is found, a kill costs one line at most, and no NaN is stored."""
 
 import json
 import math
+import zlib
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,24 +11,14 @@ import pytest
 
 from mi_jax import records
 from mi_jax.errors import InputError
+from mi_jax.records import file as records_file
 from mi_jax.records.table import Record
 
 DOCUMENTED = [
-    *(
-        "run",
-        "arch",
-        "dataset",
-        "training",
-        "seed",
-        "step",
-        "epoch",
-        "inputs",
-        "layer",
-        "estimator",
-        "quantity",
-        "value",
-    ),
-    *("stderr", "unit", "n", "noise_variance", "saturated", "ok", "note", "noise_rule", "subset", "level"),
+    *("run", "cell", "arch", "dataset", "training", "seed", "step", "epoch", "checkpoint", "image_set", "inputs"),
+    *("attack", "norm", "eps", "attack_steps", "restarts", "reduced", "source", "distortion", "level", "layer"),
+    *("estimator", "quantity", "value", "stderr", "unit", "n", "noise_rule", "noise_variance", "class", "factor"),
+    *("reference", "saturated", "numerical_error", "ok", "note"),
 ]
 
 
@@ -39,20 +30,25 @@ def lines_of(run_dir):
     return (run_dir / "records.jsonl").read_text().splitlines()
 
 
-def test_every_line_has_the_documented_columns_in_order(tmp_path):
-    records.append(tmp_path, [accuracy(0.5)])
+def test_a_line_has_the_columns_that_are_present_in_order_and_a_checksum(tmp_path):
+    records.append(tmp_path, [accuracy(0.5, class_=3)])
     (line,) = lines_of(tmp_path)
-    assert list(json.loads(line)) == DOCUMENTED == list(records.COLUMNS)
-    assert json.loads(line)["layer"] is None
+    assert list(json.loads(line)) == ["training", "seed", "step", "quantity", "value", "class", "ok", "crc"]
+    assert list(records.COLUMNS) == DOCUMENTED
+    content = line[: -len(',"crc":"01234567"}')] + "}"
+    assert int(json.loads(line)["crc"], 16) == zlib.crc32(content.encode())
 
 
 def test_what_was_written_is_read_back_with_typed_columns(tmp_path):
     rows = [
         Record(
-            **{"run": "r", "arch": "vgg", "dataset": "shapetex", "training": "at", "seed": 3, "step": 40, "epoch": 1.5},
-            **{"inputs": "adversarial", "layer": "conv1", "estimator": "kde", "quantity": "i_tx_upper", "value": 7.25},
-            **{"stderr": 0.5, "unit": "bits", "n": 1000, "noise_variance": 0.1, "saturated": False, "ok": True},
-            **{"note": "π", "noise_rule": "fixed", "subset": "class=3", "level": 2.0},
+            **{"run": "r", "cell": "c", "arch": "vgg", "dataset": "shapetex", "training": "at", "seed": 3, "step": 40},
+            **{"epoch": 1.5, "checkpoint": "best", "image_set": "test", "inputs": "adversarial", "attack": "pgd"},
+            **{"norm": "linf", "eps": 8 / 255, "attack_steps": 20, "restarts": 5, "reduced": False, "source": "nt"},
+            **{"distortion": "low_pass", "level": 2.0, "layer": "conv1", "estimator": "kde", "quantity": "i_tx_upper"},
+            **{"value": 7.25, "stderr": 0.5, "unit": "bits", "n": 1000, "noise_rule": "fixed", "noise_variance": 0.1},
+            **{"class_": 3, "factor": "shape", "reference": "baseline", "saturated": False, "numerical_error": 1e-6},
+            **{"ok": True, "note": "π"},
         ),
         accuracy(0.25),
     ]  # fmt: skip
@@ -60,10 +56,11 @@ def test_what_was_written_is_read_back_with_typed_columns(tmp_path):
     frame = records.load(tmp_path)
     assert list(frame.columns) == DOCUMENTED
     first, second = frame.iloc[0], frame.iloc[1]
-    assert all(first[name] == getattr(rows[0], name) for name in DOCUMENTED)
-    assert {name: str(frame[name].dtype) for name in ("seed", "step", "n", "saturated", "ok", "epoch", "value")} == {
-        "seed": "Int64", "step": "Int64", "n": "Int64", "saturated": "boolean", "ok": "bool", "epoch": "float64",
-        "value": "float64"}  # fmt: skip
+    assert all(first[name] == getattr(rows[0], "class_" if name == "class" else name) for name in DOCUMENTED)
+    integers, flags = ("seed", "step", "n", "class", "attack_steps", "restarts"), ("saturated", "reduced")
+    kinds = dict.fromkeys(integers, "Int64") | dict.fromkeys(flags, "boolean") | {"ok": "bool", "note": "object"}
+    kinds |= dict.fromkeys(("epoch", "value", "eps", "level", "numerical_error"), "float64")
+    assert {name: str(frame[name].dtype) for name in kinds} == kinds
     assert second.layer is None
     assert math.isnan(second.stderr)
     assert second.n is pd.NA
@@ -90,12 +87,12 @@ def test_numbers_of_numpy_and_jax_are_stored_as_plain_numbers(tmp_path):
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_value_that_is_not_finite_becomes_a_failed_row_with_its_reason(tmp_path, value):
-    records.append(tmp_path, [accuracy(value, note="pgd-7"), accuracy(0.5, stderr=value)])
+    records.append(tmp_path, [accuracy(value, note="seven steps"), accuracy(0.5, stderr=value, step=1)])
     assert "NaN" not in "".join(lines_of(tmp_path))
     assert "Infinity" not in "".join(lines_of(tmp_path))
     frame = records.load(tmp_path)
     assert frame.ok.tolist() == [False, False]
-    assert frame.note.tolist() == [f"pgd-7; value is {value}", f"stderr is {value}"]
+    assert frame.note.tolist() == [f"seven steps; value is {value}", f"stderr is {value}"]
     assert math.isnan(frame.value[0])
     assert frame.value[1] == 0.5
 
@@ -133,7 +130,7 @@ def test_a_line_cut_by_a_kill_is_ignored_by_load_and_dropped_by_the_next_append(
     assert path.read_bytes().startswith(whole[: whole.index(b"\n") + 1])
 
 
-def test_a_file_that_holds_only_a_cut_line_starts_anew(tmp_path):
+def test_a_file_that_holds_only_a_cut_line_counts_as_empty(tmp_path):
     (tmp_path / "records.jsonl").write_text('{"run": "r", "qua')
     assert records.load(tmp_path).empty
     records.append(tmp_path, [accuracy(0.75)])
@@ -168,7 +165,7 @@ def test_a_write_that_fails_half_way_leaves_the_file_as_it_was(tmp_path, monkeyp
     def full_disk(*args, **kwargs):
         return FullDisk(open(*args, **kwargs))
 
-    monkeypatch.setattr(records, "open", full_disk, raising=False)
+    monkeypatch.setattr(records_file, "open", full_disk, raising=False)
     with pytest.raises(InputError, match="No space left on device"):
         records.append(tmp_path, [accuracy(0.5)])
     assert (tmp_path / "records.jsonl").read_bytes() == before
@@ -189,20 +186,43 @@ def test_a_corrupt_line_is_named_by_its_number(tmp_path, bad):
     with open(tmp_path / "records.jsonl", "a") as file:
         file.write(bad + "\n")
     records.append(tmp_path, [accuracy(0.5)])
-    with pytest.raises(InputError, match=r"line 2 of .*records\.jsonl"):
+    with pytest.raises(InputError, match=r"Line 2 of .*records\.jsonl is damaged.*restore"):
         records.load(tmp_path)
 
 
-def test_a_column_of_the_wrong_type_is_refused(tmp_path):
-    (tmp_path / "records.jsonl").write_text('{"quantity": "loss", "value": "high"}\n')
-    with pytest.raises(InputError, match="column 'value'"):
-        records.load(tmp_path)
+def test_a_flipped_bit_anywhere_is_refused_with_the_number_of_its_line(tmp_path):
+    records.append(tmp_path, [accuracy(0.25), accuracy(0.5, step=1, note="π")])
+    path = tmp_path / "records.jsonl"
+    whole = path.read_bytes()
+    for position in range(len(whole)):
+        for bit in range(8):
+            damaged = bytearray(whole)
+            damaged[position] ^= 1 << bit
+            path.write_bytes(damaged)
+            with pytest.raises(InputError, match=r"^(Line [12] of|The end of) .*records\.jsonl is damaged.*restore"):
+                records.load(tmp_path)
+
+
+def test_a_damaged_end_is_not_taken_for_a_line_that_a_kill_cut_off(tmp_path):
+    records.append(tmp_path, [accuracy(0.25)])
+    path = tmp_path / "records.jsonl"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x0b")
+    with pytest.raises(InputError, match="replace its last byte"):
+        records.append(tmp_path, [accuracy(0.5)])
+
+
+def test_a_column_of_the_wrong_type_or_name_is_refused(tmp_path):
+    for row, said in (('"value":"high"', "column 'value'"), ('"value":1,"colour":1', "column 'colour'")):
+        line = f'{{"quantity":"loss",{row}}}'
+        (tmp_path / "records.jsonl").write_bytes(records_file._closed(line))
+        with pytest.raises(InputError, match=said):
+            records.load(tmp_path)
 
 
 def test_missing_places_are_named(tmp_path):
-    with pytest.raises(InputError, match="does not exist; give a directory"):
+    with pytest.raises(InputError, match="does not exist; give the directory"):
         records.load(tmp_path / "nowhere")
-    with pytest.raises(InputError, match=r"records.jsonl does not exist; start the run"):
+    with pytest.raises(InputError, match=r"records.jsonl does not exist; the directory holds no run"):
         records.load(tmp_path)
     with pytest.raises(InputError, match="at least one"):
         records.load([])
@@ -226,17 +246,54 @@ def test_records_are_cut_back_to_an_earlier_moment_byte_for_byte(tmp_path):
 
 def test_records_that_lost_rows_are_not_taken_for_whole(tmp_path):
     records.append(tmp_path, [accuracy(0.25)])
-    with pytest.raises(InputError, match="were written; restore it or start anew"):
+    with pytest.raises(InputError, match="had been written; restore the file"):
         records.truncate(tmp_path, records.size(tmp_path) + 1)
 
 
+def test_records_are_only_cut_back_to_the_end_of_a_line(tmp_path):
+    records.append(tmp_path, [accuracy(0.25), accuracy(0.5)])
+    before = (tmp_path / "records.jsonl").read_bytes()
+    for length in (1, before.index(b"\n"), len(before) - 1):
+        with pytest.raises(InputError, match="no line ends there"):
+            records.truncate(tmp_path, length)
+    assert (tmp_path / "records.jsonl").read_bytes() == before
+    records.truncate(tmp_path, before.index(b"\n") + 1)
+    assert records.load(tmp_path).value.tolist() == [0.25]
+    records.truncate(tmp_path, 0)
+    assert records.size(tmp_path) == 0
+
+
 def test_a_measurement_made_twice_counts_once_as_last_made(tmp_path):
-    row = {"quantity": "shape_bias", "training": "at", "seed": 0, "epoch": 6, "subset": "conflict"}
+    row = {"quantity": "shape_bias", "training": "at", "seed": 0, "epoch": 6, "image_set": "conflict"}
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    records.append(
-        tmp_path / "a", [Record(value=0.5, **row), Record(value=0.75, **row), Record(value=1, note="n", **row)]
-    )
+    records.append(tmp_path / "a", [Record(value=0.5, run="a", n=20, **row), Record(value=0.75, note="again", **row)])
+    records.append(tmp_path / "a", [Record(value=1, class_=2, factor="shape", **row)])
     records.append(tmp_path / "b", [Record(value=0.25, **row)])
     assert records.load(tmp_path / "a").value.tolist() == [0.75, 1.0]
     assert records.load([tmp_path / "a", tmp_path / "b"]).value.tolist() == [0.75, 1.0, 0.25]
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"checkpoint": "best"}, {"image_set": "train"}, {"attack": "pgd"}, {"attack_steps": 20}, {"restarts": 2},
+        {"reduced": True}, {"source": "nt"}, {"distortion": "greyscale"}, {"class_": 1}, {"factor": "shape"},
+        {"reference": "baseline"}, {"cell": "c"}, {"noise_variance": 0.5}, {"level": 1.0}, {"eps": 0.1},
+    ],
+)  # fmt: skip
+def test_measurements_that_differ_in_an_identifying_column_are_both_kept(tmp_path, columns):
+    records.append(tmp_path, [accuracy(0.5), accuracy(0.75, **columns)])
+    assert records.load(tmp_path).value.tolist() == [0.5, 0.75]
+
+
+def test_many_chunks_of_rows_are_read_in_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(records_file, "_CHUNK", 7)
+    rows = [
+        accuracy(i / 100, step=i, note="even" if i % 2 == 0 else None, level=i if i > 50 else None) for i in range(100)
+    ]
+    records.append(tmp_path, rows)
+    frame = records.load(tmp_path)
+    assert frame.value.tolist() == [i / 100 for i in range(100)]
+    assert frame.note.tolist() == ["even", None] * 50
+    assert frame.level.isna().sum() == 51
