@@ -7,7 +7,7 @@ import pytest
 
 from mi_jax import models
 from mi_jax.attacks import PGD, pgd
-from mi_jax.measure.accuracy import misclassified_under, robustness, transfer
+from mi_jax.measure.accuracy import _Attacked, _worse, robustness, transfer
 
 
 @pytest.fixture(scope="module")
@@ -35,20 +35,18 @@ def test_every_image_and_restart_has_a_random_start_of_its_own(case):
     assert np.abs(np.asarray(made - same)).max() <= 0.1 + 1e-6
 
 
-def test_a_further_restart_never_makes_a_network_look_more_robust(case):
-    network, variables, images, labels = case
-    logits = np.asarray(network.logits(variables, images))
-    lead = np.sort(logits, axis=1)[:, -1] - np.sort(logits, axis=1)[:, -2]
-    few = np.argsort(lead)[:8]  # images near the decision boundary
-    broken = [
-        misclassified_under(
-            network, variables, images[few], labels[few], jax.random.key(1),
-            attack=PGD(eps=0.3, steps=1, step_size=1e-3, restarts=count),
+def test_of_two_restarts_the_misclassified_one_is_kept_and_else_the_one_of_higher_loss():
+    first, second = (
+        _Attacked(jnp.full((4, 1, 1, 1), value), jnp.array(success), jnp.array(loss))
+        for value, success, loss in (
+            (0.0, [True, False, True, False], [1.0, 9.0, 1.0, 2.0]),
+            (1.0, [False, True, True, False], [9.0, 1.0, 2.0, 1.0]),
         )
-        for count in (1, 20)
-    ]  # fmt: skip
-    assert not (broken[0] & ~broken[1]).any()
-    assert broken[1].sum() > broken[0].sum()
+    )
+    kept = _worse(first, second)
+    assert kept.images.ravel().tolist() == [0.0, 1.0, 1.0, 0.0]
+    assert kept.success.tolist() == [True, True, True, False]
+    assert kept.loss.tolist() == [1.0, 1.0, 2.0, 2.0]
 
 
 def test_an_attack_without_random_start_is_plain_pgd(case):

@@ -128,8 +128,8 @@ def _draw_levels(axes: Axes, table: Table, levels: list[float], layers: list[str
     style.layer_axis(axes, layers)
 
 
-def _colours(count: int) -> list:
-    return list(matplotlib.colormaps["plasma"](np.linspace(0.0, 0.85, count)))
+def _colours(count: int) -> list[tuple[float, float, float, float]]:
+    return [matplotlib.colormaps["plasma"](share) for share in np.linspace(0.0, 0.85, count)]
 
 
 def _caption_information(run_records: RunRecords, *, names: tuple[str, ...], rule: str) -> str:
