@@ -86,8 +86,8 @@ def _standard(x: np.ndarray) -> np.ndarray:
 
 def _comparable(x: np.ndarray, z: np.ndarray) -> bool:
     """Return whether the scales of two arrays are within a factor of `_COMPARABLE`, or one is constant."""
-    first, second = (np.sqrt(v.var(axis=0).mean()) for v in (x, z))
-    return bool(max(first, second) <= _COMPARABLE * min(first, second)) or min(first, second) == 0
+    low, high = sorted(float(np.sqrt(v.var(axis=0).mean())) for v in (x, z))
+    return low == 0 or high <= _COMPARABLE * low
 
 
 def _information(x: np.ndarray, other: np.ndarray, k: int) -> float:

@@ -42,7 +42,7 @@ def _kernel(x: np.ndarray, width: float | WidthRule) -> tuple[np.ndarray, float]
     return np.exp(squareform(pdist(x, "sqeuclidean")) / (-2 * s * s)), s
 
 
-def _entropy(blocks: list[np.ndarray], alpha: float) -> float:
+def _entropy(blocks: list[np.ndarray], alpha: float | int) -> float:
     """S_alpha of a positive block-diagonal matrix divided by its trace, nats.
 
     Eigenvalues as small as rounding makes them count as 0: with alpha below 1 they would dominate the sum.
