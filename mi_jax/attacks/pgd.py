@@ -268,7 +268,7 @@ def pgd(
 
     Examples:
         >>> model = lambda weights, x: x.reshape(len(x), -1) @ weights
-        >>> x, y = jnp.full((2, 1, 1, 1), 0.5), jnp.array([0, 1])
+        >>> x, y = jnp.full((2, 1, 1, 1), 0.5, jnp.float32), jnp.array([0, 1])
         >>> weights = jnp.array([[1.0, -1.0]])
         >>> pgd(model, weights, x, y, config=PGD(eps=0.1, step_size=0.1, random_start=False)).images.ravel()
         Array([0.4, 0.6], dtype=float32)
