@@ -1,6 +1,6 @@
 """Every estimator on every task of known information: one row an attempt, failures with their reason.
 
-It judges and stores numbers; the tasks' closed forms are in `information.truth`.
+The closed forms of the tasks are in `information.tasks`.
 """
 
 import dataclasses
@@ -126,7 +126,7 @@ def score(
 ) -> Iterator[dict[str, Any]]:
     """Yield one row for every attempt of the plan that is not among `done` (tuples of `KEYS`), in bits.
 
-    tell: given the share that is done and where that is. A row says what was asked, what is true, what came out,
+    `report_progress` gets the share that is done and a description. A row holds the attempt, the truth, the value,
     whether the interval or bound held (`held`, None where the estimator claims neither), and why it failed if it did.
     """
     wanted = [a for a in attempts(plan) if (a[0], a[1].name, *a[2:]) not in done]
