@@ -20,7 +20,7 @@ _CUES = ("shape", "texture")
 _ALONE = {"texture_suppressed": "shape alone", "shape_suppressed": "texture alone"}
 _HALF = 0.5
 _SHARE = (0.0, 1.0)
-_PERMUTATIONS = {"among_images": (":", "permuted among images"), "within_class": ("-", "permuted within classes")}
+_PERMUTATIONS: Any = {"among_images": (":", "permuted among images"), "within_class": ("-", "permuted within classes")}
 _LINES = {"shape": "-", "texture": (0, (1, 1))}
 
 
