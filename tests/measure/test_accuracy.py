@@ -7,7 +7,7 @@ import pytest
 
 from mi_jax import models
 from mi_jax.attacks import PGD, pgd
-from mi_jax.measure.accuracy import _Attacked, _worse, robustness, transfer
+from mi_jax.measure.accuracy import robustness, transfer
 
 
 @pytest.fixture(scope="module")
@@ -33,20 +33,6 @@ def test_every_image_and_restart_has_a_random_start_of_its_own(case):
     _, made = robustness(network, variables, same, labels[:1].repeat(24), jax.random.key(0), attack=attack)
     assert len(np.unique(np.asarray(made).reshape(24, -1), axis=0)) == 24
     assert np.abs(np.asarray(made - same)).max() <= 0.1 + 1e-6
-
-
-def test_of_two_restarts_the_misclassified_one_is_kept_and_else_the_one_of_higher_loss():
-    first, second = (
-        _Attacked(jnp.full((4, 1, 1, 1), value), jnp.array(success), jnp.array(loss))
-        for value, success, loss in (
-            (0.0, [True, False, True, False], [1.0, 9.0, 1.0, 2.0]),
-            (1.0, [False, True, True, False], [9.0, 1.0, 2.0, 1.0]),
-        )
-    )
-    kept = _worse(first, second)
-    assert kept.images.ravel().tolist() == [0.0, 1.0, 1.0, 0.0]
-    assert kept.success.tolist() == [True, True, True, False]
-    assert kept.loss.tolist() == [1.0, 1.0, 2.0, 2.0]
 
 
 def test_an_attack_without_random_start_is_plain_pgd(case):

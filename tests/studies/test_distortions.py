@@ -8,11 +8,11 @@ import pytest
 from mi_jax import data, information, models, records
 from mi_jax.attacks import PGD
 from mi_jax.data.sample import fixed_sample
+from mi_jax.files import write_arrays
 from mi_jax.measure.accuracy import adversarial_examples
 from mi_jax.measure.information import activations
 from mi_jax.records import run_records
 from mi_jax.report import figures
-from mi_jax.runs.directory import write_arrays
 from mi_jax.studies.distortions.study import distort, distortions_for, measure
 from mi_jax.studies.registry import StudyInput
 from mi_jax.training import evaluate
@@ -143,7 +143,7 @@ def test_the_figures_are_drawn_from_what_was_found(findings, tmp_path):
         columns = {"training": training, "seed": 0, "epoch": 1.0, "step": 1, "arch": "cnn", "dataset": "digits"}
         records.append(tmp_path, [dataclasses.replace(r, **columns) for r in findings.records])
     arrays = {f"{k}.{t}.0": v for k, v in findings.arrays.items() for t in ("nt", "at")}
-    write_arrays(tmp_path / "distortion_curves.npz", arrays)
+    write_arrays(tmp_path / "distortions.npz", arrays)
     found = run_records.read(tmp_path)
     specs = {spec.name: spec for spec in figures.available(found)}
     for name in ("distortion_accuracy", "distortion_examples", "distortion_information_paper_scale_free"):

@@ -7,9 +7,9 @@ import pytest
 
 from mi_jax import data, models, records
 from mi_jax.attacks import PGD
+from mi_jax.files import write_arrays
 from mi_jax.records import run_records
 from mi_jax.report import figures
-from mi_jax.runs.directory import write_arrays
 from mi_jax.studies.fourier.study import frequencies, mean_frequency, measure, power, radial, sensitivity, waves
 from mi_jax.studies.registry import StudyInput
 

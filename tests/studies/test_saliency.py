@@ -10,10 +10,10 @@ from mi_jax import data, models, records
 from mi_jax.attacks import PGD
 from mi_jax.data import shapetex
 from mi_jax.data.sample import fixed_sample
+from mi_jax.files import write_arrays
 from mi_jax.models import Network
 from mi_jax.records import run_records
 from mi_jax.report import figures
-from mi_jax.runs.directory import write_arrays
 from mi_jax.studies.registry import StudyInput
 from mi_jax.studies.saliency.scores import correlation, cosine, edge_enrichment, image_gradient, insertion_deletion
 from mi_jax.studies.saliency.study import attribution_layer, known_fields, measure

@@ -166,7 +166,7 @@ def collapsing_run(config, run_dir: Path, **options):
     screen = io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(held_out, "collapsed", lambda ends, count: len(ends) >= 2)
-        patch.setattr(runs.flow.report, "build", lambda run_dir, **_: run_dir / "report.html")
+        patch.setattr(runs.experiment.report, "build", lambda run_dir, **_: run_dir / "report.html")
         runs.run(config, run_dir=run_dir, reporter=Reporter(Console(file=screen, width=500)), **options)
     return run_dir, screen.getvalue()
 

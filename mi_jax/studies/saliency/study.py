@@ -210,7 +210,7 @@ def _mean(quantity: str, method: str, values: np.ndarray) -> Record:
     return Record(quantity=quantity, value=known.mean(), stderr=error, n=len(known), **columns)
 
 
-def _columns(method: str) -> dict[str, str]:
+def _columns(method: str) -> dict[str, Any]:
     return {"estimator": method, "image_set": "test", "inputs": "clean", "unit": "1"}
 
 

@@ -114,7 +114,7 @@ def _bias(
 ) -> list[Record]:
     found = count_decisions(predicted[rows], factors["shape"][rows], factors["texture"][rows])
     decided = found.shape + found.texture
-    failed = {"quantity": "shape_bias", "value": None, "ok": False, **columns, "n": 0}
+    failed: dict[str, Any] = {"quantity": "shape_bias", "value": None, "ok": False, **columns, "n": 0}
     if not found.n:
         return [Record(**failed | {"note": "shape and texture have the same class in every image"})]
     columns = {**columns, "unit": "1"}
