@@ -143,7 +143,7 @@ def measure_cell(
         try:
             state = fit(trainer, state, images, labels, first_step=first, after_chunk=after, stop_asked=stop_asked)
         except Diverged as error:
-            where = {"inputs": "clean", "image_set": "conflict", "note": str(error)}
+            where: dict[str, Any] = {"inputs": "clean", "image_set": "conflict", "note": str(error)}
             failed = [Record(quantity="shape_bias", value=None, ok=False, **where)]
             for seed in seeds:
                 yield from _named(failed, cell, sweep, name, seed, sweep.epochs)
