@@ -4,6 +4,7 @@ import os
 import re
 import stat
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,10 +21,10 @@ def backend() -> str:
     device = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
     if device is None:
         return jax.default_backend()
-    return device if isinstance(device, str) else device.platform
+    return str(getattr(device, "platform", device))
 
 
-def devices() -> list[jax.Device]:
+def devices() -> list[Any]:
     """The devices of this process.
 
     Raises:

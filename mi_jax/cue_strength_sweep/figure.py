@@ -38,7 +38,7 @@ def cells_of(run_records: RunRecords) -> Table:
     table = table[table["cell"].notna()]
     if table.empty:
         return table
-    cells = table["cell"].str.extract(_CELL).astype({"rho_shape": float, "rho_texture": float})
+    cells = pd.Series(table["cell"]).str.extract(_CELL).astype({"rho_shape": float, "rho_texture": float})
     return table.join(cells)
 
 

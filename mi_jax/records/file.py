@@ -23,6 +23,7 @@ FILE_NAME = "records.jsonl"
 _CHUNK = 1000
 """Lines that are Python objects at a time: few enough for the processor's cache."""
 _CRC, _CRC_LENGTH = b',"crc":"', len(',"crc":"01234567"}')
+_QUANTITY = b'"quantity":'
 _NUMBERS = (*INTEGERS, *FLOATS, *FLAGS)
 
 
@@ -138,22 +139,17 @@ def _file_in(run_dir: str | os.PathLike[str]) -> Path:
 
 def _load(run_dir: str | os.PathLike[str]) -> pd.DataFrame:
     path = _file_in(run_dir)
-    columns, old = _Columns(), []
+    reader = _Reader(path)
     try:
         with open(path, "rb") as file:
             lines = _whole_lines(file, path)
-            for first in itertools.count(1, _CHUNK):
-                chunk = list(itertools.islice(lines, _CHUNK))
-                if not chunk:
-                    break
-                rows, migrated = _parsed(chunk, first, path)
-                columns.extend(rows, path)
-                old.append(migrated)
+            while chunk := list(itertools.islice(lines, _CHUNK)):
+                reader.read(chunk)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; the directory holds no run yet, start one there.") from None
     except OSError as error:
         raise InputError(f"Cannot read {path} ({error.strerror}); make it a readable file.") from error
-    return columns.table(np.concatenate(old) if old else np.zeros(0, bool))
+    return reader.table()
 
 
 def _whole_lines(file: Any, path: Path) -> Iterator[bytes]:
@@ -173,31 +169,97 @@ def _check_cut_line(line: bytes, path: Path) -> None:
         )
 
 
-def _parsed(lines: list[bytes], first: int, path: Path) -> tuple[list[dict[str, Any]], np.ndarray]:
-    """The rows of some lines, the first of which has the given number, and which of them are of an older run."""
-    intact = np.fromiter(map(_is_intact, lines), bool, len(lines))
-    if intact.all():
-        return json.loads(b"[" + b",".join(lines) + b"]"), ~intact  # a third faster than line by line
-    rows = [json.loads(line) if whole else old_rows.parse(line) for line, whole in zip(lines, intact, strict=True)]
-    if None in rows:
-        raise InputError(
-            f"Line {first + rows.index(None)} of {path} is damaged: it is not a record, or it does not match its "
-            "checksum; restore the file from a copy, or delete that line and measure again."
-        )
-    return rows, ~intact
+class _Reader:
+    """Turns lines into columns.
+
+    What precedes `quantity` in a line is the same in many lines, so each different beginning is parsed once.
+    """
+
+    def __init__(self, path: Path):
+        self._path, self._count = path, 0
+        texts: dict[str, dict[str | None, int]] = {name: {None: 0} for name in COLUMNS if name not in _NUMBERS}
+        self._beginnings, self._rests = _Columns(texts, path), _Columns(texts, path)
+        self._known: dict[bytes, int] = {b"{": 0}
+        self._new: list[dict[str, Any]] = [{}]
+        """Beginnings that are not in the columns yet."""
+        self._beginning_of: list[np.ndarray] = []
+        self._is_old: list[np.ndarray] = []
+
+    def read(self, lines: list[bytes]) -> None:
+        """Adds the rows of some lines."""
+        intact = np.fromiter(map(_is_intact, lines), bool, len(lines))
+        if intact.all():
+            parts = [line.partition(_QUANTITY) for line in lines]
+            if all(rest for _, _, rest in parts):
+                rows = json.loads(b"[{" + b",{".join([_QUANTITY + rest for _, _, rest in parts]) + b"]")
+                places = [self._known[b] if b in self._known else self._add(b) for b, _, _ in parts]
+                self._append(rows, np.array(places), ~intact)
+                return
+        rows = [json.loads(line) if whole else old_rows.parse(line) for line, whole in zip(lines, intact, strict=True)]
+        if None in rows:
+            raise InputError(
+                f"Line {self._count + rows.index(None) + 1} of {self._path} is damaged: it is not a record, or it does "
+                "not match its checksum; restore the file from a copy, or delete that line and measure again."
+            )
+        self._append([row for row in rows if row is not None], np.zeros(len(rows), int), ~intact)
+
+    def table(self) -> pd.DataFrame:
+        """The columns in their types, every measurement once."""
+        self._append([], np.zeros(0, int), np.zeros(0, bool))
+        empty = np.zeros(0, int)
+        index = np.concatenate([empty, *self._beginning_of])
+        is_old = np.concatenate([empty, *self._is_old]).astype(bool)
+        rests, beginnings = self._rests.joined(), self._beginnings.joined()
+        columns = {name: _filled(rests.pop(name), beginnings[name], index) for name in COLUMNS}
+        table = pd.DataFrame({name: self._typed(name, values) for name, values in columns.items()}, copy=False)
+        keys = {name: columns[name] for name in MEASUREMENT}
+        if is_old.any():
+            table = old_rows.with_checkpoints(table, is_old)
+            keys["checkpoint"] = pd.factorize(table["checkpoint"])[0]
+        several = {name: key for name, key in keys.items() if name == "quantity" or len(pd.unique(key)) > 1}
+        latest = ~pd.DataFrame(several, copy=False).duplicated(keep="last").to_numpy()
+        return table if latest.all() else table.loc[latest].reset_index(drop=True)
+
+    def _append(self, rows: list[dict[str, Any]], beginning_of: np.ndarray, is_old: np.ndarray) -> None:
+        self._count += len(rows)
+        self._rests.extend(rows)
+        self._beginnings.extend(self._new)
+        self._new = []
+        self._beginning_of.append(beginning_of)
+        self._is_old.append(is_old)
+
+    def _add(self, beginning: bytes) -> int:
+        self._new.append(json.loads(beginning.removesuffix(b",") + b"}"))
+        return self._known.setdefault(beginning, len(self._known))
+
+    def _typed(self, name: str, values: np.ndarray) -> Any:
+        if name in self._rests.texts:
+            return pd.Series(np.array(list(self._rests.texts[name]), object)[values], dtype=object)
+        if name == "ok":
+            return values != 0
+        if name in FLOATS:
+            return values
+        absent = np.isnan(values)
+        kind = pd.arrays.IntegerArray if name in INTEGERS else pd.arrays.BooleanArray
+        return kind(np.where(absent, 0, values).astype(np.int64 if name in INTEGERS else bool), absent)
+
+
+def _filled(values: np.ndarray, default: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """The values, and where they are absent the default at that index."""
+    is_absent = (lambda part: part == 0) if values.dtype == np.int32 else np.isnan
+    return values if is_absent(default).all() else np.where(is_absent(values), default[index], values)
 
 
 class _Columns:
-    """Columns that grow by chunks of rows: numbers as float64, text as indices into the distinct values."""
+    """Columns that grow by chunks of rows: numbers as float64, text as indices into `texts`, its distinct values."""
 
-    def __init__(self):
+    def __init__(self, texts: dict[str, dict[str | None, int]], path: Path):
+        self.texts, self._path = texts, path
         self._parts: dict[str, list[np.ndarray]] = {name: [] for name in COLUMNS}
-        self._texts: dict[str, dict[str | None, int]] = {name: {None: 0} for name in COLUMNS if name not in _NUMBERS}
-        self._joined: dict[str, np.ndarray] = {}
 
-    def extend(self, rows: list[dict[str, Any]], path: Path) -> None:
+    def extend(self, rows: list[dict[str, Any]]) -> None:
         """Adds rows to every column."""
-        chunk = {name: np.zeros(len(rows), np.int32) for name in self._texts}
+        chunk = {name: np.zeros(len(rows), np.int32) for name in self.texts}
         chunk |= {name: np.full(len(rows), np.nan) for name in _NUMBERS}
         layouts: dict[tuple[str, ...], list[int]] = {}
         for i, row in enumerate(rows):
@@ -207,56 +269,35 @@ class _Columns:
             index = np.array(places)
             for name, values in zip(names, zip(*[rows[i].values() for i in places], strict=True), strict=True):
                 if name != "crc":
-                    self._fill(chunk, name, index, values, path)
+                    self._fill(chunk, name, index, values)
         for name, part in chunk.items():
             self._parts[name].append(part)
 
-    def _fill(self, chunk: dict[str, np.ndarray], name: str, index: np.ndarray, values: tuple, path: Path) -> None:
+    def joined(self) -> dict[str, np.ndarray]:
+        """Every column as one array; the chunks are released."""
+        result = {}
+        for name, parts in self._parts.items():
+            empty = np.zeros(0, np.int32 if name in self.texts else np.float64)
+            result[name] = np.concatenate([empty, *parts])
+            parts.clear()
+        return result
+
+    def _fill(self, chunk: dict[str, np.ndarray], name: str, index: np.ndarray, values: tuple) -> None:
         if name not in chunk:
-            raise InputError(f"{path} has a column {name!r} that this version does not know; use a newer one.")
+            raise InputError(f"{self._path} has a column {name!r} that this version does not know; use a newer one.")
         try:
-            if name in self._texts:
-                known = self._texts[name]
+            if name in self.texts:
+                known = self.texts[name]
                 for value in set(values):
                     known.setdefault(value, len(known))
                 chunk[name][index] = np.fromiter(map(known.__getitem__, values), np.int32, len(values))
             else:
                 chunk[name][index] = np.fromiter(values, np.float64, len(values))
         except (TypeError, ValueError):
-            kind = "text" if name in self._texts else "a number"
+            kind = "text" if name in self.texts else "a number"
             raise InputError(
-                f"The column {name!r} of {path} holds a value that is not {kind}; restore the file from a copy."
+                f"The column {name!r} of {self._path} holds a value that is not {kind}; restore the file from a copy."
             ) from None
-
-    def table(self, is_old: np.ndarray) -> pd.DataFrame:
-        """The columns in their types, every measurement once.
-
-        Args:
-            is_old: which rows are of an older run, bool `[n]`.
-        """
-        for name, parts in self._parts.items():
-            self._joined[name] = np.concatenate(parts) if parts else np.zeros(0)
-            parts.clear()
-        table = pd.DataFrame({name: self._typed(name) for name in COLUMNS}, copy=False)
-        keys = {name: self._joined[name] for name in MEASUREMENT}
-        if is_old.any():
-            table = old_rows.with_checkpoints(table, is_old)
-            keys["checkpoint"] = pd.factorize(table["checkpoint"])[0]
-        several = {name: key for name, key in keys.items() if name == "quantity" or len(pd.unique(key)) > 1}
-        repeated = pd.DataFrame(several, copy=False).duplicated(keep="last")
-        return table[~repeated].reset_index(drop=True) if repeated.any() else table
-
-    def _typed(self, name: str) -> Any:
-        values = self._joined[name]
-        if name in self._texts:
-            return pd.Series(np.array(list(self._texts[name]), object)[values.astype(np.int32)], dtype=object)
-        if name == "ok":
-            return values != 0
-        if name in FLOATS:
-            return values
-        absent = np.isnan(values)
-        kind = pd.arrays.IntegerArray if name in INTEGERS else pd.arrays.BooleanArray
-        return kind(np.where(absent, 0, values).astype(np.int64 if name in INTEGERS else bool), absent)
 
 
 def _end_of_last_line(file: Any, path: Path) -> int:

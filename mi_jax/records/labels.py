@@ -53,7 +53,7 @@ def attack_label(row: Any) -> str:
     )
     if attack is None:
         return "adversarial"
-    name = _ATTACKS.get(attack, attack.upper())
+    name: str = _ATTACKS.get(attack, str(attack).upper())
     if attack == "pgd" and steps is not None:
         name += f"-{int(steps)}"
     if (restarts or 1) > 1:

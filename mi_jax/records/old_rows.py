@@ -93,8 +93,9 @@ def with_checkpoints(table: pd.DataFrame, old: np.ndarray) -> pd.DataFrame:
         table: migrated rows, perhaps among others.
         old: which rows were migrated, bool `[n]`.
     """
-    where = pd.MultiIndex.from_frame(table[["training", "seed"]])
-    final = table[old & (table["checkpoint"] == "last") & table["cell"].isna()].drop_duplicates(["training", "seed"])
+    where = pd.MultiIndex.from_frame(table.loc[:, ["training", "seed"]])
+    is_final = old & (table["checkpoint"] == "last").to_numpy() & table["cell"].isna().to_numpy()
+    final = table.loc[is_final].drop_duplicates(["training", "seed"])
     epochs = final.set_index(["training", "seed"])["epoch"]
     during_training = (
         (table["image_set"].isin(["train", "test", "held_out"]) | table["estimator"].isin(["kde", "binning"]))
@@ -105,7 +106,7 @@ def with_checkpoints(table: pd.DataFrame, old: np.ndarray) -> pd.DataFrame:
     of_study = old & ~during_training & (table["epoch"].to_numpy() == epochs.reindex(where).to_numpy())
     checkpoint = table["checkpoint"].mask(of_study, "last")
     best = table.loc[table["quantity"] == "best_epoch", ["training", "seed"]]
-    has_best = where.isin(pd.MultiIndex.from_frame(best))
+    has_best = where.isin(pd.MultiIndex.from_frame(pd.DataFrame(best)))
     return table.assign(checkpoint=checkpoint.mask(old & (checkpoint == "last") & has_best, "best"))
 
 

@@ -1,6 +1,7 @@
 """Progress of a run for people: a live line on a terminal, plain lines elsewhere."""
 
 import codecs
+import io
 import time
 from dataclasses import dataclass
 
@@ -74,7 +75,7 @@ class Reporter:
 
     def __init__(self, console: Console | None = None):
         self.console = console or Console(highlight=False, soft_wrap=True)
-        if hasattr(self.console.file, "reconfigure"):
+        if isinstance(self.console.file, io.TextIOWrapper):
             self.console.file.reconfigure(errors="mi_jax.ascii")
         self._live = Live(console=self.console, refresh_per_second=4, transient=True) if self._on_terminal else None
         self._began: float | None = None

@@ -7,7 +7,7 @@ are those of `mi_jax.attribution`.
 import functools
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp

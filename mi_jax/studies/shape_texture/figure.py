@@ -21,7 +21,10 @@ _CUES = ("shape", "texture")
 _ALONE = {"texture_suppressed": "shape alone", "shape_suppressed": "texture alone"}
 _HALF = 0.5
 _SHARE = (0.0, 1.0)
-_PERMUTATIONS = {"among_images": (":", "permuted among images"), "within_class": ("-", "permuted within classes")}
+_PERMUTATIONS: dict[str, tuple[LineStyleType, str]] = {
+    "among_images": (":", "permuted among images"),
+    "within_class": ("-", "permuted within classes"),
+}
 _LINES: dict[str, LineStyleType] = {"shape": "-", "texture": (0.0, (1.0, 1.0))}
 
 

@@ -116,12 +116,12 @@ def _bias(
     decided = found.shape + found.texture
     failed: dict[str, Any] = {"quantity": "shape_bias", "value": None, "ok": False, **columns, "n": 0}
     if not found.n:
-        return [Record(**failed | {"note": "shape and texture have the same class in every image"})]
+        return [Record(**{**failed, "note": "shape and texture have the same class in every image"})]
     columns = {**columns, "unit": "1"}
     share = np.sqrt(found.coverage * (1 - found.coverage) / found.n)
     coverage = Record(quantity="cue_coverage", value=found.coverage, stderr=share, n=found.n, **columns)
     if not decided:
-        return [Record(**failed | {"note": "no prediction is the class of either cue"}), coverage]
+        return [Record(**{**failed, "note": "no prediction is the class of either cue"}), coverage]
     low, high = found.interval
     return [
         Record(quantity="shape_bias", value=found.bias, stderr=(high - low) / 2 / _Z, n=decided, **columns),
