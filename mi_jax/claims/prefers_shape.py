@@ -37,5 +37,5 @@ def prefers_shape(run_records: RunRecords, pair: Pair) -> Claim:
         "which side of ½ one network is depends on how strong the data set makes each cue, so that is shown as "
         "context and does not decide.",
         statistics=tuple(statistics),
-        figures=("shape_bias", "cue_conflict"),
+        figures=("shape_bias", "shape_texture"),
     )

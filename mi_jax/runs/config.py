@@ -216,6 +216,6 @@ def preset(name: Preset, *, dataset: str, arch: str, training: str = "nt,at") ->
         optimizer=Optimizer(name="adam", learning_rate=4e-3, weight_decay=1e-4, schedule="triangle"),
         attack=PGD(eps=eps, steps=3, step_size=eps / 2),
         attack_warmup=2.0,
-        studies="cue_answers" if dataset == "shapetex" else "",
+        studies="shape_bias" if dataset == "shapetex" else "",
         evaluation=Evaluation(samples=250),
     )  # fmt: skip

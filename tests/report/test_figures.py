@@ -232,13 +232,13 @@ def test_cue_information_through_training_is_drawn_where_it_was_measured_at_seve
     ]  # fmt: skip
     records.append(tmp_path, rows)
     found = run_records_module.read(tmp_path)
-    joined = [line for line in drawn("cue_epochs", found).axes[0].lines if line.get_linestyle() != "None"]
+    joined = [line for line in drawn("shape_texture_epochs", found).axes[0].lines if line.get_linestyle() != "None"]
     lines = [line for line in joined if np.array_equal(line.get_xdata(), [0.0, 2.0, 4.0])]
     drawn_means = {(to_hex(line.get_color()), round(float(line.get_ydata()[-1]), 3)) for line in lines}
     assert drawn_means == {(colour(t), mean) for t in ("nt", "at") for mean in (1.405, 0.905)}
     (tmp_path / "once").mkdir()
     records.append(tmp_path / "once", [row for row in rows if row.epoch == 4])
-    assert "cue_epochs" not in [spec.name for spec in figures.available(run_records_module.read(tmp_path / "once"))]
+    assert "shape_texture_epochs" not in [spec.name for spec in figures.available(run_records_module.read(tmp_path / "once"))]
 
 
 def test_information_within_each_class_is_the_mean_over_seeds(run_records):
