@@ -182,7 +182,8 @@ def test_the_terminal_cuts_no_number_at_any_width(run_dir, width):
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "cp437"])
 def test_the_terminal_prints_in_any_encoding(run_dir, encoding):
     raw = io.BytesIO()
-    Console(width=100, file=io.TextIOWrapper(raw, encoding=encoding, write_through=True)).print(terminal.table(run_dir))
+    screen = io.TextIOWrapper(raw, encoding=encoding, write_through=True)
+    Console(width=100, file=screen).print(terminal.table(run_dir))
     assert "not supported" in raw.getvalue().decode(encoding)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.typing import LineStyleType
 
 from mi_jax.plotting import captions, style
 from mi_jax.plotting.figures import FigureSpec
@@ -21,7 +22,7 @@ _ALONE = {"texture_suppressed": "shape alone", "shape_suppressed": "texture alon
 _HALF = 0.5
 _SHARE = (0.0, 1.0)
 _PERMUTATIONS: Any = {"among_images": (":", "permuted among images"), "within_class": ("-", "permuted within classes")}
-_LINES = {"shape": "-", "texture": (0, (1, 1))}
+_LINES: dict[str, LineStyleType] = {"shape": "-", "texture": (0.0, (1.0, 1.0))}
 
 
 def _draw_predictions(run_records: RunRecords) -> Figure:
