@@ -1,6 +1,6 @@
 """Claim 2b: adversarial training is harder than normal training."""
 
-from mi_jax.claims.paired import END, Pair, difference_at_the_end, difference_of_shares, missing
+from mi_jax.claims.paired import END, Pair, difference_of_shares, final_difference, missing
 from mi_jax.claims.registry import CLAIMS
 from mi_jax.claims.verdicts import SMALLEST, Claim, judge_difference, statistic
 from mi_jax.records.labels import name_of
@@ -14,7 +14,7 @@ def harder_to_train(run_records: RunRecords, pair: Pair) -> Claim:
     tested = accuracy_on_test(run_records)
     accuracy = difference_of_shares(tested[tested["attack_label"] == "clean"], pair)
     trained_on = run_records.select(quantity="loss", training=pair, image_set="train")
-    loss = difference_at_the_end(trained_on, pair)
+    loss = final_difference(trained_on, pair)
     inputs = trained_on.drop_duplicates("training").set_index("training")["inputs"]
     of_each = ", ".join(f"{name_of(training)}: {inputs[training]}" for training in pair[::-1] if training in inputs)
     lower = judge_difference(accuracy, sign=-1, smallest=SMALLEST["accuracy"])

@@ -58,7 +58,7 @@ def by_layer(rows: Table, pair: Pair) -> Paired:
     return Paired(values if values.size else pd.DataFrame(), saturated, partial, lost)
 
 
-def difference_at_the_end(rows: Table, pair: Pair) -> Interval:
+def final_difference(rows: Table, pair: Pair) -> Interval:
     """Second minus first training at the end, paired by seed; `rows` hold one value per training and seed."""
     last = final_rows(rows[rows["training"].isin(pair)])
     table = last.pivot_table(index="seed", columns="training", values="value")
@@ -68,13 +68,13 @@ def difference_at_the_end(rows: Table, pair: Pair) -> Interval:
 
 
 def difference_of_shares(rows: Table, pair: Pair) -> Interval:
-    """`difference_at_the_end` of shares of `n` images, no narrower than Newcombe's interval over the images.
+    """`final_difference` of shares of `n` images, no narrower than Newcombe's interval over the images.
 
     All seeds share the images, so seeds that agree, say at 100 %, do not determine the difference exactly. Newcombe's
     interval (1998, method 10) treats the images of the two trainings as independent samples; as they are the same
     images, it is conservative.
     """
-    difference = difference_at_the_end(rows, pair).clipped(-1.0, 1.0)
+    difference = final_difference(rows, pair).clipped(-1.0, 1.0)
     last = final_rows(rows[rows["training"].isin(pair)])
     if difference.count < 2 or last["n"].isna().any():
         return difference

@@ -1,6 +1,6 @@
 """Claim 3: normally trained networks prefer texture, adversarially trained ones shape."""
 
-from mi_jax.claims.paired import Pair, difference_at_the_end, missing
+from mi_jax.claims.paired import Pair, final_difference, missing
 from mi_jax.claims.registry import CLAIMS
 from mi_jax.claims.verdicts import SMALLEST, Claim, judge_difference, statistic
 from mi_jax.records.labels import name_of
@@ -15,7 +15,7 @@ def prefers_shape(run_records: RunRecords, pair: Pair) -> Claim:
     """Shape bias on cue-conflict images, the second training minus the first; the bias of each as context."""
     rows = run_records.select(quantity="shape_bias", inputs="clean", image_set="conflict", factor=None)
     first, second = map(name_of, pair)
-    gap = difference_at_the_end(rows, pair).clipped(-1.0, 1.0)
+    gap = final_difference(rows, pair).clipped(-1.0, 1.0)
     verdict = judge_difference(gap, sign=+1, smallest=SMALLEST["shape bias"])
     remark = missing(gap, "shape bias on cue-conflict images")
     statistics = [statistic(f"Shape bias, {second} minus {first}", gap, "points", verdict, remark)]

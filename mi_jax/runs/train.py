@@ -169,7 +169,7 @@ class _Training:
     def _conclude(self, stopping: EarlyStopping) -> None:
         """Records which epoch was best, and why a training ended early if it did."""
         for seed in self.trainer.seeds:
-            rows = _rows_at_the_end(stopping, self.trainer, seed)
+            rows = _final_rows(stopping, self.trainer, seed)
             for row in rows[1:]:
                 self.context.reporter.say(f"{self.trainer.objective} seed {seed}: {row.note}.")
             self.context.append(self.trainer, stopping.histories[seed][-1].step, rows, seed=seed)
@@ -203,7 +203,7 @@ def _rows_of_epoch(stopping: EarlyStopping, seed: int) -> list[Record]:
     ]
 
 
-def _rows_at_the_end(stopping: EarlyStopping, trainer: Trainer, seed: int) -> list[Record]:
+def _final_rows(stopping: EarlyStopping, trainer: Trainer, seed: int) -> list[Record]:
     """Which epoch was best, and which one the training was stopped after, if it was, and why."""
     best, last = stopping.best(seed), stopping.histories[seed][-1]
     shared: dict[str, Any] = {"unit": "1", "image_set": "held_out", "n": stopping.count}

@@ -238,9 +238,8 @@ def test_cue_information_through_training_is_drawn_where_it_was_measured_at_seve
     assert drawn_means == {(colour(t), mean) for t in ("nt", "at") for mean in (1.405, 0.905)}
     (tmp_path / "once").mkdir()
     records.append(tmp_path / "once", [row for row in rows if row.epoch == 4])
-    assert "shape_texture_epochs" not in [
-        spec.name for spec in figures.available(run_records_module.read(tmp_path / "once"))
-    ]
+    once = figures.available(run_records_module.read(tmp_path / "once"))
+    assert "shape_texture_epochs" not in [spec.name for spec in once]
 
 
 def test_information_within_each_class_is_the_mean_over_seeds(run_records):
