@@ -154,7 +154,7 @@ def test_a_killed_run_resumes_to_the_same_bits(finished_run, tmp_path):
     run_dir = tmp_path / "killed"
     process = start(run_dir)
     records = run_dir / "records.jsonl"
-    wait_for(lambda: records.exists() and '"training": "at", "seed": 0, "step": 6' in records.read_text(), process)
+    wait_for(lambda: records.exists() and '"training":"at","seed":0,"step":6' in records.read_text(), process)
     process.kill()
     process.communicate()
     assert not (run_dir / "report.html").exists()
