@@ -12,9 +12,9 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
+from mi_jax import checks
 from mi_jax.attacks.attack import Attack, AttackResult, Faults, Problem, Words, check_config, register
 from mi_jax.attacks.engine import randomness
-from mi_jax.attacks.engine.input_checks import check_count
 from mi_jax.attacks.engine.run import run
 from mi_jax.attacks.losses import Loss
 from mi_jax.attacks.threat_model import ThreatModel, length, per_image, unit
@@ -116,7 +116,7 @@ class APGD(Attack):
 
     def __post_init__(self):
         super().__post_init__()
-        check_count("eot_draws", self.eot_draws, 1)
+        checks.count("eot_draws", self.eot_draws)
         if self.loss == "kl":
             raise InputError("APGD needs a loss that ranks by label: use 'ce', 'dlr' or 'cw', not 'kl'.")
         if not 0 < self.rho <= 1:

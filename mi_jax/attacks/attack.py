@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from mi_jax.attacks.engine.input_checks import check_count, check_eps, check_step, known
+from mi_jax import checks
+from mi_jax.attacks.engine.input_checks import check_distance
 from mi_jax.attacks.losses import check_loss, least_classes, loss_of, misclassified
 from mi_jax.attacks.threat_model import DEFAULT_EPS, Norm, ThreatModel, check_norm, default_step_size, per_image
 from mi_jax.errors import InputError
@@ -168,16 +169,16 @@ class Attack:
         check_norm(self.norm)
         if self.eps is None:
             object.__setattr__(self, "eps", DEFAULT_EPS[self.norm])
-        check_eps(self.eps, self.norm)
-        check_count(self.effort, getattr(self, self.effort), 0 if self.allows_zero_eps else 1)
-        check_count("restarts", self.restarts, 1)
-        check_count("targets", self.targets, 0)
+        check_distance("eps", self.eps, self.norm)
+        checks.count(self.effort, getattr(self, self.effort), 0 if self.allows_zero_eps else 1)
+        checks.count("restarts", self.restarts)
+        checks.count("targets", self.targets, 0)
         if self.loss:
             check_loss(self.loss)
         if "step_size" in self.traced:
             if self.step_size is None:
                 object.__setattr__(self, "step_size", default_step_size(str(self.norm), self.eps))
-            check_step(self.step_size, self.norm, positive=True)
+            check_distance("step_size", self.step_size, self.norm, positive=True)
 
     def _flatten(self):
         names = [field.name for field in dataclasses.fields(self)]
@@ -277,7 +278,7 @@ def register(name: str, attack: Attack | None = None) -> Any:
         return ATTACKS.register(name, attack)
 
     def enter(cls: type[Attack]) -> type[Attack]:
-        ATTACKS.register(name, cls())
+        ATTACKS.register(name, cls(), defined_by=cls)
         return cls
 
     return enter
@@ -316,7 +317,7 @@ class AttackResult:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What makes the outcome doubtful; empty under a transformation, where no values are known."""
-        if self.faulty_gradients is None or not known(self.faulty_gradients):
+        if self.faulty_gradients is None or not checks.known(self.faulty_gradients):
             return ()
         return gradient_warnings("The attack", *self.faulty_gradients)
 

@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mi_jax import checks
 from mi_jax.attacks.attack import Attack, Batch, gradient_warnings
 from mi_jax.attacks.autoattack_plan import Budget, plan
-from mi_jax.attacks.engine.input_checks import Model, accepts, as_key, check_batch, check_logits, check_reach, known
+from mi_jax.attacks.engine.input_checks import Model, accepts, check_batch, check_reach
 from mi_jax.attacks.engine.randomness import row_keys
 from mi_jax.attacks.engine.run import BLOCK, predict, problem_of, ranked_targets, start_bits, step_bits, steps
 from mi_jax.attacks.engine.saved_evaluation import CLEAN_ERROR, ROBUST, EvaluationState, StageReport, fingerprint
@@ -118,16 +119,16 @@ def autoattack(
         InputError: as `pgd` does, for what `plan` refuses, a model whose logits change from call to call, and a state
             that belongs to other images, other variables or another plan.
     """
-    if not known(x, y, variables):
+    if not checks.known(x, y, variables):
         raise InputError("autoattack runs on the host and cannot be traced; inside jit use pgd, apgd, fab or square.")
     check_norm(norm)
     eps = DEFAULT_EPS[norm] if eps is None else eps
     images, labels = (np.asarray(a) for a in check_batch(x, y))
-    key = as_key(key)
+    key = checks.key(key)
     model = _Network(Model(logits_fn), variables, key, len(images), batch_size, random=version == "rand")
     _check_arity(logits_fn, version)
     clean = model.logits(images)
-    check_logits(jnp.asarray(clean), jnp.asarray(labels))
+    checks.logits(clean, labels)
     stages = plan(version, norm, eps, budget or Budget(), clean.shape[1], images.shape[1:])
     check_reach("eps", eps, diameter(norm, images.shape))
     doubts = model.check_outputs(images)

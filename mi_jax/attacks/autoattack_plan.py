@@ -3,8 +3,9 @@
 import dataclasses
 from collections.abc import Sequence
 
+from mi_jax import checks
 from mi_jax.attacks.attack import ATTACKS, Attack
-from mi_jax.attacks.engine.input_checks import check_count, check_eps
+from mi_jax.attacks.engine.input_checks import check_distance
 from mi_jax.attacks.threat_model import check_norm, default_step_size
 from mi_jax.errors import InputError
 
@@ -43,7 +44,7 @@ class Budget:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             if getattr(self, field.name) is not None:
-                check_count(field.name, getattr(self, field.name), 1)
+                checks.count(field.name, getattr(self, field.name))
 
     def of(self, version: str | Sequence[str | Attack]) -> "Budget":
         """The budget with the restarts of a version filled in, and draws of noise for `rand` alone."""
@@ -68,7 +69,7 @@ def plan(
             for the L2 Square attack, the loss `kl`, and `eot_draws` outside of `rand`.
     """
     check_norm(norm)
-    check_eps(eps, norm, positive=True)
+    check_distance("eps", eps, norm, positive=True)
     if isinstance(version, str) and version not in VERSIONS:
         raise InputError(
             f"Version {version!r} is unknown; use one of {', '.join(VERSIONS)}, or a list of {', '.join(ATTACKS)}."

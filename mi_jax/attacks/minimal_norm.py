@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from mi_jax import checks
 from mi_jax.attacks.autoattack import autoattack
 from mi_jax.attacks.autoattack_plan import Budget
-from mi_jax.attacks.engine.input_checks import as_key, check_batch, check_eps, logits_of
+from mi_jax.attacks.engine.input_checks import check_batch, check_distance, logits_of
 from mi_jax.attacks.fab import FAB, fab
 from mi_jax.attacks.losses import misclassified
 from mi_jax.attacks.threat_model import check_norm, diameter
@@ -112,11 +113,11 @@ def robust_accuracy_curve(
     if not len(radii):
         raise InputError("eps is empty; give at least one radius in pixel units of [0, 1], such as [2/255, 4/255].")
     for radius in radii:
-        check_eps(float(radius), norm)
+        check_distance("eps", float(radius), norm)
     images, labels = (np.asarray(a) for a in check_batch(x, y))
     clean = np.asarray(logits_of(logits_fn, variables, jnp.asarray(images)))
     left = np.flatnonzero(~np.asarray(misclassified(jnp.asarray(clean), jnp.asarray(labels))))
-    key, accuracy, warnings = as_key(key), [], []
+    key, accuracy, warnings = checks.key(key), [], []
     for radius in radii:
         if radius > 0 and len(left):
             result = autoattack(

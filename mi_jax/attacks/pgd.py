@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
+from mi_jax import checks
 from mi_jax.attacks.attack import Attack, AttackResult, Faults, Outcome, Problem, Words, check_config, register
 from mi_jax.attacks.engine import randomness
-from mi_jax.attacks.engine.input_checks import as_key, logits_of
+from mi_jax.attacks.engine.input_checks import logits_of
 from mi_jax.attacks.engine.run import run
 from mi_jax.attacks.losses import Loss, loss_of
 from mi_jax.attacks.threat_model import Init, Norm, ThreatModel, per_image
@@ -185,7 +186,7 @@ def ascend(
     if start is not None:
         first = threat.project(start, images)
     elif config.random_start:
-        first = threat.random_start(as_key(key), images, config.init)
+        first = threat.random_start(checks.key(key), images, config.init)
 
     def total(x, carried):
         losses, carried = objective(x, carried)
@@ -299,5 +300,5 @@ def fgsm(
 
     Arguments and errors as for `pgd`; eps may be traced.
     """
-    config = PGD(norm=norm, eps=0.0, steps=1, step_size=1.0, random_start=False, loss=loss)
+    config = PGD(norm=norm, steps=1, random_start=False, loss=loss)
     return pgd(logits_fn, variables, x, y, config=config, targets=targets, eps=eps, step_size=eps)

@@ -12,15 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mi_jax.attacks.engine.input_checks import (
-    Model,
-    as_key,
-    check_batch,
-    check_eps,
-    known,
-    logits_of,
-    looks_like_probabilities,
-)
+from mi_jax import checks
+from mi_jax.attacks.engine.input_checks import Model, check_batch, check_distance, logits_of
 from mi_jax.attacks.engine.run import predict
 from mi_jax.attacks.losses import Loss, cw, loss_of
 from mi_jax.attacks.pgd import PGD, pgd
@@ -91,11 +84,11 @@ def check(
     """
     check_norm(norm)
     eps = DEFAULT_EPS[norm] if eps is None else eps
-    check_eps(eps, norm, positive=True)
-    if not known(x, y, variables):
+    check_distance("eps", eps, norm, positive=True)
+    if not checks.known(x, y, variables):
         raise InputError("check runs on the host and cannot be traced; call it outside of jit.")
     images, labels = check_batch(x, y)
-    model, key = Model(logits_fn), as_key(key)
+    model, key = Model(logits_fn), checks.key(key)
 
     def logits_at(x: Images) -> np.ndarray:
         return np.asarray(predict(model, variables, x, None))
@@ -133,7 +126,7 @@ def output_findings(predict: Predict, logits_fn: Any, variables: Any, images: Im
         message = f"The model gives NaN or infinite logits for {bad} of {len(logits)} images."
         report.add("not_finite", "error", message, bad)
         return logits, report
-    if looks_like_probabilities(logits):
+    if checks.are_probabilities(logits):
         message = "The model returns probabilities, not logits: losses saturate and hide gradients."
         report.add("probabilities", "error", message, logits.max())
     scale = max(1e-6, float(np.abs(logits).max()))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Shaped
 
-from mi_jax.attacks.engine.input_checks import check_eps
+from mi_jax.attacks.engine.input_checks import check_distance
 from mi_jax.errors import InputError
 from mi_jax.typing import Images, Key
 
@@ -76,7 +76,7 @@ class ThreatModel:
 
     def __post_init__(self):
         check_norm(self.norm)
-        check_eps(self.eps, self.norm)
+        check_distance("eps", self.eps, self.norm)
 
     def distance(self, images: Images, clean: Images) -> Float[Array, " b"]:
         """Distance of each image from its clean one [b], in pixel units."""

@@ -368,7 +368,7 @@ def test_plan_refuses_what_an_evaluation_would_without_running_it():
     for expected, call in {
         "at least 4 classes, but the model has 3": lambda: planned(num_classes=3),
         "at least 3 classes, but the model has 2": lambda: planned("rand", num_classes=2),
-        "eps must be positive": lambda: planned(eps=0.0),
+        "Invalid eps 0.0: expected a positive number": lambda: planned(eps=0.0),
         "5 x 5 pixels; got 4 x 9": lambda: planned(norm="l2", image_shape=(4, 9, 1)),
         "linf, l2": lambda: planned(norm="l1"),
         "not 'kl'": lambda: planned([PGD(loss="kl")]),
@@ -408,7 +408,7 @@ def test_few_classes_and_other_misuse_are_named(linear, softmax):
         "deterministic: the same images give": lambda: run(drawn_by_python, softmax),
         "probabilities": lambda: run(lambda v, x: jax.nn.softmax(linear(v, x)), softmax),
         "NaN logits": lambda: run(lambda v, x: linear(v, x) * jnp.nan, softmax),
-        "eps must be positive": lambda: run(linear, softmax, eps=0.0),
+        "Invalid eps 0.0: expected a positive number": lambda: run(linear, softmax, eps=0.0),
         "standard, plus, rand": lambda: run(linear, softmax, version="best"),
         "no attack 'apgd'; choose from apgd-ce, apgd-dlr": lambda: run(linear, softmax, version=["apgd"]),
         "list of attacks is empty": lambda: run(linear, softmax, version=[]),
@@ -422,7 +422,7 @@ def test_few_classes_and_other_misuse_are_named(linear, softmax):
         with pytest.raises(InputError, match=expected):
             call()
     for attack, config in ((apgd, APGD(eps=0.0)), (fab, FAB(eps=0.0)), (square, Square(eps=0.0))):
-        with pytest.raises(InputError, match="eps must be positive"):
+        with pytest.raises(InputError, match=r"Invalid eps 0.0: expected a positive number"):
             attack(linear, softmax.variables, softmax.images, softmax.labels, jax.random.key(0), config=config)
-    with pytest.raises(InputError, match="square_queries must be an integer >= 1"):
+    with pytest.raises(InputError, match="Invalid square_queries 0: expected a whole number of at least 1"):
         Budget(square_queries=0)

@@ -105,6 +105,6 @@ def test_found_images_lie_within_eps_and_others_are_clean(cnn, robust):
 
 
 def test_bad_settings_are_named():
-    for expected, options in {"alpha_max": {"eta": 0.5}, "targets": {"targets": -1}, "eps must": {"eps": -1.0}}.items():
+    for expected, options in {"alpha_max": {"eta": 0.5}, "targets": {"targets": -1}, "eps -1.0": {"eps": -1.0}}.items():
         with pytest.raises(InputError, match=expected):
             FAB(**options)

@@ -10,7 +10,7 @@ import torch
 import mi_jax as mj
 from mi_jax.attacks import PGD, ThreatModel, ascend, fgsm, perturb, pgd
 from mi_jax.attacks.attack import check_config
-from mi_jax.attacks.engine.input_checks import Model, as_key, check_batch
+from mi_jax.attacks.engine.input_checks import Model, check_batch
 from mi_jax.attacks.engine.randomness import row_keys
 from mi_jax.attacks.engine.run import start_bits
 from mi_jax.errors import InputError
@@ -194,12 +194,13 @@ def test_l2_start_follows_the_named_law(law):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"eps": -0.1}, "eps must be"),
-        ({"eps": 1.5}, "at most 1"),
-        ({"eps": float("nan")}, "finite"),
-        ({"steps": -1}, "steps must"),
-        ({"step_size": 0.0}, "step_size"),
-        ({"step_size": 2.0}, "at most 1 for linf"),
+        ({"eps": -0.1}, r"Invalid eps -0.1: expected a number in \[0, 1\], such as 8/255"),
+        ({"eps": 1.5}, r"Invalid eps 1.5: expected a number in \[0, 1\], such as 8/255"),
+        ({"eps": -0.1, "norm": "l2"}, "Invalid eps -0.1: expected a number of at least 0, such as 0.5"),
+        ({"eps": float("nan")}, "Invalid eps nan: expected a number in"),
+        ({"steps": -1}, "Invalid steps -1: expected a whole number of at least 0"),
+        ({"step_size": 0.0}, "Invalid step_size 0.0: expected a positive number, such as 2/255"),
+        ({"step_size": 2.0}, r"Invalid step_size 2.0: expected a number in \[0, 1\], such as 2/255"),
         ({"norm": "l1"}, "linf, l2"),
         ({"loss": "hinge"}, "ce, dlr, cw, kl"),
         ({"keep": "first"}, "last, best"),
@@ -308,8 +309,8 @@ def test_bad_images_labels_and_models_are_named(linear_model, batch):
         return pgd(f, variables, images, labels, jax.random.key(0), config=PGD(steps=1, **options))
 
     for expected, call in {
-        r"\[0, 1\]; they range from": lambda: attack(images=x * 255),
-        "divide uint8": lambda: attack(images=(x * 255).astype(jnp.uint8)),
+        r"Images must lie in \[0, 1\]; got values from": lambda: attack(images=x * 255),
+        "divide 8-bit pixels by 255": lambda: attack(images=(x * 255).astype(jnp.uint8)),
         r"shape \[b, h, w, c\]": lambda: attack(images=x[0]),
         "one per image": lambda: attack(labels=y[:3]),
         r"Labels must lie in 0\.\.4": lambda: attack(labels=y + 4),
@@ -317,17 +318,17 @@ def test_bad_images_labels_and_models_are_named(linear_model, batch):
         "NaN logits for 9 of 9": lambda: attack(f=lambda v, i: logits_fn(v, i) * jnp.nan),
         "at least 3 classes": lambda: attack(f=lambda v, i: logits_fn(v, i)[:, :2], labels=y % 2, loss="dlr"),
         "must return logits of shape": lambda: attack(f=lambda v, i: logits_fn(v, i)[0]),
-        "eps must be one number": lambda: pgd(
+        r"Invalid eps of shape \(3,\): expected one number in pixel units": lambda: pgd(
             logits_fn, variables, x, y, jax.random.key(0), config=PGD(), eps=np.array([0.1, 0.2, 0.3])
         ),
-        "step_size must be a finite": lambda: pgd(
+        "Invalid step_size -0.01: expected a number": lambda: pgd(
             logits_fn, variables, x, y, jax.random.key(0), config=PGD(), step_size=-0.01
         ),
-        "map \\[-1, 1\\] to": lambda: attack(images=2 * x - 1),
+        r"Map \[-1, 1\] to": lambda: attack(images=2 * x - 1),
         r"looks like \[b, c, h, w\]": lambda: attack(images=jnp.full((9, 3, 8, 8), 0.5)),
         "9 of 9 targets equal the label": lambda: pgd(logits_fn, variables, x, y, 0, config=PGD(), targets=y),
-        "eps is 128, but images": lambda: attack(norm="l2", eps=128.0, step_size=1.0),
-        "step_size is 20, but images": lambda: attack(norm="l2", step_size=20.0),
+        "Invalid eps 128: images": lambda: attack(norm="l2", eps=128.0, step_size=1.0),
+        "Invalid step_size 20: images": lambda: attack(norm="l2", step_size=20.0),
         "infinite logits for 9 of 9": lambda: attack(f=lambda v, i: logits_fn(v, i).at[:, 0].set(jnp.inf)),
         r"config must be mi_jax\.attacks\.PGD, not APGD": lambda: check_config(mj.attacks.APGD(), PGD),
         "into NumPy or Python": lambda: attack(f=lambda v, i: np.asarray(i).reshape(9, -1) @ np.ones((24, 5))),
@@ -339,11 +340,12 @@ def test_bad_images_labels_and_models_are_named(linear_model, batch):
         "targets is 5, but a model of 5 classes has 4": lambda: mj.attacks.apgd(
             logits_fn, variables, x, y, jax.random.key(0), config=mj.attacks.APGD(steps=1, targets=5)
         ),
-        "needs a key; give": lambda: as_key(None),
-        "a JAX random key or an integer seed": lambda: as_key(0.5),
-        "needs a key": lambda: pgd(logits_fn, variables, x, y, config=PGD()),
+        "Invalid key None: expected a JAX random key or an integer seed": lambda: pgd(
+            logits_fn, variables, x, y, config=PGD()
+        ),
         "must be a function": lambda: Model("model"),
-        "must be an array": lambda: check_batch([[0.5]], y),
+        "Images must be an array": lambda: check_batch(None, y),
+        "must be float32 or float64 for an attack": lambda: check_batch(x.astype(jnp.bfloat16), y),
     }.items():
         with pytest.raises(InputError, match=expected):
             call()

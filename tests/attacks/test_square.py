@@ -173,7 +173,7 @@ def test_windows_cover_every_place_and_fit_non_square_images():
 
 
 def test_bad_settings_are_named(linear_model, batch):
-    for expected, options in {"p_init": {"p_init": 0.0}, "queries": {"queries": 0}, "at most 1": {"eps": 2.0}}.items():
+    for expected, options in {"p_init": {"p_init": 0.0}, "queries": {"queries": 0}, "eps 2.0": {"eps": 2.0}}.items():
         with pytest.raises(InputError, match=expected):
             Square(**options)
     logits_fn, variables = linear_model

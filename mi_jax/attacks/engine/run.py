@@ -8,18 +8,14 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from mi_jax import checks
 from mi_jax.attacks.attack import Attack, AttackResult, Batch, Outcome, Problem, check_config
 from mi_jax.attacks.engine.input_checks import (
     Model,
     accepts,
-    as_array,
-    as_key,
     check_batch,
-    check_class_indices,
-    check_eps,
-    check_logits,
+    check_distance,
     check_reach,
-    check_step,
     check_targets,
     logits_of,
 )
@@ -63,33 +59,34 @@ def run(
         raise InputError(
             "logits_fn must take (variables, x), or (variables, x, key) for a random model, which eot_draws > 1 needs."
         )
-    shape, reach = images.shape[1:], diameter(str(config.norm), images.shape)
+    shape = images.shape[1:]
     config.check_shape(shape)
-    check_eps(config.eps if eps is None else eps, str(config.norm), positive=not config.allows_zero_eps)
+    norm, positive = str(config.norm), not config.allows_zero_eps
+    check_distance("eps", config.eps if eps is None else eps, norm, positive=positive)
     if step_size is not None:
-        check_step(step_size, str(config.norm))
+        check_distance("step_size", step_size, norm)
     config = config.with_values(eps=eps, **({"step_size": step_size} if "step_size" in config.traced else {}))
     for name in config.traced:
-        check_reach(name, getattr(config, name), reach)
+        check_reach(name, getattr(config, name), diameter(norm, shape))
     config = config.as_arrays(images.dtype)
     if targets is not None:
         targets = check_targets(targets, labels)
     if start is not None:
-        start = jnp.asarray(as_array("start", start), images.dtype)
+        start = jnp.asarray(checks.array(start, name="start"), images.dtype)
         if start.shape != images.shape:
             raise InputError(f"start must have the images' shape {images.shape}; got {start.shape}.")
     draws = config.start_words(shape) + config.step_words(shape) > 0
-    key = as_key(key) if draws or random or key is not None else jax.random.key(0)
+    key = checks.key(key) if draws or random or key is not None else jax.random.key(0)
     width = config.rows_per_image
-    index = jnp.arange(len(images)) if index is None else jnp.asarray(as_array("index", index))
+    index = jnp.arange(len(images)) if index is None else jnp.asarray(checks.array(index, name="index"))
     keys = row_keys(key, jnp.repeat(index, width), jnp.tile(jnp.arange(width), len(images)))
     # Outside of the compiled attack, since the generator takes longer to compile than the attack on a small model.
     words = start_bits(config, keys, shape)
     noise = jax.random.fold_in(key, 2**31) if random else None
     result = _run(config, model, variables, images, labels, targets, start, keys, words, noise)
-    check_logits(result.logits, labels)
+    checks.logits(result.logits, labels)
     if targets is not None:
-        check_class_indices("Targets", targets, result.logits.shape[1])
+        checks.class_indices(targets, result.logits.shape[1], name="Targets")
     return result
 
 
