@@ -371,7 +371,7 @@ def test_plan_refuses_what_an_evaluation_would_without_running_it():
         "Invalid eps 0.0: expected a positive number": lambda: planned(eps=0.0),
         "5 x 5 pixels; got 4 x 9": lambda: planned(norm="l2", image_shape=(4, 9, 1)),
         "linf, l2": lambda: planned(norm="l1"),
-        "not 'kl'": lambda: planned([PGD(loss="kl")]),
+        "pgd does not support the loss 'kl'": lambda: planned([PGD(loss="kl")]),
     }.items():
         with pytest.raises(InputError, match=expected):
             call()

@@ -51,11 +51,11 @@ def check_targets(targets: Any, labels: Labels) -> Labels:
 class Model:
     """A model `logits_fn(variables, x)` as a hashable function, equal to another if both close over the same arrays.
 
-    Compiled attacks are cached by model. A function whose closure, globals or attributes hold other arrays than at the
-    last call is another model, so it is compiled again and not attacked with stale weights.
+    Compiled attacks are cached by model. When the closure, globals or attributes of a function hold other arrays than
+    at the last call, it is another model and is compiled again, so that no attack uses stale weights.
 
     Raises:
-        InputError: for what is no function of JAX arrays.
+        InputError: for anything but a function of JAX arrays.
     """
 
     def __init__(self, logits_fn: Any):
@@ -105,7 +105,7 @@ class Model:
 
 
 def _digest(leaf: Any) -> bytes:
-    """The contents of what may change in place; JAX arrays may not."""
+    """A digest of an array that can change in place; empty for JAX arrays, which cannot."""
     return hashlib.blake2b(leaf.tobytes()).digest() if isinstance(leaf, np.ndarray) else b""
 
 
@@ -128,7 +128,7 @@ def _parts(value: Any) -> list[Any]:
         for cell in value.__closure__ or ():
             try:
                 cells.append(cell.cell_contents)
-            except ValueError:  # a name that has no value yet
+            except ValueError:  # the name has no value yet
                 continue
         named = [value.__globals__[name] for name in value.__code__.co_names if name in value.__globals__]
         # Functions of other modules are libraries, which do not hold the weights.
@@ -147,7 +147,7 @@ def _parts(value: Any) -> list[Any]:
 
 
 def accepts(logits_fn: Callable[..., Any], count: int) -> bool:
-    """Whether the function can be called with so many positional arguments; true where its signature is hidden."""
+    """Whether the function can be called with `count` positional arguments; true if its signature is unknown."""
     try:
         inspect.signature(logits_fn).bind(*range(count))
     except TypeError:
