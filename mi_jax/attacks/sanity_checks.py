@@ -156,8 +156,8 @@ def output_findings(predict: Predict, logits_fn: Any, variables: Any, images: Im
     if repeated > 1e-4 or uncompiled > EAGER_TOLERANCE:
         repeated = max(repeated, uncompiled)
         message = (
-            f"The model is not deterministic: logits of the same images differ by {repeated:.1%} of the largest; pass it "
-            "as logits_fn(variables, x, key) with version='rand'."
+            f"The model is not deterministic: logits of the same images differ by {repeated:.1%} of the largest; pass "
+            "it as logits_fn(variables, x, key) with version='rand'."
         )
         report.add("random", "error", message, repeated)
         return logits, report
@@ -167,8 +167,8 @@ def output_findings(predict: Predict, logits_fn: Any, variables: Any, images: Im
     moved = max(np.abs(turned - logits).max(), np.abs(accompanied - logits[:half]).max())
     if report.measure("batch_difference", moved / scale) > 1e-3:
         message = (
-            f"The logits of an image depend on the other images of its batch, by {moved / scale:.1%} of the largest: the "
-            "model uses batch statistics, or noise with a fixed key."
+            f"The logits of an image depend on the other images of its batch, by {moved / scale:.1%} of the largest: "
+            "the model uses batch statistics, or noise with a fixed key."
         )
         report.add("batch_dependent", "error", message, moved / scale)
     return logits, report
@@ -201,8 +201,8 @@ def _check_gradients(report: Report, predict: Predict, logits_fn, variables, ima
         report.add("zero_gradients", "error" if zero["cw"] > 0.5 else "warning", message, zero["cw"])
     elif zero["ce"] > 0:
         message = (
-            f"The gradient of the cross-entropy is zero for {zero['ce']:.0%} of the correct images, but not that of the "
-            "margin: logits are so large that the loss underflows in float32; use the loss 'dlr' or 'cw'."
+            f"The gradient of the cross-entropy is zero for {zero['ce']:.0%} of the correct images, but not that of "
+            "the margin: logits are so large that the loss underflows in float32; use the loss 'dlr' or 'cw'."
         )
         report.add("overconfident", "warning", message, zero["ce"])
     _check_smoothness(report, predict, images, labels, correct, gradients["cw"])
@@ -223,8 +223,8 @@ def _check_smoothness(report: Report, predict: Predict, images, labels, correct:
     share = report.measure("gradient_error_share", wrong.sum() / max(1, useful.sum()))
     if share > 0.25:
         message = (
-            f"For {share:.0%} of the correct images the gradient does not predict the effect of a small step: the model is "
-            "discontinuous (quantised input, noise seeded by the image), so gradients mislead."
+            f"For {share:.0%} of the correct images the gradient does not predict the effect of a small step: the "
+            "model is discontinuous (quantised input, noise seeded by the image), so gradients mislead."
         )
         report.add("discontinuous", "warning", message, share)
 
