@@ -63,7 +63,7 @@ def smoothgrad(
     variables: Any,
     x: Images,
     labels: Labels,
-    key: Key,
+    key: Key | int,
     *,
     noise: float = 0.15,
     samples: int = 50,
@@ -75,25 +75,26 @@ def smoothgrad(
         variables: as for `gradient`.
         x: as for `gradient`.
         labels: as for `gradient`.
-        key: draws the noise.
-        noise: standard deviation of the Gaussian noise, in pixel values; noisy images are not clipped.
+        key: a random key or a seed, for the noise.
+        noise: standard deviation of the Gaussian noise, in pixel units, at most 1; noisy images are not clipped.
         samples: number of noisy copies.
 
     Returns:
         `[b h w c]`, signed, in logits per unit of pixel value.
 
     Raises:
-        InputError: negative noise, no samples, and as `gradient`.
+        InputError: noise outside [0, 1], no samples, and as `gradient`.
     """
-    checks.at_least("noise", noise, 0, usual="0.15")
+    checks.between("noise", noise, 0, 1, usual="0.15")
     checks.count("samples", samples)
     images, labels = _checked(x, labels)
+    keys = jax.random.split(checks.key(key), samples)
 
     def add(total: Array, key: Key) -> tuple[Array, None]:
         noisy = images + noise * jax.random.normal(key, images.shape, images.dtype)
         return total + _gradient(logits_fn, variables, noisy, labels), None
 
-    return lax.scan(add, jnp.zeros(images.shape, _wide(images)), jax.random.split(key, samples))[0] / samples
+    return lax.scan(add, jnp.zeros(images.shape, _wide(images)), keys)[0] / samples
 
 
 def integrated_gradients(
@@ -280,6 +281,5 @@ def _gradient(logits_fn: LogitsFn, variables: Any, images: Images, labels: Label
 
 
 def _label_logits(logits: Array, labels: Labels) -> Float[Array, " b"]:
-    logits = checks.logits(logits, len(labels))
-    checks.class_indices(labels, logits.shape[1])
+    checks.logits(logits, labels)
     return jnp.take_along_axis(logits.astype(_wide(logits)), labels[:, None], axis=1)[:, 0]

@@ -1,4 +1,4 @@
-"""Validation of configurations and of batches of images and labels: one sentence for each kind of bad value.
+"""Validation of settings, random keys, and batches of images, labels and logits: one sentence for each bad value.
 
 Every function raises `InputError`. Shapes and dtypes are checked on tracers too; values only where they are known.
 """
@@ -13,6 +13,10 @@ import numpy as np
 from jax.core import Tracer
 
 from mi_jax.errors import InputError
+from mi_jax.typing import Key
+
+ROUNDING = 1e-6
+"""How far pixels may leave [0, 1], as rounding of a normalisation and its inverse makes them."""
 
 
 def positive(name: str, value: Any, *, usual: str = "") -> None:
@@ -70,13 +74,31 @@ def known(*arrays: Any) -> bool:
     return not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(arrays))
 
 
+def array(value: Any, *, name: str) -> Any:
+    """A JAX or NumPy array as it is; a torch tensor, a list or a tuple as a NumPy array.
+
+    Raises:
+        InputError: for anything else.
+    """
+    if isinstance(value, jax.Array | np.ndarray):
+        return value
+    if hasattr(value, "detach"):  # a torch tensor
+        return value.detach().cpu().numpy()
+    if isinstance(value, list | tuple):
+        try:
+            return np.asarray(value)
+        except ValueError:
+            raise InputError(f"{name} must be an array; got a ragged {type(value).__name__}.") from None
+    raise InputError(f"{name} must be an array, not {type(value).__name__}; convert with np.asarray.")
+
+
 def images(value: Any, *, name: str = "Images") -> jax.Array:
-    """Images as a JAX array: floating, `[b h w c]`, not empty, in [0, 1].
+    """Images as a JAX array: floating, `[b h w c]`, not empty, in [0, 1]; values beyond by rounding are clipped.
 
     Raises:
         InputError: otherwise.
     """
-    x = _array(value, name)
+    x = array(value, name=name)
     if x.ndim != 4:
         raise InputError(f"{name} must have shape [b, h, w, c]; got {tuple(x.shape)}.")
     if not jnp.issubdtype(x.dtype, jnp.floating):
@@ -84,12 +106,21 @@ def images(value: Any, *, name: str = "Images") -> jax.Array:
         raise InputError(f"{name} must be floating, in [0, 1], not {x.dtype}{advice}.")
     if 0 in x.shape:
         raise InputError(f"{name} must hold at least one pixel; got shape {tuple(x.shape)}.")
+    if x.shape[1] in (1, 3) and x.shape[2] == x.shape[3] > 4:
+        raise InputError(
+            f"{name} must have shape [b, h, w, c]; {tuple(x.shape)} looks like [b, c, h, w]: transpose with "
+            "x.transpose(0, 2, 3, 1)."
+        )
     if known(x):
         low, high = float(np.min(np.asarray(x))), float(np.max(np.asarray(x)))
-        if not (low >= 0 and high <= 1):
+        if not (low >= -ROUNDING and high <= 1 + ROUNDING):
+            advice = "Map [-1, 1] to [0, 1] by (x + 1) / 2. " if -1 <= low < 0 and high <= 1 else ""
             raise InputError(
-                f"{name} must lie in [0, 1]; got values from {low:g} to {high:g}. Normalisation belongs in the model."
+                f"{name} must lie in [0, 1]; got values from {low:g} to {high:g}. {advice}"
+                "Normalisation belongs in the model."
             )
+        if low < 0 or high > 1:
+            x = jnp.clip(x, 0, 1)
     return jnp.asarray(x)
 
 
@@ -99,7 +130,7 @@ def labels(value: Any, size: int, *, classes: int | None = None, name: str = "La
     Raises:
         InputError: for another shape or dtype (one-hot rows, floats), or labels out of range.
     """
-    y = _array(value, name)
+    y = array(value, name=name)
     if not jnp.issubdtype(y.dtype, jnp.integer) or y.shape != (size,):
         raise InputError(
             f"{name} must be integers of shape [{size}], one per image; got {y.dtype} of shape {tuple(y.shape)}."
@@ -118,44 +149,55 @@ def class_indices(value: Any, classes: int, *, name: str = "Labels") -> None:
         raise InputError(f"{name} must lie in 0..{classes - 1}; got values from {low} to {high}.")
 
 
-def logits(value: Any, size: int) -> jax.Array:
-    """Logits `[size, k]` with k of at least 2, neither NaN nor probabilities where values are known.
-
-    Raises:
-        InputError: otherwise.
-    """
+def logits_shape(value: Any, size: int) -> None:
+    """Checks that the output of a model has shape `[size, k]` with k of at least 2."""
     if not hasattr(value, "ndim") or value.ndim != 2 or value.shape[0] != size:
         got = f"shape {tuple(value.shape)}" if hasattr(value, "shape") else type(value).__name__
         raise InputError(f"The model must return logits of shape [{size}, classes]; it returned {got}.")
     if value.shape[1] < 2:
         raise InputError("The model returned a single column; logits of at least 2 classes are needed.")
+
+
+def logits(value: Any, labels: Any) -> None:
+    """Checks logits `[b k]` and labels `[b]`: the shape, and known values.
+
+    Raises:
+        InputError: for another shape, NaN or positive infinity, probabilities, and labels outside 0..k - 1.
+    """
+    logits_shape(value, len(labels))
     if known(value):
         rows = np.asarray(value, np.float32)
-        bad = np.count_nonzero(np.isnan(rows).any(axis=1))
-        if bad:
-            raise InputError(f"The model gives NaN logits for {bad} of {size} images.")
+        for what, bad in (("NaN", np.isnan(rows)), ("infinite", np.isposinf(rows))):
+            if count := np.count_nonzero(bad.any(axis=1)):
+                raise InputError(f"The model returns {what} logits for {count} of {len(rows)} images.")
         if are_probabilities(rows):
             raise InputError(
                 "The model returns probabilities (rows in [0, 1] that sum to 1), which hide gradients; return the "
                 "logits."
             )
-    return value
+    class_indices(labels, value.shape[1])
 
 
 def are_probabilities(rows: np.ndarray) -> bool:
-    """Whether every row lies in [0, 1] and sums to 1."""
-    return bool(rows.size and rows.min() >= 0 and rows.max() <= 1 and np.abs(rows.sum(axis=1) - 1).max() < 1e-4)
+    """Whether every row lies in [0, 1] and sums to 1, up to the rounding of bfloat16."""
+    return bool(rows.size and rows.min() >= 0 and rows.max() <= 1 and np.abs(rows.sum(axis=1) - 1).max() < 2e-2)
 
 
-def _array(value: Any, name: str) -> Any:
-    if isinstance(value, jax.Array | np.ndarray):
-        return value
-    if isinstance(value, list | tuple):
-        try:
-            return np.asarray(value)
-        except ValueError:
-            raise InputError(f"{name} must be an array; got a ragged {type(value).__name__}.") from None
-    raise InputError(f"{name} must be an array, not {type(value).__name__}; convert them with np.asarray.")
+def key(value: Any) -> Key:
+    """A JAX random key, from a key or an integer seed.
+
+    Raises:
+        InputError: for anything else.
+    """
+    if isinstance(value, int | np.integer) and not isinstance(value, bool):
+        return jax.random.key(int(value))
+    dtype, shape = getattr(value, "dtype", None), getattr(value, "shape", None)
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key) and shape == ()
+    raw = dtype == jnp.uint32 and shape is not None and len(shape) == 1
+    if not (typed or raw):
+        got = f"of shape {tuple(shape)}" if shape else repr(value)
+        raise InputError(f"Invalid key {got}: expected a JAX random key or an integer seed, such as jax.random.key(0).")
+    return value
 
 
 def _is_number(value: Any) -> bool:

@@ -44,17 +44,18 @@ def saturate(x: ArrayLike, p: ArrayLike) -> Images:
     return 0.5 + jnp.sign(centred) * jnp.abs(centred) ** (2 / jnp.asarray(p, images.dtype)) / 2
 
 
-def patch_permutations(key: Key, n: int, k: int, *, shared: bool = False) -> Int[Array, "n k2"]:
+def patch_permutations(key: Key | int, n: int, k: int, *, shared: bool = False) -> Int[Array, "n k2"]:
     """For each of n images a permutation of its k x k patches, uniform over all (k^2)!, the identity included.
 
     Entry j of a row is the index of the patch, counted row by row, that moves to position j.
 
     Args:
-        key: of the permutations.
+        key: a random key or a seed, for the permutations.
         n: how many images.
         k: patches a side.
         shared: one permutation for all images instead of one each.
     """
+    key = checks.key(key)
     if shared:
         return jnp.broadcast_to(jax.random.permutation(key, k * k), (n, k * k))
     return jax.vmap(lambda index: jax.random.permutation(jax.random.fold_in(key, index), k * k))(jnp.arange(n))
@@ -88,7 +89,7 @@ def permute_patches(x: ArrayLike, permutations: ArrayLike) -> Images:
     return patches.reshape(images.shape)
 
 
-def patch_shuffle(x: ArrayLike, k: int, key: Key, *, shared: bool = False) -> Images:
+def patch_shuffle(x: ArrayLike, k: int, key: Key | int, *, shared: bool = False) -> Images:
     """Images with randomly permuted k x k patches: destroys shape, keeps the texture within a patch.
 
     k = 1 is the identity. The permutation of an image depends on the key and its index alone (see
@@ -97,7 +98,7 @@ def patch_shuffle(x: ArrayLike, k: int, key: Key, *, shared: bool = False) -> Im
     Args:
         x: images [b h w c] in [0, 1].
         k: patches a side; must divide height and width.
-        key: of the permutations.
+        key: a random key or a seed, for the permutations.
         shared: one permutation for all images instead of one each.
 
     Raises:
@@ -146,7 +147,7 @@ def high_pass(x: ArrayLike, cutoff: ArrayLike) -> Images:
     return jnp.clip(_filtered(images, (radius > jnp.asarray(cutoff)) | (radius == 0)), 0.0, 1.0)
 
 
-def phase_scramble(x: ArrayLike, strength: ArrayLike, key: Key) -> Images:
+def phase_scramble(x: ArrayLike, strength: ArrayLike, key: Key | int) -> Images:
     """Random angles added to the phase of every frequency: keeps the amplitude spectrum, destroys the arrangement.
 
     Each frequency of each image is rotated by an angle drawn uniformly from [-strength pi, strength pi], opposite for
@@ -157,7 +158,7 @@ def phase_scramble(x: ArrayLike, strength: ArrayLike, key: Key) -> Images:
     Args:
         x: images [b h w c] in [0, 1].
         strength: 0 is the identity, 1 makes the phases uniformly random. May be traced.
-        key: of the angles.
+        key: a random key or a seed, for the angles.
 
     Raises:
         InputError: when x are not images in [0, 1] or the strength is not in [0, 1].
@@ -165,6 +166,7 @@ def phase_scramble(x: ArrayLike, strength: ArrayLike, key: Key) -> Images:
     images = checks.images(x)
     if checks.known(strength) and not np.all((np.asarray(strength) >= 0) & (np.asarray(strength) <= 1)):
         raise InputError(f"Invalid strength {strength!r}: expected numbers in [0, 1].")
+    key = checks.key(key)
     count, height, width, _ = images.shape
     index = np.arange(height * width).reshape(height, width)
     opposite = np.roll(index[::-1, ::-1], (1, 1), axis=(0, 1))
@@ -190,19 +192,21 @@ def greyscale(x: ArrayLike) -> Images:
     return jnp.clip(jnp.broadcast_to(luminance, images.shape), 0.0, 1.0)
 
 
-def gaussian_noise(x: ArrayLike, std: ArrayLike, key: Key) -> Images:
+def gaussian_noise(x: ArrayLike, std: ArrayLike, key: Key | int) -> Images:
     """Independent normal noise on every pixel and channel, clipped to [0, 1].
 
     Args:
         x: images [b h w c] in [0, 1].
-        std: standard deviation before clipping. May be traced.
-        key: of the noise.
+        std: standard deviation before clipping, pixel units, at most 1. May be traced.
+        key: a random key or a seed, for the noise.
 
     Raises:
-        InputError: when x are not images in [0, 1] or the standard deviation is negative.
+        InputError: when x are not images in [0, 1] or the standard deviation is not in [0, 1].
     """
     images = checks.images(x)
-    _check_not_negative("std", std)
+    if checks.known(std) and not np.all((np.asarray(std) >= 0) & (np.asarray(std) <= 1)):
+        raise InputError(f"Invalid std {std!r}: expected numbers in [0, 1], such as 8/255.")
+    key = checks.key(key)
     drawn = jax.vmap(lambda index: jax.random.normal(jax.random.fold_in(key, index), images.shape[1:], images.dtype))
     return jnp.clip(images + jnp.asarray(std, images.dtype) * drawn(jnp.arange(len(images))), 0.0, 1.0)
 

@@ -1,7 +1,9 @@
 """Entries by name: how architectures, attacks, estimators, objectives, studies and figures are found."""
 
+import functools
 import importlib
 import pkgutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
@@ -33,24 +35,35 @@ class Registry(Mapping[str, T], Generic[T]):
         self._package = package
         self._entries: dict[str, T] = {}
         self._aliases: dict[str, str] = {}
+        self._definitions: dict[str, tuple[str, ...]] = {}
 
-    def register(self, name: str, entry: T, *, aliases: tuple[str, ...] = ()) -> T:
-        """Adds an entry and returns it.
+    def register(self, name: str, entry: T, *, aliases: tuple[str, ...] = (), defined_by: Any = None) -> T:
+        """Adds an entry and returns it; one of the same definition, as from a notebook cell run again, is replaced.
+
+        Args:
+            name: under which the entry is found.
+            entry: what is found.
+            aliases: other names of it.
+            defined_by: the function or class that tells definitions apart, by its module and qualified name, where the
+                entry is an instance of a class that others use too; by default the entry.
 
         Raises:
-            ValueError: when the name or an alias is taken.
+            ValueError: when the name or an alias belongs to another definition.
         """
+        definition = _definition(entry if defined_by is None else defined_by)
+        same = self._definitions.get(name) == definition
+        others = {alias: target for alias, target in self._aliases.items() if not (same and target == name)}
         for taken in (name, *aliases):
-            if taken in self._entries or taken in self._aliases:
+            if taken in others or (taken in self._entries and not (same and taken == name)):
                 raise ValueError(f"The {self.kind} {taken!r} is registered already.")
-        self._entries[name] = entry
-        self._aliases |= dict.fromkeys(aliases, name)
+        self._entries[name], self._definitions[name] = entry, definition
+        self._aliases = others | dict.fromkeys(aliases, name)
         return entry
 
     def unregister(self, name: str) -> None:
-        """Removes an entry and its aliases; tests and notebooks use it to define an entry again."""
+        """Removes an entry and its aliases."""
         resolved = self.resolve(name)
-        del self._entries[resolved]
+        del self._entries[resolved], self._definitions[resolved]
         self._aliases = {alias: target for alias, target in self._aliases.items() if target != resolved}
 
     def registering(self, name: str, *, aliases: tuple[str, ...] = ()) -> Callable[[Any], Any]:
@@ -100,3 +113,16 @@ class Registry(Mapping[str, T], Generic[T]):
             package, self._package = importlib.import_module(self._package), None
             for module in pkgutil.iter_modules(package.__path__):
                 importlib.import_module(f"{package.__name__}.{module.name}")
+
+
+def _definition(entry: Any) -> tuple[str, ...]:
+    """The file (or the module, where it has none) and the qualified name of a class or function.
+
+    An instance is described by its class and its text.
+    """
+    if isinstance(entry, functools.partial):
+        entry = entry.func
+    if not hasattr(entry, "__qualname__"):
+        return (*_definition(type(entry)), repr(entry))
+    file = getattr(sys.modules.get(entry.__module__), "__file__", None)
+    return file or entry.__module__, entry.__qualname__

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 
 from mi_jax import checks
 from mi_jax.errors import InputError
@@ -38,6 +39,8 @@ def test_scalar_checks_accept_and_refuse_with_one_sentence(check, accepted, refu
         (X * 255, r"must lie in \[0, 1\]"),
         (X * np.nan, r"must lie in \[0, 1\]"),
         (X[:0], "at least one pixel"),
+        (X - 1, r"Map \[-1, 1\] to \[0, 1\]"),
+        (np.full((3, 3, 8, 8), 0.5), r"looks like \[b, c, h, w\]"),
         (None, "must be an array"),
     ],
 )
@@ -63,6 +66,12 @@ def test_labels_out_of_shape_dtype_or_range_are_refused(labels, sentence):
         checks.labels(labels, 3, classes=3)
 
 
+def test_torch_tensors_and_pixels_beyond_the_range_by_rounding_are_accepted():
+    np.testing.assert_array_equal(checks.images(torch.tensor(X)), X)
+    np.testing.assert_array_equal(checks.labels(torch.tensor(Y), 3, classes=3), Y)
+    np.testing.assert_array_equal(checks.images(X + np.float32(0.5000002)), np.ones_like(X))
+
+
 def test_labels_of_any_integer_type_become_int32():
     assert checks.labels([0, 1, 2], 3).dtype == checks.labels(Y.astype(np.uint8), 3).dtype == jnp.int32
 
@@ -72,16 +81,32 @@ def test_labels_of_any_integer_type_become_int32():
     [
         (np.full((3, 2), 0.5), "probabilities"),
         (np.full((3, 2), np.nan), "NaN logits for 3 of 3"),
+        (np.array([[0.0, np.inf]] * 3), "infinite logits for 3 of 3"),
+        (0.99 * np.eye(3), "probabilities"),
+        (np.full((3, 2), -4.0), r"Labels must lie in 0\.\.1; got values from 0 to 2"),
         (np.ones((3, 1)), "single column"),
         (np.ones((2, 2)), r"shape \[3, classes\]"),
     ],
 )
-def test_outputs_that_are_no_logits_are_refused(logits, sentence):
+def test_outputs_that_are_no_logits_or_do_not_fit_the_labels_are_refused(logits, sentence):
     with pytest.raises(InputError, match=sentence):
-        checks.logits(logits, 3)
+        checks.logits(logits, Y)
 
 
 def test_tracers_are_checked_for_shape_alone():
     jax.jit(lambda x, y: (checks.images(x), checks.labels(y, 3, classes=2)))(X * 255, Y)
     with pytest.raises(InputError, match="must have shape"):
         jax.jit(checks.images)(X[0])
+
+
+def test_a_random_key_is_taken_as_it_is_and_made_from_an_integer_seed():
+    raw = jax.random.PRNGKey(1)
+    assert checks.key(raw) is raw
+    for seed in (7, np.int64(7)):
+        assert checks.key(seed) == jax.random.key(7)
+
+
+@pytest.mark.parametrize("value", [None, True, 0.5, "0", np.arange(2), jax.random.split(jax.random.key(0), 2)])
+def test_what_is_neither_a_random_key_nor_a_seed_is_refused(value):
+    with pytest.raises(InputError, match=r"^Invalid key .*: expected a JAX random key or an integer seed, such as"):
+        checks.key(value)

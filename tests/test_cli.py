@@ -302,7 +302,7 @@ def test_a_negative_fraction_is_refused_as_a_number(capsys):
     with pytest.raises(SystemExit) as left:
         parse(["--attack.eps=-8/255"])
     assert left.value.code == 2
-    assert "eps must be a finite number >= 0" in capsys.readouterr().err
+    assert "Invalid eps -0.0313725" in capsys.readouterr().err
 
 
 def test_a_reader_that_leaves_early_is_no_error():

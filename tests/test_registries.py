@@ -164,7 +164,7 @@ def test_an_unknown_name_is_refused_with_the_choices_and_a_taken_one_is_not_repl
         entries.get_or_explain("nothing")
     taken = next(iter(entries))
     with pytest.raises(ValueError, match="is registered already"):
-        entries.register(taken, entries[taken])
+        entries.register(taken, object())
 
 
 def no_docstring(x: jax.Array) -> jax.Array:

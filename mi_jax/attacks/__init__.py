@@ -1,7 +1,7 @@
-"""Attacks on any JAX function `logits_fn(variables, x)` that gives logits for images in [0, 1].
+"""Attacks on any JAX function `logits_fn(variables, x)` that returns logits for images in [0, 1].
 
-A new attack is one file: a subclass of `Attack` with `register` (see `momentum`). Training calls `perturb`, or `ascend`
-for a loss of its own.
+A new attack is one file: a registered subclass of `Attack` (see `momentum`). Training calls `perturb`, or `ascend` for
+any other loss.
 """
 
 from mi_jax.attacks.apgd import APGD, apgd

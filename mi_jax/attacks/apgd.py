@@ -1,6 +1,6 @@
-"""Auto-PGD (Croce and Hein 2020): gradient ascent that adapts its step size to its own progress.
+"""Auto-PGD (Croce and Hein 2020): gradient ascent with momentum that halves its step size where progress stalls.
 
-Untargeted on cross-entropy or DLR, or targeted on the DLR ratio (APGD-T) with one row per target class.
+Untargeted, on cross-entropy or the DLR loss, or targeted, on the targeted DLR loss (APGD-T), one row per target class.
 """
 
 import dataclasses
@@ -12,9 +12,9 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
+from mi_jax import checks
 from mi_jax.attacks.attack import Attack, AttackResult, Faults, Problem, Words, check_config, register
 from mi_jax.attacks.engine import randomness
-from mi_jax.attacks.engine.input_checks import check_count
 from mi_jax.attacks.engine.run import run
 from mi_jax.attacks.losses import Loss
 from mi_jax.attacks.threat_model import ThreatModel, length, per_image, unit
@@ -23,7 +23,7 @@ from mi_jax.typing import Images, Key, LogitsFn
 
 
 class APGDState(NamedTuple):
-    """Per-row state: the iterate, the best point with its gradient, and the numbers compared at the next checkpoint."""
+    """Per-row state: the iterate, the best point with its gradient, and what the next checkpoint compares."""
 
     point: Images
     previous: Images
@@ -46,7 +46,7 @@ class APGDState(NamedTuple):
 
 
 def checkpoints(steps: int) -> np.ndarray:
-    """Window length at each step that ends one, else 0 [steps]: after 22, 41, 57, 70, 80, 87, 93, 99 of 100."""
+    """Length of the window that ends at each step, else 0 [steps]: at 22, 41, 57, 70, 80, 87, 93, 99 of 100."""
     window, least, shrink = (max(int(share * steps), 1) for share in (0.22, 0.06, 0.03))
     table = np.zeros(steps, np.int32)
     last = 0
@@ -82,7 +82,7 @@ def state_at(start: Images, eps: ArrayLike) -> APGDState:
 @register("apgd-ce")
 @dataclasses.dataclass(frozen=True)
 class APGD(Attack):
-    """Settings of Auto-PGD.
+    """Settings of Auto-PGD (Croce and Hein 2020).
 
     Attributes:
         norm, eps, restarts: as in `PGD`.
@@ -90,10 +90,11 @@ class APGD(Attack):
         loss: `ce`, `dlr` or `cw`.
         targets: 0 for the untargeted attack; n for one run against each of the n highest wrong classes of the clean
             image (APGD-T: loss `dlr`, targets 9).
-        rho: share of increasing steps below which the step size is halved.
-        eot_draws: gradients averaged over the noise of a random model, `logits_fn(variables, x, key)`.
+        rho: the step size is halved where the loss rose in at most this share of a window's steps.
+        eot_draws: draws of the noise of a random model, `logits_fn(variables, x, key)`, over which each gradient is
+            averaged.
         wrapped_first_check: count the first iterate as an increase if its loss is positive, an indexing error of the
-            official code that parity tests reproduce.
+            official code that comparisons with it reproduce.
 
     Raises:
         InputError: for values outside these.
@@ -116,18 +117,18 @@ class APGD(Attack):
 
     def __post_init__(self):
         super().__post_init__()
-        check_count("eot_draws", self.eot_draws, 1)
+        checks.count("eot_draws", self.eot_draws)
         if self.loss == "kl":
-            raise InputError("APGD needs a loss that ranks by label: use 'ce', 'dlr' or 'cw', not 'kl'.")
+            raise InputError("APGD does not support the loss 'kl'; use 'ce', 'dlr' or 'cw'.")
         if not 0 < self.rho <= 1:
-            raise InputError(f"rho must lie in (0, 1]; got {self.rho!r} (0.75 is usual).")
+            raise InputError(f"Invalid rho {self.rho!r}: expected a number in (0, 1], such as 0.75.")
 
     def start_words(self, shape: tuple[int, ...]) -> int:
-        """A word for each value of the image."""
+        """One word for each pixel and channel."""
         return shape[0] * shape[1] * shape[2]
 
     def initial_state(self, problem: Problem, words: Words) -> APGDState:
-        """State at the given start, else at a random point of the sphere: scaled uniform noise or a direction."""
+        """State at the given start, else at a random point on the surface of the ball."""
         assert words is not None
         clean, norm = problem.clean, problem.threat.norm
         draws = words.reshape(clean.shape)
@@ -138,7 +139,7 @@ class APGD(Attack):
         return state_at(start, self.eps)
 
     def step(self, problem: Problem, state: APGDState, i: Any, words: Words) -> APGDState:
-        """Evaluates the point, and moves to the next; iteration 0 evaluates the start."""
+        """Evaluates the iterate and moves on; iteration 0 evaluates the start."""
         gradient, losses, wrong = self._gradient(problem, state.point, i)
         state = state._replace(faults=state.faults.add(gradient, wrong))
         window = jnp.asarray(np.concatenate([[0], checkpoints(self.steps)]))[i]
@@ -148,7 +149,7 @@ class APGD(Attack):
         return state._replace(point=moved, previous=state.point)
 
     def _gradient(self, problem: Problem, x: Images, i: Any):
-        """Gradient, losses and misclassification, averaged over the draws of a random model (the last: of one draw)."""
+        """Gradient and losses, averaged over the draws of a random model, and misclassification in the last draw."""
         if self.eot_draws == 1:
             gradient, seen = problem.gradient(x, i, self.loss)
             return gradient, seen.losses, seen.wrong
@@ -162,7 +163,7 @@ class APGD(Attack):
         return gradient / self.eot_draws, losses / self.eot_draws, wrong[-1]
 
     def recorded_loss(self, state: APGDState) -> Array:
-        """The loss of the point that was evaluated last."""
+        """The loss of the last iterate evaluated."""
         return state.last_loss
 
 
@@ -171,7 +172,7 @@ register("apgd-t", APGD(loss="dlr", targets=9))
 
 
 def _update(config: APGD, s: APGDState, gradient, losses, wrong, i, window):
-    """Keep the best point, count increases, and at a checkpoint halve the step of rows that stall."""
+    """Keeps the best point, counts increases, and at a checkpoint halves the step size of rows that stall."""
     compared = jnp.zeros_like(losses) if config.wrapped_first_check else s.last_loss
     # i = 0 is the start itself; the first step (i = 1) is the one the official code compares with a row of zeros.
     rose = losses > jnp.where(i == 1, compared, s.last_loss)
@@ -206,7 +207,7 @@ def _move(threat: ThreatModel, clean: Images, s: APGDState, gradient: Images, we
 
 
 def _into_ball(images: Images, clean: Images, threat: ThreatModel) -> Images:
-    """The projection with the arithmetic of the official code."""
+    """The projection, rounded as in the official code."""
     eps = threat.eps
     if threat.norm == "linf":
         return jnp.clip(jnp.clip(images, clean - eps, clean + eps), 0, 1)
@@ -227,8 +228,18 @@ def apgd(
 ) -> AttackResult:
     """Attacks images by Auto-PGD (Croce and Hein 2020, algorithm 1); restarts and targets share one batch.
 
-    Arguments, `eps` and errors as for `pgd`. Where no run succeeds, the point of the largest margin among the runs'
-    points of highest loss is returned. Raises `InputError` also for eps = 0 and too few classes for the loss.
+    Args:
+        logits_fn, variables, x, y: as for `pgd`.
+        key: a random key or a seed.
+        config: settings.
+        eps: replaces that of the configuration, and may be traced.
+
+    Returns:
+        An adversarial image where any restart or target found one; elsewhere, of the restarts' points of highest loss,
+        the one of largest margin.
+
+    Raises:
+        InputError: as `pgd`, and for eps = 0 and too few classes for the loss.
     """
     check_config(config, APGD)
     return run(logits_fn, variables, x, y, key, config=config, eps=eps)

@@ -1,7 +1,7 @@
-"""What an attack is: a frozen configuration with the methods `initial_state` and `step`; and the registry of attacks.
+"""The base class of attacks, a frozen configuration with methods `initial_state` and `step`, and their registry.
 
-Restarts, targets, chunks, random numbers and the choice of the returned image are the business of `engine.run` and
-`autoattack`, which run any attack registered here.
+`engine.run` and `autoattack` run any attack: they handle restarts, targets, chunks, random numbers and the choice of
+the returned image.
 """
 
 import dataclasses
@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from mi_jax.attacks.engine.input_checks import check_count, check_eps, check_step, known
+from mi_jax import checks
+from mi_jax.attacks.engine.input_checks import check_distance
 from mi_jax.attacks.losses import check_loss, least_classes, loss_of, misclassified
 from mi_jax.attacks.threat_model import DEFAULT_EPS, Norm, ThreatModel, check_norm, default_step_size, per_image
 from mi_jax.errors import InputError
@@ -21,14 +22,14 @@ from mi_jax.registry import Registry
 from mi_jax.typing import Flags, Images, Labels, Logits
 
 Words = UInt32[Array, "r w"] | None
-"""Random words of each row, or None for an attack that asks for none."""
+"""Random words of each row, or None for an attack that draws none."""
 
 
 SomeAttack = TypeVar("SomeAttack", bound="Attack")
 
 
 class Faults(NamedTuple):
-    """How often the gradient of each row was useless: zero while the model was still right, or not finite."""
+    """How often the gradient of each row was zero at a correctly classified point, or not finite."""
 
     zero: Int[Array, " r"]
     nonfinite: Int[Array, " r"]
@@ -39,17 +40,21 @@ class Faults(NamedTuple):
         return cls(jnp.zeros(rows, jnp.int32), jnp.zeros(rows, jnp.int32))
 
     def add(self, gradient: Images, wrong: Flags) -> "Faults":
-        """Counts the faults of one more gradient [r h w c], at points that are misclassified or not [r]."""
+        """Adds the faults of a gradient [r h w c]; `wrong` [r] are the points that are misclassified."""
         finite = jnp.isfinite(gradient)
         zero = ~jnp.any(finite & (gradient != 0), axis=(1, 2, 3)) & ~wrong
         return Faults(self.zero + zero, self.nonfinite + ~jnp.all(finite, axis=(1, 2, 3)))
 
 
 class Batch(NamedTuple):
-    """Rows of work, one for each image, restart and target.
+    """The rows of an attack, one for each image, restart and target.
 
-    Clean images [r h w c], labels [r], target classes [r] or None, the number of the restart [r], and first points
-    [r h w c] where the caller gives them.
+    Attributes:
+        images: clean images [r h w c].
+        labels: [r].
+        targets: target classes [r], or None.
+        restarts: number of the restart [r].
+        start: first points [r h w c], or None where the attack chooses them.
     """
 
     images: Images
@@ -60,7 +65,7 @@ class Batch(NamedTuple):
 
 
 class Point(NamedTuple):
-    """The model at one point of each row: losses (-inf where they are not finite), logits, and whether it is wrong."""
+    """The model at one point of each row: losses (-inf where not finite), logits, and misclassification."""
 
     losses: Float[Array, " r"]
     logits: Float[Array, "r k"]
@@ -69,9 +74,12 @@ class Point(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """What an attack works on: a batch, its threat model, and the model as `logits(images, draw)`.
+    """What an attack is given.
 
-    `draw` numbers the noise of a random model and is ignored by any other.
+    Attributes:
+        batch: clean images, labels and targets.
+        threat: the threat model.
+        logits: the model, `logits(images, draw)`; `draw` is an index of the noise of a random model.
     """
 
     batch: Batch
@@ -114,8 +122,8 @@ class Outcome(NamedTuple):
         found: whether the image is misclassified.
         logits: of the images, where the attack has them.
         loss: of the images, where it is not the margin max_{i != y} z_i - z_y.
-        rank: which restart or target is preferred, highest first; the loss where absent.
-        faults: of the gradients; None for an attack that takes none.
+        rank: the restart or target of highest rank is returned; None for the loss.
+        faults: of the gradients; None for an attack without gradients.
     """
 
     images: Images
@@ -135,16 +143,16 @@ class Attack:
     static.
 
     Attributes:
-        norm: of the ball, `linf` or `l2`.
+        norm: `linf` or `l2`.
         eps: radius in pixel units of [0, 1]; None for 8/255 in Linf and 0.5 in L2.
-        restarts: independent starts, of which the pointwise worst is kept.
+        restarts: independent starts; each image keeps the worst.
         targets: number of highest wrong classes that are attacked one by one; 0 for an untargeted attack.
         loss: name of the loss, empty for an attack without one.
         step_size: length of a step in pixel units; None for 2/255 in Linf and eps / 4 in L2.
         traced: names of the settings that may change without a new compilation.
-        effort: name of the setting that counts gradient steps or queries.
-        budget: settings that the fields of `Budget` set in AutoAttack, as {setting: field}; others stay as configured.
-        uses_gradients: whether it is a white-box attack.
+        effort: name of the setting that is the number of gradient steps or queries.
+        budget: {setting: field of `Budget`} of the settings that AutoAttack replaces.
+        uses_gradients: whether the attack is white-box.
         allows_zero_eps: whether the attack accepts eps = 0.
     """
 
@@ -168,16 +176,16 @@ class Attack:
         check_norm(self.norm)
         if self.eps is None:
             object.__setattr__(self, "eps", DEFAULT_EPS[self.norm])
-        check_eps(self.eps, self.norm)
-        check_count(self.effort, getattr(self, self.effort), 0 if self.allows_zero_eps else 1)
-        check_count("restarts", self.restarts, 1)
-        check_count("targets", self.targets, 0)
+        check_distance("eps", self.eps, self.norm)
+        checks.count(self.effort, getattr(self, self.effort), 0 if self.allows_zero_eps else 1)
+        checks.count("restarts", self.restarts)
+        checks.count("targets", self.targets, 0)
         if self.loss:
             check_loss(self.loss)
         if "step_size" in self.traced:
             if self.step_size is None:
                 object.__setattr__(self, "step_size", default_step_size(str(self.norm), self.eps))
-            check_step(self.step_size, self.norm, positive=True)
+            check_distance("step_size", self.step_size, self.norm, positive=True)
 
     def _flatten(self):
         names = [field.name for field in dataclasses.fields(self)]
@@ -191,18 +199,18 @@ class Attack:
         return attack
 
     def with_values(self: SomeAttack, **values: Any) -> SomeAttack:
-        """A copy with other settings, which may be arrays or traced and are not checked; None changes nothing."""
+        """A copy with other settings, which may be traced and are not checked; None keeps a setting."""
         attack = object.__new__(type(self))
         attack.__dict__.update(vars(self), **{name: value for name, value in values.items() if value is not None})
         return attack
 
     def as_arrays(self: SomeAttack, dtype: Any) -> SomeAttack:
-        """A copy whose traced settings are arrays of the given type, so that other values find the compiled attack."""
+        """A copy whose traced settings are arrays of one dtype, so that other values do not compile again."""
         return self.with_values(**{name: jnp.asarray(getattr(self, name), dtype) for name in self.traced})
 
     @property
     def budget_fields(self) -> dict[str, str]:
-        """`budget` without the restarts of a targeted attack and the targets of an untargeted one."""
+        """`budget`, without restarts for a targeted attack and without targets for an untargeted one."""
         absent = "restarts" if self.targets else "targets"
         return {setting: field for setting, field in self.budget.items() if setting != absent}
 
@@ -213,17 +221,17 @@ class Attack:
 
     @property
     def rows_per_image(self) -> int:
-        """Rows of a batch that an image takes: restarts times targets."""
+        """Rows per image: restarts times targets."""
         return self.restarts * max(1, self.targets)
 
     @property
     def iterations(self) -> int:
-        """How often `step` is called; one more than the effort where the last call only evaluates."""
+        """Number of calls of `step`: by default one more than the effort, as the last call only evaluates."""
         return getattr(self, self.effort) + 1
 
     @property
     def least_classes(self) -> int:
-        """Classes that the model must have."""
+        """The least number of classes of the model."""
         return least_classes(self.loss, self.targets > 0)
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
@@ -240,8 +248,8 @@ class Attack:
     def initial_state(self, problem: Problem, words: Words) -> Any:
         """The state before the first step: a NamedTuple of arrays with one entry per row.
 
-        It has at least `images` [r h w c], the best image so far, inside the threat model; `found` [r], whether it is
-        misclassified; and `faults`, unless `outcome` is overridden. Nothing may depend on other rows.
+        It has at least `images` [r h w c], the best images so far, inside the threat model; `found` [r], whether they
+        are misclassified; and `faults`, unless `outcome` is overridden. A row must not depend on other rows.
         """
         raise NotImplementedError
 
@@ -254,7 +262,7 @@ class Attack:
         return Outcome(state.images, state.found, faults=state.faults)
 
     def recorded_loss(self, state: Any) -> Array | None:
-        """What `AttackResult.step_loss` records after each step [r]; None for nothing."""
+        """The value recorded in `AttackResult.step_loss` after each step [r], or None."""
         return None
 
 
@@ -263,11 +271,11 @@ ATTACKS: Registry[Attack] = Registry("attack", package="mi_jax.attacks")
 
 
 def register(name: str, attack: Attack | None = None) -> Any:
-    """Registers an attack under a name, so that `autoattack`, reports and the command line know it.
+    """Registers an attack under a name, for `autoattack`, reports and the command line.
 
     Args:
         name: as in `autoattack(..., version=[name])`.
-        attack: its default settings; without it `register` is a decorator of the class, used with its defaults.
+        attack: its settings. Without it, `register(name)` is a decorator of a class with defaults for all settings.
 
     Examples:
         >>> register("apgd-cw", APGD(loss="cw"))  # doctest: +SKIP
@@ -277,7 +285,7 @@ def register(name: str, attack: Attack | None = None) -> Any:
         return ATTACKS.register(name, attack)
 
     def enter(cls: type[Attack]) -> type[Attack]:
-        ATTACKS.register(name, cls())
+        ATTACKS.register(name, cls(), defined_by=cls)
         return cls
 
     return enter
@@ -286,18 +294,18 @@ def register(name: str, attack: Attack | None = None) -> Any:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class AttackResult:
-    """Adversarial images and what the model makes of them.
+    """Adversarial images, with the outputs of the model.
 
     Attributes:
         images: [b h w c] in [0, 1], inside the threat model.
         success: [b], true where the returned image is misclassified (clean errors count).
-        loss: [b] at the returned image: for PGD and MI-FGSM what they maximise, else the margin
+        loss: [b] at the returned image: for PGD and MI-FGSM the loss that they maximise, else the margin
             max_{i != y} z_i - z_y.
         step_loss: [steps + 1, b], the loss of the chosen restart at each iterate, or None.
         perturbation_norm: [b], pixel units.
         logits: [b k] of the returned images.
         faulty_gradients: shares of the steps with a zero and with a non-finite gradient, each [b]; None for an
-            attack that takes no gradients.
+            attack without gradients.
     """
 
     images: Images
@@ -315,14 +323,14 @@ class AttackResult:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What makes the outcome doubtful; empty under a transformation, where no values are known."""
-        if self.faulty_gradients is None or not known(self.faulty_gradients):
+        """What makes the outcome doubtful; empty inside a JAX transformation, where values are not known."""
+        if self.faulty_gradients is None or not checks.known(self.faulty_gradients):
             return ()
         return gradient_warnings("The attack", *self.faulty_gradients)
 
 
 def gradient_warnings(attack: str, zero: Any, nonfinite: Any) -> tuple[str, ...]:
-    """Sentences about zero and non-finite gradients, from their shares of the steps for each image [b]."""
+    """Warnings about zero and non-finite gradients, from their shares of the steps for each image [b]."""
     warnings = []
     for shares, what, advice in (
         (
@@ -346,10 +354,7 @@ def gradient_warnings(attack: str, zero: Any, nonfinite: Any) -> tuple[str, ...]
 
 
 def check_config(config: Any, *kinds: type) -> None:
-    """Raises `InputError` unless the configuration is of one of the kinds."""
+    """Raises `InputError` unless the configuration is of one of the classes."""
     if not isinstance(config, kinds):
         names = " or ".join(f"mi_jax.attacks.{kind.__name__}" for kind in kinds)
-        raise InputError(
-            f"config must be {names}, not {type(config).__name__}; every attack has a function of its own, and `run` "
-            "takes any of them."
-        )
+        raise InputError(f"config must be {names}, not {type(config).__name__}; mi_jax.attacks.run takes any attack.")

@@ -1,6 +1,7 @@
-"""AutoAttack (Croce and Hein 2020): several attacks in turn, each on the images that survive those before.
+"""AutoAttack (Croce and Hein 2020): several attacks in turn, each on the images that are still robust.
 
-Driven from the host: images, restarts and targets run in power-of-two buckets of rows, which shrink as images break.
+The loop runs on the host. Images, restarts and targets fill batches of a power of two rows, which shrink as images
+are broken.
 """
 
 import dataclasses
@@ -14,9 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mi_jax import checks
 from mi_jax.attacks.attack import Attack, Batch, gradient_warnings
 from mi_jax.attacks.autoattack_plan import Budget, plan
-from mi_jax.attacks.engine.input_checks import Model, accepts, as_key, check_batch, check_logits, check_reach, known
+from mi_jax.attacks.engine.input_checks import Model, accepts, check_batch, check_reach
 from mi_jax.attacks.engine.randomness import row_keys
 from mi_jax.attacks.engine.run import BLOCK, predict, problem_of, ranked_targets, start_bits, step_bits, steps
 from mi_jax.attacks.engine.saved_evaluation import CLEAN_ERROR, ROBUST, EvaluationState, StageReport, fingerprint
@@ -29,18 +31,25 @@ from mi_jax.typing import Key, LogitsFn
 
 SMALLEST_BUCKET = 16
 MARKS = (0, 2, 5, 10, 20, 35, 55, 80, 120, 180)
-"""Iterations between which broken images are dropped; beyond them at every block."""
+"""Iterations after which broken images are dropped; later, at the end of each block."""
 WORTH_SHRINKING = 4
-"""A bucket shrinks only by at least this factor, since every new size is compiled once for each attack."""
+"""A batch shrinks by at least this factor, since each attack is compiled for every new size."""
 PIXEL_ROUNDING = 2**-24
-"""Spacing of float32 just below 1: by as much may a pixel miss the ball's surface where an attack ends on it."""
+"""Spacing of float32 just below 1: the rounding of a pixel on the surface of the ball."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """Reported between compiled chunks: how far an evaluation is, and the state from which it can be resumed.
+    """How far an evaluation is, and the state from which it can be resumed.
 
-    fraction: share of the current stage that is done; robust_accuracy: of the images so far.
+    Attributes:
+        stage: name of the current attack.
+        stage_index: its index, from 0.
+        stage_count: number of attacks.
+        fraction: share of the current stage that is done.
+        robust_accuracy: share of the images not broken so far.
+        seconds: wall-clock time of the current stage so far.
+        state: can be saved, and passed to `autoattack` to resume.
     """
 
     stage: str
@@ -54,16 +63,24 @@ class Progress:
 
 @dataclasses.dataclass(frozen=True)
 class AutoAttackResult:
-    """Outcome of an evaluation on n images, on the host.
+    """Outcome of an evaluation of n images, as NumPy arrays.
 
-    images [n h w c]: adversarial where broken, else clean; success [n]: misclassified there (clean errors count);
-    loss [n]: the margin max_{i != y} z_i - z_y there; perturbation_norm [n]; logits [n k]; broken_by [n]: index
-    into `stages` of the attack that broke an image, -1 where robust, -2 where already misclassified; warnings: what
-    makes the robust accuracy doubtful.
+    For a random model (`rand`), `success` is misclassification in one draw of the noise that the attack did not see
+    (for clean errors: in the first pass over the clean images). `logits` and `loss` are of another draw and need not
+    agree with it.
 
-    Of a random model (`rand`) success says that an image was misclassified in one draw of the noise, which the attack
-    had not seen (for a clean error: in the first pass over the clean images); logits and loss are of another draw, so
-    that their signs need not agree with success.
+    Attributes:
+        images: [n h w c], adversarial where broken, else clean.
+        success: [n], whether the image is misclassified (clean errors count).
+        loss: [n], the margin max_{i != y} z_i - z_y.
+        perturbation_norm: [n], pixel units.
+        logits: [n k] of the images.
+        broken_by: [n], index into `stages` of the attack that broke an image, -1 where robust, -2 where misclassified
+            from the start.
+        clean_accuracy: before any attack.
+        robust_accuracy: after all attacks.
+        stages: a report for each attack.
+        warnings: what makes the robust accuracy doubtful.
     """
 
     images: np.ndarray
@@ -93,44 +110,52 @@ def autoattack(
     progress: Callable[[Progress], None] | None = None,
     state: EvaluationState | None = None,
 ) -> AutoAttackResult:
-    """Evaluates a model by an ensemble of attacks.
+    """Robust accuracy under an ensemble of attacks (Croce and Hein 2020). Does not run inside jit.
 
     Args:
-        logits_fn: the model, `logits_fn(variables, x)`, or `logits_fn(variables, x, key)` for `rand`.
-        variables: its first argument.
+        logits_fn: as for `pgd`, or `logits_fn(variables, x, key)` for `rand`.
+        variables: first argument of the model.
         x: images [n h w c] in [0, 1].
         y: labels [n].
         key: a random key or a seed.
         norm: `linf` or `l2`.
         eps: radius in pixel units of [0, 1]; None for 8/255 in Linf and 0.5 in L2.
         version: `standard` (APGD-CE, APGD-T, FAB-T, Square), `plus`, `rand` (for a random model: expectation over its
-            noise), or a list of names in `ATTACKS` and of configurations (norm and eps are set here).
+            noise), or a list of names in `ATTACKS` and of configurations, whose norm and eps are replaced.
         budget: steps, queries and targets.
-        batch_size: rows at once, a power of two (default 64 on CPU, whose caches hold no more, 2048 elsewhere); the
-            outcome does not depend on it beyond rounding, or in `rand` beyond the noise drawn.
+        batch_size: rows at once, a power of two; None for 64 on CPU and 2048 elsewhere. The outcome depends on it only
+            by rounding, and in `rand` by the noise drawn.
         progress: called between compiled chunks.
-        state: of an interrupted evaluation, from `progress`, to be resumed.
+        state: of an interrupted evaluation, from `progress`, to resume it.
 
     Returns:
-        The outcome, on the host. Does not run inside jit.
+        The outcome, as NumPy arrays.
 
     Raises:
-        InputError: as `pgd` does, for what `plan` refuses, a model whose logits change from call to call, and a state
-            that belongs to other images, other variables or another plan.
+        InputError: as `pgd` and `plan`, for a model whose logits change from call to call, and for a state of other
+            images, variables or attacks.
+
+    Examples:
+        >>> model = lambda weights, x: (x.reshape(len(x), -1) - 0.5) @ weights  # the boundary is at 0.5
+        >>> weights, labels = jnp.array([[1.0, -1.0]]), jnp.array([0, 0])
+        >>> images = jnp.array([0.6, 0.9]).reshape(2, 1, 1, 1)
+        >>> result = autoattack(model, weights, images, labels, 0, eps=0.2, version=["apgd-ce", "fab"])
+        >>> result.robust_accuracy, result.broken_by.tolist()
+        (0.5, [0, -1])
     """
-    if not known(x, y, variables):
+    if not checks.known(x, y, variables):
         raise InputError("autoattack runs on the host and cannot be traced; inside jit use pgd, apgd, fab or square.")
     check_norm(norm)
     eps = DEFAULT_EPS[norm] if eps is None else eps
     images, labels = (np.asarray(a) for a in check_batch(x, y))
-    key = as_key(key)
+    key = checks.key(key)
     model = _Network(Model(logits_fn), variables, key, len(images), batch_size, random=version == "rand")
     _check_arity(logits_fn, version)
     clean = model.logits(images)
-    check_logits(jnp.asarray(clean), jnp.asarray(labels))
+    checks.logits(clean, labels)
     stages = plan(version, norm, eps, budget or Budget(), clean.shape[1], images.shape[1:])
     check_reach("eps", eps, diameter(norm, images.shape))
-    doubts = model.check_outputs(images)
+    output_warnings = model.check_outputs(images)
     mark = fingerprint(images, labels, stages, *(_on_host(leaf) for leaf in jax.tree.leaves((key, variables))))
     if state is None:
         start = np.where(clean.argmax(axis=1) == labels, ROBUST, CLEAN_ERROR)
@@ -142,11 +167,11 @@ def autoattack(
     evaluation = _Evaluation(model, images, labels, clean, stages, state, progress)
     for index in range(state.stage, len(stages)):
         evaluation.run_stage(index)
-    return evaluation.result(norm, doubts)
+    return evaluation.result(norm, output_warnings)
 
 
 class _Network:
-    """The model with its variables: `rows` at once in an attack, `batch` images at once for its logits alone."""
+    """The model with its variables: `rows` at once in an attack, `batch` images at once for logits alone."""
 
     def __init__(self, model: Model, variables: Any, key: Key, count: int, batch_size: int | None, *, random: bool):
         self.model, self.variables, self.key, self.random = model, variables, key, random
@@ -154,7 +179,7 @@ class _Network:
         self.batch = min(self.rows, _power_of_two(count))
 
     def logits(self, images: np.ndarray, salt: int = 0) -> np.ndarray:
-        """Logits [n k] of any number of images, in padded batches of one shape."""
+        """Logits [n k] of any number of images, in padded batches of one size."""
         parts = []
         for first in range(0, len(images), self.batch):
             batch = images[first : first + self.batch]
@@ -167,7 +192,7 @@ class _Network:
         return np.concatenate([images, np.repeat(images[-1:], self.batch - len(images), axis=0)])
 
     def check_outputs(self, images: np.ndarray) -> list[str]:
-        """Doubts about the model's outputs. Raises `InputError` for one that is not a function of its input."""
+        """Warnings about the model's outputs. Raises `InputError` for a model that is not a function of its input."""
         if self.random:
             return []
         few = jnp.asarray(self._padded(images[: self.batch]))
@@ -196,7 +221,7 @@ class _Evaluation:
         self.stages, self.state, self.progress = stages, state, progress
 
     def run_stage(self, index: int) -> None:
-        """Attacks the survivors that the stage has not dealt with, group by group, and adds its report."""
+        """Attacks the robust images that the stage has not attacked yet, group by group, and adds its report."""
         name, config = self.stages[index]
         state = self.state
         began = time.monotonic() - state.seconds
@@ -235,8 +260,8 @@ class _Evaluation:
         before = [config.uses_gradients for _, config in self.stages[:index]]
         if broken and not config.uses_gradients and any(before):
             warnings += (
-                f"{name}, without gradients, broke {broken} images that survived the gradient attacks, which may be "
-                "misled: see mi_jax.attacks.check.",
+                f"{name}, without gradients, broke {broken} images that survived the gradient attacks, a sign of "
+                "masked gradients: see mi_jax.attacks.check.",
             )
         if state.unconfirmed and not self.model.random:
             warnings += (
@@ -251,7 +276,7 @@ class _Evaluation:
         return [left[first : first + together] for first in range(0, len(left), together)]
 
     def _attack(self, index: int, config: Attack, group: np.ndarray, report_progress: Callable[[float], None]) -> None:
-        """Runs one group of images to its end and records those that it broke."""
+        """Attacks one group of images and records those that are broken."""
         rows, image, keys = self._rows(index, config, group)
         confirm = functools.partial(self._confirm, index, config)
         stage_key, faults = self._stage_key(index), self.state.faults
@@ -262,7 +287,7 @@ class _Evaluation:
         self.state.unconfirmed += len(hit - broken.keys())
 
     def _confirm(self, index: int, config: Attack, image: np.ndarray, adversarial: np.ndarray) -> np.ndarray:
-        """True where an image [m h w c] is within eps of its clean one and a fresh forward pass gets it wrong.
+        """True where an image [m h w c] is within eps of its clean one and misclassified in a second forward pass.
 
         NaN is neither within eps nor misclassified.
         """
@@ -295,7 +320,7 @@ class _Evaluation:
             name, robust = self.stages[index][0], float(np.mean(self.state.broken_by == ROBUST))
             self.progress(Progress(name, index, len(self.stages), fraction, robust, self.state.seconds, self.state))
 
-    def result(self, norm: str, doubts: Sequence[str]) -> AutoAttackResult:
+    def result(self, norm: str, output_warnings: Sequence[str]) -> AutoAttackResult:
         """Gathers the outcome, with the logits of the final images."""
         state = self.state
         logits = self.model.logits(state.images, salt=len(self.stages) + 1)
@@ -310,29 +335,29 @@ class _Evaluation:
             clean_accuracy=float(np.mean(state.broken_by != CLEAN_ERROR)),
             robust_accuracy=float(np.mean(state.broken_by == ROBUST)),
             stages=tuple(state.reports),
-            warnings=(*doubts, *(warning for report in state.reports for warning in report.warnings)),
+            warnings=(*output_warnings, *(warning for report in state.reports for warning in report.warnings)),
         )
 
 
 def _drive(
     model: _Network, config: Attack, rows: Batch, image: np.ndarray, keys, key: Key, confirm, report_progress, faults
 ) -> tuple[dict[int, np.ndarray], set[int]]:
-    """Advances the rows to the end of the attack.
+    """Runs all iterations of an attack on a batch of rows.
 
-    Rows whose image is confirmed are dropped, but none of a random model: there one draw of the noise proves little, so
-    as in the official code the last misclassified iterate is tried at the end, once per image.
+    Rows whose image is confirmed as broken are dropped. For a random model, where one draw of the noise proves little,
+    none are: as in the official code, the last misclassified iterate is confirmed at the end, once per image.
 
     Args:
         model, config, rows: the model, the attack, and its rows.
         image: index of each row's image.
-        keys: one for each row at the full batch size, so that its compiled generators serve every bucket.
+        keys: one for each row of the full batch, so that its compiled generators serve every batch size.
         key: of a random model's noise.
-        confirm: `confirm(image, adversarial)` says which adversarial images count.
+        confirm: `confirm(image, adversarial)` tells which adversarial images count.
         report_progress: called with the share that is done.
         faults: [2, n], updated with the largest share of steps with a zero and with a non-finite gradient.
 
     Returns:
-        An adversarial image for each image where `confirm` agreed, and the images where the attack found one.
+        An adversarial image for each confirmed image, and the images where the attack found one.
     """
     shape = rows.images.shape[1:]
     config = config.as_arrays(rows.images.dtype)
@@ -363,7 +388,7 @@ def _drive(
             if len(hits):
                 aimed, adversarial = image[places[hits]], np.asarray(state.images)[hits]
                 agreed = confirm(aimed, adversarial)
-                # The first row of an image counts; later ones must not overwrite it.
+                # The first row of an image counts.
                 broken |= dict(zip(aimed[agreed][::-1].tolist(), adversarial[agreed][::-1], strict=True))
                 hit.update(aimed.tolist())
                 live &= ~np.isin(image[places], list(broken))
@@ -386,7 +411,7 @@ def _within(images: np.ndarray, clean: np.ndarray, norm: str, eps: float) -> np.
 
 
 def _take(tree, places: np.ndarray):
-    """Picks rows on the host: a gather on the device would compile again for every pair of bucket sizes."""
+    """Picks rows on the host: on the device, a gather would be compiled for every pair of batch sizes."""
     return jax.tree.map(lambda a: jnp.asarray(np.asarray(a)[places]), tree)
 
 

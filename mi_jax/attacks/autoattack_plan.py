@@ -1,10 +1,11 @@
-"""The plan of an AutoAttack evaluation: which attacks a version runs, in which order and with how many steps."""
+"""Which attacks a version of AutoAttack runs, in which order and with how many steps."""
 
 import dataclasses
 from collections.abc import Sequence
 
+from mi_jax import checks
 from mi_jax.attacks.attack import ATTACKS, Attack
-from mi_jax.attacks.engine.input_checks import check_count, check_eps
+from mi_jax.attacks.engine.input_checks import check_distance
 from mi_jax.attacks.threat_model import check_norm, default_step_size
 from mi_jax.errors import InputError
 
@@ -17,17 +18,17 @@ VERSIONS = {
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """How long each attack of AutoAttack tries; the defaults are those of Croce and Hein (2020).
+    """Steps and queries of the attacks of AutoAttack; the defaults are those of Croce and Hein (2020).
 
-    Smaller numbers make a faster but weaker attack: say so wherever its robust accuracy is shown.
+    Smaller numbers make a faster but weaker attack: mention them wherever the robust accuracy is reported.
 
     Attributes:
         apgd_steps: gradient steps of APGD.
         fab_steps: iterations of FAB.
         square_queries: queries of Square.
-        targets: target classes of the targeted attacks; at most all other classes are used.
+        targets: target classes of the targeted attacks, or all wrong classes if there are fewer.
         restarts: of the untargeted attacks; None for 1, and 5 in `plus`.
-        eot_draws: of the noise of a random model, averaged for each gradient in `rand`.
+        eot_draws: draws of the noise of a random model over which each gradient is averaged in `rand`.
 
     Raises:
         InputError: for counts below one.
@@ -43,7 +44,7 @@ class Budget:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             if getattr(self, field.name) is not None:
-                check_count(field.name, getattr(self, field.name), 1)
+                checks.count(field.name, getattr(self, field.name))
 
     def of(self, version: str | Sequence[str | Attack]) -> "Budget":
         """The budget with the restarts of a version filled in, and draws of noise for `rand` alone."""
@@ -59,19 +60,22 @@ def plan(
     num_classes: int,
     image_shape: tuple[int, int, int],
 ) -> tuple[tuple[str, Attack], ...]:
-    """The named attacks of a version, or of a list of names and configurations, in order, for images [h w c].
+    """The attacks that `autoattack` would run, in order, with their names; raises early what it would raise.
 
-    Runs nothing, so that a caller learns early what `autoattack` would refuse.
+    Args:
+        version, norm, eps, budget: as for `autoattack`.
+        num_classes: number of classes of the model.
+        image_shape: (h, w, c).
 
     Raises:
         InputError: for an unknown norm, version or name, an eps that is not positive, too few classes, images too small
             for the L2 Square attack, the loss `kl`, and `eot_draws` outside of `rand`.
     """
     check_norm(norm)
-    check_eps(eps, norm, positive=True)
+    check_distance("eps", eps, norm, positive=True)
     if isinstance(version, str) and version not in VERSIONS:
         raise InputError(
-            f"Version {version!r} is unknown; use one of {', '.join(VERSIONS)}, or a list of {', '.join(ATTACKS)}."
+            f"Invalid version {version!r}: expected one of {', '.join(VERSIONS)}, or a list of {', '.join(ATTACKS)}."
         )
     parts = VERSIONS[version] if isinstance(version, str) else tuple(version)
     if not parts:
@@ -81,7 +85,7 @@ def plan(
         _check_classes(name, config, num_classes)
         config.check_shape(image_shape)
         if config.loss == "kl":
-            raise InputError(f"{name} needs a loss that ranks by label: use 'ce', 'dlr' or 'cw', not 'kl'.")
+            raise InputError(f"{name} does not support the loss 'kl' in AutoAttack; use 'ce', 'dlr' or 'cw'.")
         draws = getattr(config, "eot_draws", 1)
         if version != "rand" and draws > 1:
             raise InputError(

@@ -1,6 +1,6 @@
-"""FAB, the fast adaptive boundary attack (Croce and Hein 2020b): minimal perturbations by steps along the boundary.
+"""FAB, the fast adaptive boundary attack (Croce and Hein 2020b): minimal perturbations, by projections.
 
-It minimises the distance and ignores eps while it searches; a row counts as found once its distance is <= eps.
+It minimises the distance whatever eps is; eps only sets where restarts start and which distance counts as a success.
 """
 
 import dataclasses
@@ -38,16 +38,16 @@ class FABState(NamedTuple):
 @register("fab")
 @dataclasses.dataclass(frozen=True)
 class FAB(Attack):
-    """Settings of FAB.
+    """Settings of FAB (Croce and Hein 2020b).
 
     Attributes:
         norm, eps, restarts: as in `PGD`; eps is the distance that counts as success.
         steps: iterations.
-        targets: 0 goes to the nearest class at each step, which needs a gradient per class; n runs once against each
-            of the n highest wrong classes (FAB-T).
-        alpha_max: greatest weight of the step from the clean image.
-        eta: overshoot.
-        beta: retreat towards the clean image after a success.
+        targets: 0 to move to the nearest class boundary at each step, which needs a gradient per class; n for one run
+            against each of the n highest wrong classes (FAB-T).
+        alpha_max: largest weight of the projection of the clean image.
+        eta: factor by which a step overshoots the boundary.
+        beta: share of the perturbation that is kept after a success.
 
     Raises:
         InputError: for values outside these.
@@ -69,15 +69,15 @@ class FAB(Attack):
 
     @property
     def iterations(self) -> int:
-        """Every step evaluates the point that it reaches."""
+        """As many as steps, each of which evaluates the point that it reaches."""
         return self.steps
 
     def start_words(self, shape: tuple[int, ...]) -> int:
-        """A word for each value of the image where there are restarts."""
+        """One word for each pixel and channel where there are restarts."""
         return shape[0] * shape[1] * shape[2] if self.restarts > 1 else 0
 
     def initial_state(self, problem: Problem, words: Words) -> FABState:
-        """Starts at the clean image; later restarts start half of eps away from it in a random direction."""
+        """State at the clean image, and for later restarts at a random point half of eps away from it."""
         clean = start = problem.clean
         if words is not None:
             draws = words.reshape(clean.shape)
@@ -88,7 +88,7 @@ class FAB(Attack):
         return FABState(start, clean, none, clean, jnp.zeros(len(start), bool), Faults.none(len(start)))
 
     def step(self, problem: Problem, state: FABState, i: Any, words: Words) -> FABState:
-        """Linearises, projects the point and the clean image, mixes, overshoots, and retreats if adversarial."""
+        """Projects the point and the clean image onto the linearised boundary, and moves back if adversarial."""
         boundary = _towards_target if self.targets else _nearest_boundary
         difference, gradient, already = boundary(problem, state.point, i)
         finite = jnp.isfinite(difference)
@@ -111,7 +111,7 @@ class FAB(Attack):
         )
 
     def outcome(self, state: FABState) -> Outcome:
-        """The adversarial image within eps that is nearest, else the clean image."""
+        """The nearest adversarial image within eps, else the clean image."""
         return Outcome(state.images, state.found, rank=-state.distance, faults=state.faults)
 
 
@@ -152,11 +152,11 @@ def _nearest_boundary(problem: Problem, point: Images, i: Any):
 
 
 def _move(config: FAB, clean: Images, point: Images, difference: Array, gradient: Images) -> Images:
-    """Move to the linearised boundary from the point and from the clean image, and mix the two with overshoot."""
+    """Average of the projections of the point and of the clean image onto the linearised boundary, with overshoot."""
     rows = len(point)
     x, x0, w = (a.reshape(rows, -1) for a in (point, clean, gradient))
     offset = jnp.sum(w * x, axis=1) - difference
-    # One call for both projections halves the passes of the solver.
+    # Both projections in one call, which halves the passes of the solver.
     both = onto_hyperplane(
         jnp.concatenate([x, x0]), jnp.concatenate([w, w]), jnp.concatenate([offset, offset]), config.norm
     ).reshape((2, *point.shape))
@@ -166,15 +166,15 @@ def _move(config: FAB, clean: Images, point: Images, difference: Array, gradient
 
 
 def onto_hyperplane(point: Rows2D, normal: Rows2D, offset: Float[Array, " r"], norm: str) -> Rows2D:
-    """Smallest move [r d] from `point` in [0, 1]^d to the plane normal . x = offset that stays in [0, 1]^d.
+    """Smallest move [r d] from `point` in [0, 1]^d onto the plane normal . x = offset within [0, 1]^d.
 
-    Solved without sorting: the reach towards the plane is concave and piecewise linear in the step length, so Newton's
-    method from zero climbs to the exact root in a few passes. Where the plane misses the box: the move to the corner
-    nearest to the plane along the normal. `norm` measures the move (`linf` or `l2`). Coordinates that the normal
-    ignores do not move. (Croce and Hein 2020b, eq. 4-6.)
+    Croce and Hein 2020b, eq. 4-6, without sorting: the distance covered towards the plane is concave and piecewise
+    linear in the step length, so Newton's method from zero reaches the exact root in a few passes. Where the plane
+    misses the box, the move to the corner that comes nearest to it. `norm` (`linf` or `l2`) measures the move.
+    Coordinates in which the normal is zero do not move.
     """
     above = jnp.sum(normal * point, axis=1) - offset
-    # Turn each problem so that normal . x must fall by |above|.
+    # Flip signs so that normal . x must decrease by |above|.
     direction = jnp.where(above >= 0, 1, -1).astype(point.dtype)[:, None] * normal
     target = jnp.abs(above)
     gain = jnp.abs(normal)
@@ -186,7 +186,7 @@ def onto_hyperplane(point: Rows2D, normal: Rows2D, offset: Float[Array, " r"], n
 
 
 def _water_level(gain: Rows2D, speed: Rows2D, room: Rows2D, target: Float[Array, " r"]) -> Float[Array, " r"]:
-    """The least level L with sum_i gain_i min(L speed_i, room_i) = target, or infinity where none reaches it."""
+    """The smallest L with sum_i gain_i min(L speed_i, room_i) = target, or the largest float where there is none."""
 
     def better(level):
         free = level[:, None] * speed < room
@@ -219,10 +219,19 @@ def fab(
     config: FAB,
     eps: ArrayLike | None = None,
 ) -> AttackResult:
-    """Attacks images by FAB; restarts and targets share one batch, the first restart starts at the clean image.
+    """Attacks images by FAB (Croce and Hein 2020b); restarts and targets share one batch.
 
-    Arguments, `eps` and errors as for `pgd`. Of several adversarial images within eps the nearest is returned; where
-    there is none, the clean image. Raises `InputError` also for eps = 0.
+    Args:
+        logits_fn, variables, x, y: as for `pgd`.
+        key: a random key or a seed, needed for more than one restart: the first starts at the clean image.
+        config: settings.
+        eps: replaces that of the configuration, and may be traced.
+
+    Returns:
+        The nearest adversarial image found within eps, or the clean image where there is none.
+
+    Raises:
+        InputError: as `pgd`, and for eps = 0.
     """
     check_config(config, FAB)
     return run(logits_fn, variables, x, y, key, config=config, eps=eps)

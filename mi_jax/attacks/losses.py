@@ -1,6 +1,6 @@
-"""Losses that attacks maximise, one value per image, computed from logits.
+"""Losses that attacks maximise, one value per image, as functions of the logits.
 
-Callers sum them, so that the batch size never scales a gradient.
+Callers sum them, so that gradients do not depend on the batch size.
 """
 
 from collections.abc import Callable
@@ -9,6 +9,7 @@ from typing import Literal, get_args
 import jax
 import jax.numpy as jnp
 
+from mi_jax import checks
 from mi_jax.attacks.threat_model import TINY
 from mi_jax.errors import InputError
 from mi_jax.typing import Flags, Labels, Logits
@@ -18,7 +19,7 @@ Losses = jax.Array
 
 
 def at(logits: Logits, labels: Labels) -> Losses:
-    """Logit of each image's given class [b]."""
+    """Logit of the given class of each image [b]."""
     return jnp.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
 
 
@@ -29,9 +30,9 @@ def best_other(logits: Logits, labels: Labels) -> Losses:
 
 
 def misclassified(logits: Logits, labels: Labels) -> Flags:
-    """Whether the highest logit is finite and not the label's [b]; NaN and an infinite highest logit count as right.
+    """Whether the highest logit is finite and not the label's [b].
 
-    A model that breaks down numerically at a point gives no answer there, so no attack may call it a success.
+    Images with NaN or infinite logits do not count as misclassified: a numerical failure is no adversarial example.
     """
     return jnp.isfinite(jnp.max(logits, axis=1)) & (jnp.argmax(logits, axis=1) != labels)
 
@@ -54,7 +55,7 @@ def cw(logits: Logits, labels: Labels) -> Losses:
 def dlr(logits: Logits, labels: Labels) -> Losses:
     """Difference of logits ratio -(z_y - max_{i != y} z_i) / (z_(1) - z_(3)) [b] (Croce and Hein 2020, eq. 6).
 
-    Unchanged by shift and scale of the logits. Raises `InputError` for fewer than three classes.
+    Invariant to shift and scale of the logits. Raises `InputError` for fewer than three classes.
     """
     require_classes(logits, 3, "The DLR loss")
     top = jax.lax.top_k(logits, 3)[0]
@@ -82,12 +83,12 @@ def loss_of(
 ) -> Callable[[Logits], Losses]:
     """The named loss as a function of the logits alone.
 
-    With `targets` [b] the loss pulls towards the target class: ce: log softmax(z)_t; dlr: the targeted ratio;
-    cw: z_t - z_y. `kl` needs the clean logits as `reference` and cannot be targeted.
+    With `targets` [b] it grows towards the target class: `ce` is log softmax(z)_t, `dlr` the targeted DLR loss, `cw`
+    z_t - z_y. `kl` needs the clean logits as `reference` and cannot be targeted.
     """
     if loss == "kl":
         if targets is not None or reference is None:
-            raise InputError("The loss 'kl' moves away from the clean prediction and takes no target; use 'ce'.")
+            raise InputError("The loss 'kl' cannot be targeted; use 'ce', 'dlr' or 'cw'.")
         clean = jax.lax.stop_gradient(reference)
         return lambda logits: kl(logits, clean)
     if targets is None:
@@ -101,17 +102,16 @@ def loss_of(
 
 
 def least_classes(loss: str, targeted: bool) -> int:
-    """Classes that a loss needs."""
+    """The least number of classes for a loss."""
     return (4 if targeted else 3) if loss == "dlr" else 2
 
 
 def check_loss(loss: str) -> None:
     """Raises `InputError` for an unknown loss."""
-    if loss not in get_args(Loss):
-        raise InputError(f"Loss {loss!r} is unknown; use one of {', '.join(get_args(Loss))}.")
+    checks.one_of("loss", loss, get_args(Loss))
 
 
 def require_classes(logits: Logits, least: int, what: str) -> None:
     """Raises `InputError` for logits with too few classes for a loss."""
     if logits.shape[1] < least:
-        raise InputError(f"{what} needs at least {least} classes but the model has {logits.shape[1]}; use loss 'ce'.")
+        raise InputError(f"{what} needs at least {least} classes, but the model has {logits.shape[1]}; use loss 'ce'.")

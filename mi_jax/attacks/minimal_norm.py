@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from mi_jax import checks
 from mi_jax.attacks.autoattack import autoattack
 from mi_jax.attacks.autoattack_plan import Budget
-from mi_jax.attacks.engine.input_checks import as_key, check_batch, check_eps, logits_of
+from mi_jax.attacks.engine.input_checks import check_batch, check_distance, logits_of
 from mi_jax.attacks.fab import FAB, fab
 from mi_jax.attacks.losses import misclassified
 from mi_jax.attacks.threat_model import check_norm, diameter
@@ -21,8 +22,10 @@ from mi_jax.typing import Images, Key, LogitsFn
 class MinimalNorm(NamedTuple):
     """The nearest adversarial image found for each image.
 
-    distance [b], pixel units: 0 where the clean image is misclassified, infinite where nothing was found; images
-    [b h w c]: clean where nothing was found; warnings: as of any attack.
+    Attributes:
+        distance: [b], pixel units; 0 where the clean image is misclassified, infinite where nothing was found.
+        images: [b h w c], clean where nothing was found.
+        warnings: as in `AttackResult`.
     """
 
     distance: jax.Array
@@ -31,7 +34,13 @@ class MinimalNorm(NamedTuple):
 
 
 class RobustAccuracyCurve(NamedTuple):
-    """Robust accuracy [e] at each radius eps [e], ascending, an upper bound; warnings: as of any attack."""
+    """Robust accuracy over eps, an upper bound.
+
+    Attributes:
+        eps: [e], ascending, pixel units.
+        accuracy: [e], robust accuracy.
+        warnings: as in `AutoAttackResult`.
+    """
 
     eps: np.ndarray
     accuracy: np.ndarray
@@ -52,17 +61,20 @@ def minimal_norm(
 ) -> MinimalNorm:
     """Distance from each image to the nearest adversarial one that FAB finds (Croce and Hein 2020b).
 
-    An upper bound of the true minimal distance.
+    An upper bound on the true minimal distance.
 
     Args:
         logits_fn, variables, x, y, key: as for `pgd`.
         norm: `linf` or `l2`.
-        steps, restarts: of FAB.
-        targets: highest wrong classes that are attacked one by one; None for 9, or all if there are fewer.
+        steps, restarts: as in `FAB`.
+        targets: number of highest wrong classes that are attacked one by one; None for 9, or all if there are fewer.
+
+    Raises:
+        InputError: as `pgd`.
 
     Examples:
-        >>> weights = jnp.array([[1.0, -1.0]])  # the classes change sides at 0
-        >>> model = lambda w, x: (x.reshape(len(x), -1) - 0.25) @ w
+        >>> weights = jnp.array([[1.0, -1.0]])
+        >>> model = lambda w, x: (x.reshape(len(x), -1) - 0.25) @ w  # the boundary is at 0.25
         >>> x = jnp.array([0.5, 0.75]).reshape(2, 1, 1, 1)
         >>> minimal_norm(model, weights, x, jnp.array([0, 0]), 0).distance.round(2)
         Array([0.25, 0.5 ], dtype=float32)
@@ -92,31 +104,30 @@ def robust_accuracy_curve(
     budget: Budget | None = None,
     batch_size: int | None = None,
 ) -> RobustAccuracyCurve:
-    """Robust accuracy at several radii: the attacks of AutoAttack at each, on the images that survive the smaller ones.
+    """Robust accuracy at several radii, each attacked on the images that are robust at the smaller ones.
 
     Args:
-        logits_fn, variables, x, y, key: as for `autoattack`, which does not run inside jit.
+        logits_fn, variables, x, y, key: as for `autoattack`.
         norm: `linf` or `l2`.
         eps: radii in pixel units of [0, 1]; 0 is the clean accuracy.
         version, budget, batch_size: as for `autoattack`; `standard` is stronger and slower than the default.
 
     Returns:
-        The curve, ascending in eps and never increasing, since an image broken at one radius is broken at all larger
-        ones.
+        The curve, which never increases: an image broken at one radius counts as broken at all larger ones.
 
     Raises:
-        InputError: as `autoattack` does, and for no radii.
+        InputError: as `autoattack`, and for an empty `eps`.
     """
     check_norm(norm)
     radii = np.sort(np.asarray(eps, float).ravel())
     if not len(radii):
         raise InputError("eps is empty; give at least one radius in pixel units of [0, 1], such as [2/255, 4/255].")
     for radius in radii:
-        check_eps(float(radius), norm)
+        check_distance("eps", float(radius), norm)
     images, labels = (np.asarray(a) for a in check_batch(x, y))
     clean = np.asarray(logits_of(logits_fn, variables, jnp.asarray(images)))
     left = np.flatnonzero(~np.asarray(misclassified(jnp.asarray(clean), jnp.asarray(labels))))
-    key, accuracy, warnings = as_key(key), [], []
+    key, accuracy, warnings = checks.key(key), [], []
     for radius in radii:
         if radius > 0 and len(left):
             result = autoattack(

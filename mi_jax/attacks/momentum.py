@@ -13,7 +13,7 @@ from mi_jax.typing import Flags, Images
 
 
 class MomentumState(NamedTuple):
-    """Per-row state: the iterate, the accumulated gradient, and the worst iterate so far with its loss."""
+    """Per-row state: the iterate, the accumulated gradient, and the best iterate so far with its loss and success."""
 
     point: Images
     velocity: Images
@@ -26,13 +26,13 @@ class MomentumState(NamedTuple):
 @register("mi-fgsm")
 @dataclasses.dataclass(frozen=True)
 class Momentum(Attack):
-    """Settings of MI-FGSM.
+    """Settings of MI-FGSM (Dong et al. 2018).
 
     Attributes:
         norm, eps: as in `PGD`.
         steps: gradient steps.
         step_size: length of a step, pixel units of [0, 1]; None for 2/255 in Linf and eps / 4 in L2.
-        decay: of the accumulated gradient (mu).
+        decay: factor of the accumulated gradient at each step (mu).
         loss: `ce`, `dlr` or `cw`.
     """
 
@@ -44,27 +44,27 @@ class Momentum(Attack):
     traced: ClassVar[tuple[str, ...]] = ("eps", "step_size")
 
     def initial_state(self, problem: Problem, words: Words) -> MomentumState:
-        """Starts at the clean image with no momentum."""
+        """State at the clean image, without momentum."""
         clean, rows = problem.clean, len(problem.clean)
-        worst, found = jnp.full(rows, -jnp.inf, clean.dtype), jnp.zeros(rows, bool)
-        return MomentumState(clean, jnp.zeros_like(clean), clean, worst, found, Faults.none(rows))
+        lowest, found = jnp.full(rows, -jnp.inf, clean.dtype), jnp.zeros(rows, bool)
+        return MomentumState(clean, jnp.zeros_like(clean), clean, lowest, found, Faults.none(rows))
 
     def step(self, problem: Problem, state: MomentumState, i: Any, words: Words) -> MomentumState:
-        """Keeps the iterate if it is the worst so far, and moves along the accumulated gradient."""
+        """Keeps the iterate if it is the best so far, and moves along the accumulated gradient."""
         gradient, seen = problem.gradient(state.point, i, self.loss)
         finite = jnp.where(jnp.isfinite(gradient), gradient, 0)
         velocity = self.decay * state.velocity + finite / (per_image(jnp.mean(jnp.abs(finite), axis=(1, 2, 3))) + TINY)
         moved = state.point + self.step_size * problem.threat.steepest(velocity)
-        worse = (seen.wrong & ~state.found) | ((seen.wrong == state.found) & (seen.losses > state.loss))
+        better = (seen.wrong & ~state.found) | ((seen.wrong == state.found) & (seen.losses > state.loss))
         return MomentumState(
             point=problem.threat.project(moved, problem.clean),
             velocity=velocity,
-            images=jnp.where(per_image(worse), state.point, state.images),
-            loss=jnp.where(worse, seen.losses, state.loss),
+            images=jnp.where(per_image(better), state.point, state.images),
+            loss=jnp.where(better, seen.losses, state.loss),
             found=state.found | seen.wrong,
             faults=state.faults.add(gradient, seen.wrong),
         )
 
     def outcome(self, state: MomentumState) -> Outcome:
-        """The worst iterate."""
+        """The best iterate: misclassified if any is, then of highest loss."""
         return Outcome(state.images, state.found, loss=state.loss, faults=state.faults)

@@ -1,4 +1,4 @@
-"""Projected gradient ascent in the Linf and L2 ball: PGD with restarts, FGSM, and the bare loop for training."""
+"""Projected gradient ascent in the Linf or L2 ball: PGD with restarts, FGSM, and the loop for training."""
 
 import dataclasses
 from collections.abc import Callable
@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
+from mi_jax import checks
 from mi_jax.attacks.attack import Attack, AttackResult, Faults, Outcome, Problem, Words, check_config, register
 from mi_jax.attacks.engine import randomness
-from mi_jax.attacks.engine.input_checks import as_key, logits_of
+from mi_jax.attacks.engine.input_checks import logits_of
 from mi_jax.attacks.engine.run import run
 from mi_jax.attacks.losses import Loss, loss_of
 from mi_jax.attacks.threat_model import Init, Norm, ThreatModel, per_image
@@ -20,7 +21,7 @@ from mi_jax.typing import Images, Key, Labels, Logits, LogitsFn
 
 
 class PGDState(NamedTuple):
-    """Per-row state: the iterate with its loss, the best image so far with its loss and logits, and success."""
+    """Per-row state: the iterate with its loss, and the kept image with its loss, logits and success."""
 
     point: Images
     loss: Float[Array, " r"]
@@ -40,12 +41,12 @@ class PGD(Attack):
     Attributes:
         norm: of the ball, `linf` or `l2`.
         eps: radius of the ball, pixel units of [0, 1]; None for 8/255 in Linf and 0.5 in L2.
-        steps: gradient steps; 0 means no attack.
+        steps: gradient steps; 0 for no attack.
         step_size: length of a step, pixel units of [0, 1]; None for 2/255 in Linf and eps / 4 in L2.
-        random_start: begin at a random point of the ball.
+        random_start: start at a random point of the ball.
         restarts: independent starts, of which the pointwise worst is kept.
         loss: what is maximised: `ce`, `dlr`, `cw` (margin) or `kl` (from the clean prediction).
-        keep: return the `last` iterate, or the `best` (misclassified first, then highest loss) of all.
+        keep: return the `last` iterate, or the `best`: misclassified if any is, then of highest loss.
         init: distribution of the random start, see `ThreatModel.start`.
 
     Raises:
@@ -70,15 +71,14 @@ class PGD(Attack):
     def __post_init__(self):
         super().__post_init__()
         for name, allowed in (("keep", ("last", "best")), ("init", ("uniform", "radius", "gaussian"))):
-            if getattr(self, name) not in allowed:
-                raise InputError(f"{name} {getattr(self, name)!r} is unknown; use one of {', '.join(allowed)}.")
+            checks.one_of(name, getattr(self, name), allowed)
         if self.restarts > 1 and not self.random_start:
             raise InputError("restarts > 1 without random_start would repeat one attack; set random_start=True.")
         if self.loss == "kl" and self.steps and not self.random_start:
             raise InputError("The loss 'kl' has no gradient at the clean image; set random_start=True.")
 
     def start_words(self, shape: tuple[int, ...]) -> int:
-        """A word for each value of the image, and one for the radius."""
+        """One word for each pixel and channel, and one for the radius."""
         return 1 + shape[0] * shape[1] * shape[2] if self.random_start and self.steps else 0
 
     def initial_state(self, problem: Problem, words: Words) -> PGDState:
@@ -106,7 +106,7 @@ class PGD(Attack):
         )
 
     def step(self, problem: Problem, state: PGDState, i: Any, words: Words) -> PGDState:
-        """Evaluates the iterate, keeps it where it is wanted, and moves on; the last iterate is only evaluated."""
+        """Evaluates the iterate, keeps it if `keep` says so, and moves on; the last iterate is only evaluated."""
 
         def ascend_from(point):
             gradient, seen = problem.gradient(point, i, self.loss, state.reference)
@@ -141,7 +141,7 @@ class PGD(Attack):
         return Outcome(state.images, state.found, state.logits, state.best_loss, faults=state.faults)
 
     def recorded_loss(self, state: PGDState) -> Array:
-        """The loss of the iterate that was evaluated last."""
+        """The loss of the last iterate evaluated."""
         return state.loss
 
 
@@ -152,7 +152,7 @@ Objective = Callable[[Images, Any], tuple[jax.Array, Any]]
 def ascend(
     objective: Objective,
     images: Images,
-    key: Key | None = None,
+    key: Key | int | None = None,
     *,
     config: PGD,
     eps: ArrayLike | None = None,
@@ -160,13 +160,13 @@ def ascend(
     start: Images | None = None,
     state: Any = (),
 ) -> tuple[Images, Any]:
-    """Maximises any objective within the ball, for training: exactly `steps` gradients with respect to the input.
+    """Maximises any objective within the ball, for training, with exactly `steps` gradients with respect to the images.
 
     Args:
         objective: maps (images [b h w c], state) to (losses [b], state).
         images: clean images [b h w c] in [0, 1].
-        key: of the random start, if the configuration asks for one.
-        config: of it only norm, eps, steps, step_size, random_start and init are used.
+        key: a random key or a seed, for the random start if there is one.
+        config: only norm, eps, steps, step_size, random_start and init are used.
         eps, step_size: replace those of the configuration, and may be traced.
         start: first point, projected into the ball; replaces the random start.
         state: what a forward pass updates, such as batch statistics.
@@ -175,7 +175,7 @@ def ascend(
         The last iterate [b h w c] and the last state.
 
     Raises:
-        InputError: where a random start lacks its key.
+        InputError: when a random start has no key.
     """
     if config.steps == 0:
         return images, state
@@ -185,7 +185,7 @@ def ascend(
     if start is not None:
         first = threat.project(start, images)
     elif config.random_start:
-        first = threat.random_start(as_key(key), images, config.init)
+        first = threat.random_start(checks.key(key), images, config.init)
 
     def total(x, carried):
         losses, carried = objective(x, carried)
@@ -205,7 +205,7 @@ def perturb(
     variables: Any,
     x: Images,
     y: Labels,
-    key: Key | None = None,
+    key: Key | int | None = None,
     *,
     config: PGD,
     eps: ArrayLike | None = None,
@@ -213,7 +213,13 @@ def perturb(
 ) -> Images:
     """Adversarial images [b h w c] for training: the last iterate of one PGD run, without statistics.
 
-    Costs 2 K forward passes for K steps (one more for `kl`). Traceable; checks no values.
+    Costs K forward and K backward passes for K steps (one more forward pass for `kl`). Traceable; checks no values.
+
+    Args:
+        logits_fn, variables, x, y: as for `pgd`.
+        key: a random key or a seed, needed for a random start.
+        config: settings, with `restarts=1` and `keep="last"`.
+        eps, step_size: replace those of the configuration, and may be traced.
 
     Raises:
         InputError: for a configuration with restarts or `keep="best"`, which only `pgd` supports.
@@ -245,22 +251,24 @@ def pgd(
 ) -> AttackResult:
     """Attacks images by projected gradient ascent (Madry et al. 2018); restarts share one batch.
 
+    Traceable. Outside of jit it compiles once for each model, configuration and shape: define `logits_fn` once, and
+    pass its weights as `variables`.
+
     Args:
-        logits_fn: `logits_fn(variables, x)` gives logits [b k]; pure and traceable by JAX.
+        logits_fn: `logits_fn(variables, x)` returns logits [b k]; pure and traceable by JAX.
         variables: first argument of the model.
         x: images [b h w c] in [0, 1].
         y: labels [b].
         key: a random key or a seed, needed for a random start.
         config: settings.
-        targets: classes [b] to move towards; the success of the result still means misclassified.
+        targets: classes [b] to move towards; `success` still means misclassified.
         start: first points [b h w c], projected into the ball; they replace the random start and the restarts.
-        index: number of each image in its data set [b], by default 0, 1, ...: an image's random numbers depend on it
-            and on the key alone, so a caller who passes it may split the images into any batches.
+        index: number of each image in its data set [b], by default 0, 1, ...: an image's random numbers depend on the
+            key and this number alone, so that the result does not depend on how images are split into batches.
         eps, step_size: replace those of the configuration, and may be traced: a sweep or a `vmap` compiles once.
 
     Returns:
-        The kept image of the worst restart. Traceable; outside of jit it compiles itself once for each model,
-        configuration and shape, so define `logits_fn` once, and pass its weights as `variables`.
+        The kept image of the worst restart, with its logits and loss.
 
     Raises:
         InputError: for images outside [0, 1], labels or targets that do not fit, logits that are NaN, infinite or
@@ -297,7 +305,14 @@ def fgsm(
 ) -> AttackResult:
     """One step of length eps from the clean image along the steepest direction (Goodfellow et al. 2015).
 
-    Arguments and errors as for `pgd`; eps may be traced.
+    Args:
+        logits_fn, variables, x, y, targets: as for `pgd`.
+        eps: radius in pixel units of [0, 1]; may be traced.
+        norm: `linf` or `l2`.
+        loss: `ce`, `dlr` or `cw`.
+
+    Raises:
+        InputError: as `pgd`.
     """
-    config = PGD(norm=norm, eps=0.0, steps=1, step_size=1.0, random_start=False, loss=loss)
+    config = PGD(norm=norm, steps=1, random_start=False, loss=loss)
     return pgd(logits_fn, variables, x, y, config=config, targets=targets, eps=eps, step_size=eps)

@@ -1,6 +1,6 @@
 """Sanity checks of a robustness evaluation: masked gradients, random outputs, attacks that fail.
 
-The tests of AutoAttack's own checks (Croce and Hein 2020) and of the checklist of Carlini et al. (2019).
+They follow the checks in AutoAttack (Croce and Hein 2020) and the checklist of Carlini et al. (2019).
 """
 
 import dataclasses
@@ -12,15 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mi_jax.attacks.engine.input_checks import (
-    Model,
-    as_key,
-    check_batch,
-    check_eps,
-    known,
-    logits_of,
-    looks_like_probabilities,
-)
+from mi_jax import checks
+from mi_jax.attacks.engine.input_checks import Model, check_batch, check_distance, logits_of
 from mi_jax.attacks.engine.run import predict
 from mi_jax.attacks.losses import Loss, cw, loss_of
 from mi_jax.attacks.pgd import PGD, pgd
@@ -31,22 +24,27 @@ from mi_jax.typing import Images, Key, Labels, LogitsFn
 
 Severity = Literal["info", "warning", "error"]
 TOLERANCE = 0.02
-"""Share of images by which one robust accuracy must beat another before it counts as a sign."""
-PROBE = 1e-2
-"""L2 length of the step that tests the gradient; a hundredth of the range of one pixel."""
+"""Difference of two robust accuracies from which it counts as a finding."""
+TEST_STEP = 1e-2
+"""L2 length of the step on which the gradient is tested; a hundredth of the range of one pixel."""
 EAGER_TOLERANCE = 0.05
-"""Share of the range of the logits by which compilation may change those of a model that computes in bfloat16."""
+"""Share of the largest logit by which compilation may change the logits of a model that computes in bfloat16."""
 SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)
 ROUNDS = 5
-"""PGD with all steps, in units of the shorter PGD that is compared over eps."""
+"""PGD with all steps is so many times as long as the PGD that is compared over eps."""
 Predict = Callable[[Images], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One sign: a short stable name, how bad it is, a sentence for the report, and the number behind it.
+    """A sign that a robustness evaluation is misleading.
 
-    `error`: a gradient attack on this model says nothing about its robustness. `warning`: it may overstate it.
+    Attributes:
+        name: stable identifier.
+        severity: `error` if gradient attacks say nothing about the robustness of this model, `warning` if they may
+            overstate it, `info` otherwise.
+        message: one sentence.
+        value: the number behind it.
     """
 
     name: str
@@ -57,14 +55,14 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True)
 class CheckResult:
-    """The findings, worst first, and the measurements [name -> value] that they were drawn from."""
+    """The findings, worst first, and all measurements by name."""
 
     findings: tuple[Finding, ...]
     measurements: dict[str, float]
 
     @property
     def passed(self) -> bool:
-        """Whether nothing worse than an `info` was found."""
+        """Whether there is neither an error nor a warning."""
         return all(finding.severity == "info" for finding in self.findings)
 
 
@@ -80,22 +78,36 @@ def check(
     steps: int = 100,
     queries: int = 500,
 ) -> CheckResult:
-    """Look for signs that attacks on this model mislead, on images x [n h w c] in [0, 1] with labels y [n].
+    """Checks a model for signs that attacks on it are misleading. Does not run inside jit.
 
-    One to two hundred images are enough. Findings: `not_finite`, `random`, `batch_dependent`, `probabilities`,
-    `zero_gradients`, `overconfident` (float32 cross-entropy saturates while the margin still has a gradient),
-    `discontinuous` (a tiny step moves the margin otherwise than its gradient says),
-    `weaker_with_steps` (PGD with all steps breaks fewer images than with one), `square_beats_gradient`,
-    `survives_large_eps`, `not_monotone`. `steps` and `queries` are the budgets of PGD and Square. Runs on the host.
-    Raises `InputError` as `autoattack` does for images, labels and eps; a bad model is a finding, not an error.
+    Possible findings: `not_finite`, `random`, `batch_dependent` and `probabilities` (the logits); `zero_gradients`,
+    `overconfident` (cross-entropy underflows in float32 while the margin has a gradient), `discontinuous` (the
+    gradient does not predict the effect of a small step); `weaker_with_steps` (PGD with all steps breaks fewer images
+    than with one), `square_beats_gradient`, `survives_large_eps`, `not_monotone` (in eps).
+
+    Args:
+        logits_fn, variables: the model, as for `pgd`.
+        x: images [n h w c] in [0, 1]; 100 to 200 are enough.
+        y: labels [n].
+        key: a random key or a seed.
+        norm: `linf` or `l2`.
+        eps: radius in pixel units of [0, 1]; None for 8/255 in Linf and 0.5 in L2.
+        steps: of PGD.
+        queries: of Square.
+
+    Returns:
+        Findings and measurements; a faulty model is a finding, not an error.
+
+    Raises:
+        InputError: for bad images, labels or eps, as `autoattack`.
     """
     check_norm(norm)
     eps = DEFAULT_EPS[norm] if eps is None else eps
-    check_eps(eps, norm, positive=True)
-    if not known(x, y, variables):
-        raise InputError("check runs on the host and cannot be traced; call it outside of jit.")
+    check_distance("eps", eps, norm, positive=True)
+    if not checks.known(x, y, variables):
+        raise InputError("mi_jax.attacks.check cannot be traced; call it outside of jit.")
     images, labels = check_batch(x, y)
-    model, key = Model(logits_fn), as_key(key)
+    model, key = Model(logits_fn), checks.key(key)
 
     def logits_at(x: Images) -> np.ndarray:
         return np.asarray(predict(model, variables, x, None))
@@ -126,26 +138,26 @@ class Report:
 
 
 def output_findings(predict: Predict, logits_fn: Any, variables: Any, images: Images) -> tuple[np.ndarray, Report]:
-    """The logits of images and findings: NaN, probabilities, logits that change from call to call or with the batch."""
+    """The logits of images, and findings about them: not finite, probabilities, not deterministic, batch-dependent."""
     report, logits = Report(), predict(images)
     bad = (~np.isfinite(logits)).any(axis=1).sum()
     if bad:
         message = f"The model gives NaN or infinite logits for {bad} of {len(logits)} images."
         report.add("not_finite", "error", message, bad)
         return logits, report
-    if looks_like_probabilities(logits):
+    if checks.are_probabilities(logits):
         message = "The model returns probabilities, not logits: losses saturate and hide gradients."
         report.add("probabilities", "error", message, logits.max())
     scale = max(1e-6, float(np.abs(logits).max()))
     repeated = report.measure("repeat_difference", np.abs(predict(images) - logits).max() / scale)
-    # Uncompiled too: numbers that Python draws, and weights that it reads, are frozen in the compiled model.
+    # Also without compilation: numbers drawn in Python are constants in the compiled model.
     eager = np.asarray(logits_of(logits_fn, variables, images))
     uncompiled = report.measure("eager_difference", np.abs(eager - logits).max() / scale)
     if repeated > 1e-4 or uncompiled > EAGER_TOLERANCE:
         repeated = max(repeated, uncompiled)
         message = (
-            f"The model is not deterministic: the same images give logits that differ by {repeated:.1%} of their "
-            "range, compiled or not; give it as logits_fn(variables, x, key) with version='rand'."
+            f"The model is not deterministic: logits of the same images differ by {repeated:.1%} of the largest; pass "
+            "it as logits_fn(variables, x, key) with version='rand'."
         )
         report.add("random", "error", message, repeated)
         return logits, report
@@ -155,8 +167,8 @@ def output_findings(predict: Predict, logits_fn: Any, variables: Any, images: Im
     moved = max(np.abs(turned - logits).max(), np.abs(accompanied - logits[:half]).max())
     if report.measure("batch_difference", moved / scale) > 1e-3:
         message = (
-            f"An image's logits change by {moved / scale:.1%} of their range with the other images of its batch: "
-            "the model uses noise with a fixed key or batch statistics."
+            f"The logits of an image depend on the other images of its batch, by {moved / scale:.1%} of the largest: "
+            "the model uses batch statistics, or noise with a fixed key."
         )
         report.add("batch_dependent", "error", message, moved / scale)
     return logits, report
@@ -164,14 +176,14 @@ def output_findings(predict: Predict, logits_fn: Any, variables: Any, images: Im
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _gradients(logits_fn, losses: tuple[Loss, ...], variables, images: Images, labels: Labels) -> jax.Array:
-    """Gradient of each loss at each image [losses b h w c], by one compiled backward pass for all of them."""
+    """Gradient of each loss at each image [losses b h w c]; one compiled backward pass serves all losses."""
     logits, pull = jax.vjp(lambda x: logits_of(logits_fn, variables, x), images)
     slopes = [jax.grad(lambda z, loss=loss: jnp.sum(loss_of(loss, labels)(z)))(logits) for loss in losses]
     return jax.lax.map(lambda slope: pull(slope)[0], jnp.stack(slopes))
 
 
 def _check_gradients(report: Report, predict: Predict, logits_fn, variables, images, labels, logits) -> None:
-    """Whether the losses have a gradient, and whether it predicts what a tiny step does."""
+    """Findings about zero gradients, and gradients that do not predict the effect of a small step."""
     correct = logits.argmax(axis=1) == np.asarray(labels)
     if not correct.any():
         report.add("nothing_correct", "info", "The model classifies none of these images correctly.", 0)
@@ -183,73 +195,79 @@ def _check_gradients(report: Report, predict: Predict, logits_fn, variables, ima
         still = np.abs(np.asarray(gradient)).max(axis=(1, 2, 3)) == 0
         zero[loss] = report.measure(f"zero_gradient_share_{loss}", still[correct].mean())
     if zero["cw"] > 0:
-        message = f"The margin has no gradient at all for {zero['cw']:.0%} of the correct images: gradients are masked."
+        message = (
+            f"The gradient of the margin is zero for {zero['cw']:.0%} of the correct images: gradients are masked."
+        )
         report.add("zero_gradients", "error" if zero["cw"] > 0.5 else "warning", message, zero["cw"])
     elif zero["ce"] > 0:
         message = (
-            f"Cross-entropy has no gradient in float32 for {zero['ce']:.0%} of the correct images though the margin "
-            "has: logits are so large that the loss underflows; use the losses 'dlr' or 'cw'."
+            f"The gradient of the cross-entropy is zero for {zero['ce']:.0%} of the correct images, but not that of "
+            "the margin: logits are so large that the loss underflows in float32; use the loss 'dlr' or 'cw'."
         )
         report.add("overconfident", "warning", message, zero["ce"])
     _check_smoothness(report, predict, images, labels, correct, gradients["cw"])
 
 
 def _check_smoothness(report: Report, predict: Predict, images, labels, correct: np.ndarray, gradient) -> None:
-    """Compare the change of the margin over a tiny step along its gradient with the change that it predicts."""
+    """Compares the change of the margin over a small step along its gradient with the change that it predicts."""
     size = length(gradient, "l2")
     direction = gradient / jnp.maximum(size, 1e-30)[:, None, None, None]
     ahead, behind = (
-        np.asarray(cw(jnp.asarray(predict(images + side * PROBE / 2 * direction)), labels)) for side in (1, -1)
+        np.asarray(cw(jnp.asarray(predict(images + side * TEST_STEP / 2 * direction)), labels)) for side in (1, -1)
     )
-    predicted, actual = np.asarray(size) * PROBE, ahead - behind
+    predicted, actual = np.asarray(size) * TEST_STEP, ahead - behind
     largest = np.maximum(predicted, np.abs(actual))
-    # Changes near the rounding of the logits in float32 say nothing.
+    # Changes close to the rounding of the logits in float32 are not meaningful.
     useful = correct & (largest > 1e-4 * np.maximum(1.0, np.abs(ahead)))
     wrong = useful & (np.abs(actual - predicted) > 0.5 * largest)
     share = report.measure("gradient_error_share", wrong.sum() / max(1, useful.sum()))
     if share > 0.25:
         message = (
-            f"For {share:.0%} of the correct images the gradient does not predict what a tiny step does: the model "
-            "is stepped or rough (quantised input, noise drawn from the image), so gradients mislead."
+            f"For {share:.0%} of the correct images the gradient does not predict the effect of a small step: the "
+            "model is discontinuous (quantised input, noise seeded by the image), so gradients mislead."
         )
         report.add("discontinuous", "warning", message, share)
 
 
 def _check_attacks(report: Report, logits_fn, variables, images, labels, key, norm, eps, steps, queries) -> None:
-    """Whether attacks behave as they must: more steps, more eps and gradients all help."""
+    """Findings about attacks that more steps, a larger eps or gradients do not help."""
 
     def accuracy(name: str, radius: float, steps: int, rounds: int = 1) -> float:
         config = PGD(norm=norm, steps=steps, keep="best", random_start=steps > 1)
-        stride = _at_most_all(radius if steps == 1 else 2.5 * radius / (steps * rounds), images, norm)
+        stride = _limited(radius if steps == 1 else 2.5 * radius / (steps * rounds), images, norm)
         attack = functools.partial(pgd, logits_fn, variables, images, labels, key, eps=radius, step_size=stride)
         result = attack(config=config)
         for _ in range(rounds - 1):
             result = attack(config=config, start=result.images)
         return report.measure(name, 1 - jnp.mean(result.success))
 
-    # Rounds of few steps, each from where the last ended, so that long and short attacks share one compilation.
+    # Rounds of few steps, each from the end of the last, so that long and short attacks share one compilation.
     few = max(1, steps // ROUNDS)
     one, many = accuracy("accuracy_pgd_1", eps, 1), accuracy(f"accuracy_pgd_{ROUNDS * few}", eps, few, ROUNDS)
     if many > one + TOLERANCE:
-        message = f"PGD with {steps} steps leaves {many:.1%} correct but one step only {one:.1%}: gradients mislead."
+        message = f"Accuracy is {many:.1%} under PGD-{steps} but {one:.1%} under a single step: gradients mislead."
         report.add("weaker_with_steps", "warning", message, many - one)
     config = Square(norm=norm, eps=eps, queries=queries)
     result = square(logits_fn, variables, images, labels, key, config=config)
     blind = report.measure("accuracy_square", 1 - jnp.mean(result.success))
     if blind < many - TOLERANCE:
-        message = f"Square, without gradients, leaves {blind:.1%} correct but PGD {many:.1%}: gradients are masked."
+        message = (
+            f"Accuracy is {blind:.1%} under Square, without gradients, but {many:.1%} under PGD: gradients are masked."
+        )
         report.add("square_beats_gradient", "warning", message, many - blind)
-    curve = [accuracy(f"accuracy_at_{scale:g}_eps", _at_most_all(scale * eps, images, norm), few) for scale in SCALES]
+    curve = [accuracy(f"accuracy_at_{scale:g}_eps", _limited(scale * eps, images, norm), few) for scale in SCALES]
     rises = max(np.diff(curve))
     if rises > TOLERANCE:
-        message = f"Accuracy under attack rises by {rises:.1%} where eps grows: the attack fails, not the model."
+        message = (
+            f"Accuracy under PGD rises by {rises:.1%} as eps grows: the attack fails, so robustness is overstated."
+        )
         report.add("not_monotone", "warning", message, rises)
-    left = accuracy("accuracy_at_any_image", _at_most_all(np.inf, images, norm), few)
+    left = accuracy("accuracy_at_any_image", _limited(np.inf, images, norm), few)
     if left > 0.05:
-        message = f"{left:.1%} stay correct when the attack may choose any image at all: the attack fails."
+        message = f"Accuracy is {left:.1%} under PGD with unbounded eps: the attack fails, so robustness is overstated."
         report.add("survives_large_eps", "warning", message, left)
 
 
-def _at_most_all(radius: float, images: Images, norm: str) -> float:
-    """The radius, at most that within which every image can be reached."""
+def _limited(radius: float, images: Images, norm: str) -> float:
+    """The radius, or the smaller one that contains all images."""
     return min(radius, diameter(norm, images.shape))

@@ -1,6 +1,6 @@
 """Square attack (Andriushchenko et al. 2020): random search over square windows, without gradients.
 
-The schedule and the acceptance rule; the proposals of each norm are in `square_proposals`.
+This module has the schedule and the acceptance rule; `square_proposals` has the proposals of each norm.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from mi_jax.typing import Images, Key, LogitsFn
 
 
 class SquareState(NamedTuple):
-    """Per-row state: the image of least margin so far, that margin, and whether it is misclassified."""
+    """Per-row state: the image of smallest margin z_y - max_{i != y} z_i so far, that margin, and success."""
 
     images: Images
     margin: Float[Array, " r"]
@@ -29,7 +29,7 @@ class SquareState(NamedTuple):
 
 
 def accept(s: SquareState, candidate: Images, logits: Array, batch: Batch) -> SquareState:
-    """Takes a candidate of lower margin z_y - max_{i != y} z_i; a misclassified row stays as it is."""
+    """Accepts a candidate of smaller margin z_y - max_{i != y} z_i; a misclassified row no longer changes."""
     lead = -margin(logits, batch.labels)
     take = ((lead < s.margin) | (lead <= 0)) & ~s.found & jnp.isfinite(jnp.max(logits, axis=1))
     wrong = misclassified(logits, batch.labels)
@@ -43,14 +43,13 @@ def accept(s: SquareState, candidate: Images, logits: Array, batch: Batch) -> Sq
 @register("square")
 @dataclasses.dataclass(frozen=True)
 class Square(Attack):
-    """Settings of the Square attack on the margin loss.
+    """Settings of the Square attack (Andriushchenko et al. 2020) on the margin.
 
     Attributes:
         norm, eps, restarts: as in `PGD`.
         queries: proposals tried after the start.
         p_init: share of the image that the first windows cover.
-        rescale_schedule: shrink the windows in step with `queries` instead of at the fixed counts of the paper's
-            10,000.
+        rescale_schedule: scale the schedule of window sizes, which the paper gives for 10,000 queries, to `queries`.
 
     Raises:
         InputError: for values outside these.
@@ -68,23 +67,23 @@ class Square(Attack):
     def __post_init__(self):
         super().__post_init__()
         if not 0 < self.p_init <= 1:
-            raise InputError(f"p_init must lie in (0, 1]; got {self.p_init!r} (0.8 is usual).")
+            raise InputError(f"Invalid p_init {self.p_init!r}: expected a number in (0, 1], such as 0.8.")
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
-        """The tiles of the L2 start need 5 pixels a side."""
+        """Raises `InputError` for L2 on images with a side below 5 pixels, where the tiles of the start do not fit."""
         if self.norm == "l2":
             square_proposals.tile_side(shape[0], shape[1])
 
     def start_words(self, shape: tuple[int, ...]) -> int:
-        """As the stripes or tiles need."""
+        """Words for the stripes or tiles."""
         return square_proposals.start_words(shape, str(self.norm))
 
     def step_words(self, shape: tuple[int, ...]) -> int:
-        """As a proposal needs."""
+        """Words for one proposal."""
         return square_proposals.step_words(shape, str(self.norm))
 
     def initial_state(self, problem: Problem, words: Words) -> SquareState:
-        """State before the first query, at stripes (Linf) or a grid of tiles (L2)."""
+        """State before the first query, with stripes (Linf) or a grid of tiles (L2) added to the image."""
         assert words is not None
         clean, norm = problem.clean, problem.threat.norm
         start = square_proposals.stripes if norm == "linf" else square_proposals.tiles
@@ -93,7 +92,7 @@ class Square(Attack):
         return SquareState(start(clean, draw, jnp.asarray(self.eps)), nothing, jnp.zeros(len(nothing), bool))
 
     def step(self, problem: Problem, state: SquareState, i: Any, words: Words) -> SquareState:
-        """One query: of the start at first, then of the best image with one window changed."""
+        """One query: the start at first, then the best image with one window changed."""
         assert words is not None
         shape, norm = problem.clean.shape, problem.threat.norm
         schedule = square_proposals.Schedule.of(window_sides(self, shape), norm)
@@ -103,14 +102,15 @@ class Square(Attack):
         return accept(state, candidate, problem.logits(candidate, i), problem.batch)
 
     def outcome(self, state: SquareState) -> Outcome:
-        """The image of least margin; there are no gradients that could be faulty."""
+        """The image of smallest margin."""
         return Outcome(state.images, state.found)
 
 
 def window_sides(config: Square, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Side of the window at each query [queries + 1]; entry 0 is the start's and unused.
+    """Side of the window at each query [queries + 1]; entry 0 belongs to the start and is not used.
 
-    The covered share p_init is halved after 10, 50, 200, 500, 1000, 2000, 4000, 6000 and 8000 queries.
+    The share of the image that a window covers, at first p_init, is halved after 10, 50, 200, 500, 1000, 2000, 4000,
+    6000 and 8000 queries.
     """
     height, width = shape[1], shape[2]
     sides = [1]
@@ -135,10 +135,19 @@ def square(
     config: Square,
     eps: ArrayLike | None = None,
 ) -> AttackResult:
-    """Attacks images by random search on the margin (Andriushchenko et al. 2020); uses logits, never gradients.
+    """Attacks images by random search on the margin (Andriushchenko et al. 2020), with logits but no gradients.
 
-    Arguments, `eps` and errors as for `pgd`. Where no query succeeds, the image of least margin is returned.
-    Raises `InputError` also for eps = 0, and for L2 on images with a side below 5 pixels.
+    Args:
+        logits_fn, variables, x, y: as for `pgd`.
+        key: a random key or a seed.
+        config: settings.
+        eps: replaces that of the configuration, and may be traced.
+
+    Returns:
+        An adversarial image where a query found one, else the image of smallest margin.
+
+    Raises:
+        InputError: as `pgd`, and for eps = 0, and for L2 on images with a side below 5 pixels.
     """
     check_config(config, Square)
     return run(logits_fn, variables, x, y, key, config=config, eps=eps)

@@ -1,6 +1,6 @@
-"""Starts and proposals of the Square attack: stripes and flat windows in Linf, tiles and bumps in L2.
+"""Starts and proposals of the Square attack: stripes and constant windows in Linf, tiles and bumps in L2.
 
-Windows of any size in one compiled loop: a window is a mask made from coordinates, never a slice.
+Windows are masks computed from coordinates, not slices, so that one compiled loop handles all sizes.
 """
 
 import functools
@@ -19,10 +19,13 @@ TILES_A_SIDE = 5
 
 
 class Draw(NamedTuple):
-    """What chance decides in one proposal, a row each.
+    """Random choices of one proposal.
 
-    corner, second: upper left corners of the window and of the one that gives up its norm [r 2]; signs [r c];
-    turned: whether the bump is transposed [r]. Linf uses corner and signs alone.
+    Attributes:
+        corner: upper left corner of the window [r 2].
+        second: upper left corner of the window that is set to zero, to free its norm [r 2]; L2 only.
+        signs: for each channel [r c].
+        turned: whether the bump is transposed [r]; L2 only.
     """
 
     corner: Int[Array, "r 2"]
@@ -32,14 +35,14 @@ class Draw(NamedTuple):
 
 
 class StartDraw(NamedTuple):
-    """Linf: a sign for each column and channel [r w c]. L2: for each tile signs [r t c] and turned [r t]."""
+    """Random choices of the start: in Linf signs [r w c], in L2 signs [r t c] and `turned` [r t] for each tile."""
 
     signs: Float[Array, "r n c"]
     turned: Array
 
 
 class Schedule(NamedTuple):
-    """Window sides, one an iteration, and the bumps of those sides [kinds, S, S] for L2 (empty for Linf)."""
+    """Window side at each iteration, and for L2 the bump of every side that occurs [kinds, S, S] (empty for Linf)."""
 
     sides: Array
     kinds: Array
@@ -47,7 +50,7 @@ class Schedule(NamedTuple):
 
     @classmethod
     def of(cls, sides: tuple[int, ...], norm: str) -> "Schedule":
-        """Tabulate the sides and, for L2, the bump of every side that occurs."""
+        """The schedule of the given sides."""
         distinct = sorted(set(sides))
         largest = max(distinct)
         bumps = np.zeros((len(distinct), largest, largest), np.float32)
@@ -63,17 +66,17 @@ class Schedule(NamedTuple):
 
 
 def sign_words(channels: int) -> int:
-    """Random words that hold one sign for each channel."""
+    """Number of random words for one sign per channel."""
     return -(-channels // 32)
 
 
 def step_words(shape: tuple[int, ...], norm: str) -> int:
-    """Random words a row needs at each iteration, for images of shape [h w c]."""
+    """Number of random words per row and iteration, for images of shape [h w c]."""
     return (2 if norm == "linf" else 5) + sign_words(shape[2])
 
 
 def start_words(shape: tuple[int, ...], norm: str) -> int:
-    """Random words a row needs for its start. Raises `InputError` for L2 on images below 5 pixels a side."""
+    """Number of random words per row for the start. Raises `InputError` for L2 on images with a side below 5 pixels."""
     if norm == "linf":
         return sign_words(shape[1] * shape[2])
     side = tile_side(shape[0], shape[1])
@@ -81,7 +84,7 @@ def start_words(shape: tuple[int, ...], norm: str) -> int:
 
 
 def step_draw(words: Array, side: Array, shape: tuple[int, ...], norm: str) -> Draw:
-    """Turn each row's words into a proposal's choices; corners are uniform over all places that fit."""
+    """The choices of a proposal, from random words; corners are uniform over all positions inside the image."""
     room = jnp.stack([shape[1] - side + 1, shape[2] - side + 1])
     corner = randomness.integer(words[:, :2], room)
     if norm == "linf":
@@ -91,7 +94,7 @@ def step_draw(words: Array, side: Array, shape: tuple[int, ...], norm: str) -> D
 
 
 def start_draw(words: Array, shape: tuple[int, ...], norm: str) -> StartDraw:
-    """Turn each row's words into the choices of its start."""
+    """The choices of the start, from random words."""
     rows, height, width, channels = shape
     if norm == "linf":
         signs = randomness.signs(words, width * channels).reshape(rows, width, channels)
@@ -102,12 +105,12 @@ def start_draw(words: Array, shape: tuple[int, ...], norm: str) -> StartDraw:
 
 
 def stripes(clean: Images, draw: StartDraw, eps: Scalar) -> Images:
-    """Vertical stripes of +eps and -eps on each image."""
+    """Each image plus vertical stripes of +eps and -eps."""
     return jnp.clip(clean + eps * draw.signs[:, None].astype(clean.dtype), 0, 1)
 
 
 def tiles(clean: Images, draw: StartDraw, eps: Scalar) -> Images:
-    """A grid of bumps of random sign, scaled to L2 length eps, on each image."""
+    """Each image plus a grid of bumps of random sign, scaled to L2 norm eps."""
     rows, height, width, channels = clean.shape
     side = tile_side(height, width)
     down, across = height // side, width // side
@@ -116,15 +119,15 @@ def tiles(clean: Images, draw: StartDraw, eps: Scalar) -> Images:
     each = turned[..., None] * draw.signs[:, :, None, None, :].astype(clean.dtype)
     grid = each.reshape(rows, down, across, side, side, channels).transpose(0, 1, 3, 2, 4, 5)
     grid = grid.reshape(rows, down * side, across * side, channels)
-    # As in the official code on square images, except on tiny ones where a sixth tile fits: there the official
-    # grid runs over the edge, and here it stays centred.
+    # As in the official code on square images, except on tiny ones where a sixth tile fits: there the official grid
+    # extends beyond the edge, while this one is centred.
     top, left = ((total - side * count) // 2 for total, count in ((height, down), (width, across)))
     pads = ((0, 0), (top, height - down * side - top), (left, width - across * side - left), (0, 0))
     return jnp.clip(clean + eps * unit(jnp.pad(grid, pads), "l2"), 0, 1)
 
 
 def propose(best: Images, clean: Images, draw: Draw, schedule: Schedule, i: Array, eps: Scalar) -> Images:
-    """The best image with one window changed: shifted by 2 eps (Linf), or a bump that takes spare norm (L2)."""
+    """The best image with one window changed: shifted by 2 eps (Linf), or with a bump of the norm left over (L2)."""
     side = schedule.side(i)
     if len(schedule.bumps) == 0:
         shift = 2 * eps * draw.signs[:, None, None, :].astype(best.dtype)
@@ -179,7 +182,8 @@ def tile_side(height: int, width: int) -> int:
 def bump(side: int) -> np.ndarray:
     """A positive upper and a negative lower pyramid in a square of L2 norm one [side side].
 
-    Each half sums 1 / (k + 1)^2 over the square rings k = distance from its centre outwards (the paper's eta).
+    Within each half, a pixel at Chebyshev distance d from the centre is the sum of 1 / (k + 1)^2 over k >= d (the
+    paper's eta).
     """
     upper = side // 2
     square = np.concatenate([_pyramid(upper, side), -_pyramid(side - upper, side)])

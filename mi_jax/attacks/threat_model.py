@@ -1,4 +1,4 @@
-"""Threat models: the Linf and L2 balls around an image within [0, 1], with their steps, projections and starts."""
+"""Threat models: the Linf or L2 ball around an image within [0, 1], with its steps, projection and random points."""
 
 import dataclasses
 import math
@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Shaped
 
-from mi_jax.attacks.engine.input_checks import check_eps
-from mi_jax.errors import InputError
+from mi_jax import checks
+from mi_jax.attacks.engine.input_checks import check_distance
 from mi_jax.typing import Images, Key
 
 Norm = Literal["linf", "l2"]
@@ -20,22 +20,21 @@ Scalar = Float[Array, ""]
 TINY = 1e-12
 """Added to a length before dividing by it, as the reference implementations do."""
 DEFAULT_EPS = {"linf": 8 / 255, "l2": 0.5}
-"""The radius of the usual CIFAR-10 benchmarks for each norm."""
+"""The usual radii on CIFAR-10."""
 
 
 def default_step_size(norm: str, eps: float) -> float:
-    """Step of the gradient attacks with a fixed step, pixel units."""
+    """Default step size of the attacks with a fixed one, pixel units: 2/255 in Linf, eps / 4 in L2."""
     return 2 / 255 if norm == "linf" else eps / 4 or 1.0
 
 
 def check_norm(norm: str) -> None:
     """Raises `InputError` for an unknown norm."""
-    if norm not in get_args(Norm):
-        raise InputError(f"Norm {norm!r} is unknown; use one of {', '.join(get_args(Norm))}.")
+    checks.one_of("norm", norm, get_args(Norm))
 
 
 def per_image(values: Shaped[Array, " b"]) -> Shaped[Array, "b 1 1 1"]:
-    """Gives one value per image the axes of the images."""
+    """Reshapes one value per image to broadcast over images."""
     return values[:, None, None, None]
 
 
@@ -47,7 +46,7 @@ def length(delta: Images, norm: str) -> Float[Array, " b"]:
 
 
 def unit(direction: Images, norm: str) -> Images:
-    """Scales each direction to length one; a zero direction stays zero."""
+    """Scales each direction to length 1; a zero direction stays zero."""
     return direction / (per_image(length(direction, norm)) + TINY)
 
 
@@ -76,10 +75,10 @@ class ThreatModel:
 
     def __post_init__(self):
         check_norm(self.norm)
-        check_eps(self.eps, self.norm)
+        check_distance("eps", self.eps, self.norm)
 
     def distance(self, images: Images, clean: Images) -> Float[Array, " b"]:
-        """Distance of each image from its clean one [b], in pixel units."""
+        """Distance of each image from its clean image [b], in pixel units."""
         return length(images - clean, self.norm)
 
     def steepest(self, gradient: Images) -> Images:
@@ -92,7 +91,7 @@ class ThreatModel:
         return unit(jnp.where(jnp.isfinite(gradient), gradient, 0), "l2")
 
     def project(self, images: Images, clean: Images) -> Images:
-        """The image of the threat model nearest to each image, in L2 up to the clipping to [0, 1]."""
+        """Each image projected into the ball, then clipped to [0, 1]."""
         return jnp.clip(clean + self._into_ball(images - clean), 0, 1)
 
     def _into_ball(self, delta: Images) -> Images:
@@ -122,7 +121,7 @@ class ThreatModel:
         return jnp.clip(clean + delta, 0, 1)
 
     def random_start(self, key: Key, clean: Images, init: str = "uniform") -> Images:
-        """`start` with noise for the whole batch from one key, for training, where the batch is part of the recipe."""
+        """`start` with the noise of the whole batch from one key, for training."""
         noise_key, radius_key = (key, key) if init == "gaussian" else jax.random.split(key)
         shape, dtype = clean.shape, clean.dtype
         if self.draws_normal(init):

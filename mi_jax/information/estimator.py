@@ -65,7 +65,7 @@ def register(name: str, *, targets: tuple[Target, ...]) -> Callable[[Callable[..
     """
 
     def enter(function: Callable[..., Estimate]) -> Callable[..., Estimate]:
-        ESTIMATORS.register(name, Estimator(name, function, targets))
+        ESTIMATORS.register(name, Estimator(name, function, targets), defined_by=function)
         return function
 
     return enter

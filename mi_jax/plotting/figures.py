@@ -53,7 +53,7 @@ def register(spec: FigureSpec) -> FigureSpec:
     Raises:
         ValueError: when the name is taken.
     """
-    return FIGURES.register(spec.name, spec)
+    return FIGURES.register(spec.name, spec, defined_by=spec.draw)
 
 
 def available(run_records: RunRecords, more: Iterable[FigureSpec] = ()) -> list[FigureSpec]:

@@ -137,6 +137,8 @@ class RunConfig:
             checks.count("attack.steps", self.attack.steps)
         if "fast" in self.trainings or self.evaluation.checks:
             checks.positive("attack.eps", self.attack.eps)
+        if self.attack.norm == "linf" and self.evaluation.step_size is not None:
+            checks.between("evaluation.step_size", self.evaluation.step_size, 0, 1, usual="2/255")
         attack = self.final_attack
         reach = attack.steps * attack.step_size
         if reach < attack.eps * (1 - 1e-6):

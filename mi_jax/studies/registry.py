@@ -98,7 +98,7 @@ def register(study: Study, *, aliases: tuple[str, ...] = ()) -> Study:
     Raises:
         ValueError: when the name or an alias is taken.
     """
-    return STUDIES.register(study.name, study, aliases=aliases)
+    return STUDIES.register(study.name, study, aliases=aliases, defined_by=study.measure)
 
 
 def find(name: str) -> Study:

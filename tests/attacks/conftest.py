@@ -1,4 +1,4 @@
-"""Models for the tests of the attacks: a linear one with closed-form attacks, and trained networks with torch twins."""
+"""Models for the tests of the attacks: a linear one with closed-form attacks, and trained networks in JAX and torch."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 
 from mi_jax.attacks import PGD, perturb
 
-# The networks are tiny: a second thread would only wait for the first.
+# The networks are too small to profit from a second thread.
 torch.set_num_threads(1)
 
 
@@ -53,7 +53,7 @@ def small_cnn(variables, x):
     return x.reshape(len(x), -1) @ variables["w"] + variables["b"]
 
 
-def torch_twin(variables) -> torch.nn.Module:
+def as_torch(variables) -> torch.nn.Module:
     """The same network in torch: kernels (h w i o) -> (o i h w), dense rows h w c -> c h w."""
     conv1, conv2 = torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.Conv2d(8, 16, 3, padding=1)
     dense = torch.nn.Linear(256, 10)
@@ -73,10 +73,10 @@ def torch_twin(variables) -> torch.nn.Module:
 
 
 class Trained(NamedTuple):
-    """A network on digits: its variables, its torch twin, and test images [n 8 8 3] with labels."""
+    """A network on digits: its variables, the same network in torch, and test images [n 8 8 3] with labels."""
 
     variables: dict
-    twin: torch.nn.Module | None
+    torch_model: torch.nn.Module | None
     images: np.ndarray
     labels: np.ndarray
 
@@ -135,7 +135,7 @@ def cnn():
 
 @pytest.fixture(scope="session")
 def softmax():
-    """Softmax regression, whose attacks compile in a fraction of the networks' time; it has no torch twin."""
+    """Softmax regression, whose attacks compile faster than those of the networks; without a network in torch."""
     images, labels = digits()
     model = LogisticRegression(C=0.1, max_iter=1000).fit(images[:1300].reshape(1300, -1), labels[:1300])
     variables = {"w": jnp.asarray(model.coef_.T, jnp.float32), "b": jnp.asarray(model.intercept_, jnp.float32)}
@@ -147,7 +147,7 @@ def normal():
     """A normally trained network."""
     images, labels = digits()
     variables = train(images[:1300], labels[:1300], None)
-    return Trained(variables, torch_twin(variables), images[1300:], labels[1300:])
+    return Trained(variables, as_torch(variables), images[1300:], labels[1300:])
 
 
 @pytest.fixture(scope="session")
@@ -155,4 +155,4 @@ def robust():
     """A network trained on PGD examples (Linf, eps 0.1)."""
     images, labels = digits()
     variables = train(images[:1300], labels[:1300], PGD(eps=0.1, steps=5, step_size=0.03, random_start=False))
-    return Trained(variables, torch_twin(variables), images[1300:], labels[1300:])
+    return Trained(variables, as_torch(variables), images[1300:], labels[1300:])

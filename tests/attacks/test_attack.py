@@ -1,4 +1,4 @@
-"""The registry: every attack keeps its promises, and one that is defined elsewhere runs everywhere."""
+"""Every registered attack agrees with the model, and an attack of another module runs alone and in AutoAttack."""
 
 import dataclasses
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from mi_jax.attacks.losses import misclassified
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("name", list(ATTACKS))
-def test_every_registered_attack_stays_in_the_ball_and_reports_what_the_model_says(linear, softmax, name, norm):
+def test_every_registered_attack_stays_in_the_ball_and_reports_the_outputs_of_the_model(linear, softmax, name, norm):
     x, y = softmax.images[:20], softmax.labels[:20]
     attack = ATTACKS[name]
     options = {attack.effort: 200 if name == "square" else 6}

@@ -1,6 +1,6 @@
-"""AutoAttack: the end figure against pyautoattack 0.2.0, independence of batching, resumption, compile counts.
+"""AutoAttack: robust accuracy against pyautoattack 0.2.0, independence of batching, resumption, compile counts.
 
-Auto-PGD's counts and its average over noise, which no run as a whole would show to be wrong, are counted by hand.
+The counters of Auto-PGD and its average over noise are compared step by step, since whole runs hide errors in them.
 """
 
 import collections
@@ -38,7 +38,7 @@ KEY = 7
 
 def official(net, images, labels, norm, eps, budget):
     """Robust accuracy of pyautoattack's stages with the same numbers of steps, queries and targets."""
-    suite = AutoAttack(net.twin, norm={"linf": "Linf", "l2": "L2"}[norm], eps=eps, seed=0, version="standard")
+    suite = AutoAttack(net.torch_model, norm={"linf": "Linf", "l2": "L2"}[norm], eps=eps, seed=0, version="standard")
     suite.apgd.n_iter, suite.apgd_targeted.n_iter = budget.apgd_steps, budget.apgd_steps
     for attack in (suite.apgd, suite.apgd_targeted):
         shares = (0.22, 0.06, 0.03)
@@ -111,7 +111,7 @@ class Interrupted(Exception):
     pass
 
 
-def test_interrupted_evaluation_goes_on_to_the_same_result(linear, softmax, tmp_path):
+def test_interrupted_evaluation_resumes_to_the_same_result(linear, softmax, tmp_path):
     whole = run(linear, softmax, batch_size=32)
     calls = []
 
@@ -184,21 +184,21 @@ def test_a_list_runs_pgd_with_restarts_on_survivors_and_other_configs(linear, so
     check_consistent(linear, softmax, result, "linf", 0.08, 60)
 
 
-def test_answers_that_are_not_numbers_break_no_image(linear, softmax):
-    def torn(variables, x):
-        """NaN, whose argmax is 0, off the grid of grey values on which the clean images lie."""
+def test_nan_logits_do_not_count_as_misclassified(linear, softmax):
+    def nan_off_grid(variables, x):
+        """NaN, whose argmax is 0, for all but the grey values of the clean images."""
         on_grid = jnp.all(x * 32 == jnp.round(x * 32), axis=(1, 2, 3))
         return jnp.where(on_grid[:, None], linear(variables, x), jnp.nan)
 
-    result = run(torn, softmax, version=["apgd-ce"])
+    result = run(nan_off_grid, softmax, version=["apgd-ce"])
     correct = np.argmax(linear(softmax.variables, softmax.images[:60]), axis=1) == softmax.labels[:60]
     assert result.robust_accuracy == result.clean_accuracy == pytest.approx(correct.mean())
     assert result.stages[0].unconfirmed == 0
     assert f"non-finite losses or gradients on {correct.sum()} of {correct.sum()} images" in result.warnings[0]
 
 
-def test_an_infinite_gradient_makes_no_model_robust_and_is_reported(key):
-    """A power below one has an infinite slope at black pixels, which the other model cuts off."""
+def test_infinite_gradients_do_not_overstate_robustness_and_are_reported(key):
+    """A power below one has an infinite slope at black pixels; the other model is bounded away from them."""
     random = np.random.default_rng(1)
     weights = jnp.asarray(random.normal(size=(64, 3)), jnp.float32)
 
@@ -217,7 +217,7 @@ def test_an_infinite_gradient_makes_no_model_robust_and_is_reported(key):
         assert "apgd-ce met non-finite losses or gradients" in found.warnings[0]
 
 
-def test_gains_of_square_over_gradient_attacks_are_reported(linear, softmax):
+def test_images_that_only_square_breaks_are_reported(linear, softmax):
     def quantised(variables, x):
         return linear(variables, jnp.round(x * 8) / 8)
 
@@ -266,7 +266,7 @@ def test_only_an_image_within_eps_up_to_rounding_breaks_one(norm, reach):
     key, labels = jax.random.key(0), np.zeros(20, int)
     for share, broken in ((1.0, 20), (1.01, 0)):
         eps = 1e-4 * reach
-        # The model knows the clean images, so batches must hold them as they stand.
+        # The model subtracts the clean images, so each batch must hold all of them in order.
         net = jnp.asarray(np.concatenate([images, np.repeat(images[-1:], 12, axis=0)]))
         result = autoattack(
             by_brightness, net, images, labels, key, norm=norm, eps=eps, version=[Shift(share=share)], batch_size=32
@@ -275,7 +275,7 @@ def test_only_an_image_within_eps_up_to_rounding_breaks_one(norm, reach):
         assert result.stages[0].unconfirmed == 20 - broken
 
 
-def test_rand_judges_the_last_misclassified_iterate_of_the_whole_attack():
+def test_rand_confirms_the_last_misclassified_iterate_of_the_whole_attack():
     """Class 1 leads by 4 s - 1/2 plus unit noise, s the mean shift: wrong in 31 % clean, in 90 % at the best shift."""
 
     def noisy(variables, x, key):
@@ -289,13 +289,13 @@ def test_rand_judges_the_last_misclassified_iterate_of_the_whole_attack():
     )  # fmt: skip
     first = result.stages[0]
     assert result.clean_accuracy == pytest.approx(0.69, abs=0.05)
-    # Had images left at their first wrong answer, two in five would fail to be confirmed.
+    # If images were dropped when first misclassified, two in five would not be confirmed.
     assert first.robust_accuracy / result.clean_accuracy == pytest.approx(0.1, abs=0.04)
     assert first.attacked == first.broken + round(1000 * first.robust_accuracy)
     np.testing.assert_allclose(result.perturbation_norm[result.broken_by == 0], 0.1, rtol=1e-5)
 
 
-def test_apgd_averages_gradient_and_loss_over_draws_with_keys_of_their_own(linear, softmax):
+def test_apgd_averages_gradient_and_loss_over_draws_with_different_keys(linear, softmax):
     def noisy(variables, x, key):
         return linear(variables, x * jax.random.uniform(key, x.shape, minval=0.5, maxval=1.5))
 
@@ -322,7 +322,7 @@ def test_apgd_averages_gradient_and_loss_over_draws_with_keys_of_their_own(linea
 
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_apgd_counts_the_iterates_that_raise_the_loss(linear, softmax, wrapped):
-    """The margin of a correct image is negative: the official slip, off by default, misses the rise of the first."""
+    """The margin of a correct image is negative, so the official indexing error misses the first rise."""
     images, labels = jnp.asarray(softmax.images[:20]), jnp.asarray(softmax.labels[:20])
     config = APGD(eps=0.01, loss="cw", steps=40, wrapped_first_check=wrapped)
     batch = Batch(images, labels, None, jnp.zeros_like(labels))
@@ -358,7 +358,7 @@ def test_random_model_needs_rand_and_rand_averages_over_its_noise(linear, softma
     assert float(single.success.mean()) == pytest.approx(float(plain.success[:20].mean()), abs=0.1)
 
 
-def test_plan_refuses_what_an_evaluation_would_without_running_it():
+def test_plan_raises_the_errors_of_an_evaluation_without_running_it():
     def planned(version="standard", norm="linf", eps=0.1, budget=QUICK, num_classes=10, image_shape=(8, 8, 3)):
         return plan(version, norm, eps, budget, num_classes, image_shape)
 
@@ -368,16 +368,16 @@ def test_plan_refuses_what_an_evaluation_would_without_running_it():
     for expected, call in {
         "at least 4 classes, but the model has 3": lambda: planned(num_classes=3),
         "at least 3 classes, but the model has 2": lambda: planned("rand", num_classes=2),
-        "eps must be positive": lambda: planned(eps=0.0),
+        "Invalid eps 0.0: expected a positive number": lambda: planned(eps=0.0),
         "5 x 5 pixels; got 4 x 9": lambda: planned(norm="l2", image_shape=(4, 9, 1)),
         "linf, l2": lambda: planned(norm="l1"),
-        "not 'kl'": lambda: planned([PGD(loss="kl")]),
+        "pgd does not support the loss 'kl'": lambda: planned([PGD(loss="kl")]),
     }.items():
         with pytest.raises(InputError, match=expected):
             call()
 
 
-def test_few_classes_and_other_misuse_are_named(linear, softmax):
+def test_too_few_classes_and_other_bad_input_raise_a_clear_error(linear, softmax):
     def classes(count):
         return lambda variables, x: linear(variables, x)[:, :count]
 
@@ -405,10 +405,10 @@ def test_few_classes_and_other_misuse_are_named(linear, softmax):
     for expected, call in {
         r"probabilities \(rows": lambda: run(half_probabilities, softmax),
         "not deterministic": lambda: run(unsteady, softmax),
-        "deterministic: the same images give": lambda: run(drawn_by_python, softmax),
+        "deterministic: logits of the same images differ": lambda: run(drawn_by_python, softmax),
         "probabilities": lambda: run(lambda v, x: jax.nn.softmax(linear(v, x)), softmax),
         "NaN logits": lambda: run(lambda v, x: linear(v, x) * jnp.nan, softmax),
-        "eps must be positive": lambda: run(linear, softmax, eps=0.0),
+        "Invalid eps 0.0: expected a positive number": lambda: run(linear, softmax, eps=0.0),
         "standard, plus, rand": lambda: run(linear, softmax, version="best"),
         "no attack 'apgd'; choose from apgd-ce, apgd-dlr": lambda: run(linear, softmax, version=["apgd"]),
         "list of attacks is empty": lambda: run(linear, softmax, version=[]),
@@ -422,7 +422,7 @@ def test_few_classes_and_other_misuse_are_named(linear, softmax):
         with pytest.raises(InputError, match=expected):
             call()
     for attack, config in ((apgd, APGD(eps=0.0)), (fab, FAB(eps=0.0)), (square, Square(eps=0.0))):
-        with pytest.raises(InputError, match="eps must be positive"):
+        with pytest.raises(InputError, match=r"Invalid eps 0.0: expected a positive number"):
             attack(linear, softmax.variables, softmax.images, softmax.labels, jax.random.key(0), config=config)
-    with pytest.raises(InputError, match="square_queries must be an integer >= 1"):
+    with pytest.raises(InputError, match="Invalid square_queries 0: expected a whole number of at least 1"):
         Budget(square_queries=0)

@@ -1,4 +1,4 @@
-"""FAB: projections against pyautoattack 0.2.0 and the definition, whole runs against pyautoattack."""
+"""FAB: projections against their definition and pyautoattack 0.2.0, whole runs against pyautoattack."""
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,7 @@ def test_projection_equals_pyautoattack(norm, peer):
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**31), norm=st.sampled_from(["linf", "l2"]))
-def test_projection_is_the_least_move_that_reaches_the_plane(seed, norm):
+def test_projection_is_the_smallest_move_that_reaches_the_plane(seed, norm):
     point, normal, offset = problems(8, 20, seed)
     normal[:, ::7] = 0
     move = np.asarray(project(*map(jnp.asarray, (point, normal, offset)), norm=norm))
@@ -63,13 +63,18 @@ def test_projection_is_the_least_move_that_reaches_the_plane(seed, norm):
 @pytest.mark.parametrize("targets", [0, 3])
 def test_minimal_perturbations_equal_pyautoattack(cnn, robust, norm, eps, targets):
     x, y = robust.torch_batch(COUNT)
-    # An eps that every distance satisfies, so that both return the nearest adversarial image they found.
+    # An eps above all distances, so that both return the nearest adversarial image that they found.
     wide = {"linf": 1.0, "l2": 10.0}[norm]
     peer = FABAttack_PT(
-        robust.twin, norm={"linf": "Linf", "l2": "L2"}[norm], n_iter=20, eps=wide, device="cpu", targeted=targets > 0
+        robust.torch_model,
+        norm={"linf": "Linf", "l2": "L2"}[norm],
+        n_iter=20,
+        eps=wide,
+        device="cpu",
+        targeted=targets > 0,
     )
     with torch.no_grad():
-        clean = robust.twin(x).argmax(1) == y
+        clean = robust.torch_model(x).argmax(1) == y
         if targets:
             distances = []
             for rank in range(2, targets + 2):
@@ -104,7 +109,7 @@ def test_found_images_lie_within_eps_and_others_are_clean(cnn, robust):
     np.testing.assert_array_equal(result.success, jnp.argmax(cnn(robust.variables, result.images), axis=1) != labels)
 
 
-def test_bad_settings_are_named():
-    for expected, options in {"alpha_max": {"eta": 0.5}, "targets": {"targets": -1}, "eps must": {"eps": -1.0}}.items():
+def test_bad_settings_raise_a_clear_error():
+    for expected, options in {"alpha_max": {"eta": 0.5}, "targets": {"targets": -1}, "eps -1.0": {"eps": -1.0}}.items():
         with pytest.raises(InputError, match=expected):
             FAB(**options)

@@ -29,10 +29,10 @@ def problem():
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_distance_to_a_plane_is_found(problem, norm):
+def test_distance_to_a_plane_equals_the_closed_form(problem, norm):
     w, x, y, exact = problem
     found = minimal_norm(half_space, w, x, y, 0, norm=norm, steps=20)
-    # FAB overshoots by at most 5 % and then walks back.
+    # FAB overshoots by at most 5 % and then moves back.
     np.testing.assert_allclose(found.distance, exact[norm], rtol=0.02, atol=1e-6)
     wrong = np.argmax(half_space(w, found.images), axis=1) != y
     assert wrong.all()
@@ -40,7 +40,7 @@ def test_distance_to_a_plane_is_found(problem, norm):
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_curve_is_the_share_of_larger_distances(problem, norm):
+def test_robust_accuracy_curve_is_the_share_of_images_at_a_larger_distance(problem, norm):
     w, x, y, exact = problem
     # Radii half-way between two distances, so that rounding decides nothing.
     distances = np.sort(exact[norm])
@@ -50,7 +50,7 @@ def test_curve_is_the_share_of_larger_distances(problem, norm):
     np.testing.assert_allclose(curve.accuracy, [np.mean(exact[norm] > eps) for eps in np.sort(radii)], atol=1e-9)
 
 
-def test_an_empty_list_of_radii_is_named(problem):
+def test_an_empty_list_of_radii_raises_a_clear_error(problem):
     w, x, y, _ = problem
     with pytest.raises(InputError, match="eps is empty"):
         robust_accuracy_curve(half_space, w, x, y, 0, eps=[])

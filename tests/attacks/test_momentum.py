@@ -14,17 +14,17 @@ COUNT = 40
 def test_last_iterate_equals_torchattacks(cnn, normal, decay):
     torchattacks = pytest.importorskip("torchattacks")
     x, y = normal.torch_batch(COUNT)
-    theirs = torchattacks.MIFGSM(normal.twin, eps=0.1, alpha=0.02, steps=6, decay=decay)(x, y)
+    theirs = torchattacks.MIFGSM(normal.torch_model, eps=0.1, alpha=0.02, steps=6, decay=decay)(x, y)
     theirs = theirs.detach().numpy().transpose(0, 2, 3, 1)
     config = Momentum(eps=0.1, steps=6, step_size=0.02, decay=decay)
     ours = run(cnn, normal.variables, normal.images[:COUNT], normal.labels[:COUNT], config=config)
-    # The last iterate is the worst for nearly every image; rounding flips a few signs.
+    # The last iterate is the best for nearly every image; rounding flips a few signs.
     assert np.mean(np.abs(ours.images - theirs).max((1, 2, 3)) <= 1e-5) > 0.85
-    logits = normal.twin(x.new_tensor(theirs.transpose(0, 3, 1, 2))).numpy()
+    logits = normal.torch_model(x.new_tensor(theirs.transpose(0, 3, 1, 2))).numpy()
     np.testing.assert_allclose(ours.success.mean(), np.mean(logits.argmax(1) != y.numpy()), atol=1 / COUNT + 1e-6)
 
 
-def test_it_runs_inside_autoattack_by_name(linear, softmax):
+def test_mi_fgsm_runs_inside_autoattack_by_name(linear, softmax):
     batch = softmax.variables, softmax.images[:40], softmax.labels[:40]
     result = autoattack(linear, *batch, jax.random.key(0), eps=0.08, version=["mi-fgsm", "apgd-ce"])
     alone = run(linear, *batch, config=Momentum(eps=0.08))

@@ -10,7 +10,7 @@ import torch
 import mi_jax as mj
 from mi_jax.attacks import PGD, ThreatModel, ascend, fgsm, perturb, pgd
 from mi_jax.attacks.attack import check_config
-from mi_jax.attacks.engine.input_checks import Model, as_key, check_batch
+from mi_jax.attacks.engine.input_checks import Model, check_batch
 from mi_jax.attacks.engine.randomness import row_keys
 from mi_jax.attacks.engine.run import start_bits
 from mi_jax.errors import InputError
@@ -21,7 +21,7 @@ def margin_gradient(variables, y, target):
     return w[np.asarray(target)] - w[np.asarray(y)]
 
 
-def test_linf_targeted_margin_on_a_linear_model_ends_in_the_best_corner(linear_model, batch):
+def test_linf_targeted_margin_on_a_linear_model_ends_in_the_optimal_corner(linear_model, batch):
     logits_fn, variables = linear_model
     x, y = batch
     target = (y + 1) % 5
@@ -66,7 +66,7 @@ def test_no_steps_means_the_images_themselves(linear_model, batch):
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("loss", ["ce", "dlr", "cw", "kl"])
-def test_result_is_in_the_ball_and_its_books_agree_with_the_model(linear_model, batch, norm, loss):
+def test_result_is_in_the_ball_and_agrees_with_the_model(linear_model, batch, norm, loss):
     logits_fn, variables = linear_model
     x, y = batch
     config = PGD(norm=norm, eps=0.15, steps=4, step_size=0.1, loss=loss, restarts=4, keep="best")
@@ -82,14 +82,14 @@ def test_result_is_in_the_ball_and_its_books_agree_with_the_model(linear_model, 
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_a_given_start_is_brought_into_the_ball(linear_model, batch, norm):
+def test_a_given_start_is_projected_into_the_ball(linear_model, batch, norm):
     logits_fn, variables = linear_model
     x, y = batch
     away = x + 0.25
     start = x + (0.1 if norm == "linf" else 0.1 / np.sqrt(24))
     still = pgd(logits_fn, variables, x, y, config=PGD(norm=norm, eps=0.1, steps=0), start=away)
     np.testing.assert_allclose(still.images, start, atol=1e-6)
-    # At the start the loss is the highest that the objective has, so the best iterate is the start.
+    # The start maximises the loss, so it is the best iterate.
     away = x + 0.25 * jnp.sign(margin_gradient(variables, y, (y + 1) % 5).reshape(x.shape))
     config = PGD(norm=norm, eps=0.1, steps=2, step_size=0.01, keep="best")
     best = pgd(logits_fn, variables, x, y, config=config, start=away)
@@ -100,7 +100,7 @@ def test_a_given_start_is_brought_into_the_ball(linear_model, batch, norm):
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_gaussian_start_is_brought_into_a_small_ball(linear_model, batch, norm):
+def test_gaussian_start_is_projected_into_a_small_ball(linear_model, batch, norm):
     x, y = batch
     config = PGD(norm=norm, eps=5e-4, init="gaussian", steps=1, step_size=1e-9)
     result = pgd(*linear_model, x, y, jax.random.key(0), config=config)
@@ -110,7 +110,7 @@ def test_gaussian_start_is_brought_into_a_small_ball(linear_model, batch, norm):
 def test_best_iterate_is_never_below_the_last(linear_model, batch):
     logits_fn, variables = linear_model
     x, y = batch
-    # A step much longer than the ball makes the last iterate jump about.
+    # With a step much longer than the radius, the loss of the iterates is not monotone.
     runs = {
         keep: pgd(
             logits_fn,
@@ -182,24 +182,25 @@ def test_training_loop_takes_one_gradient_a_step_and_carries_state(linear_model,
     np.testing.assert_array_equal(images, perturb(logits_fn, variables, x, y, config=config))
 
 
-@pytest.mark.parametrize("law", ["uniform", "radius"])
-def test_l2_start_follows_the_named_law(law):
+@pytest.mark.parametrize("init", ["uniform", "radius"])
+def test_radius_of_the_l2_start_has_the_named_distribution(init):
     clean = jnp.full((4000, 1, 1, 3), 0.5)
     threat = ThreatModel("l2", 0.4)
-    radius = np.sort(np.asarray(threat.distance(threat.random_start(jax.random.key(0), clean, law), clean)) / 0.4)
-    power = 3 if law == "uniform" else 1
+    radius = np.sort(np.asarray(threat.distance(threat.random_start(jax.random.key(0), clean, init), clean)) / 0.4)
+    power = 3 if init == "uniform" else 1
     np.testing.assert_allclose(radius**power, (np.arange(4000) + 0.5) / 4000, atol=0.04)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"eps": -0.1}, "eps must be"),
-        ({"eps": 1.5}, "at most 1"),
-        ({"eps": float("nan")}, "finite"),
-        ({"steps": -1}, "steps must"),
-        ({"step_size": 0.0}, "step_size"),
-        ({"step_size": 2.0}, "at most 1 for linf"),
+        ({"eps": -0.1}, r"Invalid eps -0.1: expected a number in \[0, 1\], such as 8/255"),
+        ({"eps": 1.5}, r"Invalid eps 1.5: expected a number in \[0, 1\], such as 8/255"),
+        ({"eps": -0.1, "norm": "l2"}, "Invalid eps -0.1: expected a number of at least 0, such as 0.5"),
+        ({"eps": float("nan")}, "Invalid eps nan: expected a number in"),
+        ({"steps": -1}, "Invalid steps -1: expected a whole number of at least 0"),
+        ({"step_size": 0.0}, "Invalid step_size 0.0: expected a positive number, such as 2/255"),
+        ({"step_size": 2.0}, r"Invalid step_size 2.0: expected a number in \[0, 1\], such as 2/255"),
         ({"norm": "l1"}, "linf, l2"),
         ({"loss": "hinge"}, "ce, dlr, cw, kl"),
         ({"keep": "first"}, "last, best"),
@@ -207,12 +208,12 @@ def test_l2_start_follows_the_named_law(law):
         ({"loss": "kl", "random_start": False}, "no gradient"),
     ],
 )
-def test_config_refuses_what_cannot_be_an_attack(options, message):
+def test_bad_settings_raise_a_clear_error(options, message):
     with pytest.raises(InputError, match=message):
         PGD(**options)
 
 
-def test_defaults_follow_the_norm():
+def test_default_radius_and_step_depend_on_the_norm():
     assert PGD().eps == 8 / 255
     assert PGD().step_size == 2 / 255
     for config in (PGD(norm="l2"), mj.attacks.APGD(norm="l2"), mj.attacks.FAB(norm="l2"), mj.attacks.Square(norm="l2")):
@@ -239,7 +240,7 @@ def prototypes(variables, x):
 
 
 @pytest.mark.parametrize("keep", ["last", "best"])
-def test_a_gradient_that_is_not_finite_moves_nothing_and_is_reported(keep):
+def test_a_gradient_that_is_not_finite_changes_no_pixel_and_is_reported(keep):
     prototype = jnp.stack([jnp.zeros(4), jnp.ones(4)])
     x = jnp.stack([jnp.zeros((2, 2, 1)), jnp.full((2, 2, 1), 0.3), jnp.full((2, 2, 1), 0.6)])
     config = PGD(eps=0.3, steps=5, step_size=0.1, random_start=False, keep=keep)
@@ -261,29 +262,29 @@ def test_zero_gradients_are_reported(linear_model, batch):
     assert pgd(*linear_model, *batch, config=config).warnings == ()
 
 
-@pytest.mark.parametrize("spoilt", [jnp.nan, jnp.inf])
+@pytest.mark.parametrize("bad_value", [jnp.nan, jnp.inf])
 @pytest.mark.parametrize("keep", ["last", "best"])
-def test_points_where_the_model_breaks_down_are_no_adversarial_images(spoilt, keep):
+def test_images_with_nan_or_infinite_logits_are_not_adversarial(bad_value, keep):
     """Class 1 wins above 0.6; above 0.75 the logits are NaN or infinite."""
 
     def model(variables, x):
         mean = x.mean(axis=(1, 2, 3))
         logits = jnp.stack([0.6 - mean, mean - 0.6], axis=1)
-        return jnp.where((mean > 0.75)[:, None], jnp.array([0.0, spoilt]), logits)
+        return jnp.where((mean > 0.75)[:, None], jnp.array([0.0, bad_value]), logits)
 
     x = jnp.full((1, 2, 2, 1), 0.5)
     config = PGD(eps=0.4, steps=5, step_size=0.08, random_start=False, keep=keep)
     result = pgd(model, None, x, jnp.array([0]), config=config)
     assert result.success[0]
     np.testing.assert_allclose(result.images, 0.74, atol=1e-6)
-    # Robust up to where it breaks down: nothing else than a breakdown can be found.
+    # Robust up to 0.75: a single long step reaches NaN or infinite logits only.
     config = PGD(eps=0.4, steps=1, step_size=0.3, random_start=False, keep=keep)
     result = pgd(model, None, x, jnp.array([0]), config=config)
     assert not result.success[0]
     np.testing.assert_allclose(result.images, 0.5)
 
 
-def test_a_closure_over_changed_weights_is_not_attacked_with_the_old_ones(linear_model, batch):
+def test_weights_changed_in_a_closure_are_not_attacked_in_their_old_state(linear_model, batch):
     held = dict(linear_model[1])
     numpy_held = {name: np.array(value) for name, value in held.items()}
     functions = {
@@ -300,7 +301,7 @@ def test_a_closure_over_changed_weights_is_not_attacked_with_the_old_ones(linear
         assert np.abs(before[name] - expected).max() > 0.1
 
 
-def test_bad_images_labels_and_models_are_named(linear_model, batch):
+def test_bad_images_labels_and_models_raise_a_clear_error(linear_model, batch):
     logits_fn, variables = linear_model
     x, y = batch
 
@@ -308,8 +309,8 @@ def test_bad_images_labels_and_models_are_named(linear_model, batch):
         return pgd(f, variables, images, labels, jax.random.key(0), config=PGD(steps=1, **options))
 
     for expected, call in {
-        r"\[0, 1\]; they range from": lambda: attack(images=x * 255),
-        "divide uint8": lambda: attack(images=(x * 255).astype(jnp.uint8)),
+        r"Images must lie in \[0, 1\]; got values from": lambda: attack(images=x * 255),
+        "divide 8-bit pixels by 255": lambda: attack(images=(x * 255).astype(jnp.uint8)),
         r"shape \[b, h, w, c\]": lambda: attack(images=x[0]),
         "one per image": lambda: attack(labels=y[:3]),
         r"Labels must lie in 0\.\.4": lambda: attack(labels=y + 4),
@@ -317,17 +318,17 @@ def test_bad_images_labels_and_models_are_named(linear_model, batch):
         "NaN logits for 9 of 9": lambda: attack(f=lambda v, i: logits_fn(v, i) * jnp.nan),
         "at least 3 classes": lambda: attack(f=lambda v, i: logits_fn(v, i)[:, :2], labels=y % 2, loss="dlr"),
         "must return logits of shape": lambda: attack(f=lambda v, i: logits_fn(v, i)[0]),
-        "eps must be one number": lambda: pgd(
+        r"Invalid eps of shape \(3,\): expected one number in pixel units": lambda: pgd(
             logits_fn, variables, x, y, jax.random.key(0), config=PGD(), eps=np.array([0.1, 0.2, 0.3])
         ),
-        "step_size must be a finite": lambda: pgd(
+        "Invalid step_size -0.01: expected a number": lambda: pgd(
             logits_fn, variables, x, y, jax.random.key(0), config=PGD(), step_size=-0.01
         ),
-        "map \\[-1, 1\\] to": lambda: attack(images=2 * x - 1),
+        r"Map \[-1, 1\] to": lambda: attack(images=2 * x - 1),
         r"looks like \[b, c, h, w\]": lambda: attack(images=jnp.full((9, 3, 8, 8), 0.5)),
         "9 of 9 targets equal the label": lambda: pgd(logits_fn, variables, x, y, 0, config=PGD(), targets=y),
-        "eps is 128, but images": lambda: attack(norm="l2", eps=128.0, step_size=1.0),
-        "step_size is 20, but images": lambda: attack(norm="l2", step_size=20.0),
+        "Invalid eps 128: images": lambda: attack(norm="l2", eps=128.0, step_size=1.0),
+        "Invalid step_size 20: images": lambda: attack(norm="l2", step_size=20.0),
         "infinite logits for 9 of 9": lambda: attack(f=lambda v, i: logits_fn(v, i).at[:, 0].set(jnp.inf)),
         r"config must be mi_jax\.attacks\.PGD, not APGD": lambda: check_config(mj.attacks.APGD(), PGD),
         "into NumPy or Python": lambda: attack(f=lambda v, i: np.asarray(i).reshape(9, -1) @ np.ones((24, 5))),
@@ -339,11 +340,12 @@ def test_bad_images_labels_and_models_are_named(linear_model, batch):
         "targets is 5, but a model of 5 classes has 4": lambda: mj.attacks.apgd(
             logits_fn, variables, x, y, jax.random.key(0), config=mj.attacks.APGD(steps=1, targets=5)
         ),
-        "needs a key; give": lambda: as_key(None),
-        "a JAX random key or an integer seed": lambda: as_key(0.5),
-        "needs a key": lambda: pgd(logits_fn, variables, x, y, config=PGD()),
+        "Invalid key None: expected a JAX random key or an integer seed": lambda: pgd(
+            logits_fn, variables, x, y, config=PGD()
+        ),
         "must be a function": lambda: Model("model"),
-        "must be an array": lambda: check_batch([[0.5]], y),
+        "Images must be an array": lambda: check_batch(None, y),
+        "must be float32 or float64 for an attack": lambda: check_batch(x.astype(jnp.bfloat16), y),
     }.items():
         with pytest.raises(InputError, match=expected):
             call()

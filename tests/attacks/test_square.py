@@ -1,6 +1,6 @@
 """Square: proposals and acceptance against pyautoattack 0.2.0 on the same random stream, schedule and bumps.
 
-The stream is compared in double precision: in L2 the norm that a window may spend is a difference of near equals.
+In double precision: in L2 the norm left over for a window is a difference of nearly equal numbers.
 """
 
 import jax
@@ -20,7 +20,7 @@ COUNT, QUERIES = 16, 60
 
 
 class Recorder(SquareAttack):
-    """The official attack, writing down everything that chance decided."""
+    """The official attack, which records all random choices."""
 
     def __init__(self, *args, **options):
         super().__init__(*args, **options)
@@ -42,13 +42,13 @@ class Recorder(SquareAttack):
 
     def eta(self, s):
         drawn = super().eta(s)
-        # A bump that is not turned has its positive half on top.
+        # A bump that is not transposed has its positive half on top.
         self.turns.append(bool(drawn[0, -1] < 0))
         return drawn
 
 
 def replay(recorder, cnn, net, norm, eps):
-    """Our starts, proposals and acceptance, fed with the recorded choices."""
+    """Our starts, proposals and acceptance, with the recorded choices."""
     images, labels = jnp.asarray(net.images[:COUNT], jnp.float64), jnp.asarray(net.labels[:COUNT])
     variables = jax.tree.map(lambda a: jnp.asarray(np.asarray(a, np.float64)), net.variables)
     zeros = jnp.zeros(COUNT, jnp.int32)
@@ -63,7 +63,7 @@ def replay(recorder, cnn, net, norm, eps):
         )
         np.testing.assert_allclose(start, recorder.tried[0], atol=1e-12)
     else:
-        # On 8 x 8 pixels the official grid of tiles runs over the edge; starts are compared on 10 x 10 below.
+        # On 8 x 8 pixels the official grid of tiles extends beyond the edge; starts are compared on 10 x 10 below.
         start = jnp.asarray(recorder.tried[0])
         del recorder.choices[: 8 * 8], recorder.turns[: 8 * 8]
 
@@ -92,22 +92,22 @@ def replay(recorder, cnn, net, norm, eps):
 
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.02), ("l2", 0.2)])
 def test_same_random_stream_gives_the_images_of_pyautoattack(cnn, robust, norm, eps):
-    # The official code draws signs for the images still to break, so all must be correct, and (below) survive.
+    # The official code draws signs for the robust images alone, so all must be correct and (below) stay so.
     correct = np.flatnonzero(np.argmax(cnn(robust.variables, robust.images), axis=1) == robust.labels)[:COUNT]
     net = robust._replace(images=robust.images[correct], labels=robust.labels[correct])
     x, y = net.torch_batch(COUNT)
     official = {"linf": "Linf", "l2": "L2"}[norm]
-    peer = Recorder(net.twin, norm=official, n_queries=QUERIES, eps=eps, resc_schedule=False, device="cpu")
+    peer = Recorder(net.torch_model, norm=official, n_queries=QUERIES, eps=eps, resc_schedule=False, device="cpu")
     peer.init_hyperparam(x)
     torch.manual_seed(3)
     torch.set_default_dtype(torch.float64)
-    net.twin.double()
+    net.torch_model.double()
     try:
         with torch.no_grad():
             theirs = peer.attack_single_run(x.double(), y)[1]
             clean_margin = peer.margin_and_loss(x.double(), y)[0].numpy()
     finally:
-        net.twin.float()
+        net.torch_model.float()
         torch.set_default_dtype(torch.float32)
     with jax.enable_x64(True):
         state = replay(peer, cnn, net, norm, eps)
@@ -162,7 +162,7 @@ def test_images_stay_in_the_ball_and_the_margin_rises(linear, softmax, norm):
     assert float(result.loss.mean()) > float(cw(linear(softmax.variables, images), labels).mean()) + 1
 
 
-def test_windows_cover_every_place_and_fit_non_square_images():
+def test_windows_reach_every_position_and_fit_non_square_images():
     words = jax.random.bits(jax.random.key(0), (4000, 3), jnp.uint32)
     draw = square_proposals.step_draw(words, jnp.int32(3), (4000, 5, 8, 2), "linf")
     assert set(np.asarray(draw.corner[:, 0])) == {0, 1, 2}
@@ -172,8 +172,8 @@ def test_windows_cover_every_place_and_fit_non_square_images():
     assert np.all(np.asarray(inside.sum((1, 2, 3))) == 9)
 
 
-def test_bad_settings_are_named(linear_model, batch):
-    for expected, options in {"p_init": {"p_init": 0.0}, "queries": {"queries": 0}, "at most 1": {"eps": 2.0}}.items():
+def test_bad_settings_raise_a_clear_error(linear_model, batch):
+    for expected, options in {"p_init": {"p_init": 0.0}, "queries": {"queries": 0}, "eps 2.0": {"eps": 2.0}}.items():
         with pytest.raises(InputError, match=expected):
             Square(**options)
     logits_fn, variables = linear_model

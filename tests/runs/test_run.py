@@ -496,7 +496,10 @@ def two_classes_of_tiny_images() -> data.Dataset:
     [
         ({"batch_size": 301}, "batch-size is 301; it must be between 1 and the 300"),
         ({"batch_size": 250, "held_out": 0.2}, "batch-size is 250; it must be between 1 and the 240"),
-        ({"attack": PGD(eps=0.0)}, r"AutoAttack \(apgd-ce,square\) cannot evaluate this run: eps must be positive"),
+        (
+            {"attack": PGD(eps=0.0)},
+            r"AutoAttack \(apgd-ce,square\) cannot evaluate this run: Invalid eps 0.0: expected",
+        ),
         ({"evaluation": Evaluation(autoattack=("standard",)), "dataset": "two"}, r"\(standard\) .* at least 4 classes"),
         ({"evaluation": Evaluation(), "studies": ("autoattack",), "dataset": "two"}, r"\(standard\) .* at least 4"),
         (

@@ -1,1 +1,1 @@
-"""What all attacks share: batches of restarts and targets, chunks, randomness, input checks, saved evaluations."""
+"""Shared by all attacks: batches of restarts and targets, randomness, input checks, saved evaluations."""

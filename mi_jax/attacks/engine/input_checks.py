@@ -1,4 +1,4 @@
-"""Input validation for attacks: images, labels, models, outputs and radii that would make an attack meaningless.
+"""Input validation for attacks: batches, targets, radii and steps, and the model as a function that JAX can compile.
 
 Shapes and dtypes are checked on tracers too; values only where they are known, so a compiled caller pays nothing.
 """
@@ -6,7 +6,6 @@ Shapes and dtypes are checked on tracers too; values only where they are known, 
 import functools
 import hashlib
 import inspect
-import math
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,85 +13,49 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
+from mi_jax import checks
 from mi_jax.errors import InputError
 from mi_jax.typing import Images, Key, Labels, Logits
 
-ROUNDING = 1e-6
-"""By as much may an image leave [0, 1]: rounding of a normalisation and its inverse. It is clipped."""
 MAX_OBJECTS = 10_000
-"""Objects that are searched for the arrays that a model closes over."""
-
-
-def known(*arrays: Any) -> bool:
-    """True where every array holds values, false inside a transformation."""
-    return not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(arrays))
-
-
-def as_array(name: str, value: Any) -> Any:
-    """A JAX or NumPy array as it is, a torch tensor as a NumPy array. Raises `InputError` for anything else."""
-    if isinstance(value, jax.Array | np.ndarray):
-        return value
-    if hasattr(value, "detach"):
-        return value.detach().cpu().numpy()
-    raise InputError(f"{name} must be an array, not {type(value).__name__}; convert them with np.asarray.")
+"""Limit on the objects that are searched for the arrays that a model closes over."""
 
 
 def check_batch(x: Any, y: Any) -> tuple[Images, Labels]:
-    """Images [b h w c] float in [0, 1] and labels [b] as int32, as JAX arrays. Raises `InputError`."""
-    x, y = as_array("Images", x), as_array("Labels", y)
-    if x.ndim != 4:
-        raise InputError(f"Images must have shape [b, h, w, c]; got {tuple(x.shape)}.")
-    if x.dtype not in (jnp.float32, jnp.float64):
-        advice = "divide uint8 images by 255" if jnp.issubdtype(x.dtype, jnp.integer) else "cast them with astype"
-        raise InputError(f"Images must be float32 (or float64) in [0, 1], not {x.dtype}; {advice}.")
-    if x.shape[1] in (1, 3) and x.shape[2] == x.shape[3] > 4:
-        raise InputError(
-            f"Images must have shape [b, h, w, c]; {tuple(x.shape)} looks like [b, c, h, w]: transpose them with "
-            "x.transpose(0, 2, 3, 1)."
-        )
-    if not jnp.issubdtype(y.dtype, jnp.integer) or y.shape != x.shape[:1]:
-        raise InputError(
-            f"Labels must be integers of shape [{x.shape[0]}], one per image; got {y.dtype} of shape {tuple(y.shape)}."
-        )
-    if 0 in x.shape:
-        raise InputError(f"There is nothing to attack in images of shape {tuple(x.shape)}; give at least one pixel.")
-    if known(x):
-        low, high = float(np.min(x)), float(np.max(x))
-        if not (low >= -ROUNDING and high <= 1 + ROUNDING):
-            advice = "map [-1, 1] to [0, 1] by (x + 1) / 2 and " if -1 <= low < 0 and high <= 1 else ""
-            raise InputError(
-                f"Images must lie in [0, 1]; they range from {low:g} to {high:g}: {advice}normalise inside the model."
-            )
-        if low < 0 or high > 1:
-            x = jnp.clip(x, 0, 1)
-    return jnp.asarray(x), jnp.asarray(y, jnp.int32)
+    """Images [b h w c] in [0, 1], float32 or float64, and int32 labels [b], as JAX arrays.
+
+    Raises:
+        InputError: as `checks.images` and `checks.labels`, and for images of half precision.
+    """
+    images = checks.images(x)
+    if images.dtype not in (jnp.float32, jnp.float64):
+        raise InputError(f"Images must be float32 or float64 for an attack, not {images.dtype}; cast with astype.")
+    return images, checks.labels(y, len(images))
 
 
 def check_targets(targets: Any, labels: Labels) -> Labels:
-    """Target classes [b] as int32. Raises `InputError` for other shapes and for targets equal to the label."""
-    targets = as_array("Targets", targets)
-    if not jnp.issubdtype(targets.dtype, jnp.integer) or targets.shape != labels.shape:
-        raise InputError(
-            f"Targets must be integers of shape [{labels.shape[0]}], one per image; got {targets.dtype} of shape "
-            f"{tuple(targets.shape)}."
-        )
-    if known(targets, labels) and (same := int(np.sum(np.asarray(targets) == np.asarray(labels)))):
+    """Target classes [b] as int32.
+
+    Raises:
+        InputError: as `checks.labels`, and for targets equal to the label.
+    """
+    targets = checks.labels(targets, len(labels), name="Targets")
+    if checks.known(targets, labels) and (same := int(np.sum(np.asarray(targets) == np.asarray(labels)))):
         raise InputError(
             f"{same} of {len(labels)} targets equal the label; a targeted attack needs another class for each image."
         )
-    return jnp.asarray(targets, jnp.int32)
+    return targets
 
 
 class Model:
     """A model `logits_fn(variables, x)` as a hashable function, equal to another if both close over the same arrays.
 
-    Compiled attacks are cached by model. A function whose closure, globals or attributes hold other arrays than at the
-    last call is another model, so it is compiled again and not attacked with stale weights.
+    Compiled attacks are cached by model. When the closure, globals or attributes of a function hold other arrays than
+    at the last call, it is another model and is compiled again, so that no attack uses stale weights.
 
     Raises:
-        InputError: for what is no function of JAX arrays.
+        InputError: for anything but a function of JAX arrays.
     """
 
     def __init__(self, logits_fn: Any):
@@ -142,7 +105,7 @@ class Model:
 
 
 def _digest(leaf: Any) -> bytes:
-    """The contents of what may change in place; JAX arrays may not."""
+    """A digest of an array that can change in place; empty for JAX arrays, which cannot."""
     return hashlib.blake2b(leaf.tobytes()).digest() if isinstance(leaf, np.ndarray) else b""
 
 
@@ -165,7 +128,7 @@ def _parts(value: Any) -> list[Any]:
         for cell in value.__closure__ or ():
             try:
                 cells.append(cell.cell_contents)
-            except ValueError:  # a name that has no value yet
+            except ValueError:  # the name has no value yet
                 continue
         named = [value.__globals__[name] for name in value.__code__.co_names if name in value.__globals__]
         # Functions of other modules are libraries, which do not hold the weights.
@@ -184,7 +147,7 @@ def _parts(value: Any) -> list[Any]:
 
 
 def accepts(logits_fn: Callable[..., Any], count: int) -> bool:
-    """Whether the function can be called with so many positional arguments; true where its signature is hidden."""
+    """Whether the function can be called with `count` positional arguments; true if its signature is unknown."""
     try:
         inspect.signature(logits_fn).bind(*range(count))
     except TypeError:
@@ -197,110 +160,41 @@ def accepts(logits_fn: Callable[..., Any], count: int) -> bool:
 def logits_of(logits_fn: Callable[..., Any], variables: Any, images: Images, key: Key | None = None) -> Logits:
     """Logits [b k] of the model in the precision of the images; a random model gets the key as its third argument.
 
-    Raises `InputError` where the output is no [b k] array.
+    Raises:
+        InputError: where the output has another shape.
     """
     logits = logits_fn(variables, images) if key is None else logits_fn(variables, images, key)
-    if not hasattr(logits, "ndim") or logits.ndim != 2 or logits.shape[0] != images.shape[0]:
-        got = f"shape {tuple(logits.shape)}" if hasattr(logits, "shape") else f"a {type(logits).__name__}"
-        raise InputError(f"logits_fn must return logits of shape [{images.shape[0]}, classes]; it returned {got}.")
-    if logits.shape[1] < 2:
-        raise InputError("logits_fn returned a single column; an attack needs at least 2 classes.")
+    checks.logits_shape(logits, len(images))
     # Float64 weights would otherwise promote the gradients and steps of float32 images.
     return jnp.asarray(logits).astype(jnp.promote_types(images.dtype, jnp.float32))
 
 
-def check_logits(logits: Logits, labels: Labels) -> None:
-    """Raises `InputError` for NaN or +inf, probabilities, and labels out of range, where values are known.
+def check_distance(name: str, value: Any, norm: str, *, positive: bool = False) -> None:
+    """Checks a radius or a step: one number in pixel units of [0, 1], which may be traced.
 
-    Probabilities make the losses flat, and labels beyond the last class make them wrong.
+    Raises:
+        InputError: for an array, a number that is negative or not finite (or 0, where `positive`), and in Linf one
+            above 1.
     """
-    if not known(logits, labels):
-        return
-    values, classes = np.asarray(logits), np.asarray(labels)
-    for what, bad in (("NaN", np.isnan(values)), ("infinite", np.isposinf(values))):
-        if count := np.count_nonzero(bad.any(axis=1)):
-            raise InputError(
-                f"The model gives {what} logits for {count} of {len(values)} images; an attack needs numbers."
-            )
-    check_class_indices("Labels", classes, values.shape[1])
-    if looks_like_probabilities(values):
-        raise InputError(
-            "logits_fn returns probabilities (rows in [0, 1] that sum to 1), which hide gradients; return the logits."
-        )
-
-
-def check_class_indices(name: str, classes: Any, count: int) -> None:
-    """Raises `InputError` for labels or targets that are no class of the model, where values are known."""
-    if known(classes) and (np.min(classes) < 0 or np.max(classes) >= count):
-        raise InputError(
-            f"{name} must lie in 0..{count - 1}, the model's classes; "
-            f"they range from {np.min(classes)} to {np.max(classes)}."
-        )
-
-
-def looks_like_probabilities(logits: np.ndarray) -> bool:
-    """True where every row lies in [0, 1] and sums to one, up to the rounding of bfloat16."""
-    return bool(logits.min() >= 0 and logits.max() <= 1 and np.abs(logits.sum(axis=1) - 1).max() < 2e-2)
-
-
-def check_eps(eps: Any, norm: str, *, positive: bool = False) -> None:
-    """Raises `InputError` for an eps that is negative, not finite, an array, or wider than the range of a pixel."""
-    check_number("eps", eps)
-    if not known(eps):
-        return
-    if not (math.isfinite(eps) and eps >= 0):
-        raise InputError(f"eps must be a finite number >= 0 in pixel units of [0, 1]; got {eps!r}.")
-    if norm == "linf" and eps > 1:
-        raise InputError(f"eps must be at most 1 for linf, since pixels lie in [0, 1]; got {eps!r} (8/255 is usual).")
-    if positive and eps == 0:
-        raise InputError("eps must be positive for this attack; with eps = 0 evaluate the clean images instead.")
-
-
-def check_number(name: str, value: Any) -> None:
-    """Raises `InputError` for what is no single number; a traced or vmapped one is."""
+    usual = "0.5" if norm == "l2" else "2/255" if name == "step_size" else "8/255"
     if isinstance(value, str) or np.ndim(value) != 0:
-        raise InputError(f"{name} must be one number in pixel units of [0, 1], such as 8/255; got {value!r}.")
-
-
-def check_step(step_size: Any, norm: str, *, positive: bool = False) -> None:
-    """Raises `InputError` for a step that is negative, not finite, or in Linf longer than the range of a pixel."""
-    check_number("step_size", step_size)
-    if not known(step_size):
+        got = repr(value) if isinstance(value, str) else f"of shape {np.shape(value)}"
+        raise InputError(f"Invalid {name} {got}: expected one number in pixel units of [0, 1], such as {usual}.")
+    if not checks.known(value):
         return
-    if not (math.isfinite(step_size) and step_size >= 0) or (positive and step_size == 0):
-        raise InputError(
-            f"step_size must be a finite{', positive' * positive} number in pixel units of [0, 1]; got {step_size!r}."
-        )
-    if norm == "linf" and step_size > 1:
-        raise InputError(
-            f"step_size must be at most 1 for linf, since pixels lie in [0, 1]; got {step_size!r} (2/255 is usual)."
-        )
+    value = value.item() if isinstance(value, jax.Array | np.ndarray) else value
+    if positive:
+        checks.positive(name, value, usual=usual)
+    if norm == "linf":
+        checks.between(name, value, 0, 1, usual=usual)
+    else:
+        checks.at_least(name, value, 0, usual=usual)
 
 
 def check_reach(name: str, value: Any, reach: float) -> None:
     """Raises `InputError` for a radius or step longer than the largest distance between two images."""
-    if known(value) and value > reach * (1 + 1e-5):
+    if checks.known(value) and value > reach * (1 + 1e-5):
         raise InputError(
-            f"{name} is {float(value):g}, but images in [0, 1] of this shape are at most {reach:.4g} apart; "
+            f"Invalid {name} {float(value):g}: images in [0, 1] of this shape are at most {reach:.4g} apart; "
             "give it in pixel units of [0, 1], not in 255ths."
         )
-
-
-def as_key(key: Any) -> Key:
-    """A random key, from a key or an integer seed. Raises `InputError` for anything else."""
-    if key is None:
-        raise InputError("This attack draws random numbers and needs a key; give key=jax.random.key(0).")
-    if isinstance(key, int | np.integer) and not isinstance(key, bool):
-        return jax.random.key(int(key))
-    dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
-    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key) and shape == ()
-    raw = dtype == jnp.uint32 and shape is not None and len(shape) == 1
-    if isinstance(key, bool) or not (typed or raw):
-        raise InputError(f"key must be a JAX random key or an integer seed, such as jax.random.key(0); got {key!r}.")
-    return key
-
-
-def check_count(name: str, value: int, least: int) -> None:
-    """Raises `InputError` for a count that is no integer or is too small."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise InputError(f"{name} must be an integer >= {least}; got {value!r}.")

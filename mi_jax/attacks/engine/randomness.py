@@ -1,6 +1,6 @@
-"""Random numbers that belong to an image and not to its place in a batch: one key for each image and restart.
+"""Random numbers for each image and restart, whatever its place in a batch.
 
-The outcome of an attack then does not depend on how images are grouped, dropped or resumed.
+The result of an attack then does not depend on how images are split into batches, dropped or resumed.
 """
 
 import functools
@@ -22,7 +22,7 @@ def row_keys(key: Key, image: Int[Array, " r"], fold: Int[Array, " r"]) -> Array
 
 @functools.partial(jax.jit, static_argnums=2)
 def row_bits(keys: Array, block: Int[Array, ""], words: int) -> UInt32[Array, "r w"]:
-    """`words` random words for each row and block; block 0 is for starts."""
+    """`words` random words for each row; block 0 is for starts."""
     return jax.vmap(lambda k: jax.random.bits(jax.random.fold_in(k, block), (words,), jnp.uint32))(keys)
 
 
@@ -34,8 +34,8 @@ def uniform(bits: Bits) -> Float[Array, "..."]:
 def normal(bits: Bits) -> Float[Array, "..."]:
     """Standard normal by inversion of the distribution function, within 5.3 standard deviations.
 
-    At the middle of one of 2^23 equal cells, which float32 holds exactly: with one bit more the last would round to 1,
-    whose quantile is infinite.
+    Quantiles of the midpoints of 2^23 equal cells, which float32 represents exactly: with one bit more, the last
+    midpoint would round to 1, whose quantile is infinite.
     """
     return jax.scipy.special.ndtri(((bits >> 9).astype(jnp.float32) + 0.5) * jnp.float32(2**-23))
 
@@ -46,7 +46,7 @@ def integer(bits: Bits, count: Int[Array, "..."]) -> Int[Array, "..."]:
 
 
 def signs(bits: Bits, count: int) -> Float[Array, "... c"]:
-    """`count` signs (+1 or -1) from the bits of the words on the last axis, 32 a word."""
+    """`count` signs (+1 or -1) from the bits of the words on the last axis, 32 per word."""
     places = jnp.arange(count, dtype=jnp.uint32)
     chosen = jnp.take(bits, places // 32, axis=-1)
     return 2 * ((chosen >> (places % 32)) & 1).astype(jnp.float32) - 1

@@ -1,4 +1,4 @@
-"""Runs any attack in one compiled call: rows for restarts and targets, chunks, random words, the worst restart."""
+"""Runs any attack in one compiled call: one row per restart and target, in chunks, and the worst row of each image."""
 
 import functools
 from collections.abc import Callable
@@ -8,18 +8,14 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from mi_jax import checks
 from mi_jax.attacks.attack import Attack, AttackResult, Batch, Outcome, Problem, check_config
 from mi_jax.attacks.engine.input_checks import (
     Model,
     accepts,
-    as_array,
-    as_key,
     check_batch,
-    check_class_indices,
-    check_eps,
-    check_logits,
+    check_distance,
     check_reach,
-    check_step,
     check_targets,
     logits_of,
 )
@@ -31,9 +27,9 @@ from mi_jax.parallel import backend
 from mi_jax.typing import Images, Key, Labels, LogitsFn
 
 BLOCK = 250
-"""Iterations that share one draw of random words."""
+"""Iterations whose random words are drawn together."""
 ROWS_ON_CPU = 128
-"""More rows leave a CPU's caches between two steps: a small network then takes a fifth more time per image."""
+"""Rows at once on a CPU. More do not fit its caches: a small network then takes a fifth more time per image."""
 
 
 def run(
@@ -50,10 +46,20 @@ def run(
     start: Any = None,
     index: Any = None,
 ) -> AttackResult:
-    """Attacks images by any registered attack, or any other `Attack`; arguments and errors as for `pgd`.
+    """Attacks images by any `Attack`.
 
-    A model that needs a key, `logits_fn(variables, x, key)`, is random: each iteration draws new noise. The returned
-    image is adversarial where any restart or target found one.
+    Args:
+        logits_fn: as for `pgd`, or `logits_fn(variables, x, key)` for a random model: each iteration draws new noise.
+        variables, x, y, targets, start, index: as for `pgd`.
+        key: a random key or a seed, needed by attacks that draw random numbers and by random models.
+        config: settings of the attack.
+        eps, step_size: replace those of the configuration, and may be traced.
+
+    Returns:
+        An adversarial image where any restart or target found one.
+
+    Raises:
+        InputError: as `pgd`.
     """
     check_config(config, Attack)
     images, labels = check_batch(x, y)
@@ -63,38 +69,39 @@ def run(
         raise InputError(
             "logits_fn must take (variables, x), or (variables, x, key) for a random model, which eot_draws > 1 needs."
         )
-    shape, reach = images.shape[1:], diameter(str(config.norm), images.shape)
+    shape = images.shape[1:]
     config.check_shape(shape)
-    check_eps(config.eps if eps is None else eps, str(config.norm), positive=not config.allows_zero_eps)
+    norm, positive = str(config.norm), not config.allows_zero_eps
+    check_distance("eps", config.eps if eps is None else eps, norm, positive=positive)
     if step_size is not None:
-        check_step(step_size, str(config.norm))
+        check_distance("step_size", step_size, norm)
     config = config.with_values(eps=eps, **({"step_size": step_size} if "step_size" in config.traced else {}))
     for name in config.traced:
-        check_reach(name, getattr(config, name), reach)
+        check_reach(name, getattr(config, name), diameter(norm, shape))
     config = config.as_arrays(images.dtype)
     if targets is not None:
         targets = check_targets(targets, labels)
     if start is not None:
-        start = jnp.asarray(as_array("start", start), images.dtype)
+        start = jnp.asarray(checks.array(start, name="start"), images.dtype)
         if start.shape != images.shape:
             raise InputError(f"start must have the images' shape {images.shape}; got {start.shape}.")
     draws = config.start_words(shape) + config.step_words(shape) > 0
-    key = as_key(key) if draws or random or key is not None else jax.random.key(0)
+    key = checks.key(key) if draws or random or key is not None else jax.random.key(0)
     width = config.rows_per_image
-    index = jnp.arange(len(images)) if index is None else jnp.asarray(as_array("index", index))
+    index = jnp.arange(len(images)) if index is None else jnp.asarray(checks.array(index, name="index"))
     keys = row_keys(key, jnp.repeat(index, width), jnp.tile(jnp.arange(width), len(images)))
-    # Outside of the compiled attack, since the generator takes longer to compile than the attack on a small model.
+    # Drawn outside of the compiled attack: on a small model the generator takes longer to compile than the attack.
     words = start_bits(config, keys, shape)
     noise = jax.random.fold_in(key, 2**31) if random else None
     result = _run(config, model, variables, images, labels, targets, start, keys, words, noise)
-    check_logits(result.logits, labels)
+    checks.logits(result.logits, labels)
     if targets is not None:
-        check_class_indices("Targets", targets, result.logits.shape[1])
+        checks.class_indices(targets, result.logits.shape[1], name="Targets")
     return result
 
 
 def ranked_targets(logits: jax.Array, labels: Labels, count: int) -> jax.Array:
-    """The `count` highest classes other than the label [b, count], best first. Raises `InputError` for too many."""
+    """The `count` highest classes other than the label [b, count], highest first. Raises `InputError` for too many."""
     if count >= logits.shape[1]:
         raise InputError(
             f"targets is {count}, but a model of {logits.shape[1]} classes has {logits.shape[1] - 1} wrong ones; "
@@ -106,12 +113,12 @@ def ranked_targets(logits: jax.Array, labels: Labels, count: int) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnums=0, inline=True)
 def predict(model: Model, variables: Any, images: Images, key: Key | None) -> jax.Array:
-    """Logits [b k], compiled by itself, so that the gradient, the evaluation and the logits' shape share one trace."""
+    """Logits [b k], jitted so that the gradient, the evaluation and the shape of the logits share one trace."""
     return logits_of(model, variables, images, key)
 
 
 def problem_of(config: Attack, model: Model, variables: Any, noise: Key | None, batch: Batch) -> Problem:
-    """What an attack sees; with a key, the model is random and each draw has noise of its own."""
+    """The problem that an attack solves; with a noise key, the model is random and each draw has its own noise."""
 
     def logits(images, draw):
         return predict(model, variables, images, None if noise is None else jax.random.fold_in(noise, draw))
@@ -144,7 +151,7 @@ def _run(config: Attack, model, variables, images, labels, targets, start, keys,
             outcome = outcome._replace(logits=problem.logits(outcome.images, config.iterations))
         return outcome, losses
 
-    # The noise of a random model is one draw for all rows.
+    # All rows share one draw of the noise of a random model, so they stay in one chunk.
     outcome, losses = chunked_map(attack, batch, keys, words, most=None if noise is None else len(keys))
     return _worst_rows(config, outcome, losses, images, labels)
 
@@ -193,7 +200,7 @@ def step_bits(config: Attack, keys: jax.Array, block: Any, shape: tuple[int, ...
 
 
 def _worst_rows(config: Attack, outcome: Outcome, losses, images: Images, labels: Labels) -> AttackResult:
-    """For each image the row that found an adversarial one, among those the row of highest rank."""
+    """For each image the row of highest rank among those that found an adversarial image, or among all if none did."""
     assert outcome.logits is not None
     count, each = len(labels), jnp.arange(len(labels))
     loss = margin(outcome.logits, jnp.repeat(labels, config.rows_per_image)) if outcome.loss is None else outcome.loss
@@ -222,13 +229,13 @@ def _worst_rows(config: Attack, outcome: Outcome, losses, images: Images, labels
 
 
 def chunked_map(attack: Callable[..., Any], *rows: Any, most: int | None = None) -> Any:
-    """`attack(*rows)`, on a CPU in even chunks of at most `ROWS_ON_CPU` rows, one after the other. Traceable.
+    """`attack(*rows)`, on a CPU in equal chunks of at most `ROWS_ON_CPU` rows, one after the other. Traceable.
 
     Args:
         attack: takes chunks of the rows and returns a pytree of arrays with the chunk's length first; each row's
             results must not depend on the others'.
         *rows: pytrees of arrays of one length, at least 1.
-        most: rows at once; by default all of them on an accelerator.
+        most: most rows in a chunk; None for `ROWS_ON_CPU` on a CPU, and all rows elsewhere.
 
     Returns:
         The results of all rows, in their order.
@@ -240,7 +247,7 @@ def chunked_map(attack: Callable[..., Any], *rows: Any, most: int | None = None)
     if chunks == 1:
         return attack(*rows)
     size = -(-count // chunks)
-    # The last chunk is filled up with the last row.
+    # The last chunk is padded with the last row.
     places = jnp.minimum(jnp.arange(chunks * size), count - 1)
     parts = jax.tree.map(lambda array: array[places].reshape(chunks, size, *array.shape[1:]), rows)
     results = jax.lax.map(lambda part: attack(*part), parts)

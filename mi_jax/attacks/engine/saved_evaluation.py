@@ -1,4 +1,4 @@
-"""The saved state of an AutoAttack evaluation: host arrays, tied by a fingerprint to images, labels and plan."""
+"""The saved state of an AutoAttack evaluation, with a fingerprint of the images, labels, variables and attacks."""
 
 import dataclasses
 import hashlib
@@ -18,9 +18,16 @@ _ARRAYS = ("images", "broken_by", "done", "faults")
 
 @dataclasses.dataclass(frozen=True)
 class StageReport:
-    """Numbers of one attack: images attacked, images broken, the robust accuracy after it, its time, and doubts.
+    """Outcome of one attack of an evaluation.
 
-    `unconfirmed` counts images that the attack found misclassified but that a second forward pass classified correctly.
+    Attributes:
+        name: of the attack.
+        attacked: images that were still robust before it.
+        broken: images that it broke.
+        unconfirmed: images that it found misclassified but that a second forward pass classified correctly.
+        robust_accuracy: after it.
+        seconds: wall-clock time.
+        warnings: what makes its outcome doubtful.
     """
 
     name: str
@@ -36,9 +43,16 @@ class StageReport:
 class EvaluationState:
     """Everything that an interrupted evaluation needs to be resumed to the same result.
 
-    images [n h w c]: adversarial where broken, else clean; broken_by [n]: index of the stage that broke an image,
-    ROBUST or CLEAN_ERROR; stage: the current one; done [n]: images which that stage has dealt with; faults [2, n]:
-    shares of its steps with a zero and with a non-finite gradient.
+    Attributes:
+        fingerprint: of the images, labels, variables, key and attacks.
+        images: [n h w c], adversarial where broken, else clean.
+        broken_by: [n], index of the stage that broke an image, `ROBUST` or `CLEAN_ERROR`.
+        done: [n], images that the current stage has attacked.
+        faults: [2, n], shares of the current stage's steps with a zero and with a non-finite gradient.
+        stage: index of the current stage.
+        seconds: wall-clock time of the current stage so far.
+        unconfirmed: as in `StageReport`, for the current stage so far.
+        reports: of the finished stages.
     """
 
     fingerprint: str
@@ -58,7 +72,7 @@ class EvaluationState:
         return cls(fingerprint, images.copy(), broken_by, np.zeros(count, bool), np.zeros((2, count)))
 
     def save(self, path: str | Path) -> None:
-        """Writes the state to an .npz file in one step: a reader sees the old file or the new one."""
+        """Writes the state to an .npz file, replacing an old one atomically."""
         about = {
             "fingerprint": self.fingerprint,
             "stage": self.stage,
@@ -82,7 +96,7 @@ class EvaluationState:
                 arrays = {name: file[name] for name in _ARRAYS}
             return cls(**arrays, **about, reports=reports)
         except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-            raise InputError(f"{path} holds no state of an evaluation ({error}); start without it.") from None
+            raise InputError(f"{path} is not the saved state of an evaluation ({error}); start without it.") from None
 
 
 def fingerprint(*parts: Any) -> str:

@@ -26,6 +26,7 @@ class Noise(Objective):
 
     def __post_init__(self):
         checks.positive("noise", self.noise, usual="8/255")
+        checks.between("noise", self.noise, 0, 1, usual="8/255")
 
     @staticmethod
     def forwards(steps: int) -> int:
