@@ -237,4 +237,6 @@ def _bound(side: str, t: Any, other: Any = None, *, key: jax.Array, noise_varian
 
 
 for _side in ("upper", "lower"):
-    register(f"kde_{_side}", targets=("input", "label"))(functools.partial(_bound, _side))
+    register(f"kde_{_side}", targets=("input", "label"), adds_noise=("input", "label"), label=f"KDE, {_side}")(
+        functools.partial(_bound, _side)
+    )

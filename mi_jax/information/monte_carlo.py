@@ -225,7 +225,7 @@ def _stderr(sample: np.ndarray) -> np.ndarray:
     return np.sqrt(sample.var(axis=0, ddof=1).mean(axis=-1) / (n * pairs))
 
 
-@register("monte_carlo", targets=("input", "label"))
+@register("monte_carlo", targets=("input", "label"), adds_noise=("input", "label"), label="Monte Carlo")
 def _value(t: Any, other: Any = None, *, key: jax.Array, noise_variance: float, **options: Any) -> Estimate:
     """The registered form of the value."""
     result = monte_carlo(t, other, noise_variance=noise_variance, key=key, **options)

@@ -202,6 +202,17 @@ def test_probe_finds_nothing_in_shuffled_labels(classes, key):
         assert got.value < 2 * got.stderr
 
 
+def test_probe_has_one_column_per_label_that_occurs_and_none_for_gaps_between_labels(key):
+    y = np.array([3, 5000, 9999])[np.arange(60) % 3]
+    x = 10.0 * np.eye(3, 40)[np.arange(60) % 3] + np.random.default_rng(0).standard_normal((60, 40))
+    fitted = fit_probe(x, y)
+    assert fitted.weight.shape == (40, 3)
+    assert fitted.classes.tolist() == [3, 5000, 9999]
+    assert (fitted.classes[fitted.log_probabilities(x).argmax(axis=1)] == y).all()
+    renumbered = probe(x, np.arange(60) % 3, key=key, num_classes=10_000)
+    assert probe(x, y, key=key).value == pytest.approx(renumbered.value, abs=1e-12)
+
+
 def test_probe_of_a_wide_layer_is_its_arrays(key):
     r = np.random.default_rng(3)
     y = np.arange(60) % 4

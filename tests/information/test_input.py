@@ -122,7 +122,7 @@ def test_a_noise_rule_is_one_registration(x):
     try:
         assert noise_variance(x, rule="largest") == pytest.approx(x.var(axis=0).max())
     finally:
-        del NOISE_RULES._entries["largest"]
+        NOISE_RULES.unregister("largest")
 
 
 def test_an_estimator_is_one_registration(x, key):
@@ -135,7 +135,7 @@ def test_an_estimator_is_one_registration(x, key):
         with pytest.raises(InputError, match="no target 'label'"):
             estimate("zero", x, np.arange(40) % 2, key=key)
     finally:
-        del ESTIMATORS._entries["zero"]
+        ESTIMATORS.unregister("zero")
 
 
 def test_rows_of_one_image_stay_in_one_fold_of_the_probe(key):

@@ -9,6 +9,8 @@ import pytest
 import mi_jax as mj
 from mi_jax import batches, data
 from mi_jax.attacks import PGD
+from mi_jax.errors import InputError
+from mi_jax.information import NOISE_RULES
 from mi_jax.measure import information as plane
 from mi_jax.measure.information import InformationConfig, frozen_noise_variances, information_plane
 
@@ -86,3 +88,17 @@ def test_a_class_without_an_image_has_no_row(key):
     tap, labels = jnp.asarray(np.random.default_rng(0).standard_normal((40, 3)), jnp.float32), jnp.arange(40) % 3
     rows = plane.kde_records(tap, labels, {"fixed": 0.1}, num_classes=5, by_class=True, layer="a", inputs="clean", n=40)
     assert {row.class_ for row in rows if row.quantity == "i_tx_given_y_upper"} == {0, 1, 2}
+
+
+def test_a_registered_noise_rule_can_be_configured_and_gives_its_variance(key):
+    images = data.to_float(jnp.asarray(mj.data.load("digits", limit=40).train.images))
+    network = mj.models.create("mlp", num_classes=10, input_shape=(8, 8, 1), width=0.1)
+    NOISE_RULES.register("seven", lambda t: 7.0)
+    try:
+        config = InformationConfig(noise=("seven",))
+        variances = frozen_noise_variances(network, network.init(key), images, config=config)
+    finally:
+        NOISE_RULES.unregister("seven")
+    assert variances == {"seven": dict.fromkeys(network.layers, 7.0)}
+    with pytest.raises(InputError, match="scale_free"):
+        InformationConfig(noise=("seven",))

@@ -102,7 +102,7 @@ def _check(k: int, n: int) -> None:
         raise InputError(f"k is {k}; the number of neighbours must be in 1..{n - 1} for {n} samples.")
 
 
-@register("ksg", targets=("label", "continuous"))
+@register("ksg", targets=("label", "continuous"), label="KSG")
 def ksg(
     t: Any,
     other: Any,
@@ -152,7 +152,7 @@ def ksg(
     return Estimate("ksg", _information(x, z, k), None, "value", len(x), settings)
 
 
-@register("sliced", targets=("label", "continuous"))
+@register("sliced", targets=("label", "continuous"), slow=True)
 def sliced(
     t: Any,
     other: Any,
