@@ -1,6 +1,6 @@
 """Binned information: activations are rounded down to a grid, and equal rows are counted exactly.
 
-It saturates at log n in high dimension and is 0 when a layer fits in one bin.
+The estimate saturates at ln n in high dimension and is 0 when a layer fits in one bin.
 """
 
 import dataclasses

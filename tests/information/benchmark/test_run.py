@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from mi_jax.errors import InputError
-from mi_jax.information.benchmark import BenchmarkConfig, CoveragePlan, ScoresPlan, coverage, figure, run
+from mi_jax.information.benchmark import BenchmarkConfig, CoveragePlan, ScoresPlan, coverage, figure
+from mi_jax.information.benchmark.run import _done, run
 
 TINY = BenchmarkConfig(
     scores=ScoresPlan(sizes=(40,), dimensions=(2,), repeats=1, slow_repeats=0, task_rows=0),
@@ -65,10 +66,10 @@ def test_an_interrupted_benchmark_resumes_with_the_same_results(tmp_path):
 def test_a_table_of_another_version_is_refused(tmp_path):
     (tmp_path / "coverage.csv").write_text("n,dimension,classes\n40,2,2\n")
     with pytest.raises(InputError, match="no column 'mix'"):
-        run._done(tmp_path / "coverage.csv", coverage.KEYS)
+        _done(tmp_path / "coverage.csv", coverage.KEYS)
 
 
 def test_a_file_in_place_of_the_directory_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is a file; expected a directory"):
-        run.run(TINY, folder=tmp_path / "file")
+        run(TINY, folder=tmp_path / "file")
