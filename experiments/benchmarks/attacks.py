@@ -1,6 +1,6 @@
-"""Attacks beside torchattacks, foolbox and pyautoattack in one process: the same network, weights and images.
+"""Times attacks against torchattacks, foolbox and pyautoattack on the same network, weights and images.
 
-Prints seconds, ratios and robust accuracies; trains the small network it needs. Needs the extra `bench`.
+Prints seconds, ratios and robust accuracies. Trains its own small network. Needs the extra `bench`.
 """
 
 import copy
@@ -25,7 +25,7 @@ TARGETS = {"PGD-10": 1.2, "PGD-100 x 5": 2.0, "AutoAttack": 2.0}
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-    """Seconds of one attack here and in a peer, and the robust accuracy that each found."""
+    """Seconds of one attack in mi_jax and in another package, and the robust accuracy of each."""
 
     attack: str
     peer: str
@@ -36,29 +36,33 @@ class Timing:
 
     @property
     def ratio(self) -> float:
-        """How many times as fast as the peer."""
+        """How many times as fast as the other package."""
         return self.theirs / self.ours
 
 
 def main(*, images: int = 256, repeats: int = 3, quick: bool = False) -> list[Timing]:
-    """Race the attacks on `images` digits (32 x 32 x 3) and print a table.
+    """Time the attacks on digits (32 x 32 x 3) and print a table.
 
-    Short attacks run `repeats` times in turn with their peers and the medians are compared; the compile time of
-    ours is left out of those and part of AutoAttack's. `quick` takes 32 images, and PGD with 20 steps in place of
-    100, to see that everything runs.
+    Args:
+        images: number of images.
+        repeats: how often short attacks run, in turn with the other packages; their medians are compared without
+            compile time, while AutoAttack includes it.
+        quick: use 32 images and 20 steps instead of 100, as a smoke test.
     """
     count, long = (32, 20) if quick else (images, 100)
     x, y = digits()
     variables = adversarially_trained(x[:1500], y[:1500])
-    race = Race(variables, x[-count:], y[-count:], repeats)
+    comparison = Comparison(variables, x[-count:], y[-count:], repeats)
     print(f"{count} images of {SIDE} x {SIDE} x 3, {jax.default_backend()}, jax {jax.__version__}")
-    print(f"{'attack':<14}{'peer':<16}{'ours s':>9}{'theirs s':>10}{'ratio':>7}{'target':>8}{'robust':>9}{'theirs':>8}")
+    print(
+        f"{'attack':<14}{'package':<16}{'ours s':>9}{'theirs s':>10}{'ratio':>7}{'target':>8}{'robust':>9}{'theirs':>8}"
+    )
     timings = []
     for run in (
-        lambda: race.pgd(10),
-        lambda: race.restarts(long, 5),
-        lambda: race.apgd(long),
-        lambda: [race.autoattack(quick=quick)],
+        lambda: comparison.pgd(10),
+        lambda: comparison.restarts(long, 5),
+        lambda: comparison.apgd(long),
+        lambda: [comparison.autoattack(quick=quick)],
     ):
         for timing in run():
             timings.append(timing)
@@ -83,7 +87,7 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 def network(variables: Any, x: jax.Array) -> jax.Array:
-    """Three convolutions, each halved by a mean, and a dense layer: logits [b 10]."""
+    """Three convolutions, each followed by average pooling, and a dense layer: logits [b 10]."""
     for level in range(len(WIDTHS)):
         x = jax.nn.relu(conv2d(x, variables[f"kernel{level}"], padding=1) + variables[f"bias{level}"])
         b, h, w, c = x.shape
@@ -92,7 +96,7 @@ def network(variables: Any, x: jax.Array) -> jax.Array:
 
 
 def adversarially_trained(x: np.ndarray, y: np.ndarray, *, epochs: int = 4) -> dict[str, jax.Array]:
-    """Variables of the network after a few epochs of PGD training in one compiled call."""
+    """Variables of the network after a few epochs of PGD training, in one compiled call."""
     random = np.random.default_rng(0)
     variables, channels = {}, 3
     for level, width in enumerate(WIDTHS):
@@ -121,7 +125,7 @@ def adversarially_trained(x: np.ndarray, y: np.ndarray, *, epochs: int = 4) -> d
     return run((variables, optimiser.init(variables)), jnp.asarray(order))
 
 
-def torch_twin(variables: dict[str, jax.Array]):
+def torch_network(variables: dict[str, jax.Array]):
     """The same network in torch, channels last, without gradients for its weights."""
     import torch
 
@@ -140,19 +144,19 @@ def torch_twin(variables: dict[str, jax.Array]):
     with torch.no_grad():
         dense.weight.copy_(torch.tensor(rows.copy()))
         dense.bias.copy_(torch.tensor(np.asarray(variables["offset"])))
-    twin = torch.nn.Sequential(*layers, torch.nn.Flatten(), dense).eval()
-    return twin.requires_grad_(False).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    copied = torch.nn.Sequential(*layers, torch.nn.Flatten(), dense).eval()
+    return copied.requires_grad_(False).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
-class Race:
-    """One network and one set of images on both sides."""
+class Comparison:
+    """Times attacks on one network and one set of images, in mi_jax and in other packages."""
 
     def __init__(self, variables: dict[str, jax.Array], x: np.ndarray, y: np.ndarray, repeats: int):
         import torch
 
         self.variables, self.repeats = variables, repeats
         self.x, self.y = jnp.asarray(x), jnp.asarray(y)
-        self.twin = torch_twin(variables)
+        self.torch_network = torch_network(variables)
         tensor = torch.tensor(x.transpose(0, 3, 1, 2).copy())
         self.torch_x, self.torch_y = tensor.to(memory_format=torch.channels_last), torch.tensor(y).long()
         self.key = jax.random.key(0)
@@ -163,20 +167,20 @@ class Race:
         import torchattacks
 
         config = PGD(eps=EPS, steps=steps, step_size=STEP)
-        model = foolbox.PyTorchModel(self.twin, bounds=(0, 1), device="cpu")
+        model = foolbox.PyTorchModel(self.torch_network, bounds=(0, 1), device="cpu")
         other = foolbox.attacks.LinfPGD(abs_stepsize=STEP, steps=steps)
         peers = {
-            "torchattacks": lambda: torchattacks.PGD(self.twin, EPS, STEP, steps)(self.torch_x, self.torch_y),
+            "torchattacks": lambda: torchattacks.PGD(self.torch_network, EPS, STEP, steps)(self.torch_x, self.torch_y),
             "foolbox": lambda: other.run(model, self.torch_x, self.torch_y, epsilon=EPS),
         }
         return self._short(f"PGD-{steps}", lambda: self._plain(config), peers)
 
     def restarts(self, steps: int, restarts: int) -> list[Timing]:
-        """PGD with restarts; both sides leave an image alone once it is broken."""
+        """PGD with restarts; both packages skip images that are already broken."""
         import torchattacks
 
         attack = PGD(steps=steps, step_size=STEP, restarts=restarts)
-        single = [torchattacks.PGD(self.twin, EPS, STEP, steps) for _ in range(restarts)]
+        single = [torchattacks.PGD(self.torch_network, EPS, STEP, steps) for _ in range(restarts)]
         peers = {"torchattacks": lambda: torchattacks.MultiAttack(single)(self.torch_x, self.torch_y)}
 
         def ours() -> float:
@@ -191,7 +195,7 @@ class Race:
         from pyautoattack.autopgd_base import APGDAttack
 
         config = APGD(eps=EPS, steps=steps)
-        peer = APGDAttack(self.twin, n_iter=steps, norm="Linf", eps=EPS, device="cpu")
+        peer = APGDAttack(self.torch_network, n_iter=steps, norm="Linf", eps=EPS, device="cpu")
 
         def ours() -> float:
             result = apgd(network, self.variables, self.x, self.y, self.key, config=config)
@@ -201,11 +205,11 @@ class Race:
         return self._short(f"APGD-{steps}", ours, peers, repeats=1)
 
     def autoattack(self, *, quick: bool) -> Timing:
-        """AutoAttack standard (quick: its first stage), compile time included; the peer refuses channels last."""
+        """AutoAttack standard (quick: its first stage), compile time included; pyautoattack needs channels first."""
         import torch
         from pyautoattack import AutoAttack
 
-        plain = copy.deepcopy(self.twin).to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
+        plain = copy.deepcopy(self.torch_network).to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
         peer = AutoAttack(plain, norm="Linf", eps=EPS, seed=0)
         if quick:
             peer.attacks_to_run = ["apgd-ce"]
@@ -227,7 +231,7 @@ class Race:
         import torch
 
         with torch.no_grad():
-            return float((self.twin(images).argmax(1) == self.torch_y).float().mean())
+            return float((self.torch_network(images).argmax(1) == self.torch_y).float().mean())
 
     def _short(
         self, name: str, ours: Callable[[], float], peers: dict[str, Callable[[], Any]], *, repeats: int | None = None

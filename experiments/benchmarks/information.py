@@ -1,6 +1,6 @@
-"""Bounds on the information of a layer beside the usual dense formulas in torch, in one process and on the same rows.
+"""Times the KDE bounds of a layer against the usual dense formulas in torch, on the same rows.
 
-Prints seconds, peak memory and the share of the machine's matrix-product rate. Needs the extra `bench`.
+Prints seconds, peak memory and the fraction of the machine's matrix-product rate. Needs the extra `bench`.
 """
 
 import dataclasses
@@ -19,14 +19,14 @@ from mi_jax.information import kde, noise_grid, noise_variance
 
 CLASSES = 10
 TARGETS = {1: 4.0, 16: 40.0}
-"""How many times as fast as the dense code we want to be, by number of noise levels."""
+"""Target speed relative to the dense code, by number of noise levels."""
 _PATIENCE = 100.0
-"""Seconds above which the dense code is timed at one noise level and multiplied by their number."""
+"""Seconds above which the dense code is timed at one noise level and multiplied by the number of levels."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-    """One width and number of noise levels, on both sides."""
+    """Times of mi_jax and of the dense code at one width and number of noise levels."""
 
     width: int
     levels: int
@@ -34,14 +34,14 @@ class Timing:
     """Seconds."""
     theirs: float
     extrapolated: bool
-    """Whether `theirs` is the time at one level times their number: the dense code repeats all of it a level."""
+    """Whether `theirs` is the time at one level times the number of levels, each of which repeats all of the work."""
     our_peak: float | None
-    """Memory beyond the activations in MiB; None where the system does not tell."""
+    """Memory beyond the activations in MiB; None where the system does not report it."""
     their_peak: float | None
     share: float
-    """Operations of the distances, each pair once, over time, over the measured rate of a large matrix product."""
+    """Rate of the distance computation, each pair counted once, as a fraction of that of a large matrix product."""
     difference: float
-    """Largest difference of the four bounds between the two sides, bits."""
+    """Largest difference between the two over the four bounds, bits."""
 
     @property
     def ratio(self) -> float:
@@ -57,10 +57,14 @@ def main(
     repeats: int = 3,
     quick: bool = False,
 ) -> list[Timing]:
-    """Race both sides at every width and number of noise levels, in turn, and print a table of medians.
+    """Time both at every width and number of noise levels, in turn, and print a table of medians without compile time.
 
-    rows: activations of `CLASSES` classes. quick: 1,000 rows, narrow layers and one repeat, to see that everything
-    runs. Compile time is left out.
+    Args:
+        rows: number of activations, of `CLASSES` classes.
+        widths: numbers of features.
+        levels: numbers of noise levels.
+        repeats: number of timed calls of each.
+        quick: use 1,000 rows, narrow layers and one repeat, as a smoke test.
     """
     if quick:
         rows, widths, repeats = 1000, (256, 2048), 1
@@ -74,7 +78,7 @@ def main(
         scale = noise_variance(t, rule="trace")
         for count in levels:
             variances = np.array([scale]) if count == 1 else noise_grid(scale, levels=count)
-            timing = race(t, y, variances, rate, repeats)
+            timing = compare(t, y, variances, rate, repeats)
             timings.append(timing)
             print(line(timing), flush=True)
     if any(t.extrapolated for t in timings):
@@ -92,7 +96,7 @@ def line(t: Timing) -> str:
 
 
 def activations(rows: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rectified rows around a mean for each class, float32 [rows, width], and labels; made in blocks of rows."""
+    """Rectified rows around a mean for each class, float32 [rows, width], and labels; generated in blocks of rows."""
     random = np.random.default_rng(0)
     y = np.arange(rows) % CLASSES
     means = 0.3 * random.standard_normal((CLASSES, width), np.float32)
@@ -103,8 +107,8 @@ def activations(rows: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     return np.maximum(t, 0, out=t), y
 
 
-def race(t: np.ndarray, y: np.ndarray, variances: np.ndarray, rate: float, repeats: int) -> Timing:
-    """Time both sides in turn on the same rows, and their peak memory in the first run of each."""
+def compare(t: np.ndarray, y: np.ndarray, variances: np.ndarray, rate: float, repeats: int) -> Timing:
+    """Time both in turn on the same rows, and measure the peak memory in the first run of each."""
     (rows, width), levels = t.shape, len(variances)
     kde(t, y, noise_variance=variances, num_classes=CLASSES)  # compiles
     single, their_peak = peak_memory(lambda: timed(lambda: dense_bounds(t, y, variances[:1])))
@@ -138,7 +142,7 @@ def race(t: np.ndarray, y: np.ndarray, variances: np.ndarray, rate: float, repea
 def dense_bounds(t: np.ndarray, y: np.ndarray, variances: np.ndarray) -> np.ndarray:
     """I(X;T) and I(T;Y), upper and lower, nats [4, levels], as information-plane code usually computes them in torch.
 
-    Per noise level and bound: the whole matrix of distances, its logsumexp, and the same anew for every class.
+    For each noise level and bound: the whole matrix of distances, its logsumexp, and the same again for every class.
     """
     import torch
 
@@ -169,9 +173,9 @@ def dense_bounds(t: np.ndarray, y: np.ndarray, variances: np.ndarray) -> np.ndar
 
 
 def peak_memory(run: Callable[[], Any]) -> tuple[Any, float | None]:
-    """What a call returned, and how far it raised the resident memory of this process in MiB; None if not on Linux.
+    """The result of a call, and how much it raised the resident memory of this process in MiB; None if not on Linux.
 
-    Writing 5 to clear_refs sets the high-water mark back to what is resident now.
+    Writing 5 to clear_refs resets the high-water mark to the current resident memory.
     """
     gc.collect()
     try:

@@ -1,4 +1,4 @@
-"""How a race is timed: one side at a time, after a rest, and how fast the machine multiplies matrices."""
+"""Timing of calls, and of matrix products as the machine's reference rate."""
 
 import time
 from collections.abc import Callable
@@ -9,11 +9,11 @@ import jax.numpy as jnp
 from jax import lax
 
 REST = 0.5
-"""Seconds before each timed call, lest threads of the other side still spin."""
+"""Seconds to sleep before each timed call, so that threads of the other package no longer spin."""
 
 
 def timed(run: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds of a call to its end on every device, after a rest, and what it returned."""
+    """Seconds of a call, until every device has finished, and its result."""
     time.sleep(REST)
     began = time.perf_counter()
     result = jax.block_until_ready(run())
@@ -21,7 +21,7 @@ def timed(run: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def matmul_rate(side: int = 2048, repeats: int = 5) -> float:
-    """Operations a second of a square product in full float32, the best of some."""
+    """Operations per second of a square matrix product in full float32, the best of several."""
     a = jax.random.normal(jax.random.key(0), (side, side))
     product = jax.jit(lambda a: jnp.dot(a, a, precision=lax.Precision.HIGHEST))
     product(a).block_until_ready()

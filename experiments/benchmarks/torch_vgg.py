@@ -1,4 +1,4 @@
-"""VGG-11 with batch normalisation in torch, channels last, with the weights of one of ours."""
+"""VGG-11 with batch normalisation in torch, channels last, with weights copied from mi_jax."""
 
 from collections import OrderedDict
 from typing import Any
@@ -20,13 +20,13 @@ def vgg11(variables: dict[str, Any], *, width: float, classes: int = 10) -> nn.M
             number += 1
             conv = nn.Conv2d(channels, int(base * width), 3, padding=1, bias=False)
             norm = nn.BatchNorm2d(int(base * width))
-            ours, which_checkpoints = params[f"conv{number}"], statistics[f"conv{number}"]["norm"]
+            ours, running = params[f"conv{number}"], statistics[f"conv{number}"]["norm"]
             _fill(conv.weight, np.transpose(ours["conv"]["kernel"], (3, 2, 0, 1)))
             for tensor, values in (
                 (norm.weight, ours["norm"]["scale"]),
                 (norm.bias, ours["norm"]["bias"]),
-                (norm.running_mean, which_checkpoints["mean"]),
-                (norm.running_var, which_checkpoints["var"]),
+                (norm.running_mean, running["mean"]),
+                (norm.running_var, running["var"]),
             ):
                 _fill(tensor, values)
             layers |= {f"conv{number}": conv, f"norm{number}": norm, f"relu{number}": nn.ReLU()}
@@ -40,7 +40,7 @@ def vgg11(variables: dict[str, Any], *, width: float, classes: int = 10) -> nn.M
 
 
 def channels_last(images: Any) -> torch.Tensor:
-    """Images `[n h w c]` as a torch tensor `[n c h w]` in that layout."""
+    """Images `[n h w c]` as a torch tensor `[n c h w]` in channels-last layout."""
     return torch.tensor(np.asarray(images).transpose(0, 3, 1, 2).copy()).to(memory_format=torch.channels_last)
 
 

@@ -1,6 +1,6 @@
-"""PGD and adversarial training of VGG-11 beside torchattacks and the usual torch loop, in one process, in turn.
+"""Times PGD and adversarial training of VGG-11 against torchattacks and the usual torch loop.
 
-Prints seconds, ratios and the share of the machine's matrix-product rate. Needs the extra `bench`.
+Prints seconds, ratios and the fraction of the machine's matrix-product rate. Needs the extra `bench`.
 """
 
 import dataclasses
@@ -27,16 +27,16 @@ EPS, STEP = 8 / 255, 2 / 255
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-    """Median seconds of one piece of work here and in torch, on the same images from the same weights."""
+    """Median seconds of one task in mi_jax and in torch, with the same images and weights."""
 
     work: str
     ours: float
     theirs: float
     target: float
     flops: float
-    """Of convolutions and matrix products, counted."""
+    """Number of operations of convolutions and matrix products."""
     agreement: str
-    """What shows that both sides did the same."""
+    """Losses of both, which show that they computed the same."""
 
     @property
     def ratio(self) -> float:
@@ -45,23 +45,25 @@ class Timing:
 
 
 def main(*, repeats: int = 3, quick: bool = False) -> list[Timing]:
-    """Runs every piece `repeats` times in turn with torch, after one call of each for compilation and warm-up.
+    """Time every task in turn with torch, after one call of each for compilation and warm-up, and print a table.
 
-    `quick` takes batches of 8 and one repeat, to see that everything runs.
+    Args:
+        repeats: number of timed calls of each.
+        quick: use batches of 8 and one repeat, as a smoke test.
     """
     repeats = 1 if quick else repeats
     sizes = ((1.0, 8), (0.25, 8)) if quick else ((1.0, 32), (0.25, 128))
     updates = 2 if quick else 4
     rate, threads = matmul_rate(), torch.get_num_threads()
     print(f"{jax.default_backend()}, jax {jax.__version__}, torch {torch.__version__} with {threads} threads")
-    print(f"a square matrix product of 2048 runs at {rate / 1e9:.0f} GFLOP/s here")
+    print(f"a square matrix product of 2048 runs at {rate / 1e9:.0f} GFLOP/s")
     print(f"{'':<44}{'ours s':>8}{'torch s':>9}{'ratio':>7}{'target':>8}{'of rate':>9}")
     timings = []
-    for piece in [
+    for task in [
         *(functools.partial(attack, width, batch, repeats) for width, batch in sizes),
         *(functools.partial(epoch, width, batch, updates, repeats) for width, batch in sizes),
     ]:
-        t = piece()
+        t = task()
         timings.append(t)
         share = t.flops / t.ours / rate
         line = f"{t.work:<44}{t.ours:>8.3f}{t.theirs:>9.3f}{t.ratio:>7.2f}{t.target:>8}{share:>9.0%}  {t.agreement}"
@@ -73,24 +75,24 @@ def attack(width: float, batch: int, repeats: int) -> Timing:
     """PGD-10 with a random start on one batch, against torchattacks."""
     network, variables = calibrated(width, batch)
     x, y = images(batch)
-    twin = vgg11(variables, width=width).requires_grad_(False)
+    torch_network = vgg11(variables, width=width).requires_grad_(False)
     torch_x, torch_y = channels_last(x), torch.tensor(y).long()
     config, key = PGD(eps=EPS, steps=10, step_size=STEP), jax.random.key(0)
-    peer = torchattacks.PGD(twin, eps=EPS, alpha=STEP, steps=10)
+    peer = torchattacks.PGD(torch_network, eps=EPS, alpha=STEP, steps=10)
 
     def ours() -> Any:
         return pgd(network.logits, variables, x, y, key, config=config)
 
     seconds, peers, result, found = in_turn(ours, lambda: peer(torch_x, torch_y), repeats)
     with torch.no_grad():
-        theirs = torch.nn.functional.cross_entropy(twin(found), torch_y).item()
+        theirs = torch.nn.functional.cross_entropy(torch_network(found), torch_y).item()
     agreement = f"loss under attack {float(jnp.mean(result.loss)):.3f} and {theirs:.3f}"
     flops = 21 * batch * forward_flops(network)  # 10 gradients of the input, each twice a forward, and one forward
     return Timing(f"PGD-10, VGG-11 width {width:g}, batch {batch}", seconds, peers, 1.2, flops, agreement)
 
 
 def epoch(width: float, batch: int, updates: int, repeats: int) -> Timing:
-    """Adversarial training (PGD-7, SGD with momentum) for some updates, against the usual loop with torchattacks."""
+    """Adversarial training (PGD-7, SGD with momentum) for a few updates, against the usual loop with torchattacks."""
     network, variables = calibrated(width, batch)
     x, y = images(batch * updates)
     config = PGD(eps=EPS, steps=7, step_size=STEP)
@@ -114,18 +116,18 @@ def epoch(width: float, batch: int, updates: int, repeats: int) -> Timing:
 
 
 def torch_epoch(variables: Any, width: float, x: np.ndarray, y: np.ndarray, batch: int, config: PGD) -> float:
-    """The usual loop: attack in evaluation mode, update in training mode. The mean loss."""
-    twin = vgg11(variables, width=width)
-    peer = torchattacks.PGD(twin, eps=config.eps, alpha=config.step_size, steps=config.steps)
-    sgd = torch.optim.SGD(twin.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+    """The usual loop, which attacks in evaluation mode and updates in training mode; returns the mean loss."""
+    torch_network = vgg11(variables, width=width)
+    peer = torchattacks.PGD(torch_network, eps=config.eps, alpha=config.step_size, steps=config.steps)
+    sgd = torch.optim.SGD(torch_network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
     total, starts = 0.0, range(0, len(y), batch)
     for first in starts:
         images, labels = channels_last(x[first : first + batch]), torch.tensor(y[first : first + batch]).long()
-        twin.eval()
+        torch_network.eval()
         adversarial = peer(images, labels)
-        twin.train()
+        torch_network.train()
         sgd.zero_grad()
-        loss = torch.nn.functional.cross_entropy(twin(adversarial), labels)
+        loss = torch.nn.functional.cross_entropy(torch_network(adversarial), labels)
         loss.backward()
         sgd.step()
         total += loss.item()
@@ -153,7 +155,7 @@ def images(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def forward_flops(network: models.Network) -> int:
-    """Operations of one image's forward pass as its definition has them, whatever algorithm computes it."""
+    """Operations of the forward pass of one image by definition, whatever algorithm computes it."""
     plain = dataclasses.replace(network, convolution="lax")
     variables = jax.eval_shape(plain.init, jax.random.key(0))
     return matmul_flops(plain.logits, variables, jax.ShapeDtypeStruct((1, *network.input_shape), jnp.float32))

@@ -10,8 +10,7 @@ from rich.table import Table
 
 from mi_jax.cli import flags
 from mi_jax.cli.session import session
-from mi_jax.information.benchmark import Validation
-from mi_jax.information.benchmark.run import FULL, run
+from mi_jax.information.benchmark import FULL, BenchmarkConfig, run
 from mi_jax.runs.progress import Status
 
 
@@ -36,7 +35,8 @@ def main(arguments: Sequence[str], *, program: str) -> None:
         def report_progress(done: float, stage: str) -> None:
             reporter.update(Status(stage=stage, done=done))
 
-        summary = run(FULL if command.full else Validation(), folder=command.run_dir, report_progress=report_progress)
+        config = FULL if command.full else BenchmarkConfig()
+        summary = run(config, folder=command.run_dir, report_progress=report_progress)
         table = Table(*summary.columns, title="Estimators on the grid, bits")
         for row in summary.itertuples(index=False):
             table.add_row(*(f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row))

@@ -13,7 +13,7 @@ Activations = np.ndarray | jax.Array
 Target = Literal["input", "label", "continuous"]
 """The variable T shares information with: the input (uniform over the rows), an int label, or another float array."""
 _MOST_CLASSES = 2**20
-"""Results hold a number per class; labels above this are taken for identifiers rather than classes."""
+"""Results have a value per class; larger labels are probably identifiers rather than classes."""
 
 
 class Pair(NamedTuple):
@@ -28,12 +28,12 @@ class Pair(NamedTuple):
 
 
 def as_array(t: Any, name: str = "t") -> Activations:
-    """Convert anything `np.asarray` takes, and torch tensors of any dtype, to an array; JAX arrays stay in place.
+    """Convert anything `np.asarray` accepts, and torch tensors of any dtype, to an array; JAX arrays stay in place.
 
     Raises:
         InputError: for a masked array with masked values.
     """
-    if hasattr(t, "detach"):  # a torch tensor that requires a gradient refuses np.asarray, and so does bfloat16
+    if hasattr(t, "detach"):  # np.asarray fails for torch tensors that require a gradient, and for bfloat16
         t = t.detach().cpu()
         t = t.float() if str(t.dtype) == "torch.bfloat16" else t
     if isinstance(t, np.ma.MaskedArray):
@@ -122,7 +122,7 @@ def compact(labels: np.ndarray, classes: int) -> tuple[np.ndarray, int]:
 
 
 def target_of(other: Any) -> Target:
-    """Return the target that an argument `other` stands for: None, labels, or a float array."""
+    """Return the target of an argument `other`: None, labels, or a float array."""
     if other is None:
         return "input"
     return "continuous" if jnp.issubdtype(as_array(other, "other").dtype, jnp.floating) else "label"

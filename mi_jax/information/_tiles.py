@@ -1,6 +1,6 @@
 """Squared distances between rows, tile by tile: rows sorted by label, features in chunks, products by class centres.
 
-`_pair_sums` and `_mixture_sums` turn the distances into kernel sums.
+`_pairwise` and `_mixture` turn the distances into kernel sums.
 
 Row i of class k is stored as a_i = x_i - m_k; its distance to row j of class l is
 |a_i|^2 + |a_j|^2 - 2 a_i.a_j + W[i, l] + W[j, k] with W[i, l] = 2 a_i.(m_k - m_l) + |m_k - m_l|^2 / 2, which is exactly
@@ -108,19 +108,19 @@ def rounding_error(
     *,
     eps: float | None = None,
 ) -> Any:
-    """Bound the error [levels] in nats that rounded distances cause in mean_i log(1 + total_i), and in the same of own.
+    """Bound the error [levels] in nats of mean_i log(1 + total_i), and of the same of `own`, from rounded distances.
 
-    Distances are off by up to a few e = eps |a|^2, so a kernel exp(-d / c) by a factor exp(e / c). A row's sum over the
-    other rows is off by as much; with e / c small the error is e / c times the share of other rows in the whole sum.
-    Where e / c is not small the computed sums are no evidence of how large that share is: each kernel may be
-    exp(8 e / c) times larger, those that underflowed included, until the error reaches its maximum log(1 + n).
+    Distances have errors of up to a few e = eps |a|^2, so a kernel exp(-d / c) has a factor of up to exp(e / c), and so
+    has the sum over the other rows. With e / c small the error is e / c times the share of other rows in the whole sum.
+    With e / c large the computed sums do not bound that share: each kernel, including those that underflowed, may be
+    exp(8 e / c) times larger, until the error reaches its maximum log(1 + n).
 
     Args:
         total: kernel sums [levels, n] over all other rows.
         own: the part [levels, n] from rows of the same class.
         scales: [levels], the c of each level.
         largest: what the function `largest` returns.
-        precision: of the arithmetic.
+        precision: precision of the arithmetic.
         eps: relative rounding error; by default that of the arithmetic.
 
     Returns:
@@ -142,8 +142,8 @@ def rounding_error(
 def tile_pairs(tiles: int, tile: int, itemsize: int, blocks: int, mesh: Mesh | None) -> list[np.ndarray]:
     """Return the pairs i <= j of tiles, int32 [p, 2], in groups whose products fit in memory.
 
-    `blocks` tile products are held for each pair. With a mesh every group is filled up with (-1, -1) to a multiple of
-    its devices.
+    `blocks` tile products are held for each pair. With a mesh every group is padded with (-1, -1) to a multiple of its
+    devices.
     """
     pairs = np.stack(np.triu_indices(tiles), axis=1).astype(np.int32)
     devices = mesh.size if mesh is not None else 1
@@ -163,7 +163,7 @@ def mesh_of(t: Rows) -> Mesh | None:
 def spread(
     step: Callable[..., Any], mesh: Mesh | None, sharded: tuple[bool, ...], *, total: bool
 ) -> Callable[..., Any]:
-    """Compile a step over tile pairs; with a mesh each device takes its part of the arguments marked as sharded.
+    """Compile a step over tile pairs; with a mesh each device gets its part of the arguments marked as sharded.
 
     The result is added over devices when `total`, and stays sharded otherwise. The first argument is donated.
     """
@@ -185,7 +185,7 @@ def dot(a: jax.Array, b: jax.Array, precision: Precision) -> jax.Array:
 
 
 def _round(a: jax.Array, precision: Precision) -> jax.Array:
-    """Round rows to what the matrix unit will read, so that norms and products are of the same numbers."""
+    """Round rows as the matrix unit does, so that norms and products use the same numbers."""
     if precision == "tf32":
         return lax.reduce_precision(a, exponent_bits=8, mantissa_bits=10)
     return a.astype(jnp.bfloat16) if precision == "bfloat16" else a
@@ -255,7 +255,7 @@ def gram_step(tile: int, precision: Precision, mesh: Mesh | None, *, squared: bo
 
 @functools.partial(jax.jit, static_argnames="rows")
 def cross_terms(terms: Terms, layout: Layout, *, rows: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return norms [rows], W [rows, classes] and labels [rows], padded with infinity, 0 and a class of its own."""
+    """Return norms [rows], W [rows, classes] and labels [rows], padded with infinity, 0 and an extra class."""
     n, classes = terms.cross.shape
     apart = terms.centres[layout.labels]
     along = jnp.take_along_axis(terms.cross, layout.labels[:, None], axis=1) - terms.cross
@@ -289,7 +289,7 @@ def _slice(t: jax.Array, start: jax.typing.ArrayLike, *, width: int) -> jax.Arra
 def chunks(t: Rows, width: int, dtype: Any) -> Iterator[jax.Array]:
     """Yield pieces of t on the device, [n, width] each; numpy arrays stay on the host.
 
-    The last piece is filled up with zeros to a power of two, so that layers of many widths share few compiled
+    The last piece is padded with zeros to a power of two, so that layers of many widths share few compiled
     functions and no product is twice as wide as its layer.
     """
     full = t.shape[1] // width * width

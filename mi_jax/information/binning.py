@@ -1,6 +1,6 @@
 """Binned information: activations are rounded down to a grid, and equal rows are counted exactly.
 
-It saturates at log n in high dimension and is 0 when a layer fits in one bin.
+The estimate saturates at ln n in high dimension and is 0 when a layer fits in one bin.
 """
 
 import dataclasses
@@ -175,6 +175,9 @@ def _counted(name: str, correction: str, t: Any, other: Any = None, *, key: jax.
     return Estimate(name, value, None, "heuristic", result.n, settings, {"saturation": result.saturation})
 
 
-for _correction in CORRECTIONS:
-    _name = "binning" if _correction == "none" else f"binning_{_correction}"
-    register(_name, targets=("input", "label"))(functools.partial(_counted, _name, _correction))
+for _name, _correction, _label in (
+    ("binning", "none", "binning"),
+    ("binning_miller_madow", "miller_madow", "binning, Miller-Madow"),
+    ("binning_nsb", "nsb", "binning, NSB"),
+):
+    register(_name, targets=("input", "label"), label=_label)(functools.partial(_counted, _name, _correction))

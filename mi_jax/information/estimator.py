@@ -1,6 +1,6 @@
 """The interface of an estimator, a function (t, other) -> `Estimate`, and the registry that finds it by name.
 
-A file with a `@register`ed function in `estimators/`, or the decorator in a module of one's own, adds an estimator.
+A module in `estimators/` with a `@register`ed function adds an estimator, as does the decorator in any other module.
 """
 
 import dataclasses
@@ -42,37 +42,57 @@ class EstimatorFunction(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Estimator:
-    """An entry of the registry."""
+    """An entry of the registry: what `register` was given."""
 
     name: str
     function: Callable[..., Estimate]
     targets: tuple[Target, ...]
+    adds_noise: tuple[Target, ...] = ()
+    label: str = ""
+    slow: bool = False
+    max_samples: int | None = None
 
 
 ESTIMATORS: Registry[Estimator] = Registry("estimator", package="mi_jax.information.estimators")
 """All estimators by name."""
 
 
-def register(name: str, *, targets: tuple[Target, ...]) -> Callable[[Callable[..., Estimate]], Callable[..., Estimate]]:
-    """Register a function as the estimator of that name, so that `estimate` finds it.
+def register(
+    name: str,
+    *,
+    targets: tuple[Target, ...],
+    adds_noise: tuple[Target, ...] = (),
+    label: str | None = None,
+    slow: bool = False,
+    max_samples: int | None = None,
+) -> Callable[[Callable[..., Estimate]], Callable[..., Estimate]]:
+    """Return a decorator that registers a function as an estimator, so that `estimate` and the benchmark find it.
 
     Args:
-        name: of the estimator.
-        targets: what it measures information about, of "input", "label" and "continuous".
+        name: name of the estimator.
+        targets: what it measures information about: any of "input", "label" and "continuous".
+        adds_noise: the targets for which it needs the option `noise_variance`, the noise that it adds to t itself.
+        label: name in figures; by default `name`.
+        slow: whether the benchmark repeats it less often, as for estimators that train a model.
+        max_samples: most samples on which the benchmark runs it; None for any number.
 
     Raises:
         ValueError: when the name is taken.
     """
 
     def enter(function: Callable[..., Estimate]) -> Callable[..., Estimate]:
-        ESTIMATORS.register(name, Estimator(name, function, targets), defined_by=function)
+        entry = Estimator(name, function, targets, adds_noise, label or name, slow, max_samples)
+        ESTIMATORS.register(name, entry, defined_by=function)
         return function
 
     return enter
 
 
 def estimators_for(target: Target) -> tuple[str, ...]:
-    """Return the names of the estimators that have a target.
+    """Return the names of the estimators that support a target.
+
+    Args:
+        target: "input", "label" or "continuous".
 
     Examples:
         >>> sorted(estimators_for("continuous"))
@@ -90,15 +110,15 @@ def estimate(name: str, t: Any, other: Any = None, *, key: jax.Array, **options:
     """Estimate I(T; other) in nats by the estimator of that name.
 
     Args:
-        name: of a registered estimator.
+        name: name of a registered estimator.
         t: activations [n, ...], float.
         other: None for the input (then `noise_variance` is an option where the estimator needs noise), int labels [n],
             or float [n, ...].
         key: JAX random key.
-        **options: of the estimator.
+        **options: options of the estimator.
 
     Raises:
-        InputError: for an unknown name, a target the estimator lacks, and input the estimator refuses.
+        InputError: for an unknown name, a target that the estimator does not support, and invalid input.
 
     Examples:
         >>> import jax, numpy as np
@@ -108,5 +128,6 @@ def estimate(name: str, t: Any, other: Any = None, *, key: jax.Array, **options:
     """
     estimator, target = ESTIMATORS.get_or_explain(name), target_of(other)
     if target not in estimator.targets:
-        raise InputError(f"The estimator {name!r} has no target {target!r}; it has {', '.join(estimator.targets)}.")
+        supported = ", ".join(estimator.targets)
+        raise InputError(f"The estimator {name!r} has no target {target!r}; choose from {supported}.")
     return estimator.function(t, other, key=key, **options)

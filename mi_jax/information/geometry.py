@@ -30,7 +30,7 @@ class Geometry:
     nearest: float
     """Median of the squared distance to the nearest other row, over at most 1,024 rows, evenly spaced."""
     nearest_over_noise: float
-    """nearest / noise_variance: far above 2 ln n, the estimate only counts samples."""
+    """nearest / noise_variance: far above 2 ln n, all samples are distinguished and I(X;T) is just ln n."""
     effective_rank: float
     """exp of the entropy of the normalised covariance spectrum (Roy & Vetterli 2007)."""
     distinguishable_upper: float

@@ -37,7 +37,7 @@ _LABEL_FIELDS = (
     "i_tx_given_y_lower",
 )
 _UNIT_ROUNDOFF = {"tf32": 2.0**-11, "bfloat16": 2.0**-8}
-"""Relative error of rows that are rounded on purpose."""
+"""Relative error of rows rounded to a low precision."""
 Value = float | np.ndarray | jax.Array
 """A number; with an array of noise variances, an array [s]."""
 
@@ -59,9 +59,9 @@ class KDE:
     i_tx_lower: Value
     """Bhattacharyya bound on I(X;T): J(8 s2)."""
     i_ty_upper: Value | None
-    """J(2 s2) - sum_k p_k J_k(2 s2): the number the literature calls upper; not a bound."""
+    """J(2 s2) - sum_k p_k J_k(2 s2): called the upper estimate in the literature, but not a bound."""
     i_ty_lower: Value | None
-    """The same difference at 8 s2: the number the literature calls lower; not a bound."""
+    """The same difference at 8 s2: called the lower estimate in the literature, but not a bound."""
     i_ty_certified_upper: Value | None
     """min(H(Y), J(2 s2) - sum_k p_k J_k(8 s2) + error): at least I(T;Y) of the mixture."""
     i_ty_certified_lower: Value | None
@@ -71,7 +71,7 @@ class KDE:
     i_tx_given_y_lower: np.ndarray | jax.Array | None
     """J_k(8 s2) for every class, [..., classes]."""
     saturation: Value
-    """i_tx_upper / log n; 1 when the estimate only counts samples."""
+    """i_tx_upper / ln n; 1 where all samples are distinguished and the estimate is just ln n."""
     saturated: bool | np.ndarray | jax.Array
     """Whether saturation exceeds 0.95."""
     error: Value
@@ -110,7 +110,7 @@ def kde(
         layer: name for messages.
 
     Returns:
-        KDE; its `error` bounds what rounding does to the values.
+        KDE; `error` bounds the effect of rounding on the values.
 
     Raises:
         InputError: for non-finite, integer or empty activations, fewer than two rows, labels that do not fit, fewer
@@ -171,9 +171,9 @@ def _sums(
     precision: _tiles.Precision,
     mesh: Mesh | None,
 ) -> _Sums:
-    """Take the pass over the pairs and bound its error.
+    """Run the pass over the pairs and bound its error.
 
-    Rounding the rows on purpose moves each coordinate independently, which averages out over features.
+    Low precision rounds each coordinate of the rows independently, which averages out over features.
     """
     scales, shape = np.concatenate([2 * variances, 8 * variances]), (2, len(variances), -1)
     plan, wide = _pairwise.kernel_scales(scales), _tiles.is_wide(precision)
@@ -184,8 +184,8 @@ def _sums(
         )
         total, own, *largest = (s if is_traced(x) else np.asarray(s, np.float64) for s in sums)
         total, own = total[plan.index], own[plan.index]
-        judged = [lax.stop_gradient(s) for s in (total, own)] if is_traced(x) else [total, own]
-    bound = functools.partial(_tiles.rounding_error, *judged, scales)
+        constants = [lax.stop_gradient(s) for s in (total, own)] if is_traced(x) else [total, own]
+    bound = functools.partial(_tiles.rounding_error, *constants, scales)
     error, rounding = bound((largest[0], largest[1]), precision), np.zeros(len(scales))
     if precision in _UNIT_ROUNDOFF:
         rounding = bound((largest[0], 0.0), precision, eps=_UNIT_ROUNDOFF[precision] / math.sqrt(x.shape[1]))
@@ -196,7 +196,7 @@ def _sums(
 def _bounds(total: Any, own: Any, error: Any, labels: np.ndarray | None, classes: int) -> dict[str, Any]:
     """Turn kernel sums [upper | lower, s, n] into the fields of the result, each with a leading axis s.
 
-    The logarithm is taken of n / sum rather than of each, so that a constant layer gives exactly 0.
+    log(n / sum), rather than a difference of logarithms, gives exactly 0 for a constant layer.
     """
     xp, n = (np if isinstance(total, np.ndarray) else jnp), total.shape[-1]
     upper, lower = xp.clip(xp.log(n / (1 + total)).mean(axis=-1), 0, math.log(n))
@@ -237,4 +237,6 @@ def _bound(side: str, t: Any, other: Any = None, *, key: jax.Array, noise_varian
 
 
 for _side in ("upper", "lower"):
-    register(f"kde_{_side}", targets=("input", "label"))(functools.partial(_bound, _side))
+    register(f"kde_{_side}", targets=("input", "label"), adds_noise=("input", "label"), label=f"KDE, {_side}")(
+        functools.partial(_bound, _side)
+    )

@@ -1,7 +1,7 @@
 """Unbiased values of I(X;T) and I(T;Y) for activations with Gaussian noise, and their standard errors.
 
 They estimate the information of the mixture that `kde` bounds: x uniform over the given rows, noise at this layer only.
-The leave-one-out values say how far that can be from the information of the population the rows were drawn from.
+The leave-one-out values bound, in expectation, the information of the population from which the rows were drawn.
 """
 
 import dataclasses
@@ -33,19 +33,18 @@ class MonteCarlo:
 
     i_tx: Value
     i_tx_stderr: Value
-    """Standard error of i_tx as the information of the mixture on the given rows: the noise draws alone.
+    """Standard error of i_tx as the information of the mixture on the given rows: of the noise draws only.
 
-    Too small within some thousandths of a bit of a ceiling, ln n or for i_ty H(Y): what is missing there comes from
-    noises so rare that few draws or none meet one.
+    Too small within some thousandths of a bit of the maximum, ln n (H(Y) for i_ty), where the difference is due to
+    noise vectors so rare that hardly any are drawn.
     """
     i_tx_sampling_error: Value
-    """Standard error when the rows, too, are a sample: delete-block jackknife; noise draws included.
+    """Standard error with respect to the population, of rows and noise draws: delete-block jackknife.
 
-    It has `blocks` - 1 degrees of freedom: an interval takes the quantile of Student's t with as many. Infinite for two
-    rows, which say nothing about it.
+    It has `blocks` - 1 degrees of freedom: use the quantile of Student's t for intervals. Infinite for two rows.
     """
     i_tx_leave_one_out: Value
-    """mean_i log p(t_i | x_i) / mean_{j != i} p(t_i | x_j); infinite when a row is out of reach of all others."""
+    """mean_i log p(t_i | x_i) / mean_{j != i} p(t_i | x_j); infinite when a row is too far from all others."""
     i_ty: Value | None
     i_ty_stderr: Value | None
     i_ty_sampling_error: Value | None
@@ -89,10 +88,10 @@ def monte_carlo(
         noise_variance: one number, or an array of s numbers.
         key: JAX random key of the noise.
         num_classes: number of classes; by default the largest label plus one.
-        draws: noise vectors per row, an even number; four or more give a standard error that is free of the spread of
+        draws: noise vectors per row, an even number; with four or more the standard error excludes the variation among
             rows. By default as in `default_draws`.
-        blocks: of the jackknife, at most n: rows are assigned to them at random, whatever their labels.
-        precision: of the arithmetic, as in `kde`.
+        blocks: number of blocks of the jackknife, at most n; rows are assigned to them at random.
+        precision: precision of the arithmetic, as in `kde`.
         mesh: devices that share the pairs; by default those over which t is spread.
         layer: name for messages.
 
@@ -138,9 +137,9 @@ def monte_carlo(
 
 
 def default_draws(n: int) -> int:
-    """Return the fewest noise vectors per row, even and at least four, that make 1,024 or more from n rows.
+    """Return the smallest even number of noise vectors per row, at least four, that gives 1,024 or more for n rows.
 
-    With fewer the standard error of the mean is itself so uncertain that intervals of 1.96 of them hold too seldom.
+    With fewer, standard errors are so uncertain that intervals of 1.96 standard errors have too low a coverage.
     """
     return max(4, 2 * math.ceil(512 / n))
 
@@ -173,7 +172,7 @@ def _sums(
 def _rotate(x: Any, products: int, precision: _tiles.Precision) -> Any:
     """Rotate a layer wider than n to n coordinates when the QR factorisation costs less than it saves.
 
-    Costs in units of 2 n^2: QR about 2 d, distances d / 2 and each draw d before; n in place of d afterwards.
+    Costs in units of 2 n^2: QR about 2 d, distances d / 2 and each draw d; after the rotation n instead of d.
     """
     n, d = x.shape
     if d <= n or 2 * d + n * (0.5 + products) >= d * (0.5 + products):
@@ -225,7 +224,7 @@ def _stderr(sample: np.ndarray) -> np.ndarray:
     return np.sqrt(sample.var(axis=0, ddof=1).mean(axis=-1) / (n * pairs))
 
 
-@register("monte_carlo", targets=("input", "label"))
+@register("monte_carlo", targets=("input", "label"), adds_noise=("input", "label"), label="Monte Carlo")
 def _value(t: Any, other: Any = None, *, key: jax.Array, noise_variance: float, **options: Any) -> Estimate:
     """The registered form of the value."""
     result = monte_carlo(t, other, noise_variance=noise_variance, key=key, **options)

@@ -1,6 +1,6 @@
 """Rules for the variance of the noise that makes the information of a deterministic layer finite, and grids of it.
 
-Estimates depend on the variance: keep what a rule gave across epochs and across the models that are compared.
+Estimates depend on the variance: use the same one across epochs and for all models that are compared.
 """
 
 import math
@@ -17,7 +17,7 @@ from mi_jax.information._input import Activations, as_activations, check_finite
 from mi_jax.registry import Registry
 
 NoiseRule = Callable[[Activations], float]
-"""Finite activations [n, d] to a variance; 0 when the layer has none to offer."""
+"""Maps finite activations [n, d] to a variance; 0 for a constant layer."""
 NOISE_RULES: Registry[NoiseRule] = Registry("noise rule")
 """Data-dependent rules by name; `fixed` is the one rule that needs no activations."""
 
@@ -32,7 +32,7 @@ def noise_variance(t: Any, *, rule: str = "fixed", value: float = 0.1, layer: st
     Args:
         t: activations [n, ...].
         rule: "fixed" or a name in `NOISE_RULES`.
-        value: of the fixed rule.
+        value: the variance of the fixed rule.
         layer: name for messages.
 
     Raises:
@@ -64,7 +64,7 @@ def noise_variance(t: Any, *, rule: str = "fixed", value: float = 0.1, layer: st
 
 @NOISE_RULES.registering("layer")
 def _layer(x: Activations) -> float:
-    """Mean over features of the variance over rows, in chunks of features so that a wide layer stays where it is.
+    """Mean over features of the variance over rows, in chunks of features, without a copy of a wide layer.
 
     In float64 for float64 activations, and where the squares of float32 activations overflow or underflow.
     """
@@ -100,9 +100,13 @@ def _median(x: Activations) -> float:
 
 
 def noise_grid(centre: float, *, levels: int = 16) -> np.ndarray:
-    """Return `levels` variances in factors of two around `centre`, [levels], rising.
+    """Return variances in factors of two around `centre`, [levels], in rising order.
 
-    Factors of two share exponentials in `kde`: sixteen levels cost little more than one.
+    Factors of two share exponentials in `kde`, so that sixteen levels cost little more than one.
+
+    Args:
+        centre: a variance.
+        levels: number of variances.
 
     Raises:
         InputError: when `centre` is not positive and finite, or `levels` is below one.

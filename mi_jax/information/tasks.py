@@ -1,6 +1,6 @@
-"""Tasks whose information is known in closed form, to judge estimators by. Values in nats.
+"""Tasks whose information is known in closed form, for testing estimators. Values in nats.
 
-Only sampling; scoring an estimator on a task is left to whoever asks.
+`mi_jax.information.benchmark` scores estimators on them.
 """
 
 import dataclasses
@@ -18,20 +18,28 @@ Sample = tuple[np.ndarray, np.ndarray | None]
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A joint distribution with known information."""
+    """A joint distribution of T and another variable, with known information."""
 
     name: str
     target: Target
     information: float
-    """True information of the population in nats; with noise where `noise_variance` is given."""
+    """True information of the population in nats, with the noise where `noise_variance` is given."""
     dimension: int
     sample: Callable[[int, int], Sample]
     """(n, seed) -> t [n, d] float32 and other: None for the input, int [n], or float32 [n, d']."""
     noise_variance: float | None = None
-    """Noise to be added at the layer, for activations that are given without it."""
+    """Variance of the noise to add to the sampled activations; None where they need none."""
 
     def observe(self, n: int, seed: int) -> Sample:
-        """Return the sample with its noise already added, for estimators that take T as it is."""
+        """Sample with the noise added, for estimators that add none.
+
+        Args:
+            n: number of samples.
+            seed: of the sample and of the noise.
+
+        Returns:
+            t [n, d] and the other variable, as from `sample`.
+        """
         t, other = self.sample(n, seed)
         if self.noise_variance is None:
             return t, other
@@ -40,14 +48,23 @@ class Task:
 
 
 def gaussian_channel(d: int, noise_variance: float) -> float:
-    """I(X; X + Z) of a standard normal X in d dimensions: d/2 ln(1 + 1/noise_variance)."""
+    """I(X; X + Z) in nats of a standard normal X in d dimensions: d/2 ln(1 + 1/noise_variance).
+
+    Args:
+        d: number of dimensions.
+        noise_variance: variance of the Gaussian noise Z in every dimension.
+    """
     return 0.5 * d * math.log1p(1 / noise_variance)
 
 
 def amplitude_channel(levels: np.ndarray, noise_variance: float) -> float:
-    """I(X; X + Z) of equally likely real levels: the mean log-likelihood ratio, by the trapezoidal rule over the noise.
+    """I(X; X + Z) in nats of equally likely real levels: the mean log-likelihood ratio, integrated over the noise.
 
-    The rule converges faster than any power of its step for so smooth an integrand.
+    The trapezoidal rule converges faster than any power of its step for this smooth integrand.
+
+    Args:
+        levels: the values of X, [k].
+        noise_variance: variance of the Gaussian noise Z.
     """
     from scipy.special import logsumexp  # here, as scipy is slow to import and most callers do without
 
@@ -61,14 +78,28 @@ def amplitude_channel(levels: np.ndarray, noise_variance: float) -> float:
 
 
 def normal_information(covariance: np.ndarray, d: int) -> float:
-    """I between the first d and the remaining coordinates of a normal vector."""
+    """Information in nats between the first d and the remaining coordinates of a normal vector.
+
+    Args:
+        covariance: of the vector.
+        d: number of coordinates of the first part.
+    """
     parts = (covariance[:d, :d], covariance[d:, d:], covariance)
     first, second, both = (np.linalg.slogdet(c)[1] for c in parts)
     return float(0.5 * (first + second - both))
 
 
 def student_information(df: int, d: int, other: int) -> float:
-    """I between d and `other` coordinates of a multivariate Student t of identity scale (Czyz et al. 2023)."""
+    """Information in nats between d and `other` coordinates of a multivariate Student t of identity scale.
+
+    Args:
+        df: degrees of freedom.
+        d: number of coordinates of the first part.
+        other: number of coordinates of the second part.
+
+    References:
+        Czyz et al. 2023.
+    """
     from scipy.special import digamma, gammaln
 
     def entropy(k: int) -> float:
@@ -81,13 +112,24 @@ def student_information(df: int, d: int, other: int) -> float:
 
 
 def additive_uniform(half_width: float) -> float:
-    """I(X; X + U) for X uniform on [0, 1] and U uniform on [-half_width, half_width]."""
+    """I(X; X + U) in nats for X uniform on [0, 1] and U uniform on [-half_width, half_width].
+
+    Args:
+        half_width: half the width of the noise.
+    """
     e = half_width
     return e - math.log(2 * e) if e <= 0.5 else 1 / (4 * e)
 
 
 def staircase(m: int) -> float:
-    """I(X; Y) for X uniform on 0..m-1 and Y uniform on [X, X + 2]: ln m - (m - 1)/m ln 2 (Gao et al. 2017)."""
+    """I(X; Y) in nats for X uniform on 0..m-1 and Y uniform on [X, X + 2]: ln m - (m - 1)/m ln 2.
+
+    Args:
+        m: number of values of X.
+
+    References:
+        Gao et al. 2017.
+    """
     return math.log(m) - (m - 1) / m * math.log(2)
 
 
@@ -96,7 +138,12 @@ def _column(a: np.ndarray) -> np.ndarray:
 
 
 def channel_task(d: int, noise_variance: float) -> Task:
-    """Standard normal activations through Gaussian noise."""
+    """Standard normal activations with Gaussian noise.
+
+    Args:
+        d: number of dimensions.
+        noise_variance: variance of the noise.
+    """
     return Task(
         f"gaussian-channel-d{d}-v{noise_variance:g}",
         "input",
@@ -108,7 +155,14 @@ def channel_task(d: int, noise_variance: float) -> Task:
 
 
 def atoms_task(levels: tuple[float, ...], noise_variance: float, *, dimension: int = 1, labelled: bool = False) -> Task:
-    """Equally likely amplitudes along a diagonal of `dimension` axes, in exact proportion; the label is their index."""
+    """Equally likely amplitudes along a diagonal, in exact proportion.
+
+    Args:
+        levels: the amplitudes.
+        noise_variance: variance of the Gaussian noise.
+        dimension: number of axes that the diagonal spans.
+        labelled: whether the task is about the index of the amplitude as a label, rather than about the input.
+    """
 
     def sample(n: int, seed: int) -> Sample:
         index = np.random.default_rng(seed).permutation(np.arange(n) % len(levels))
@@ -123,10 +177,16 @@ def atoms_task(levels: tuple[float, ...], noise_variance: float, *, dimension: i
 def label_task(d: int, separation: float = 1.0, *, layer_noise: float = 0.5) -> Task:
     """Two equally likely classes, unit normals 2 `separation` apart: I(T;Y) is that of the binary channel.
 
-    Of the unit variance, `layer_noise` enters at the layer and the rest is spread of the activations.
+    Args:
+        d: number of dimensions.
+        separation: half the distance of the class means.
+        layer_noise: share of the unit variance that is noise at the layer, in (0, 1); the activations have the rest.
+
+    Raises:
+        InputError: when `layer_noise` is out of range.
     """
     if not 0 < layer_noise < 1:
-        raise InputError(f"layer_noise is {layer_noise}: it must lie between 0 and 1.")
+        raise InputError(f"layer_noise is {layer_noise}; it must be between 0 and 1.")
 
     def sample(n: int, seed: int) -> Sample:
         r = np.random.default_rng(seed)
@@ -140,7 +200,13 @@ def label_task(d: int, separation: float = 1.0, *, layer_noise: float = 0.5) -> 
 
 
 def normal_task(d: int, other: int, rho: float) -> Task:
-    """Jointly normal, every pair of the d + other coordinates correlated by rho."""
+    """Jointly normal variables, every pair of coordinates with the same correlation.
+
+    Args:
+        d: number of coordinates of T.
+        other: number of coordinates of the other variable.
+        rho: the correlation.
+    """
     covariance = np.full((d + other, d + other), rho) + (1 - rho) * np.eye(d + other)
     root = np.linalg.cholesky(covariance)
 
@@ -152,7 +218,12 @@ def normal_task(d: int, other: int, rho: float) -> Task:
 
 
 def paired_task(d: int, information: float) -> Task:
-    """Two standard normals of d coordinates, correlated coordinate by coordinate, with `information` nats in total."""
+    """Two standard normals of d coordinates, correlated coordinate by coordinate.
+
+    Args:
+        d: number of coordinates of each.
+        information: their information in nats.
+    """
     rho = math.sqrt(-math.expm1(-2 * information / d))
 
     def sample(n: int, seed: int) -> Sample:
@@ -163,7 +234,12 @@ def paired_task(d: int, information: float) -> Task:
 
 
 def student_task(df: int, d: int) -> Task:
-    """Heavy-tailed: a multivariate Student t split in two halves of d coordinates."""
+    """Heavy-tailed variables: the two halves of a multivariate Student t.
+
+    Args:
+        df: degrees of freedom.
+        d: number of coordinates of each half.
+    """
 
     def sample(n: int, seed: int) -> Sample:
         r = np.random.default_rng(seed)
@@ -174,7 +250,11 @@ def student_task(df: int, d: int) -> Task:
 
 
 def uniform_task(half_width: float) -> Task:
-    """A uniform variable plus uniform noise."""
+    """A uniform variable with uniform noise, as in `additive_uniform`.
+
+    Args:
+        half_width: half the width of the noise.
+    """
 
     def sample(n: int, seed: int) -> Sample:
         r = np.random.default_rng(seed)
@@ -185,7 +265,11 @@ def uniform_task(half_width: float) -> Task:
 
 
 def staircase_task(m: int) -> Task:
-    """A discrete step under a uniform of width two: labels against a continuous variable."""
+    """Labels and a uniform variable of width two that begins at the label, as in `staircase`.
+
+    Args:
+        m: number of labels.
+    """
 
     def sample(n: int, seed: int) -> Sample:
         r = np.random.default_rng(seed)
@@ -196,15 +280,22 @@ def staircase_task(m: int) -> Task:
 
 
 def prescribed_task(information: float, *, classes: int = 10, width: int = 256) -> Task:
-    """Images of `classes` kinds through a fixed random convolution, with noise at the layer that fixes I(X;T).
+    """A fixed random convolutional layer on images of `classes` classes, with noise that fixes I(T;Y) = I(X;T).
 
-    All images of a kind are equal and the layer keeps them equally far apart, so T is a regular simplex of atoms in
-    noise; the noise that gives the information asked for, 0 < information < ln(classes), is found by bisection. The
-    information is the same for the kind as the label.
+    All images of a class are equal and the layer maps them to equidistant points, so that T is a regular simplex of
+    atoms with noise; the noise variance is found by bisection.
+
+    Args:
+        information: in nats, above 0 and below ln(classes).
+        classes: number of classes.
+        width: number of features.
+
+    Raises:
+        InputError: when `information` is out of range.
     """
     if not 0 < information < math.log(classes):
-        raise InputError(f"information is {information}: it must lie between 0 and ln({classes}) nats.")
-    low, high = -5.0, 14.0  # at exp(-5) not one noise in 1e16 leads to another kind
+        raise InputError(f"information is {information}; it must be between 0 and ln({classes}) nats.")
+    low, high = -5.0, 14.0  # at exp(-5) not one noise vector in 1e16 leads to another class
     for _ in range(30):
         middle = (low + high) / 2
         low, high = (middle, high) if simplex_channel(classes, math.exp(middle)) > information else (low, middle)
@@ -213,17 +304,21 @@ def prescribed_task(information: float, *, classes: int = 10, width: int = 256) 
     def sample(n: int, seed: int) -> Sample:
         r = np.random.default_rng(seed)
         y = r.permutation(np.arange(n) % classes)
-        return _layer_of_kinds(classes, width)[y], y
+        return _class_activations(classes, width)[y], y
 
     return Task(f"prescribed-{information:g}", "label", simplex_channel(classes, variance), width, sample, variance)
 
 
 def simplex_channel(classes: int, noise_variance: float) -> float:
-    """I(X; X + Z) of `classes` equally likely unit vectors along the axes: ln k - E ln(sum of k likelihood ratios).
+    """I(X; X + Z) in nats of equally likely unit vectors along the axes: ln k - E ln(sum of k likelihood ratios).
 
     The ratios are independent log-normals, so Frullani's ln a = integral of (exp(-t) - exp(-a t)) / t dt turns the
     mean of a k-dimensional normal into one integral over ln t of products of Laplace transforms, each an integral over
-    one normal. The trapezoidal rule takes both to 1e-9.
+    one normal. The trapezoidal rule computes both to 1e-9.
+
+    Args:
+        classes: number of vectors.
+        noise_variance: variance of the Gaussian noise Z in every dimension.
     """
     v, s, step = noise_variance, math.sqrt(noise_variance), 0.2
     g = np.arange(-10, 10, step * min(1, s))
@@ -239,10 +334,10 @@ def simplex_channel(classes: int, noise_variance: float) -> float:
     return math.log(classes) + 1 / v - float(mean)
 
 
-def _layer_of_kinds(classes: int, width: int) -> np.ndarray:
-    """Activations [classes, width] of one random image a kind: convolution, ReLU, and a dense layer.
+def _class_activations(classes: int, width: int) -> np.ndarray:
+    """Activations [classes, width] of one random image per class: convolution, ReLU, and a dense layer.
 
-    The dense layer sends the features of the kinds to orthonormal vectors.
+    The dense layer maps the features of the classes to orthonormal vectors.
     """
     r = np.random.default_rng(7)
     images, kernels = r.random((classes, 1, 8, 8)), r.standard_normal((1, 4, 8, 8))
@@ -256,7 +351,7 @@ def _layer_of_kinds(classes: int, width: int) -> np.ndarray:
 
 @functools.lru_cache
 def tasks() -> tuple[Task, ...]:
-    """Return the standard set."""
+    """Return the standard set of tasks."""
     return (
         *(channel_task(d, v) for d, v in ((1, 0.1), (2, 0.5), (8, 1.0), (32, 4.0))),
         *(atoms_task((-1.0, 1.0), v) for v in (1.0, 0.25, 0.1)),

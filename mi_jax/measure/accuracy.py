@@ -24,15 +24,15 @@ def robustness(
     attack: PGD,
     batch_size: int = BATCH_SIZE,
 ) -> tuple[list[Record], Images]:
-    """Accuracy on test images and under an attack, as records, and the adversarial images.
+    """Accuracy on clean test images and under attack, as records, and the adversarial images.
 
     Args:
         network: the network.
         variables: its variables.
         images: test images in [0, 1], `[n h w c]`.
         labels: int `[n]`.
-        key: for the random starts; those of an image depend on its index, not on its batch.
-        attack: an image counts as robust if no restart changes its class.
+        key: for the random starts; that of an image depends on its index, not on its batch.
+        attack: the attack; an image counts as robust if no restart makes the network misclassify it.
         batch_size: images attacked at a time.
     """
     _, accuracy = evaluate(network, variables, images, labels)
@@ -56,14 +56,14 @@ def misclassified_under(
 def transfer(
     network: Network, variables: Variables, images: Images, labels: Labels, *, source: str, attack: PGD
 ) -> Record:
-    """Accuracy on adversarial images that were made on the network of another training, as a record.
+    """Accuracy on adversarial images that were computed for the network of another training, as a record.
 
     Args:
         network: the network that is evaluated.
         variables: its variables.
         images: the adversarial images, `[n h w c]`.
         labels: int `[n]`.
-        source: the training on whose network they were made.
+        source: the training whose network they were computed for.
         attack: the attack that made them.
     """
     _, accuracy = evaluate(network, variables, images, labels)
@@ -72,7 +72,7 @@ def transfer(
 
 
 class _Attacked(NamedTuple):
-    """Of each image the worst restart: the adversarial image, whether it is misclassified, and its loss."""
+    """The worst restart of each image: the adversarial image, and whether it is misclassified."""
 
     images: Images
     success: jax.Array
@@ -97,7 +97,7 @@ def performance(
         images: in [0, 1], `[n h w c]`.
         labels: int `[n]`.
         inputs: what the images are: `clean`, `adversarial`, ...
-        columns: further columns of both records, such as those of `attack_columns`.
+        **columns: further columns of both records, such as those of `attack_columns`.
     """
     loss, accuracy = evaluate(network, variables, images, labels)
     record = accuracy_row(accuracy, len(labels), inputs=inputs, **columns)

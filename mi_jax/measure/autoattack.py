@@ -29,10 +29,10 @@ def under_autoattack(
     progress: Callable[[attacks.Progress], None] | None = None,
     state: attacks.EvaluationState | None = None,
 ) -> list[Record]:
-    """Accuracy under AutoAttack, and the share of images that each of its attacks broke, as records.
+    """Accuracy under AutoAttack, and the share of images broken by each of its attacks, as records.
 
     Args:
-        network: the network that is attacked.
+        network: the network to attack.
         variables: its variables.
         images: test images in [0, 1], `[n h w c]`.
         labels: int `[n]`.
@@ -41,7 +41,7 @@ def under_autoattack(
         version: `standard`, `plus`, or names of attacks, separated by commas.
         budget: steps, queries, targets and restarts.
         progress: called between compiled chunks.
-        state: saved state of the same evaluation, interrupted, to resume from.
+        state: saved state of an interrupted run of this evaluation, to resume from.
     """
     result = attacks.autoattack(
         network.logits, variables, images, labels, key,
@@ -52,7 +52,7 @@ def under_autoattack(
     rows = [accuracy_row(result.robust_accuracy, len(labels), note=note, **columns)]
     for stage in result.stages:
         row = accuracy_row(stage.broken / len(labels), len(labels), estimator=stage.name, **columns)
-        note = f"{stage.broken} of {stage.attacked} images that withstood the attacks before"
+        note = f"{stage.broken} of {stage.attacked} images that the previous attacks left unbroken"
         rows.append(dataclasses.replace(row, quantity="autoattack_broken", stderr=None, note=note))
     return rows
 
@@ -76,7 +76,7 @@ def sanity_checks(
 
 
 def stages(version: str) -> str | list[str]:
-    """A version as `mi_jax.attacks.autoattack` takes it: its name, or a list of names of attacks."""
+    """The argument `version` of `mi_jax.attacks.autoattack`: a name, or a list of names of attacks."""
     return version if version in VERSIONS else version.split(",")
 
 
@@ -104,7 +104,7 @@ def autoattack_columns(norm: str, eps: float, version: str, budget: Budget) -> d
 
 
 def budget_in_words(version: str, budget: Budget) -> str | None:
-    """What is not the default about a version and budget, in words; None where nothing is.
+    """Description of what differs from the default version and budget; None where nothing does.
 
     Examples:
         >>> budget_in_words("plus", Budget(fab_steps=200, targets=3))
@@ -128,7 +128,7 @@ def _changed(budget: Budget, usual: dict[str, int]) -> dict[str, int]:
 
 
 def _default_values(version: str, names: Sequence[str]) -> dict[str, int]:
-    """The default of each field of the budget that the named attacks use; draws count for `rand` alone."""
+    """Default of each field of the budget that the named attacks use; `eot_draws` only for the version `rand`."""
     fields = dict.fromkeys(field for name in names for field in attacks.ATTACKS[name].budget_fields.values())
     if version != "rand":
         fields.pop("eot_draws", None)

@@ -21,13 +21,6 @@ from mi_jax.options import Epochs, Names, check_names
 from mi_jax.records.table import Record, information_record
 from mi_jax.typing import Images, Labels, Variables
 
-RULES = ("fixed", "layer", "trace", "median", "scale_free")
-"""Noise rules: how the noise variance of a layer is chosen.
-
-`fixed` is one number for all layers. `layer`, `trace` and `median` are evaluated once, on the untrained network that
-all trainings of a seed share, and kept for all epochs and trainings. `scale_free` is the `trace` rule on the measured
-network's own clean activations, so that rescaling a layer changes nothing."""
-
 _KDE = ("i_tx_upper", "i_tx_lower", "i_ty_upper", "i_ty_lower", "i_ty_certified_upper", "i_ty_certified_lower")
 _KDE_BY_CLASS = ("i_tx_given_y_upper", "i_tx_given_y_lower")
 _BINNING = ("i_tx", "i_ty")
@@ -45,8 +38,9 @@ class InformationConfig:
     Attributes:
         samples: images of the fixed sample; the whole test split if it has fewer.
         epochs: epochs at which to measure; `auto` is 0, the last, and a log-spaced set between.
-        noise: noise rules: fixed; layer, trace, median (evaluated once on the untrained network);
-            scale_free (trace rule on the measured network itself).
+        noise: noise rules: fixed; layer, trace, median or any registered rule (evaluated once on the untrained network
+            that all trainings of a seed share); scale_free (trace rule on the clean activations of the measured
+            network).
         noise_variance: noise variance of the fixed rule (0.1 in the paper).
         bin_size: bin width of the binning estimate (0.5 in the paper).
 
@@ -62,16 +56,19 @@ class InformationConfig:
 
     def __post_init__(self):
         checks.count("information.samples", self.samples, 2)
-        check_names("information.noise", self.noise, RULES)
+        check_names("information.noise", self.noise, noise_rules())
         if not self.noise:
-            raise InputError(f"Invalid information.noise: expected at least one of {', '.join(RULES)}.")
+            raise InputError(f"Invalid information.noise: expected at least one of {', '.join(noise_rules())}.")
         checks.positive("information.noise_variance", self.noise_variance)
         checks.positive("information.bin_size", self.bin_size)
         for epoch in () if self.epochs == "auto" else self.epochs:
             checks.count("information.epochs", epoch, 0)
 
     def schedule(self, last: int) -> tuple[int, ...]:
-        """The epochs at which to measure a training of `last` epochs: always the first, 0, and the last, too.
+        """The epochs at which to measure a training, 0 and the last among them.
+
+        Args:
+            last: number of epochs of the training.
 
         Examples:
             >>> InformationConfig().schedule(200)
@@ -88,8 +85,13 @@ class InformationConfig:
         return tuple(sorted({0, last, *(int(e) for e in between if e < last)}))
 
 
+def noise_rules() -> tuple[str, ...]:
+    """Names of the noise rules that a run can use: the registered ones, `fixed` and `scale_free`."""
+    return ("fixed", *information.NOISE_RULES, "scale_free")
+
+
 def activations(network: Network, variables: Variables, images: Images) -> dict[str, Tap]:
-    """Every layer's activation, `[n ...]`, first layer to logits, in evaluation mode."""
+    """Activations `[n ...]` of every layer, from the first to the logits, in evaluation mode."""
     taps = map_batches(functools.partial(_taps, network, variables), images)
     return {layer: taps[layer] for layer in network.layers}
 
@@ -97,13 +99,13 @@ def activations(network: Network, variables: Variables, images: Images) -> dict[
 def frozen_noise_variances(
     network: Network, variables: Variables, images: Images, *, config: InformationConfig
 ) -> NoiseVariances:
-    """The noise variances that stay the same for all epochs and trainings of a seed.
+    """Noise variances that are kept for all epochs and trainings of a seed.
 
     Args:
         network: the network.
         variables: variables of the untrained network.
         images: the fixed sample, `[n h w c]`.
-        config: its noise rules, of which `scale_free` is left out.
+        config: gives the noise rules; `scale_free` is left out.
     """
     rules = [rule for rule in config.noise if rule != "scale_free"]
     if rules in ([], ["fixed"]):
@@ -129,17 +131,17 @@ def information_plane(
         network: the network.
         variables: its variables.
         images: the sample, in [0, 1], `[n h w c]`.
-        adversarial_images: the adversarial example of each, from `adversarial_examples`.
+        adversarial_images: their adversarial examples, from `adversarial_examples`.
         labels: int `[n]`.
         noise_variances: from `frozen_noise_variances`.
-        config: its noise rules and bin size.
+        config: gives the noise rules and the bin size.
         attack: the attack that made the adversarial examples.
     """
     clean = activations(network, variables, images)
     noise_variances = with_scale_free(noise_variances, clean, config=config)
     columns = {"image_set": "test", "inputs": "clean"}
     records = _layers(clean, labels, noise_variances, network.num_classes, config, columns)
-    del clean  # before the others are made: both would not fit where layers are wide
+    del clean  # wide layers of both kinds of inputs would not fit in memory
     adversarial = activations(network, variables, adversarial_images)
     columns |= {"inputs": "adversarial", **attack_columns(attack)}
     return records + _layers(adversarial, labels, noise_variances, network.num_classes, config, columns)
@@ -148,7 +150,7 @@ def information_plane(
 def with_scale_free(
     noise_variances: NoiseVariances, clean: Mapping[str, Tap], *, config: InformationConfig
 ) -> NoiseVariances:
-    """The frozen noise variances and, if configured, those of `scale_free` for these clean activations."""
+    """Add the noise variances of `scale_free` for clean activations to the frozen ones, where configured."""
     if "scale_free" not in config.noise:
         return noise_variances
     return {**noise_variances, "scale_free": {layer: _variance(tap, "trace", config) for layer, tap in clean.items()}}
@@ -164,7 +166,7 @@ def _variance(tap: Tap, rule: Any, config: InformationConfig) -> float:
         return config.noise_variance
     try:
         return float(information.noise_variance(tap, rule=rule))
-    except InputError:  # a constant layer: no variance fits it, and the estimate says so in its row
+    except InputError:  # a constant layer: `kde_records` writes a failed record
         return 0.0
 
 
@@ -188,15 +190,15 @@ def _layers(
 def kde_records(
     tap: Tap, labels: Labels, variances: Mapping[str, float], *, num_classes: int, by_class: bool, **columns: Any
 ) -> list[Record]:
-    """The KDE estimates of one layer under every noise rule, from one pass; a rule that fails gives a row that says so.
+    """KDE estimates of one layer under every noise rule, in one pass; a rule that fails gives a record with `ok` false.
 
     Args:
         tap: activations `[n ...]`.
         labels: int `[n]`.
-        variances: noise variance by rule; 0 where the rule gives none, as the layer is constant.
+        variances: noise variance by rule; 0 for a constant layer, to which the rule assigns none.
         num_classes: number of classes.
-        by_class: also estimate I(X;T) within each class, and the saturation.
-        columns: of every record.
+        by_class: whether to add I(X;T) within each class, and the saturation.
+        **columns: further columns of every record.
     """
     columns = {**columns, "estimator": "kde"}
     given = {rule: variance for rule, variance in variances.items() if variance > 0}
@@ -232,7 +234,7 @@ def kde_records(
 
 
 def _of_class(values: Mapping[str, np.ndarray], i: int, k: int, count: int) -> dict[str, Any]:
-    """The columns in which a row of one class differs: its own images, and whether they are all distinguished."""
+    """Columns of a record of one class: its number of images, and whether the estimate is saturated."""
     saturated = bool(values["i_tx_given_y_upper"][i, k] >= 0.95 * np.log(count))
     return {"class_": k, "n": count, "saturated": saturated}
 

@@ -30,41 +30,40 @@ _RESCALINGS = np.concatenate([[0.0], np.geomspace(1 / 64, 16.0, 31)])
 def fit_probes(t: np.ndarray, labels: Mapping[str, np.ndarray], *, num_classes: int) -> dict[str, LinearProbe]:
     """A linear probe (`information.fit_probe`) of every factor on one layer.
 
-    A layer of more than 256 features is first reduced to its 256 leading principal directions. A
-    convolutional map is joined with its channel means for that, each scaled to unit total variance: the means, which do
-    not depend on where a texture is, carry too little variance to be among the leading directions of the map. The
-    probe is a linear function of `t` all the same, so its bound holds.
+    A layer of more than 256 features is first reduced to its 256 leading principal directions. For a convolutional map
+    these are computed with the channel means appended, both scaled to unit total variance: the means do not depend on
+    the position of a texture, but have too little variance to appear among the leading directions of the map alone. The
+    probe remains a linear function of `t`, so its bound holds.
 
     Args:
         t: activations of the rows to fit, `[n ...]`, finite; maps are `[n h w c]`.
-        labels: for each factor int `[n]` in 0..num_classes-1.
-        num_classes: of every factor.
+        labels: labels of each factor by its name, int `[n]` in 0..num_classes-1.
+        num_classes: number of classes of every factor.
 
     Returns:
-        For each factor a `LinearProbe` of the flattened activation.
+        A `LinearProbe` of the flattened activations for each factor.
     """
-    # The problems are so small that BLAS threads would mostly wait for one another.
-    # A probe for which L-BFGS has not converged is a lower bound like any other.
+    # BLAS threads only slow down products this small. A fit that stops early still gives a bound.
     with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         flat = np.asarray(t, np.float32).reshape(len(t), -1)
         if flat.shape[1] <= COMPONENTS:
             return {name: fit_probe(flat, y, num_classes=num_classes) for name, y in labels.items()}
-        mean = flat[0] + (flat - flat[0]).mean(axis=0)  # of a constant exactly its value
+        mean = flat[0] + (flat - flat[0]).mean(axis=0)  # exact for a constant layer
         directions = _directions(flat - mean, t.shape)
         scores = (flat - mean) @ directions
         probes = {}
         for name, y in labels.items():
             found = fit_probe(scores, y, num_classes=num_classes)
             weight = directions.astype(np.float64) @ found.weight
-            probes[name] = LinearProbe(weight, found.bias - mean @ weight)
+            probes[name] = LinearProbe(weight, found.bias - mean @ weight, found.classes)
         return probes
 
 
 def _directions(centred: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Columns `[features, r]` whose products with the centred rows are their principal coordinates.
+    """Directions `[features, r]` whose products with the centred rows are the principal coordinates.
 
-    A constant layer has none; a direction of zeros in their place leaves a probe the class frequencies.
+    A constant layer gets one direction of zeros, on which a probe can only fit the class frequencies.
     """
     n = len(centred)
     if not centred.any():
@@ -88,22 +87,30 @@ def _directions(centred: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 def gains(log_probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Gain log q(y | t) - log p(y) of every row, nats `[n]`: its mean is at most I(T; Y) on the population.
 
-    As in `information.probe` a uniform guess of weight 1e-6 is mixed into q, so that a class that was absent when the
-    probe was fitted costs a bounded amount.
+    As in `information.probe`, a uniform guess of weight 1e-6 is mixed into q, which bounds the loss of a class that was
+    absent when the probe was fitted.
 
-    Source: Barber and Agakov (2003), for any q that was not fitted on these rows.
+    Args:
+        log_probabilities: log q(y | t) of a probe that was not fitted on these rows, `[n, classes]`.
+        labels: int `[n]`.
+
+    References:
+        Barber & Agakov 2003.
     """
     frequency = np.bincount(labels, minlength=log_probabilities.shape[1]) / len(labels)
     return _scores(log_probabilities, labels) - np.log(frequency[labels])
 
 
 def rescaled_gains(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """`gains` of a probe on inputs it was not fitted for, its logits rescaled on the other half of the rows.
+    """`gains` of a probe on inputs of another distribution, its logits rescaled on the other half of the rows.
 
-    A probe under attack is confident in wrong classes, and its gain would be unboundedly negative; the best rescaling
-    by a non-negative factor measures what its predictions are worth. Factor 0 is the uniform guess, so the mean is 0
-    up to sampling error where no information is left. A uniform guess is mixed in as in `gains`, so a class of logit
-    minus infinity costs a bounded amount.
+    A probe under attack is confident in wrong classes, which makes its gain very negative. The best non-negative factor
+    on the logits corrects the confidence; factor 0 is the uniform guess, so the mean is 0 up to sampling error where no
+    information is left. A uniform guess is mixed in as in `gains`.
+
+    Args:
+        logits: of the probe, `[n, classes]`.
+        labels: int `[n]`.
     """
     half = np.arange(len(labels)) % 2
     result = np.empty(len(labels))
@@ -142,15 +149,15 @@ def _rescale(logits: np.ndarray, factor: float) -> np.ndarray:
 
 
 def _scores(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Log probability of every row's label, `[n]`, a uniform guess mixed in."""
+    """Log probability of the label of each row, `[n]`, with a uniform guess mixed in."""
     own = np.exp(log_softmax(logits, axis=1)[np.arange(len(labels)), labels])
     return np.log((1 - GUESS) * own + GUESS / logits.shape[1])
 
 
 class ProbedNetwork:
-    """A probe on a layer of a network as one `logits_fn(variables, images)` that attacks take.
+    """A probe on a layer of a network as a `logits_fn(variables, images)` for attacks.
 
-    The probe is part of the variables, so the probes of one layer share a compiled attack.
+    The probe is part of the variables, so all probes of one layer share a compiled attack.
     """
 
     def __init__(self, network: Network, layer: str):
@@ -169,5 +176,5 @@ class ProbedNetwork:
 
 @functools.cache
 def probed(network: Network, layer: str) -> ProbedNetwork:
-    """The same object for the same network and layer: attacks compile once for each `logits_fn` object."""
+    """Cached by network and layer, as attacks compile once for each `logits_fn` object."""
     return ProbedNetwork(network, layer)

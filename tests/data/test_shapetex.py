@@ -92,7 +92,7 @@ def test_signed_distances_in_closed_form():
     assert at("plus", 0.0, 2.0) == pytest.approx(1.0)
 
 
-def test_every_shape_covers_230_pixels_wherever_it_lies(masks_of):
+def test_every_shape_covers_230_pixels_at_every_position(masks_of):
     shape = np.repeat(np.arange(10), 20)
     shift = np.random.default_rng(0).uniform(-1, 1, (200, 2)).astype(np.float32)
     nothing = np.zeros(200, np.float32)
@@ -101,8 +101,8 @@ def test_every_shape_covers_230_pixels_wherever_it_lies(masks_of):
     np.testing.assert_allclose(area, 230, atol=2.0)
 
 
-def test_mean_luminance_carries_no_shape_under_jitter(every_pair):
-    """The mean coverages of the shapes lie within five standard errors of one mean, clipping at borders included."""
+def test_mean_luminance_does_not_depend_on_the_shape(every_pair):
+    """The mean coverages of all shapes agree within five standard errors, including clipping at the borders."""
     area = np.asarray(every_pair["fine"].mask).sum(axis=(1, 2)).reshape(5, 10, 10)
     spread = area.std() / np.sqrt(50)
     assert np.ptp(area.mean(axis=(0, 2))) < 5 * spread
@@ -171,7 +171,7 @@ def test_coarse_textures_have_no_feature_below_four_pixels(every_pair):
         assert any(np.array_equal(np.kron(p[::4, ::4], np.ones((4, 4))), p) for p in phases)
 
 
-def test_camouflage_lies_in_its_band_and_noise_is_white(every_pair):
+def test_camouflage_has_frequencies_of_its_band_only_and_noise_is_white(every_pair):
     for scale, low, high in (("fine", 2.5, 4.5), ("coarse", 1.5, 2.5)):
         scene = every_pair[scale]
         cycles = np.hypot(*np.meshgrid(np.fft.fftfreq(32, 1 / 32), np.fft.fftfreq(32, 1 / 32)))
@@ -183,13 +183,13 @@ def test_camouflage_lies_in_its_band_and_noise_is_white(every_pair):
     assert power[cycles > 10].mean() == pytest.approx(power[(cycles < 10) & (cycles > 0)].mean(), rel=0.15)
 
 
-def test_random_textures_are_never_drawn_twice(every_pair):
+def test_random_textures_are_all_different(every_pair):
     scene = every_pair["fine"]
     random = np.asarray(scene.texture)[scene.factors["texture"] >= 8]
     assert len(np.unique(random.reshape(len(random), -1), axis=0)) == len(random)
 
 
-def test_hues_are_orthogonal_to_grey_evenly_spaced_and_of_unit_height():
+def test_hues_are_orthogonal_to_grey_evenly_spaced_and_of_unit_norm():
     hue = shapetex.hues()
     np.testing.assert_allclose(hue.sum(axis=1), 0, atol=1e-6)
     np.testing.assert_allclose(np.abs(hue).max(axis=1), 1, atol=1e-6)
@@ -214,7 +214,7 @@ def test_images_are_the_formula_in_float64(every_pair, placement):
     np.testing.assert_allclose(images, np.clip(expected, 0, 1), atol=1e-6)
 
 
-def test_erasing_the_texture_takes_exactly_its_amplitude(every_pair):
+def test_erasing_the_texture_needs_a_perturbation_of_exactly_its_amplitude(every_pair):
     """Adding delta = -a_T t_T turns an image into its texture-suppressed version; its L-infinity norm is a_T."""
     scene = every_pair["fine"]
     with_texture = shapetex.compose(scene, shape_amplitude=20 / 255, texture_amplitude=8 / 255)
@@ -252,7 +252,7 @@ def test_redundant_training_set_is_balanced_in_every_ten():
     assert np.mean(factors["colour"] == factors["shape"]) < 0.25
 
 
-def test_conflict_set_holds_each_of_the_90_pairs_equally_often(sets):
+def test_conflict_set_contains_each_of_the_90_pairs_equally_often(sets):
     factors = sets["conflict"].factors
     pairs, counts = np.unique(factors["shape"] * 10 + factors["texture"], return_counts=True)
     assert len(sets["conflict"]) == 180
@@ -317,7 +317,7 @@ def test_classes_are_named_after_the_cue_that_makes_the_label():
 
 
 @pytest.mark.parametrize(("noisy", "right"), [("texture", "shape"), ("shape", "texture")])
-def test_noisy_cue_is_right_as_often_as_said_and_wrong_evenly(noisy, right):
+def test_noisy_cue_is_correct_with_its_validity_and_otherwise_uniform(noisy, right):
     config = ShapeTex(regime="noisy", noisy_cue=noisy, cue_validity=0.9, n_train=20000)
     factors = shapetex.factors(config, "train")
     assert config.label_cue == right
@@ -328,7 +328,7 @@ def test_noisy_cue_is_right_as_often_as_said_and_wrong_evenly(noisy, right):
     np.testing.assert_allclose(errors[1:] / errors.sum(), 1 / 9, atol=0.03)
 
 
-def test_colour_follows_the_label_only_where_asked():
+def test_colour_follows_the_label_only_with_the_label_rule():
     config = ShapeTex(colour_rule="label", n_train=100, n_test=100)
     train = shapetex.factors(config, "train")
     assert np.array_equal(train["colour"], train["shape"])
@@ -345,7 +345,7 @@ def test_longer_sets_begin_with_shorter_ones():
     assert len(limited.test) == 40
 
 
-def test_seed_changes_everything_and_nothing_else_does():
+def test_only_the_seed_changes_the_random_numbers():
     first, again, other = (shapetex.scene(ShapeTex(n_train=50, seed=seed), "train") for seed in (0, 0, 1))
     np.testing.assert_array_equal(first.mask, again.mask)
     np.testing.assert_array_equal(first.texture, again.texture)
@@ -356,8 +356,8 @@ def test_seed_changes_everything_and_nothing_else_does():
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"texture_amplitude": -0.1}, r"texture_amplitude must lie in \[0, 0.5\]"),
-        ({"noise": float("nan")}, r"noise must lie in \[0, 0.5\]"),
+        ({"texture_amplitude": -0.1}, r"texture_amplitude must be in \[0, 0.5\]"),
+        ({"noise": float("nan")}, r"noise must be in \[0, 0.5\]"),
         ({"regime": "both"}, "regime must be one of redundant, shape, texture, noisy"),
         ({"placement": "left"}, "placement must be one of global, foreground, background"),
         ({"cue_validity": 1.5}, "probability"),
@@ -366,6 +366,6 @@ def test_seed_changes_everything_and_nothing_else_does():
     ],
 )
 @pytest.mark.usefixtures("as_a_user")
-def test_wrong_settings_are_named(wrong, says):
+def test_invalid_settings_are_explained(wrong, says):
     with pytest.raises(InputError, match=says):
         ShapeTex(**wrong)

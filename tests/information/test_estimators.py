@@ -1,4 +1,4 @@
-"""Estimators: reference values, closed forms, and that every registered one keeps the protocol."""
+"""Estimators against reference values and closed forms, and the interface of every registered one."""
 
 import importlib.util
 import json
@@ -41,7 +41,7 @@ def test_binning_equals_the_reference(case, size):
     assert got.i_ty == pytest.approx(want["i_ty"], abs=1e-12)
 
 
-def test_corrections_bring_the_binned_entropy_nearer_to_the_truth():
+def test_corrections_reduce_the_bias_of_the_binned_entropy():
     errors = {"none": [], "miller_madow": [], "nsb": []}
     for seed in range(20):
         counts = np.bincount(np.random.default_rng(seed).integers(0, 30, 40))
@@ -53,7 +53,7 @@ def test_corrections_bring_the_binned_entropy_nearer_to_the_truth():
     assert bias["nsb"] < bias["none"]
 
 
-def test_nsb_entropy_knows_its_alphabet_and_its_limits():
+def test_nsb_entropy_of_many_samples_is_exact_and_of_one_cell_is_zero():
     assert nsb_entropy(np.array([5000, 5000]), 2) == pytest.approx(np.log(2), abs=1e-3)
     assert nsb_entropy(np.array([7]), 1) == 0
 
@@ -74,7 +74,7 @@ def test_miller_madow_adds_half_a_count_for_every_cell_but_one():
     assert corrected.i_ty - plain.i_ty == pytest.approx(3 / 22 - 6 / 11 * 2 / 12, abs=1e-12)
 
 
-def test_bins_by_layer_do_not_depend_on_scale():
+def test_a_number_of_bins_makes_the_estimate_independent_of_scale():
     x = np.random.default_rng(1).standard_normal((100, 2))
     assert binning(x, bins=5).i_tx == binning(64 * x, bins=5).i_tx < np.log(100)
 
@@ -91,7 +91,7 @@ def test_bins_divide_the_range_of_the_layer():
     assert binning(grid + 0.75, bins=5).i_tx == binning(grid, bins=5).i_tx <= np.log(5)
 
 
-def test_values_beyond_the_range_of_integers_are_counted_apart():
+def test_bins_beyond_the_range_of_integers_stay_distinct():
     assert binning(np.arange(10)[:, None] * 1e20).i_tx == pytest.approx(np.log(10), abs=1e-12)
     assert binning(np.array([[-0.0], [0.0]])).i_tx == 0
     with pytest.raises(InputError, match="too large"):
@@ -153,7 +153,7 @@ def test_label_form_of_ksg_agrees_with_scikit_learn(classes):
 
 
 def test_ties_among_neighbours_are_counted_as_equal(key):
-    """On discrete values the estimate is nearly the plug-in information; it was -3.3 nats for an independent bit."""
+    """On discrete values the estimate is close to the plug-in information; without tie counting it is -3.3 nats."""
     r = np.random.default_rng(0)
     y = np.arange(400) % 3
     bit = r.integers(0, 2, (400, 1)).astype(float)
@@ -165,7 +165,7 @@ def test_ties_among_neighbours_are_counted_as_equal(key):
 
 
 @pytest.mark.parametrize("width", [2, 40])
-def test_neighbours_of_a_constant_layer_tell_nothing(width, key):
+def test_nearest_neighbour_information_of_a_constant_layer_is_zero(width, key):
     constant = np.full((60, width), 1.7, np.float32)
     y, z = np.arange(60) % 3, np.round(np.random.default_rng(0).standard_normal((60, 2)))
     for other in (y, z):
@@ -174,19 +174,19 @@ def test_neighbours_of_a_constant_layer_tell_nothing(width, key):
     assert ksg(z, constant).value == 0
 
 
-def test_neighbours_within_classes_of_one_row_are_refused():
+def test_nearest_neighbours_within_classes_of_one_row_are_refused():
     with pytest.raises(InputError, match="one row only"):
         ksg(np.eye(3), np.arange(3), k=1)
 
 
-def test_sliced_information_is_below_the_whole(classes, key):
+def test_sliced_information_is_below_the_full_information(classes, key):
     x, y = classes
     got = sliced(x, y, key=key)
     assert 0.05 < got.value < ksg(x, y).value
     assert got.stderr < 0.05
 
 
-def test_probe_reaches_the_truth_where_a_linear_read_out_is_optimal(key):
+def test_probe_finds_all_information_where_a_linear_classifier_is_optimal(key):
     task = tasks.label_task(16)
     t, y = task.observe(4000, 0)
     got = probe(t, y, key=key)
@@ -194,7 +194,7 @@ def test_probe_reaches_the_truth_where_a_linear_read_out_is_optimal(key):
     assert got.details["accuracy"] > 0.8
 
 
-def test_probe_finds_nothing_in_shuffled_labels(classes, key):
+def test_probe_finds_no_information_about_shuffled_labels(classes, key):
     x, y = classes
     for seed in range(3):
         shuffled = np.random.default_rng(seed).permutation(y)
@@ -202,7 +202,18 @@ def test_probe_finds_nothing_in_shuffled_labels(classes, key):
         assert got.value < 2 * got.stderr
 
 
-def test_probe_of_a_wide_layer_is_its_arrays(key):
+def test_probe_has_one_column_per_label_that_occurs_and_none_for_gaps_between_labels(key):
+    y = np.array([3, 5000, 9999])[np.arange(60) % 3]
+    x = 10.0 * np.eye(3, 40)[np.arange(60) % 3] + np.random.default_rng(0).standard_normal((60, 40))
+    fitted = fit_probe(x, y)
+    assert fitted.weight.shape == (40, 3)
+    assert fitted.classes.tolist() == [3, 5000, 9999]
+    assert (fitted.classes[fitted.log_probabilities(x).argmax(axis=1)] == y).all()
+    renumbered = probe(x, np.arange(60) % 3, key=key, num_classes=10_000)
+    assert probe(x, y, key=key).value == pytest.approx(renumbered.value, abs=1e-12)
+
+
+def test_probe_of_a_wide_layer_has_columns_for_all_classes_and_normalised_probabilities(key):
     r = np.random.default_rng(3)
     y = np.arange(60) % 4
     x = (3 * np.eye(4, 900)[y] + 0.2 * r.standard_normal((60, 900))).astype(np.float32)
@@ -214,10 +225,10 @@ def test_probe_of_a_wide_layer_is_its_arrays(key):
     assert (log_q[:, 4:] == -np.inf).all()
 
 
-def test_variational_objectives_have_their_closed_values():
+def test_variational_objectives_equal_their_closed_forms():
     b = 5
     scores = jnp.where(jnp.eye(b, dtype=bool), 0.0, -1e9)
-    assert objective_value("infonce", scores) == pytest.approx(np.log(b), abs=1e-6)  # the ceiling: log of the batch
+    assert objective_value("infonce", scores) == pytest.approx(np.log(b), abs=1e-6)  # the maximum: log of the batch
     flat = jnp.zeros((b, b))
     assert objective_value("infonce", flat) == pytest.approx(0, abs=1e-6)
     assert objective_value("nwj", flat + 1) == pytest.approx(0, abs=1e-6)
@@ -225,7 +236,7 @@ def test_variational_objectives_have_their_closed_values():
 
 
 @pytest.mark.parametrize("name", ["infonce", "nwj", "smile"])
-def test_trained_bounds_come_near_the_truth_in_low_dimension(name, key):
+def test_trained_bounds_are_close_to_the_true_information_in_low_dimension(name, key):
     task = tasks.normal_task(1, 1, 0.75)
     got = estimate(name, *task.sample(2000, 0), key=key, steps=400, hidden=32, batch=32)
     assert got.value == pytest.approx(task.information, abs=0.15)
@@ -233,10 +244,10 @@ def test_trained_bounds_come_near_the_truth_in_low_dimension(name, key):
         assert got.value < task.information + 4 * got.stderr
 
 
-def test_every_estimator_keeps_the_protocol(classes, key):
+def test_every_estimator_returns_a_complete_estimate(classes, key):
     x, y = classes
     cheap = {name: {"steps": 2, "batch": 16} for name in ("infonce", "nwj", "smile")} | {"sliced": {"slices": 2}}
-    compiled = {"input": "infonce", "label": "nwj", "continuous": "smile"}  # one function, a program each
+    compiled = {"input": "infonce", "label": "nwj", "continuous": "smile"}  # the three share one function
     for target, other in (("input", None), ("label", y), ("continuous", x[:, :2])):
         for name in estimators_for(target):
             if name in compiled.values() and name != compiled[target]:
@@ -272,7 +283,7 @@ def test_unknown_names_and_targets_are_refused(classes, key):
 
 
 @pytest.mark.parametrize("alpha", [0.1, 0.5, 1.01, 2, 50.0, np.inf])
-def test_renyi_entropy_of_separated_atoms_is_their_log_number_for_every_order(alpha):
+def test_renyi_entropy_of_separated_atoms_is_the_log_of_their_number_at_every_order(alpha):
     atoms, y = 1e3 * np.eye(4)[np.arange(40) % 4], np.arange(40) % 4
     got = renyi(atoms, y, alpha=alpha, width=1.0)
     assert got.details["entropy"] == pytest.approx(np.log(4), abs=1e-9)

@@ -1,4 +1,4 @@
-"""Geometry against direct sums, and the exactness of the split of a change into scale and shape."""
+"""Geometry against direct sums, and the exact split of a change into scale and shape."""
 
 import numpy as np
 import pytest
@@ -28,8 +28,8 @@ def test_distances_equal_direct_sums(layer):
     assert got.distinguishable_upper == pytest.approx(np.exp(kde(x, noise_variance=0.5).i_tx_upper), rel=1e-6)
 
 
-def test_neighbours_are_sought_among_all_rows_and_in_far_clusters():
-    """Pairs whose partner no sample of 1,024 rows holds, in clusters so far off that float32 products see no pair."""
+def test_nearest_neighbours_are_found_among_all_rows_and_in_distant_clusters():
+    """Pairs of which a sample of 1,024 rows contains one row only, in clusters too distant for float32 products."""
     r = np.random.default_rng(2)
     half = 1100
     centres = 1e4 * r.standard_normal((4, 20))
@@ -54,7 +54,7 @@ def test_pure_scaling_is_all_scale(layer):
     assert split.total > 0.1
 
 
-def test_split_adds_up_and_a_rotation_has_no_part_in_it(layer):
+def test_scale_and_shape_add_up_to_the_total_and_do_not_change_under_rotation(layer):
     x, _ = layer
     rotation = np.linalg.qr(np.random.default_rng(1).standard_normal((6, 6)))[0].astype(np.float32)
     split = scale_split(x, x @ rotation, noise_variance=1.0)

@@ -1,4 +1,4 @@
-"""Values of the KDE bounds against float64 references, and the numerics that float32 gets wrong when done naively."""
+"""KDE bounds against float64 references, and cases in which naive float32 arithmetic fails."""
 
 import importlib.util
 import json
@@ -47,7 +47,7 @@ def test_two_points_have_the_closed_form():
 
 
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
-def test_far_apart_class_means_do_not_cost_accuracy(precision):
+def test_distant_class_means_do_not_reduce_accuracy(precision):
     r = np.random.default_rng(4)
     y = np.arange(300) % 4
     means = r.standard_normal((4, 1024))
@@ -58,10 +58,10 @@ def test_far_apart_class_means_do_not_cost_accuracy(precision):
     assert got.precision == precision
     assert abs(got.i_tx_upper - want.i_tx_upper) < (1e-5 if precision != "bfloat16" else 1e-4) * BIT
     assert abs(got.i_ty_upper - want.i_ty_upper) < 1e-5 * BIT
-    assert abs(got.i_tx_upper - want.i_tx_upper) <= got.error  # the indicator promises no less
+    assert abs(got.i_tx_upper - want.i_tx_upper) <= got.error  # the reported error is a bound
 
 
-def test_clusters_that_labels_do_not_name_fall_back_to_float64():
+def test_distant_clusters_within_one_class_fall_back_to_float64():
     r = np.random.default_rng(5)
     hidden = np.arange(200) % 4
     x = (1000 * np.eye(4)[hidden] + 0.3 * r.standard_normal((200, 4))).astype(np.float32)
@@ -76,14 +76,14 @@ def test_constant_layer_gives_exactly_zero():
         assert (getattr(result, name) == 0).all(), name
 
 
-def test_separated_rows_saturate_and_say_so():
+def test_separated_rows_are_reported_as_saturated():
     result = kde(1e3 * np.eye(50, dtype=np.float32), np.arange(50) % 2, noise_variance=0.1)
     assert result.i_tx_upper == pytest.approx(np.log(50), abs=1e-12)
     assert result.saturated is True
     assert result.saturation == pytest.approx(1)
 
 
-def test_certified_bracket_is_right_where_the_usual_difference_is_not():
+def test_certified_bracket_holds_where_the_usual_difference_is_no_bound():
     x = np.array([4.5, 4.5, 1.5, 0, 1.5, 0, 4.5])[:, None]
     y = np.array([0, 1, 1, 1, 0, 0, 1])
     result = kde(x, y, noise_variance=1.0)
@@ -114,7 +114,7 @@ def test_tile_and_chunk_sizes_do_not_change_the_sums():
         np.testing.assert_allclose(parts.own, whole.own, rtol=3e-6)
 
 
-def test_layers_of_many_widths_share_few_compiled_functions_and_none_is_padded_to_twice_its_width():
+def test_layers_of_many_widths_share_few_compiled_functions_with_little_padding():
     y = np.arange(64) % 3
 
     def run(width: int) -> None:
@@ -160,13 +160,13 @@ def test_sums_can_be_vmapped_over_seeds_and_epochs():
         (np.eye(2) * 1e200, None, {}, "too large"),
     ],
 )
-def test_bad_input_is_named(t, y, options, says):
+def test_invalid_input_is_explained(t, y, options, says):
     y = None if y is None else np.array(y)
     with pytest.raises(InputError, match=says):
         kde(t, y, layer="conv1", **({"noise_variance": 0.1} | options))
 
 
-def test_any_framework_and_float_type_is_taken():
+def test_arrays_of_any_framework_and_float_type_are_accepted():
     torch = pytest.importorskip("torch")
     x = np.random.default_rng(9).standard_normal((20, 3)).astype(np.float32)
     want = kde(x, noise_variance=0.5).i_tx_upper

@@ -1,4 +1,4 @@
-"""Identities and inequalities the bounds obey exactly on any data, on random shapes."""
+"""Identities and inequalities that the bounds satisfy on any data, tested on random shapes."""
 
 import jax
 import numpy as np
@@ -11,9 +11,9 @@ from mi_jax.information import binning, kde
 from mi_jax.information._pairwise import pair_sums
 
 EXACT = 1e-9
-"""Everything runs in float64, so that rounding is not mistaken for a violation."""
+"""Float64, so that rounding does not look like a violation."""
 ROWS = (7, 14, 28)
-"""Each the double of the one before, so that duplicated rows have shapes that are compiled already."""
+"""Each is twice the previous one, so that duplicated rows have shapes that are compiled already."""
 FEATURES = (1, 5)
 CLASSES = 3
 laws = settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -21,7 +21,7 @@ laws = settings(max_examples=12, deadline=None, derandomize=True, suppress_healt
 
 @st.composite
 def layers(draw):
-    """Rows and labels of few shapes, so that few functions are compiled; repeats, clusters and far means included."""
+    """Rows and labels of few shapes, so that few functions are compiled, with repeats, clusters and distant means."""
     n, d = draw(st.sampled_from(ROWS)), draw(st.sampled_from(FEATURES))
     r = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     y = np.concatenate([np.arange(CLASSES), r.integers(0, CLASSES, n - CLASSES)])
@@ -41,7 +41,7 @@ def bounds(x, y=None, variance=1.0):
 
 @laws
 @given(layers(), variances)
-def test_bounds_are_ordered_and_within_their_ceilings(layer, variance):
+def test_bounds_are_ordered_and_below_their_maxima(layer, variance):
     x, y = layer
     got, p = bounds(x, y, variance), np.bincount(y) / len(y)
     assert 0 <= got.i_tx_lower <= got.i_tx_upper + EXACT
@@ -49,7 +49,7 @@ def test_bounds_are_ordered_and_within_their_ceilings(layer, variance):
     assert 0 <= got.i_ty_certified_lower <= got.i_ty_certified_upper + EXACT
     assert got.i_ty_certified_upper <= -np.sum(p * np.log(p)) + EXACT
     assert got.i_ty_certified_lower <= got.i_tx_upper + EXACT
-    for side in ("upper", "lower"):  # the usual differences obey the ceilings too
+    for side in ("upper", "lower"):  # so are the usual differences
         assert getattr(got, f"i_ty_{side}") <= getattr(got, f"i_tx_{side}") + EXACT
         assert getattr(got, f"i_ty_{side}") <= -np.sum(p * np.log(p)) + EXACT
 
@@ -120,7 +120,7 @@ def test_pooling_without_overlap_cannot_raise_the_bounds(layer, variance, window
 
 @settings(laws, max_examples=8)
 @given(layers(), st.sampled_from((0.01, 0.5, 500.0)), st.sampled_from((8, 24)), st.sampled_from((2, 128)))
-def test_streamed_sums_are_the_dense_ones_for_any_tile_and_chunk(layer, inverse, tile, chunk):
+def test_tiled_sums_equal_dense_sums_for_any_tile_and_chunk(layer, inverse, tile, chunk):
     x, y = layer
     dense = np.exp(-inverse * squareform(pdist(x, "sqeuclidean"))) - np.eye(len(x))
     with jax.enable_x64(True):
@@ -140,7 +140,7 @@ def test_bounds_fall_as_the_noise_grows(layer):
 
 
 @pytest.mark.parametrize("atoms", [1, 2, 5])
-def test_separated_atoms_count_themselves(atoms):
+def test_separated_atoms_give_the_entropy_of_their_frequencies(atoms):
     x = 1e3 * np.eye(5)[np.arange(40) % atoms]
     got = bounds(x, None, 0.1)
     assert got.i_tx_upper == pytest.approx(np.log(atoms), abs=1e-12)

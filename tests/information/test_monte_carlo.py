@@ -1,4 +1,4 @@
-"""Monte-Carlo values against a dense reference, closed forms and the bounds; their errors against what is seen."""
+"""Monte Carlo values against a dense reference, closed forms and the bounds; their errors against the spread."""
 
 import importlib.util
 import json
@@ -44,7 +44,7 @@ def test_two_atoms_have_the_closed_form_of_the_binary_channel(key):
     np.testing.assert_allclose(got.i_ty, got.i_tx, atol=1e-5)  # the label is the atom
 
 
-def test_levels_from_the_same_draws_equal_levels_alone(key):
+def test_several_noise_levels_give_the_values_of_separate_calls(key):
     r = np.random.default_rng(1)
     x, y = r.standard_normal((60, 300)).astype(np.float32), r.integers(0, 3, 60)
     many = monte_carlo(x, y, noise_variance=[1.0, 30.0, 300.0], key=key)
@@ -61,7 +61,7 @@ def test_rotation_of_a_wide_layer_keeps_the_value(key):
     assert abs(rotated.i_tx - direct.i_tx) < 4 * np.hypot(rotated.i_tx_stderr, direct.i_tx_stderr)
 
 
-def test_jackknife_matches_the_spread_over_fresh_samples():
+def test_jackknife_error_matches_the_spread_over_independent_samples():
     values, claimed, noise = [], [], []
     for seed in range(60):
         r = np.random.default_rng(seed)
@@ -77,8 +77,8 @@ def test_jackknife_matches_the_spread_over_fresh_samples():
     assert (np.mean(noise, axis=0) < np.mean(claimed, axis=0)).all()
 
 
-def test_jackknife_counts_the_chance_shares_of_unequal_classes(key):
-    """A rare class of distinct rows beside one point: I(T;Y) is the empirical H(Y), I(X;T) is p ln n - q ln q."""
+def test_jackknife_includes_the_random_frequencies_of_unequal_classes(key):
+    """A rare class of distinct rows, and another of one point: I(T;Y) is the empirical H(Y), I(X;T) p ln n - q ln q."""
     n, p = 120, 0.1
     claimed = []
     for seed in range(8):
@@ -101,7 +101,7 @@ def test_few_rows_get_more_draws(key):
     assert monte_carlo(x, noise_variance=0.5, key=key, draws=2).draws == 2
 
 
-def test_labels_change_nothing_about_the_input(key):
+def test_information_about_the_input_does_not_depend_on_labels(key):
     r = np.random.default_rng(4)
     y = (r.random(120) < 0.2).astype(int)
     x = (r.standard_normal((120, 2)) * (1 + 3 * y[:, None]) + 5 * y[:, None]).astype(np.float32)
@@ -117,7 +117,7 @@ def test_constant_layer_gives_zero(key):
 
 
 @pytest.mark.parametrize(("options", "says"), [({"draws": 3}, "antithetic"), ({"blocks": 1}, "jackknife")])
-def test_bad_options_are_named(options, says, key):
+def test_invalid_options_are_explained(options, says, key):
     with pytest.raises(InputError, match=says):
         monte_carlo(np.eye(4, dtype=np.float32), noise_variance=0.1, key=key, **options)
 
@@ -168,7 +168,7 @@ def test_plug_in_and_leave_one_out_bracket_the_population_in_expectation():
 
 
 def test_leave_one_out_values_equal_the_dense_reference(key):
-    """The reference takes large noise, at which the draws do not matter, so that direct sums give the same."""
+    """At large noise the draws do not matter, so that direct sums give the same values."""
     r = np.random.default_rng(5)
     x, y = r.standard_normal((40, 3)), np.arange(40) % 3
     got = monte_carlo(x, y, noise_variance=1e12, key=key)
@@ -178,7 +178,7 @@ def test_leave_one_out_values_equal_the_dense_reference(key):
     assert got.i_ty_leave_one_out == pytest.approx(np.mean(np.log(own / 39)) - np.sum(p * np.log(p)), abs=1e-5)
 
 
-def test_label_information_left_one_out_is_below_the_truth_where_the_plug_in_value_is_twice_it():
+def test_leave_one_out_label_information_is_below_the_true_value_where_the_plug_in_value_is_twice_it():
     task = tasks.label_task(50)
     results = []
     for seed in range(2):
@@ -188,18 +188,18 @@ def test_label_information_left_one_out_is_below_the_truth_where_the_plug_in_val
     assert monte_carlo(t, noise_variance=1e3, key=jax.random.key(0), draws=2).i_ty_leave_one_out is None
 
 
-def test_rows_out_of_reach_of_all_others_leave_the_population_unbounded(key):
+def test_leave_one_out_values_are_infinite_for_rows_far_from_all_others(key):
     got = monte_carlo(1e3 * np.eye(6), np.arange(6) % 2, noise_variance=0.1, key=key)
     assert got.i_tx_leave_one_out == np.inf
     assert got.i_ty_leave_one_out == -np.inf
 
 
-def test_two_rows_claim_no_sampling_error(key):
+def test_two_rows_have_an_infinite_sampling_error(key):
     got = monte_carlo(np.array([[0.0], [1.0]]), [0, 1], noise_variance=1.0, key=key)
     assert got.i_tx_sampling_error == np.inf
     assert got.i_ty_sampling_error == np.inf
 
 
-def test_rotation_of_large_equal_rows_is_left_out_where_it_fails(key):
+def test_a_failing_rotation_of_large_equal_rows_is_skipped(key):
     x = 1e9 * np.random.default_rng(0).standard_normal((2, 300))[np.arange(100) % 2]
     assert monte_carlo(x, noise_variance=0.1, key=key).i_tx == pytest.approx(np.log(2), abs=1e-12)

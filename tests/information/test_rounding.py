@@ -1,4 +1,4 @@
-"""Layers whose distances rounding destroys: the estimates are right to their stated error, or refused."""
+"""Layers whose distances suffer from rounding: estimates are within their reported error, or refused."""
 
 import jax
 import numpy as np
@@ -51,7 +51,7 @@ LAYERS = {
 
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_bounds_are_right_to_their_stated_error(name, dtype):
+def test_bounds_are_within_their_reported_error(name, dtype):
     x = LAYERS[name].astype(dtype)
     got = kde(x, noise_variance=0.1)
     assert got.error < 1e-4
@@ -69,7 +69,7 @@ def test_monte_carlo_values_lie_between_the_exact_bounds(name, key):
 
 
 @pytest.mark.parametrize("precision", ["float32", "float64", "tf32", "bfloat16"])
-def test_without_a_fall_back_the_error_covers_what_rounding_does(precision):
+def test_without_a_fall_back_the_reported_error_covers_rounding(precision):
     for x in LAYERS.values():
         got = kde(x, noise_variance=0.1, precision=precision, tolerance=np.inf)
         assert got.precision == precision
@@ -79,7 +79,7 @@ def test_without_a_fall_back_the_error_covers_what_rounding_does(precision):
 def test_labels_of_a_dead_layer_keep_their_information():
     x, y = dead_layer().astype(np.float32), np.arange(400) % 2
     got = kde(x, y, noise_variance=0.1)
-    assert got.i_ty_upper == pytest.approx(np.log(2), abs=1e-9)  # the label says which rows are dead
+    assert got.i_ty_upper == pytest.approx(np.log(2), abs=1e-9)  # the label is whether a row is dead
     assert got.i_ty_certified_lower <= np.log(2) <= got.i_ty_certified_upper + 1e-12
 
 
@@ -94,7 +94,7 @@ def test_certified_bracket_is_widened_by_the_error():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_every_level_of_33_octaves_is_right_to_its_stated_error(dtype):
+def test_every_level_of_33_octaves_is_within_its_reported_error(dtype):
     x = random().standard_normal((150, 10)).astype(dtype)
     grid = noise_grid(1.0, levels=33)
     got = kde(x, noise_variance=grid)

@@ -1,4 +1,4 @@
-"""Closed forms against published values, and that samples have the information their task claims."""
+"""Closed forms against published values, and samples that have the information of their task."""
 
 import math
 
@@ -11,7 +11,7 @@ from mi_jax.errors import InputError
 from mi_jax.information import monte_carlo, tasks
 
 
-def test_closed_forms_have_their_published_values():
+def test_closed_forms_equal_published_values():
     amplitudes = {((-1, 1), 1.0): 0.3368308203, ((-1, 1), 0.25): 0.6327201937, ((-1, 1), 0.1): 0.6908988385}
     amplitudes |= {((-3, -1, 1, 3), 1.0): 0.8452327551, (tuple(range(-7, 8, 2)), 0.5): 1.7413462442}
     for (levels, variance), want in amplitudes.items():
@@ -26,15 +26,15 @@ def test_closed_forms_have_their_published_values():
     assert tasks.student_task(3, 5).information == pytest.approx(0.2985436227, abs=1e-9)
 
 
-def test_simplex_of_two_is_the_binary_channel():
+def test_a_simplex_of_two_is_the_binary_channel():
     for variance in (0.02, 0.5, 30.0):
         binary = tasks.amplitude_channel(np.array([-1, 1]), 2 * variance)
         assert tasks.simplex_channel(2, variance) == pytest.approx(binary, abs=1e-9)
 
 
 @pytest.mark.parametrize("variance", [1.2426, 0.3563, 0.1615])
-def test_simplex_of_ten_agrees_with_scrambled_points(variance):
-    """Sobol points of a fixed seed and their mirror images, with each of the ten vectors sent in turn."""
+def test_a_simplex_of_ten_agrees_with_quasi_monte_carlo(variance):
+    """Scrambled Sobol points and their mirror images, for each of the ten vectors as input."""
     half = ndtri(np.clip(qmc.Sobol(10, seed=0).random_base2(14), 1e-12, 1 - 1e-12))
     g = np.concatenate([half, -half])
     lost = 0.0
@@ -45,7 +45,7 @@ def test_simplex_of_ten_agrees_with_scrambled_points(variance):
     assert tasks.simplex_channel(10, variance) == pytest.approx(math.log(10) - lost, abs=2e-4)
 
 
-def test_prescribed_information_is_found_in_the_layer(key):
+def test_monte_carlo_finds_the_prescribed_information(key):
     task = tasks.prescribed_task(1.0, classes=6, width=40)
     t, y = task.sample(120, 0)
     assert task.information == pytest.approx(1.0, abs=1e-6)
@@ -56,7 +56,7 @@ def test_prescribed_information_is_found_in_the_layer(key):
         tasks.prescribed_task(9.0)
 
 
-def test_samples_are_reproducible_and_have_their_shapes():
+def test_samples_are_reproducible_and_have_the_shapes_of_their_task():
     for task in tasks.tasks():
         (t, other), (again, _) = task.sample(50, 3), task.sample(50, 3)
         assert t.shape == (50, task.dimension)

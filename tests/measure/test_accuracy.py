@@ -26,7 +26,7 @@ def test_adversarial_images_do_not_depend_on_the_batch_size(case, norm, toleranc
     assert made[0][0] == made[1][0]
 
 
-def test_every_image_and_restart_has_a_random_start_of_its_own(case):
+def test_every_image_and_restart_has_its_own_random_start(case):
     network, variables, images, labels = case
     same = jnp.broadcast_to(images[:1], images.shape)
     attack = PGD(eps=0.1, steps=1, step_size=1e-6)
@@ -44,7 +44,7 @@ def test_an_attack_without_random_start_is_plain_pgd(case):
     assert rows[1].value == pytest.approx(1 - float(np.mean(plain.success)))
 
 
-def test_records_say_by_columns_what_was_measured(case):
+def test_columns_of_the_records_identify_the_measurement(case):
     attack = PGD(norm="l2", eps=0.5, steps=3, step_size=0.2, restarts=2)
     rows, made = robustness(*case, jax.random.key(0), attack=attack)
     columns = [(row.image_set, row.inputs, row.attack, row.eps, row.attack_steps, row.restarts) for row in rows]

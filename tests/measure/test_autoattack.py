@@ -1,4 +1,4 @@
-"""AutoAttack as records: the rows add up, say what is reduced, and sanity checks name a model without gradients."""
+"""AutoAttack records: shares that add up, reduced budgets, and sanity checks."""
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ def case(network):
     return variables, images, jnp.argmax(network.logits(variables, images), axis=1).astype(jnp.int32)
 
 
-def test_what_the_stages_broke_is_what_the_robust_accuracy_lacks(network, case):
+def test_robust_accuracy_is_clean_accuracy_minus_the_shares_broken_by_the_stages(network, case):
     variables, images, labels = case
     rows = under_autoattack(
         network, variables, images, labels, jax.random.key(0), norm="linf", eps=0.1, version="apgd-ce,square",
@@ -56,13 +56,15 @@ def test_what_the_stages_broke_is_what_the_robust_accuracy_lacks(network, case):
         ("mi-fgsm", Budget(), "autoattack-custom", True, "mi-fgsm"),
     ],
 )
-def test_the_columns_say_reduced_only_of_less_and_the_words_all_that_is_unusual(version, budget, name, reduced, words):
+def test_reduced_marks_smaller_budgets_only_and_the_description_lists_every_change(
+    version, budget, name, reduced, words
+):
     expected = {"attack": name, "norm": "l2", "eps": 0.5, "reduced": reduced}
     assert autoattack_columns("l2", 0.5, version, budget) == expected
     assert budget_in_words(version, budget) == words
 
 
-def test_a_sane_network_has_no_sign_and_an_overconfident_one_is_named(network, case):
+def test_sanity_checks_report_an_overconfident_network_only(network, case):
     variables, images, labels = case
     sane = sanity_checks(network, variables, images, labels, jax.random.key(0), norm="linf", eps=0.05)
     assert [row.value for row in sane if row.quantity == "sanity_check_warnings"] == [0.0]

@@ -1,4 +1,4 @@
-"""The information plane where activations do not fit on the device, or not twice in memory."""
+"""Information plane records: host and device activations, memory, classes and noise rules."""
 
 import weakref
 
@@ -9,6 +9,8 @@ import pytest
 import mi_jax as mj
 from mi_jax import batches, data
 from mi_jax.attacks import PGD
+from mi_jax.errors import InputError
+from mi_jax.information import NOISE_RULES
 from mi_jax.measure import information as plane
 from mi_jax.measure.information import InformationConfig, frozen_noise_variances, information_plane
 
@@ -18,7 +20,7 @@ CONFIG = InformationConfig(noise=("fixed", "trace", "median", "scale_free"))
 
 @pytest.fixture
 def measure(key):
-    """Measures an untrained network on 60 digits, as if 60 others were their adversarial examples."""
+    """Measures an untrained network on 60 digits, with 60 others in place of their adversarial examples."""
     digits = mj.data.load("digits", limit=120).train
     network = mj.models.create("mlp", num_classes=10, input_shape=(8, 8, 1), width=0.1)
     variables, images, labels = (
@@ -58,7 +60,7 @@ def test_activations_on_the_host_give_the_same_rows(measure, monkeypatch):
     assert on_host == on_device
 
 
-def test_clean_activations_are_let_go_before_the_adversarial_ones_are_made(measure, monkeypatch):
+def test_clean_activations_are_freed_before_the_adversarial_ones_are_computed(measure, monkeypatch):
     made, activations = [], plane.activations
 
     def watched(*arguments):
@@ -72,7 +74,7 @@ def test_clean_activations_are_let_go_before_the_adversarial_ones_are_made(measu
     assert len(made) == 3 * 5  # of the noise rules, of clean images, of their adversarial examples; layers
 
 
-def test_what_is_said_of_a_class_is_said_of_its_own_images(measure):
+def test_records_of_a_class_count_and_saturate_by_its_own_images(measure):
     labels = mj.data.load("digits", limit=120).train.labels[:60]
     rows = [row for row in measure() if row.quantity == "i_tx_given_y_upper"]
     for row in rows:
@@ -82,7 +84,21 @@ def test_what_is_said_of_a_class_is_said_of_its_own_images(measure):
     assert {row.saturated for row in rows} == {True, False}
 
 
-def test_a_class_without_an_image_has_no_row(key):
+def test_a_class_without_images_has_no_records(key):
     tap, labels = jnp.asarray(np.random.default_rng(0).standard_normal((40, 3)), jnp.float32), jnp.arange(40) % 3
     rows = plane.kde_records(tap, labels, {"fixed": 0.1}, num_classes=5, by_class=True, layer="a", inputs="clean", n=40)
     assert {row.class_ for row in rows if row.quantity == "i_tx_given_y_upper"} == {0, 1, 2}
+
+
+def test_a_registered_noise_rule_can_be_configured_and_gives_its_variance(key):
+    images = data.to_float(jnp.asarray(mj.data.load("digits", limit=40).train.images))
+    network = mj.models.create("mlp", num_classes=10, input_shape=(8, 8, 1), width=0.1)
+    NOISE_RULES.register("seven", lambda t: 7.0)
+    try:
+        config = InformationConfig(noise=("seven",))
+        variances = frozen_noise_variances(network, network.init(key), images, config=config)
+    finally:
+        NOISE_RULES.unregister("seven")
+    assert variances == {"seven": dict.fromkeys(network.layers, 7.0)}
+    with pytest.raises(InputError, match="scale_free"):
+        InformationConfig(noise=("seven",))

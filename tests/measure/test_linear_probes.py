@@ -16,7 +16,7 @@ def blobs(n, width, *, distance, seed=0):
     return (centres[y] + rng.normal(size=(n, width))).astype(np.float32), y
 
 
-def test_a_factor_that_the_layer_shows_reads_its_entropy():
+def test_a_linearly_decodable_factor_gives_its_entropy():
     t, y = blobs(400, 300, distance=1.0)
     probe = fit_probes(t[:200], {"f": y[:200]}, num_classes=4)["f"]
     value, _ = mean_and_error(gains(probe.log_probabilities(t[200:]), y[200:]))
@@ -24,7 +24,7 @@ def test_a_factor_that_the_layer_shows_reads_its_entropy():
 
 
 @pytest.mark.parametrize("width", [20, 400])
-def test_shuffled_labels_read_no_more_than_zero(width):
+def test_shuffled_labels_give_no_information(width):
     t, y = blobs(600, width, distance=1.0)
     shuffled = np.random.default_rng(5).permutation(y)
     probe = fit_probes(t[:300], {"f": shuffled[:300]}, num_classes=4)["f"]
@@ -32,13 +32,13 @@ def test_shuffled_labels_read_no_more_than_zero(width):
     assert value <= 3 * error
 
 
-def test_a_narrow_layer_gets_the_panels_own_probe():
+def test_a_narrow_layer_is_fitted_by_fit_probe():
     t, y = blobs(200, 12, distance=0.3)
     ours, theirs = fit_probes(t, {"f": y}, num_classes=4)["f"], fit_probe(t, y, num_classes=4)
     np.testing.assert_array_equal(ours.weight, theirs.weight)
 
 
-def test_the_weight_of_a_wide_layer_is_that_of_its_principal_coordinates():
+def test_the_probe_of_a_wide_layer_equals_one_on_its_principal_coordinates():
     """The probe of the flattened layer and one on coordinates found by a plain SVD must agree."""
     t, y = blobs(120, 500, distance=0.15)
     probe = fit_probes(t, {"f": y}, num_classes=4)["f"]
@@ -49,7 +49,7 @@ def test_the_weight_of_a_wide_layer_is_that_of_its_principal_coordinates():
     np.testing.assert_allclose(probe.log_probabilities(t), reference, atol=2e-3)
 
 
-def test_channel_means_let_a_probe_read_a_texture_whose_place_is_random():
+def test_channel_means_let_a_probe_decode_a_texture_at_a_random_position():
     rng = np.random.default_rng(0)
     y = rng.permutation(np.arange(600) % 4)
     t = 2 * rng.normal(size=(600, 8, 8, 8)).astype(np.float32)
@@ -65,7 +65,7 @@ def test_gains_of_the_class_frequencies_are_zero():
     np.testing.assert_allclose(gains(log_q, y), 0, atol=2e-6)  # the uniform guess has weight 1e-6
 
 
-def test_a_class_that_was_absent_when_fitted_costs_a_bounded_amount():
+def test_a_class_that_was_absent_in_fitting_has_a_bounded_loss():
     y = np.arange(12) % 3
     logits = np.tile([0.0, 0.0, -np.inf], (12, 1))
     frequency = np.log(1 / 3)
@@ -75,7 +75,7 @@ def test_a_class_that_was_absent_when_fitted_costs_a_bounded_amount():
 
 
 @pytest.mark.parametrize("shape", [(40,), (300,), (8, 8, 5)])
-def test_a_constant_layer_leaves_the_class_frequencies(shape):
+def test_a_constant_layer_gives_the_class_frequencies(shape):
     y = np.arange(40) % 4
     for value in (0.5, 0.3):  # the mean of the second rounds
         t = np.full((40, *shape), value, np.float32)
@@ -84,7 +84,7 @@ def test_a_constant_layer_leaves_the_class_frequencies(shape):
         np.testing.assert_allclose(gains(probe.log_probabilities(t), y), 0, atol=1e-6)
 
 
-def test_a_misled_probe_is_worth_nothing_rather_than_less():
+def test_a_probe_of_wrong_predictions_gives_zero_and_not_a_negative_value():
     rng = np.random.default_rng(0)
     y = np.arange(400) % 4
     wrong = 8.0 * np.eye(4)[(y + rng.integers(1, 4, 400)) % 4]
@@ -102,7 +102,7 @@ def test_rescaling_recovers_an_overconfident_probe():
     assert value == pytest.approx(capacity, abs=3 * error + 0.02)
 
 
-def test_a_probed_network_gives_the_probes_logits():
+def test_a_probed_network_returns_the_logits_of_the_probe():
     network = models.create("cnn", num_classes=4, input_shape=(8, 8, 3), width=0.25)
     variables = network.init(jax.random.key(0))
     x = jax.random.uniform(jax.random.key(1), (40, 8, 8, 3))

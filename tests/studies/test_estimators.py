@@ -94,6 +94,15 @@ def test_sampling_errors_are_there_beside_the_errors_of_the_draws(found):
     assert all(row.value > 0 for row in errors.values())
 
 
+def test_leave_one_out_values_bracket_the_monte_carlo_values(found):
+    rows = {(r.layer, r.inputs, r.noise_rule, r.quantity): r.value for r in found if r.estimator == "monte_carlo"}
+    checked = [key for key in rows if key[-1] == "i_tx_leave_one_out"]
+    assert len(checked) >= 2 * 3  # both inputs, all noise rules
+    for *where, _ in checked:
+        assert rows[*where, "i_tx"] <= rows[*where, "i_tx_leave_one_out"]
+        assert rows[*where, "i_ty_leave_one_out"] <= rows[*where, "i_ty"]
+
+
 def test_the_figures_are_drawn(found, tmp_path):
     for training in ("nt", "at"):
         for seed in (0, 1):

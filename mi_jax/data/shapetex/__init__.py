@@ -1,13 +1,12 @@
-"""Images whose shape, texture and colour are known, drawn from a seed.
+"""ShapeTex: synthetic 32 x 32 x 3 images with known shape, texture and colour, generated from a seed.
 
-x = clip(1/2 + a_S (2 m_S - 1) + a_T w t_T + a_C u_C + sigma n, 0, 1), 32 x 32 x 3. Because every texture has
-L-infinity norm a_T, an adversary of reach eps >= a_T can erase it, and likewise for the shape: which cue a robust
-classifier can use is set by the amplitudes.
+x = clip(1/2 + a_S (2 m_S - 1) + a_T w t_T + a_C u_C + sigma n, 0, 1). An L-infinity attack with eps >= a_T can erase
+the texture, and likewise the shape, so the amplitudes determine which cue a robust classifier can use.
 
     config = ShapeTex(texture_amplitude=16 / 255)
     ds = dataset(config)                                    # train and test, uint8
     sets = test_sets(config)                                # redundant, conflict, factorial, ..._suppressed
-    fields = scene(config, "conflict")                      # masks, textures, hues, noise: drawn once
+    fields = scene(config, "conflict")                      # masks, textures, hues and noise
     images = compose(fields, shape_amplitude=0.1, texture_amplitude=0.05)   # float, at any amplitude
 """
 

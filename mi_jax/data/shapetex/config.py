@@ -1,4 +1,4 @@
-"""Settings of ShapeTex and the names of its factors. Nothing is drawn here."""
+"""Configuration of ShapeTex and the names of its shapes, textures and colours."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -8,7 +8,7 @@ from mi_jax.errors import InputError
 IMAGE_SIZE = 32
 """Height and width of every image in pixels."""
 SHAPE_AREA = 230.0
-"""Pixels that every shape covers at its nominal scale, so that mean luminance does not tell shapes apart."""
+"""Pixels that every shape covers at its nominal scale, so that mean luminance does not distinguish shapes."""
 
 SHAPES = ("disk", "square", "triangle", "plus", "ring", "star", "crescent", "heart", "hourglass", "u")
 TEXTURES = (
@@ -47,29 +47,28 @@ ColourRule = Literal["independent", "label"]
 
 @dataclass(frozen=True)
 class ShapeTex:
-    """Which ShapeTex images to draw. Amplitudes and noise are in pixel units of [0, 1].
+    """Which ShapeTex images to generate. Amplitudes and noise are in pixel units of [0, 1].
 
     Attributes:
-        shape_amplitude: a_S, half the step of luminance between shape and ground.
-        texture_amplitude: a_T, the L-infinity norm of the texture. With the usual attack (eps = 8/255) the default of
-            8/255 can just be erased by the attacker, and the default shape cannot.
+        shape_amplitude: a_S, half the luminance difference between shape and background.
+        texture_amplitude: a_T, the L-infinity norm of the texture. An attack with the usual eps = 8/255 can just erase
+            the default texture, but not the default shape.
         colour_amplitude: a_C, the L-infinity norm of the hue; 0 leaves the images grey.
         noise: standard deviation of the Gaussian pixel noise.
-        regime: what tells the class in training: "redundant" (shape and texture agree), "shape" or "texture" (that
-            cue alone, the other one independent of it), or "noisy" (`noisy_cue` is right with `cue_validity`, the
-            other cue always).
+        regime: which cues agree with the class in training: "redundant" (both), "shape" or "texture" (that cue; the
+            other is independent of it), or "noisy" (`noisy_cue` with probability `cue_validity`, the other always).
         noisy_cue: the cue that is sometimes wrong in the "noisy" regime.
-        cue_validity: the probability that it is right; if not, any other class is equally likely.
-        colour_rule: "independent" draws the hue apart from everything else; "label" makes it agree with the class in
-            training and in the redundant test set (never in the conflict and factorial sets).
-        placement: where the texture is: everywhere, on the shape ("foreground") or around it ("background").
-        texture_scale: "fine" is the usual family; "coarse" has ten textures with no period below 8 pixels, as coarse
-            as the shapes, to tell a preference for texture from one for high frequencies.
-        n_train, n_test: images of the two splits; more images only append to fewer.
-        seed: of everything that is drawn.
+        cue_validity: the probability that it is correct; otherwise all other classes are equally likely.
+        colour_rule: "independent" makes the hue independent of everything else; "label" makes it agree with the class
+            in training and in the redundant test set (never in the conflict and factorial sets).
+        placement: where the texture is: everywhere ("global"), on the shape ("foreground") or around it ("background").
+        texture_scale: "fine", or "coarse" with no period below 8 pixels: textures as coarse as the shapes, which
+            separate a preference for texture from one for high frequencies.
+        n_train, n_test: numbers of images of the two splits; a larger split begins with a smaller one.
+        seed: random seed of the images.
 
     Raises:
-        InputError: where a value is out of its range.
+        InputError: when a value is out of range.
     """
 
     shape_amplitude: float = 24 / 255
@@ -90,7 +89,7 @@ class ShapeTex:
         for name in ("shape_amplitude", "texture_amplitude", "colour_amplitude", "noise"):
             value = getattr(self, name)
             if not 0 <= value <= 0.5:
-                raise InputError(f"ShapeTex {name} must lie in [0, 0.5] (pixels are in [0, 1]); got {value!r}.")
+                raise InputError(f"ShapeTex {name} must be in [0, 0.5] (pixels are in [0, 1]); got {value!r}.")
         if not 0 <= self.cue_validity <= 1:
             raise InputError(f"ShapeTex cue_validity is a probability, in [0, 1]; got {self.cue_validity!r}.")
         for name in ("n_train", "n_test"):
@@ -122,7 +121,7 @@ class ShapeTex:
 
     @property
     def label_cue(self) -> Cue:
-        """The cue that always agrees with the class in training, shape where both do."""
+        """The cue that always agrees with the class in training; shape where both do."""
         if self.regime == "texture" or (self.regime == "noisy" and self.noisy_cue == "shape"):
             return "texture"
         return "shape"

@@ -1,7 +1,4 @@
-"""From factor labels to cue fields, and from cue fields to images at any amplitude.
-
-Which factors go together is decided in `sets`.
-"""
+"""Cue fields of given factors, and images composed of cue fields at any amplitude; `sets` chooses the factors."""
 
 import functools
 import math
@@ -27,14 +24,14 @@ BLOCK = 500  # images per compiled call: one compilation serves splits of every 
 )
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """What the images of one set are made of, before amplitudes: draw once, `compose` as often as wanted.
+    """Cue fields of a set of images, from which `compose` makes images at any amplitude.
 
     Attributes:
         mask: m_S in [0, 1], how much of each pixel the shape covers, [n h w].
         texture: t_T, +-1 with mean 0, [n h w].
         hue: u_C, orthogonal to (1, 1, 1) and of L-infinity norm 1, [n 3].
         noise: standard normal, [n h w 3].
-        factors: the index of each cue, int32 [n], under "shape", "texture" and "colour".
+        factors: index of the "shape", "texture" and "colour" of each image, int32 [n], 0..9.
     """
 
     mask: Any
@@ -64,8 +61,7 @@ def hues() -> np.ndarray:
 def _draw_block(key: Key, shape: Any, texture_index: Any, *, scale: TextureScale) -> tuple[Any, Any, Any]:
     """Masks, textures and noise of one block: translation +-3 px, rotation +-15 degrees, scale +-12 %.
 
-    All of it comes from one uniform draw on (-1, 1), since every further draw would cost more than a second of
-    compilation.
+    All come from one uniform draw on (-1, 1), as every further draw adds more than a second of compilation.
     """
     pixels = IMAGE_SIZE**2
     above_minus_one = np.nextafter(np.float32(-1), np.float32(0))
@@ -85,13 +81,13 @@ def _draw_block(key: Key, shape: Any, texture_index: Any, *, scale: TextureScale
 
 
 def draw(factors: dict[str, np.ndarray], key: Key, *, scale: TextureScale = "fine") -> Scene:
-    """The cue fields of images with the given factors.
+    """Generate the cue fields of images with the given factors.
 
-    Image i depends on `key`, i and its own factors alone: a longer set begins with a shorter one.
+    Image i depends only on `key`, i and its own factors, so a longer set begins with a shorter one.
 
     Args:
-        factors: int32 [n] under "shape", "texture" and "colour", each 0..9.
-        key: of poses, phases, random textures and noise.
+        factors: index of the "shape", "texture" and "colour" of each image, int32 [n], 0..9.
+        key: JAX random key of poses, phases, random textures and noise.
         scale: the family of textures.
     """
     count = len(factors["shape"])
@@ -117,15 +113,15 @@ def compose(
 ) -> Images:
     """Float images x = clip(1/2 + a_S (2 m_S - 1) + a_T w t_T + a_C u_C + sigma n, 0, 1), not quantised.
 
-    Pure and jittable; amplitudes may be traced, so a grid of them can be mapped over one scene.
+    Pure and jittable; amplitudes may be traced.
 
     Args:
         scene: the cue fields.
-        shape_amplitude: a_S.
+        shape_amplitude: a_S, in pixel units of [0, 1].
         texture_amplitude: a_T.
         colour_amplitude: a_C.
         noise: sigma.
-        placement: w: 1 ("global"), m_S ("foreground") or 1 - m_S ("background").
+        placement: chooses w: 1 ("global"), m_S ("foreground") or 1 - m_S ("background").
     """
     where = {"global": 1.0, "foreground": scene.mask, "background": 1 - scene.mask}[placement]
     luminance = 0.5 + shape_amplitude * scene.shape + texture_amplitude * where * scene.texture

@@ -1,7 +1,4 @@
-"""Which factors go together in the training, test and diagnostic sets of ShapeTex.
-
-Drawing is left to `scenes`.
-"""
+"""The training, test and diagnostic sets of ShapeTex: which factors are combined, and the images as splits."""
 
 from typing import Literal, get_args
 
@@ -15,7 +12,7 @@ from mi_jax.data.shapetex.scenes import Scene, draw, quantised
 from mi_jax.errors import InputError
 
 SceneName = Literal["train", "test", "redundant", "conflict", "factorial"]
-# Test, redundant and suppressed images share their poses, phases and noise: they differ by factors or amplitude alone.
+# Test, redundant and suppressed images share poses, phases and noise, and differ in factors or amplitudes only.
 _STREAM: dict[SceneName, int] = {"train": 0, "test": 1, "redundant": 1, "conflict": 2, "factorial": 3}
 CONFLICT_PAIRS = NUM_CLASSES * (NUM_CLASSES - 1)
 ALL_PAIRS = NUM_CLASSES**2
@@ -24,7 +21,7 @@ ALL_PAIRS = NUM_CLASSES**2
 def _pairs(rng: np.random.Generator, count: int, shifts: range) -> tuple[np.ndarray, np.ndarray]:
     """Two factors whose difference modulo 10 is in `shifts`: (first, second), int32 [count].
 
-    Every 10 images hold each value of either factor once; every 10 len(shifts) images hold each allowed pair once. A
+    Every 10 images contain each value of either factor once, and every 10 len(shifts) images each allowed pair once. A
     longer sequence begins with a shorter one.
     """
     period = NUM_CLASSES * len(shifts)
@@ -44,11 +41,13 @@ def _size(config: ShapeTex, name: SceneName) -> int:
 
 
 def factors(config: ShapeTex, name: SceneName) -> dict[str, np.ndarray]:
-    """The cues of every image of a set: int32 [n] under "shape", "texture" and "colour", each 0..9.
+    """The factors of all images of a set: index of the "shape", "texture" and "colour", int32 [n], 0..9.
 
-    "train" and "test" follow the regime; "redundant", "conflict" (shape and texture never agree, the 90 pairs equally
-    often) and "factorial" (all 100 pairs equally often) do not depend on it. The last two have the largest multiple
-    of 90 and 100 images that `n_test` allows, at least one of each pair.
+    Args:
+        config: which images to generate.
+        name: "train" and "test" follow the regime of `config`; "redundant" (shape and texture agree), "conflict" (they
+            never do, the 90 pairs equally often) and "factorial" (all 100 pairs equally often) do not depend on it. The
+            last two have the largest multiple of 90 and 100 images up to `n_test`, at least one of each pair.
     """
     count = _size(config, name)
     pair_rng, colour_rng, error_rng, wrong_rng = (
@@ -72,13 +71,18 @@ def factors(config: ShapeTex, name: SceneName) -> dict[str, np.ndarray]:
 
 
 def scene(config: ShapeTex, name: SceneName, *, limit: int | None = None) -> Scene:
-    """The cue fields of a set (or of its first `limit` images), to be composed at any amplitude.
+    """Generate the cue fields of a set, for `compose`.
 
     "test" and "redundant" share poses, phases, random textures and noise; no other sets do. The periodic textures of
-    training and test images are drawn independently but have only as many phases as pixels in a period.
+    training and test images are independent, but have only as many phases as pixels in a period.
+
+    Args:
+        config: which images to generate.
+        name: "train", "test", "redundant", "conflict" or "factorial", as in `factors`.
+        limit: keep only the first images.
 
     Raises:
-        InputError: where the name is none of the sets, or `limit` is no whole number from 1.
+        InputError: for an unknown name, or a `limit` that is not a positive integer.
     """
     if name not in get_args(SceneName):
         raise InputError(f"ShapeTex has the scenes {', '.join(get_args(SceneName))}; got {name!r}.")
@@ -89,10 +93,14 @@ def scene(config: ShapeTex, name: SceneName, *, limit: int | None = None) -> Sce
 
 
 def split(scene: Scene, config: ShapeTex, **changed: float) -> Split:
-    """The uint8 images of a scene at the amplitudes of the config, or at `changed` ones, with labels and factors.
+    """Compose the uint8 images of a scene, with labels and factors.
 
-    The label is the cue that defines the class in the config's regime: where the cues disagree, shape, unless the
-    regime is "texture" or it is the shape that is noisy.
+    The label is the index of `ShapeTex.label_cue`, also where shape and texture disagree.
+
+    Args:
+        scene: the cue fields.
+        config: gives the amplitudes, the placement and the cue that is the label.
+        **changed: amplitudes that replace those of `config`, such as `texture_amplitude=0.0`.
     """
     amplitudes = {
         "shape_amplitude": config.shape_amplitude,
@@ -105,12 +113,15 @@ def split(scene: Scene, config: ShapeTex, **changed: float) -> Split:
 
 
 def test_sets(config: ShapeTex, *, limit: int | None = None) -> dict[str, Split]:  # noqa: PT028 (no test)
-    """The diagnostic test sets, each image made of masks and textures that training has not seen.
+    """Generate the diagnostic test sets; none of their poses and random textures occurs in training.
+
+    Args:
+        config: which images to generate.
+        limit: keep only the first images of each set.
 
     Returns:
         "redundant" (shape and texture agree), "conflict" (they never do), "factorial" (all pairs), and the redundant
-        images without one cue: "shape_suppressed" (a_S = 0) and "texture_suppressed" (a_T = 0), image by image the
-        same as "redundant" otherwise.
+        images without one cue: "shape_suppressed" (a_S = 0) and "texture_suppressed" (a_T = 0).
     """
     redundant = scene(config, "redundant", limit=limit)
     return {
@@ -124,9 +135,13 @@ def test_sets(config: ShapeTex, *, limit: int | None = None) -> dict[str, Split]
 
 @register("shapetex")
 def dataset(config: ShapeTex | None = None, *, limit: int | None = None) -> Dataset:
-    """Training and test images of a regime as a `Dataset`; `limit` keeps the first images of either split.
+    """Generate the training and test images as a `Dataset`.
 
-    Classes are balanced in every prefix of a multiple of ten.
+    Classes are balanced in the first 10 k images for every k.
+
+    Args:
+        config: which images to generate; by default `ShapeTex()`.
+        limit: keep only the first images of either split.
     """
     config = config or ShapeTex()
     return Dataset(

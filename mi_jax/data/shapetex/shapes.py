@@ -1,7 +1,7 @@
-"""The ten shapes of ShapeTex as antialiased masks of equal area. No texture, colour or amplitude here.
+"""The ten shapes of ShapeTex as antialiased masks of equal area.
 
-Every shape is one expression over signed distances: a polygon, united with up to two disks, less a third disk. One
-compiled formula over tables therefore draws any mixture of shapes.
+Every shape is a polygon, united with up to two disks, minus a third disk. One compiled formula over tables of signed
+distances therefore renders any mixture of shapes.
 """
 
 import math
@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 from mi_jax.data.shapetex.config import IMAGE_SIZE, NUM_CLASSES, SHAPE_AREA, SHAPES
 
 MAX_VERTICES = 12
-NOTHING = -1e3  # the radius of a disk that is not there
+NOTHING = -1e3  # the radius of an absent disk
 HEART_LOBE = math.sqrt(0.5)  # half a side of the heart's diamond, whose two upper sides carry half disks
 
 Length = int | float
@@ -30,7 +30,7 @@ def _regular(points: int, *, inner: float = 1.0) -> Polygon:
 
 
 def _outlines() -> dict[str, tuple[Polygon, list[Disk], Disk]]:
-    """Polygon, united disks and subtracted disk of each shape in arbitrary units; y points down, as in images."""
+    """Polygon, united disks and subtracted disk of each shape in arbitrary units; y points down."""
     square: Polygon = [(-1, -1), (1, -1), (1, 1), (-1, 1)]
     arm = 1 / 3
     plus: Polygon = [
@@ -96,7 +96,7 @@ def _moments(name: str) -> tuple[float, float, float]:
         return math.pi, 0.0, 0.0
     if name == "ring":
         return math.pi * (1 - radius**2), 0.0, 0.0
-    if name == "crescent":  # a unit disk less its lens with another disk; the lens is two segments on one chord
+    if name == "crescent":  # a unit disk minus its intersection with another disk: two segments on one chord
         chord = (1 - radius**2 + centre**2) / (2 * centre)
         near_area, near_moment = _segment(1.0, chord)
         far_area, far_moment = _segment(radius, centre - chord)
@@ -110,7 +110,7 @@ def _moments(name: str) -> tuple[float, float, float]:
 
 
 def _frames() -> np.ndarray:
-    """Centroid (x, y) in a shape's own units and the pixels per unit that make it cover `SHAPE_AREA`: [shape 3]."""
+    """Centroid (x, y) of each shape in its own units, and the pixels per unit at area `SHAPE_AREA`: [shape 3]."""
     rows = []
     for name in SHAPES:
         area, moment_x, moment_y = _moments(name)
@@ -124,7 +124,7 @@ FRAMES = _frames()
 def signed_distance(x: Float[Array, "h w"], y: Float[Array, "h w"], shape: Int[Array, ""]) -> Float[Array, "h w"]:
     """Signed distance of points to the outline of a shape, all in the shape's own units, negative inside.
 
-    Exact near every edge; deep inside a union or a difference it is a bound, which antialiasing does not see.
+    Exact near every edge, where antialiasing needs it; deep inside a union or a difference it is a bound.
     """
     vertices, disks = jnp.asarray(VERTICES)[shape], jnp.asarray(DISKS)[shape]
     distance2 = jnp.full_like(x, jnp.inf)
@@ -148,8 +148,11 @@ def mask(
 ) -> Float[Array, "h w"]:
     """The antialiased coverage of each pixel by one shape, in [0, 1].
 
-    The centroid lies in the middle of the image, moved by `shift` pixels (x to the right, y down); `angle` is in
-    radians, clockwise; `scale` multiplies the nominal size, at which the shape covers `SHAPE_AREA` pixels.
+    Args:
+        shape: its index in `SHAPES`.
+        shift: displacement (x to the right, y down) of the centroid from the middle of the image, in pixels.
+        angle: clockwise rotation in radians.
+        scale: factor on the nominal size, at which the shape covers `SHAPE_AREA` pixels.
     """
     centre = jnp.arange(IMAGE_SIZE) + 0.5 - IMAGE_SIZE / 2
     x, y = jnp.meshgrid(centre - shift[0], centre - shift[1])

@@ -1,7 +1,7 @@
-"""The ten zero-mean, +-1 textures of ShapeTex, fine or coarse. No shape, colour or amplitude here.
+"""The ten zero-mean, +-1 textures of ShapeTex, fine or coarse.
 
-Eight are periodic and come from tiles with a random phase; two are drawn anew for each image: binary noise, and
-camouflage (band-pass noise cut at its median).
+Eight are periodic tiles with a random phase; two are random in each image: binary noise, and camouflage (band-pass
+noise thresholded at its median).
 """
 
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ RANDOM: dict[TextureScale, _Random] = {
 
 
 def _dot_lattice() -> np.ndarray:
-    """One 8 x 8 cell of a staggered lattice of round dots of 16 pixels, half of the area."""
+    """One 8 x 8 cell of a staggered lattice of round dots of 16 pixels, which cover half of the area."""
     dot = np.array([[0, 1, 1, 0], [1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1], [0, 1, 1, 0]], bool)
     cell = np.zeros((8, 8), bool)
     for top, left in ((0, 0), (4, 4)):
@@ -74,7 +74,7 @@ def _upper_half(field: Float[Array, "h w"], tie_break: Int[Array, "h w"]) -> Flo
     """+1 on the upper half of the values and -1 on the lower: exactly half of the pixels each.
 
     The threshold is found bit by bit over integers in the order of the floats (sorting is slow on CPU); their lowest
-    bits are replaced by `tie_break`, in 0..1023, so that values meant to differ do.
+    bits are replaced by `tie_break`, in 0..1023, which separates equal values.
     """
     bits = jax.lax.bitcast_convert_type(field.astype(jnp.float32), jnp.uint32)
     top = jnp.uint32(1 << 31)
@@ -95,10 +95,10 @@ def texture(
     """One texture field of +-1 with mean exactly 0.
 
     Args:
-        index: its place in `TEXTURES`.
-        phase: how far the periodic textures and the blocks of noise are moved, in pixels (down, right).
-        white: what the random textures are made of: independent values, symmetric about 0.
-        scale: which family.
+        index: its index in `TEXTURES`.
+        phase: displacement of the periodic textures and the blocks of noise in pixels (down, right).
+        white: independent values, symmetric about 0, from which the random textures are computed.
+        scale: the family of textures.
     """
     y, x = jnp.mgrid[:IMAGE_SIZE, :IMAGE_SIZE] + phase[:, None, None]
     periodic = jnp.asarray(tiles(scale))[jnp.minimum(index, NOISE - 1), y % TILE, x % TILE]

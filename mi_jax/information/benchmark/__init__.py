@@ -1,17 +1,15 @@
-"""How good the estimators of information are: errors on tasks of known information, and coverage of intervals.
-
-It judges estimators on sampled tasks; no trained network is measured here.
-"""
+"""Benchmark of the estimators of information: errors on tasks of known information, and coverage of intervals."""
 
 from mi_jax.information.benchmark.coverage import CoveragePlan, measure_coverage
 from mi_jax.information.benchmark.figure import draw_coverage, draw_grid, draw_tasks
-from mi_jax.information.benchmark.run import Validation, run
-from mi_jax.information.benchmark.scores import Plan, known_tasks, score, summary
+from mi_jax.information.benchmark.run import FULL, BenchmarkConfig, run
+from mi_jax.information.benchmark.scores import ScoresPlan, known_tasks, score, summary
 
 __all__ = [
+    "FULL",
+    "BenchmarkConfig",
     "CoveragePlan",
-    "Plan",
-    "Validation",
+    "ScoresPlan",
     "draw_coverage",
     "draw_grid",
     "draw_tasks",

@@ -1,7 +1,6 @@
-"""How often the 95 % intervals of Monte-Carlo information hold what they claim, over rows, widths, noise and classes.
+"""Coverage of the 95 % intervals of Monte Carlo information, over rows, widths, noise variances and classes.
 
-Two claims are judged: standard errors for the mixture of the given rows, and jackknife errors for fresh rows, among
-them rows of classes that differ in probability and spread.
+Standard errors are tested for the mixture of the given rows, and jackknife errors for new rows from the population.
 """
 
 import dataclasses
@@ -19,26 +18,26 @@ from mi_jax.information.monte_carlo import MonteCarlo, default_draws
 
 Table = Any
 _CALL = 64
-"""Noise vectors a row in one call for the reference: its memory grows with them."""
+"""Noise vectors per row in one call for the reference value, which bounds its memory."""
 QUANTITIES = ("i_tx", "i_ty")
 KEYS = ("n", "dimension", "classes", "mix")
-"""What names a cell."""
+"""The columns that identify a cell of the grid."""
 
 
 @dataclasses.dataclass(frozen=True)
 class CoveragePlan:
-    """The grid.
+    """The grid of the coverage benchmark.
 
     Attributes:
-        sizes: rows.
-        dimensions: features of a row.
-        classes: equally likely classes, unit normals around means of variance 1 a feature; mix "equal". Beside them
-            every size and dimension has a cell of mix "unequal": two classes of 10 % and 90 % of the rows, normals of
-            deviation 2 and 1/2 around means of variance 4 a feature.
-        noise: noise variances in units of the trace rule at a layer variance of 2, all from the same draws.
-        repeats: intervals that are judged in each cell.
-        draws: noise vectors a row; None for the default of `monte_carlo`.
-        reference_draws: noise vectors a row behind the reference value of fixed rows, at least.
+        sizes: numbers of rows.
+        dimensions: numbers of features.
+        classes: numbers of equally likely classes, unit normals around means of variance 1 per feature (mix "equal").
+            Every size and dimension has a further cell (mix "unequal") of two classes with 10 % and 90 % of the rows,
+            normals of standard deviation 2 and 1/2 around means of variance 4 per feature.
+        noise: noise variances in units of the trace rule at a layer variance of 2; all use the same draws.
+        repeats: number of intervals in each cell.
+        draws: noise vectors per row; None for the default of `monte_carlo`.
+        reference_draws: least number of noise vectors per row for the reference value of fixed rows.
     """
 
     sizes: tuple[int, ...] = (32, 128, 512)
@@ -59,11 +58,17 @@ def measure_coverage(
     done: Set[tuple[Any, ...]] = frozenset(),
     report_progress: Callable[[float, str], None] = lambda *_: None,
 ) -> Iterator[list[dict[str, Any]]]:
-    """Yield the rows of one cell after another, those in `done` (tuples of `KEYS`) left out.
+    """Yield the rows of one cell after another.
 
-    A row holds `claim` ("noise" or "rows"), `quantity`, `covered` of `repeats` intervals, the mean value and half-width
-    in bits. "noise": value +- 1.96 standard errors against the mixture of the same rows, known from many more draws.
-    "rows": value +- t jackknife errors, of the degrees of freedom of its blocks, against the mean over fresh rows.
+    A row holds `claim` ("noise" or "rows"), `quantity`, how many of the `repeats` intervals are `covered`, and the mean
+    value and half-width in bits. "noise": value +- 1.96 standard errors against the mixture of the same rows, from many
+    more draws. "rows": value +- t jackknife errors, with the degrees of freedom of its blocks, against the mean over
+    new rows.
+
+    Args:
+        plan: the grid.
+        done: cells to leave out, as tuples of `KEYS`.
+        report_progress: called with the completed fraction and a description.
     """
     kinds = [(classes, "equal") for classes in plan.classes] + [(2, "unequal")]
     grid = ((n, d, *kind) for n, d, kind in itertools.product(plan.sizes, plan.dimensions, kinds))
@@ -77,16 +82,16 @@ def measure_coverage(
             | {"noise": noise, "claim": claim, "quantity": quantity}
             | {name: float(column[s]) for name, column in found.items()}
             | {"repeats": plan.repeats, "draws": plan.draws or default_draws(n)}
-            for claim, judge in (("noise", _noise_alone), ("rows", _fresh_rows))
-            for quantity, found in judge(cell, variances, plan).items()
+            for claim, measure in (("noise", _noise_alone), ("rows", _fresh_rows))
+            for quantity, found in measure(cell, variances, plan).items()
             for s, noise in enumerate(plan.noise)
         ]
 
 
 def _layer(cell: Cell, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Independent rows around one fixed mean a class, but for the first two, which are of different classes.
+    """Draw independent rows around one fixed mean per class, [n, d], and their labels [n].
 
-    Information about one class alone is refused.
+    The first two rows have different classes, as labels of a single class are invalid input.
     """
     n, d, classes, mix = cell
     means = np.random.default_rng([n, d, classes]).standard_normal((classes, d))
@@ -108,7 +113,7 @@ def _noise_alone(cell: Cell, variances: np.ndarray, plan: CoveragePlan) -> dict[
     many = [monte_carlo(t, y, key=k, draws=_CALL, blocks=2, **options) for k in calls]
     repeats = [monte_carlo(t, y, key=k, draws=plan.draws, **options) for k in jax.random.split(key, plan.repeats)]
     return {
-        q: _judge(
+        q: _covered(
             _stack(repeats, q),
             _stack(repeats, f"{q}_stderr"),
             _stack(many, q).mean(axis=0),
@@ -128,21 +133,21 @@ def _fresh_rows(cell: Cell, variances: np.ndarray, plan: CoveragePlan) -> dict[s
         values, errors = _stack(repeats, q), _stack(repeats, f"{q}_sampling_error")
         others = (values.sum(axis=0) - values) / (len(values) - 1)
         known_error = values.std(axis=0, ddof=1) / math.sqrt(len(values) - 1)
-        found[q] = _judge(values, errors, others, known_error, degrees=repeats[0].blocks - 1)
+        found[q] = _covered(values, errors, others, known_error, degrees=repeats[0].blocks - 1)
     return found
 
 
 def _stack(results: list[MonteCarlo], field: str) -> np.ndarray:
-    """One field of all results, [results, s]."""
+    """Stack one field of all results, [results, s]."""
     return np.stack([getattr(result, field) for result in results])
 
 
-def _judge(
+def _covered(
     values: np.ndarray, errors: np.ndarray, known: Any, known_error: Any, *, degrees: float | int = math.inf
 ) -> dict[str, np.ndarray]:
-    """Count the intervals [repeats, s] that hold the reference; its own error is added to theirs in quadrature.
+    """Count the intervals [repeats, s] that contain the reference, whose own error is added in quadrature.
 
-    `degrees` of freedom of the errors say how many of them an interval takes, by Student's t.
+    The width of an interval follows from Student's t with `degrees` of freedom.
     """
     quantile = float(stdtrit(degrees, 0.975))
     half = quantile * np.hypot(errors, known_error) + 1e-7

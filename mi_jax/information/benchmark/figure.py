@@ -1,7 +1,4 @@
-"""Heat maps of a validation: bias and coverage over samples and width, bias by task, coverage of intervals.
-
-It reads tables of scores; it estimates nothing.
-"""
+"""Figures of the estimator benchmark: bias and coverage over samples and dimension, bias by task, coverage."""
 
 from typing import Any
 
@@ -13,40 +10,24 @@ from matplotlib.colors import Normalize, SymLogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from mi_jax.information.estimator import ESTIMATORS
 from mi_jax.plotting import style
 from mi_jax.records.labels import MINUS
 from mi_jax.statistics.intervals import wilson
 
 Table = Any
 TARGETS = {"input": "I(X;T)", "label": "I(T;Y)", "continuous": "I(T;Z)"}
-_ORDER = (
-    "monte_carlo", "kde_upper", "kde_lower", "infonce", "nwj", "smile", "probe", "ksg", "sliced", "renyi", "binning",
-    "binning_miller_madow", "binning_nsb",
-)  # fmt: skip
-_NAMES = {
-    "monte_carlo": "Monte Carlo",
-    "kde_upper": "KDE, upper",
-    "kde_lower": "KDE, lower",
-    "infonce": "InfoNCE",
-    "nwj": "NWJ",
-    "smile": "SMILE",
-    "probe": "linear probe",
-    "ksg": "KSG",
-    "sliced": "sliced",
-    "renyi": "matrix Rényi",
-    "binning": "binning",
-    "binning_miller_madow": "binning, Miller-Madow",
-    "binning_nsb": "binning, NSB",
-}
-_CLAIMS = {"noise": "same rows, ± 1.96 standard errors", "rows": "fresh rows, ± 2.09 jackknife errors"}
+_CLAIMS = {"noise": "same rows, ± 1.96 standard errors", "rows": "new rows, ± 2.09 jackknife errors"}
 _BIAS = matplotlib.colormaps["PuOr"]
 _TICKS = (-10.0, -1.0, -0.1, 0.0, 0.1, 1.0, 10.0)
 _COVERAGE = matplotlib.colormaps["cividis"]
 
 
-def _ordered(names: Any) -> list[str]:
-    present = set(names)
-    return [n for n in _ORDER if n in present] + sorted(present - set(_ORDER))
+def _labels(names: Any) -> dict[str, str]:
+    """Labels of the estimators of a table by name, those that add noise first; names that are unknown come last."""
+    present = dict.fromkeys(names)
+    known = sorted((e for e in ESTIMATORS.values() if e.name in present), key=lambda e: -len(e.adds_noise))
+    return {e.name: e.label for e in known} | {name: name for name in present if name not in ESTIMATORS}
 
 
 def _signed(value: float) -> str:
@@ -58,12 +39,16 @@ def _signed(value: float) -> str:
 
 
 def draw_grid(scores: Table, target: str) -> Figure:
-    """Bias in bits, and below it the share of intervals or bounds that held, over width and samples.
+    """Draw the bias in bits, and below it the share of intervals or bounds that hold, over dimension and samples.
 
-    One panel an estimator. Hatched: no estimate came out; the reason is in the table.
+    One panel per estimator; a cell without any estimate is hatched.
+
+    Args:
+        scores: table of the rows of `score`.
+        target: "input", "label" or "continuous".
     """
     part = scores[(scores["suite"] == "grid") & (scores["target"] == target)]
-    names = _ordered(part["estimator"])
+    names = _labels(part["estimator"])
     sizes, widths = sorted(part["n"].unique()), sorted(part["dimension"].unique())
     columns = min(len(names), 5 if len(names) > 6 else 3)
     rows = -(-len(names) // columns)
@@ -71,11 +56,11 @@ def draw_grid(scores: Table, target: str) -> Figure:
     panels = style.grid_of(figure, rows, columns, sharex=True, sharey=True)
     known = float(part["truth"].iloc[0])
     norm = SymLogNorm(linthresh=0.1, vmin=-10, vmax=10)
-    for axes, name in zip(panels.flat, names, strict=False):
+    for axes, (name, label) in zip(panels.flat, names.items(), strict=False):
         own = part[part["estimator"] == name]
         for (i, n), (j, d) in ((a, b) for a in enumerate(sizes) for b in enumerate(widths)):
             _bias_cell(axes, j, i, own[(own["n"] == n) & (own["dimension"] == d)], norm, columns)
-        axes.set_title(_NAMES.get(name, name), loc="left")
+        axes.set_title(label, loc="left")
         _frame(axes, [f"{d:g}" for d in widths], [f"{n:g}" for n in sizes])
     for axes in panels.flat[len(names) :]:
         axes.set_axis_off()
@@ -85,8 +70,8 @@ def draw_grid(scores: Table, target: str) -> Figure:
     figure.supxlabel("features D", fontsize=9)
     figure.supylabel("samples N", fontsize=9)
     figure.suptitle(
-        f"{TARGETS[target]}: bias in bits where {known:.1f} bits are true at every D; below it, "
-        "how often the 95 % interval or the bound held",
+        f"{TARGETS[target]}: bias in bits at a true value of {known:.1f} bits; below it, "
+        "how often the 95 % interval or the bound holds",
         fontsize=9,
     )
     _bar(figure, panels, _BIAS, norm, "bias (bits)")
@@ -115,10 +100,14 @@ def _bias_cell(axes: Axes, x: int, y: int, group: Table, norm: Normalize, column
 
 
 def draw_tasks(scores: Table) -> Figure:
-    """Bias in bits of every estimator on every task outside the grid; blank where the two do not fit."""
+    """Draw the bias in bits of every estimator on every task outside the grid; blank where a target is not supported.
+
+    Args:
+        scores: table of the rows of `score`.
+    """
     part = scores[scores["suite"] == "tasks"]
     tasks = list(dict.fromkeys(zip(part["target"], part["task"], part["truth"], part["dimension"], strict=True)))
-    names = _ordered(part["estimator"])
+    names = _labels(part["estimator"])
     figure = style.new_figure(1.5 + 0.235 * len(tasks), width=style.WIDTH)
     axes = figure.subplots()
     norm = SymLogNorm(linthresh=0.1, vmin=-10, vmax=10)
@@ -135,13 +124,13 @@ def draw_tasks(scores: Table) -> Figure:
             axes.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor=rgba, edgecolor="white", linewidth=0.6))
             axes.text(j, i, _signed(bias), ha="center", va="center", fontsize=7, color=_ink(rgba))
     labels = [f"{TARGETS[target]}  {task}  {known:.2f} bits" for target, task, known, _ in tasks]
-    _frame(axes, [_NAMES.get(name, name) for name in names], labels)
+    _frame(axes, list(names.values()), labels)
     axes.invert_yaxis()
     axes.tick_params(axis="x", labelrotation=35)
     for label in axes.get_xticklabels():
         label.set(ha="right", rotation_mode="anchor")
     axes.set_title(
-        f"Bias in bits from {int(part['n'].iloc[0]):,} samples; hatched: no estimate, blank: not for this target",
+        f"Bias in bits from {int(part['n'].iloc[0]):,} samples; hatched: no estimate, blank: target not supported",
         loc="left",
     )
     _bar(figure, axes, _BIAS, norm, "bias (bits)")
@@ -149,9 +138,12 @@ def draw_tasks(scores: Table) -> Figure:
 
 
 def draw_coverage(coverage: Table) -> Figure:
-    """Coverage of Monte-Carlo 95 % intervals, per cent: columns noise within width, rows samples and classes.
+    """Draw the coverage of the 95 % intervals of Monte Carlo in per cent, by dimension, noise, samples and classes.
 
-    The last rows of a size are classes that differ in probability and spread.
+    The last row of each number of samples has two classes that differ in probability and spread.
+
+    Args:
+        coverage: table of the rows of `measure_coverage`.
     """
     widths, noise = sorted(coverage["dimension"].unique()), sorted(coverage["noise"].unique())
     rows = sorted(set(zip(coverage["n"], coverage["mix"], coverage["classes"], strict=True)))
@@ -184,20 +176,20 @@ def draw_coverage(coverage: Table) -> Figure:
                         f"D = {d:g}", (centre, 0), xytext=(0, -17), xycoords="axes fraction",
                         textcoords="offset points", ha="center", va="top", fontsize=8,
                     )  # fmt: skip
-    figure.supxlabel("noise variance in units of the trace rule, for each width D", fontsize=9)
+    figure.supxlabel("noise variance in units of the trace rule, for each dimension D", fontsize=9)
     figure.supylabel("samples, classes", fontsize=9)
     return figure
 
 
 def _pooled(part: Table) -> str:
-    """Share of the intervals that held, with its own 95 % interval.
+    """Share of the intervals that hold, with a 95 % interval of its own.
 
-    The noise levels of a repeat share rows and draws, so only repeats count as trials.
+    The noise levels of a repeat share rows and draws, so that only repeats count as trials.
     """
     share = part["covered"].sum() / part["repeats"].sum()
     trials = int(part["repeats"].sum()) // part["noise"].nunique()
     low, high = wilson(share, trials)
-    return f"held by {share:.1%} in {trials:,} repeats ({low:.1%} to {high:.1%})"
+    return f"{share:.1%} covered in {trials:,} repeats ({low:.1%} to {high:.1%})"
 
 
 def _frame(axes: Axes, across: list[str], down: list[str]) -> None:
@@ -218,7 +210,7 @@ def _hatch(axes: Axes, x: int, y: int) -> None:
 
 
 def _ink(rgba: Any) -> str:
-    """Black or white, whichever stands out on a colour."""
+    """Black or white, whichever has more contrast on a colour."""
     return "#222222" if np.dot(rgba[:3], (0.299, 0.587, 0.114)) > 0.55 else "white"
 
 

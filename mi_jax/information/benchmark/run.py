@@ -1,4 +1,4 @@
-"""The estimator benchmark from a plan to tables and figures: a resumable job in a directory."""
+"""The estimator benchmark as a resumable job in a directory: tables of scores and coverage, and their figures."""
 
 import csv
 import dataclasses
@@ -17,7 +17,7 @@ from mi_jax.errors import InputError
 from mi_jax.files import replacing, write_text
 from mi_jax.information.benchmark import coverage, figure, scores
 from mi_jax.information.benchmark.coverage import CoveragePlan
-from mi_jax.information.benchmark.scores import Plan
+from mi_jax.information.benchmark.scores import ScoresPlan
 from mi_jax.plotting.style import RC
 from mi_jax.runs.directory import open_run
 from mi_jax.training import Interrupted
@@ -28,27 +28,27 @@ ReportProgress = Callable[[float, str], None]
 
 
 @dataclasses.dataclass(frozen=True)
-class Validation:
+class BenchmarkConfig:
     """What the benchmark measures.
 
     Attributes:
-        plan: errors of estimators on tasks of known information.
-        coverage: coverage of the intervals of Monte Carlo.
+        scores: errors of all estimators on tasks of known information.
+        coverage: coverage of the confidence intervals of Monte Carlo.
     """
 
-    plan: Plan = Plan()
+    scores: ScoresPlan = ScoresPlan()
     coverage: CoveragePlan = CoveragePlan()
 
 
-FULL = Validation(
-    plan=Plan(sizes=(128, 512, 2048, 8192), dimensions=(1, 4, 16, 64, 256), repeats=100, slow_repeats=10),
+FULL = BenchmarkConfig(
+    scores=ScoresPlan(sizes=(128, 512, 2048, 8192), dimensions=(1, 4, 16, 64, 256), repeats=100, slow_repeats=10),
     coverage=CoveragePlan(sizes=(32, 128, 512, 2048), dimensions=(1, 8, 64, 512), classes=(2, 10, 30), repeats=500),
 )
-"""The larger grid: hours on two cores."""
+"""The larger grid, which takes hours on two cores."""
 
 
 def run(
-    validation: Validation,
+    config: BenchmarkConfig,
     *,
     folder: Path,
     report_progress: ReportProgress = lambda *_: None,
@@ -56,34 +56,37 @@ def run(
     say: Callable[[str], None] = lambda _: None,
     command: str = "",
 ) -> Table:
-    """Measures what a directory lacks of a benchmark, draws its figures, and returns the summary of the scores.
+    """Run the benchmark in a directory, or the rest of it where the directory holds a part already.
 
-    Writes scores.csv, coverage.csv and summary.csv as it proceeds, and the figures at the end.
+    Adds rows to scores.csv and coverage.csv as they are measured; writes summary.csv and the figures at the end.
 
     Args:
-        validation: what is measured.
-        folder: the directory; made when absent.
-        report_progress: called with the share that is done and a description.
-        stop_asked: called after every group of rows.
-        say: called with a sentence for people.
+        config: what to measure.
+        folder: the directory; created if absent.
+        report_progress: called with the completed fraction and a description.
+        stop_asked: called after every group of rows; true stops the benchmark.
+        say: called with messages for the user.
         command: the command line, for the provenance.
 
+    Returns:
+        The `summary` of the scores.
+
     Raises:
-        InputError: when the directory cannot be written, or holds another benchmark or something else.
+        InputError: when the directory cannot be written, or holds another benchmark or other files.
         Interrupted: when `stop_asked` returned true; the same call resumes.
     """
-    with open_run(folder, validation, say=say) as directory:
+    with open_run(folder, config, say=say) as directory:
         directory.note_start(command=command, data_dir=None, say=say)
         done = _done(folder / SCORES, scores.KEYS)
         found = scores.score(
-            validation.plan, done=done, report_progress=lambda share, where: report_progress(0.7 * share, where)
+            config.scores, done=done, report_progress=lambda fraction, stage: report_progress(0.7 * fraction, stage)
         )
         _append(folder / SCORES, ([row] for row in found), stop_asked)
         done = _done(folder / COVERAGE, coverage.KEYS)
         rest = coverage.measure_coverage(
-            validation.coverage,
+            config.coverage,
             done=done,
-            report_progress=lambda share, where: report_progress(0.7 + 0.3 * share, where),
+            report_progress=lambda fraction, stage: report_progress(0.7 + 0.3 * fraction, stage),
         )
         _append(folder / COVERAGE, rest, stop_asked)
         report_progress(1.0, "figures")
@@ -95,14 +98,14 @@ def run(
 
 
 def draw(folder: Path) -> list[Path]:
-    """Draws the figures of a directory's tables and returns their paths."""
+    """Draw the figures of the tables in a directory and return their paths."""
     table, intervals = _read(folder / SCORES), pd.read_csv(folder / COVERAGE)
     with matplotlib.rc_context(RC):
         figures: dict[str, Figure] = {
-            f"validation_{target}": figure.draw_grid(table, target) for target in table["target"].unique()
+            f"estimator_benchmark_{target}": figure.draw_grid(table, target) for target in table["target"].unique()
         }
         if (table["suite"] == "tasks").any():
-            figures["validation_tasks"] = figure.draw_tasks(table)
+            figures["estimator_benchmark_tasks"] = figure.draw_tasks(table)
         figures["monte_carlo_coverage"] = figure.draw_coverage(intervals)
         for name, drawn in figures.items():
             drawn.savefig(folder / f"{name}.png", dpi=160)
@@ -110,7 +113,7 @@ def draw(folder: Path) -> list[Path]:
 
 
 def _append(path: Path, groups: Iterable[list[dict[str, Any]]], stop_asked: Callable[[], bool]) -> None:
-    """Adds rows to a CSV file group by group, so that what was measured survives an interruption."""
+    """Append rows to a CSV file group by group, so that an interruption loses one group at most."""
     for rows in groups:
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, rows[0])
@@ -126,14 +129,14 @@ def _append(path: Path, groups: Iterable[list[dict[str, Any]]], stop_asked: Call
 
 
 def _read(path: Path) -> Any:
-    """Scores with `held` as 1, 0 or missing."""
+    """Read a table of scores, with `held` as 1, 0 or NaN."""
     table = pd.read_csv(path)
     table["held"] = [{"True": 1.0, "False": 0.0}.get(str(value), math.nan) for value in table["held"]]
     return table
 
 
 def _done(path: Path, keys: tuple[str, ...]) -> set[tuple[Any, ...]]:
-    """Which rows a table holds; a last line that a kill cut off is removed."""
+    """Return the keys of the rows in a table, and remove an incomplete last line from it."""
     if not path.exists():
         return set()
     content = path.read_bytes()
@@ -146,5 +149,5 @@ def _done(path: Path, keys: tuple[str, ...]) -> set[tuple[Any, ...]]:
             file.write(whole)
     table = pd.read_csv(path)
     if missing := [key for key in keys if key not in table]:
-        raise InputError(f"{path} has no column {missing[0]!r}: another version wrote it; choose a new directory.")
+        raise InputError(f"{path} has no column {missing[0]!r}, as another version wrote it; choose a new directory.")
     return set(table[list(keys)].itertuples(index=False, name=None))

@@ -1,7 +1,4 @@
-"""Every estimator on every task of known information: one row an attempt, failures with their reason.
-
-The closed forms of the tasks are in `information.tasks`.
-"""
+"""Scores of every estimator on every task of known information: one row per attempt, failures with their reason."""
 
 import dataclasses
 import functools
@@ -21,27 +18,23 @@ from mi_jax.information import Estimate, tasks
 from mi_jax.information.tasks import Task
 
 Table = Any
-"""A pandas.DataFrame: pandas annotates what it returns with unions that no type checker can follow."""
+"""A pandas.DataFrame; typed as Any because the unions in pandas' annotations defeat type checkers."""
 GRID_INFORMATION: dict[tasks.Target, float] = {"input": 1.5, "label": 0.5, "continuous": 1.5}
-"""Bits that the tasks of the grid hold at every dimension."""
-_MIXTURE = ("kde_upper", "kde_lower", "monte_carlo")
-_SLOW = ("infonce", "nwj", "smile", "renyi", "probe", "sliced")
-_LARGEST = {"renyi": 1024}
-"""Rows above which an estimator is not tried: its time grows with their cube."""
+"""Information of the tasks of the grid in bits, the same at every dimension."""
 KEYS = ("suite", "task", "n", "estimator", "seed")
-"""What names an attempt."""
+"""The columns that identify an attempt."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-    """What is tried.
+class ScoresPlan:
+    """The tasks on which the estimators are scored.
 
     Attributes:
-        sizes: samples of the grid.
-        dimensions: widths of T in the grid.
-        repeats: fresh samples of the grid for estimators that take milliseconds.
-        slow_repeats: the same for estimators that train, factorise or search neighbours.
-        task_rows: samples of each task outside the grid; 0 leaves these tasks out.
+        sizes: numbers of samples in the grid.
+        dimensions: dimensions of T in the grid.
+        repeats: independent samples of each cell of the grid.
+        slow_repeats: the same for estimators registered as slow.
+        task_rows: number of samples of each task outside the grid; 0 leaves these tasks out.
     """
 
     sizes: tuple[int, ...] = (128, 512, 2048)
@@ -52,7 +45,7 @@ class Plan:
 
 
 def grid_task(target: tasks.Target, dimension: int) -> Task:
-    """A task of fixed information, `GRID_INFORMATION`, whatever its dimension."""
+    """Return the task of the grid for a target: its information is `GRID_INFORMATION` at every dimension."""
     nats = GRID_INFORMATION[target] * math.log(2)
     if target == "input":
         return tasks.channel_task(dimension, 1 / math.expm1(2 * nats / dimension))
@@ -63,7 +56,7 @@ def grid_task(target: tasks.Target, dimension: int) -> Task:
 
 @functools.lru_cache
 def _separation() -> float:
-    """Half the distance of two unit normals whose label has the grid's information, by bisection."""
+    """Half the distance of two unit normals whose label has the information of the grid, by bisection."""
     low, high = 0.1, 4.0
     for _ in range(40):
         middle = (low + high) / 2
@@ -73,7 +66,7 @@ def _separation() -> float:
 
 
 def shapetex_tasks() -> tuple[Task, ...]:
-    """Pixels of ShapeTex and its factors: log 10 nats of a cue that is there, none of one whose amplitude is 0."""
+    """Tasks of ShapeTex pixels and one factor: ln 10 nats, or 0 where the amplitude of the cue is 0."""
     return tuple(
         Task(
             f"shapetex-{cue}" + ("-erased" if erased else ""),
@@ -96,22 +89,22 @@ def _factorial(cue: str, erased: bool, n: int, seed: int) -> tuple[np.ndarray, n
 
 
 def known_tasks() -> tuple[Task, ...]:
-    """Return the tasks outside the grid: closed forms, prescribed layers, and ShapeTex factors."""
+    """Return the tasks outside the grid: those of `information.tasks`, and ShapeTex factors."""
     return (*tasks.tasks(), *shapetex_tasks())
 
 
 Attempt = tuple[str, Task, int, str, int]
 
 
-def attempts(plan: Plan) -> Iterator[Attempt]:
-    """Yield (suite, task, n, estimator, seed) of a plan, cheap to costly within a task so that samples are shared."""
+def attempts(plan: ScoresPlan) -> Iterator[Attempt]:
+    """Yield (suite, task, n, estimator, seed) of a plan; consecutive attempts share a sample."""
     for target in GRID_INFORMATION:
         for n in plan.sizes:
             for dimension in plan.dimensions:
                 task = grid_task(target, dimension)
                 for seed in range(max(plan.repeats, plan.slow_repeats)):
                     for name in information.estimators_for(target):
-                        if seed < (plan.slow_repeats if name in _SLOW else plan.repeats):
+                        if seed < (plan.slow_repeats if information.ESTIMATORS[name].slow else plan.repeats):
                             yield "grid", task, n, name, seed
     for task in known_tasks() if plan.task_rows else ():
         for name in information.estimators_for(task.target):
@@ -119,15 +112,20 @@ def attempts(plan: Plan) -> Iterator[Attempt]:
 
 
 def score(
-    plan: Plan,
+    plan: ScoresPlan,
     *,
     done: Set[tuple[Any, ...]] = frozenset(),
     report_progress: Callable[[float, str], None] = lambda *_: None,
 ) -> Iterator[dict[str, Any]]:
-    """Yield one row for every attempt of the plan that is not among `done` (tuples of `KEYS`), in bits.
+    """Yield one row for every attempt of the plan, in bits.
 
-    `report_progress` gets the share that is done and a description. A row holds the attempt, the truth, the value,
-    whether the interval or bound held (`held`, None where the estimator claims neither), and why it failed if it did.
+    A row holds the attempt, the true information, the value, whether the interval or bound holds (`held`, None where
+    the estimator gives neither), and the reason of a failure.
+
+    Args:
+        plan: the attempts.
+        done: attempts to leave out, as tuples of `KEYS`.
+        report_progress: called with the completed fraction and a description.
     """
     wanted = [a for a in attempts(plan) if (a[0], a[1].name, *a[2:]) not in done]
     for number, (suite, task, n, name, seed) in enumerate(wanted):
@@ -141,8 +139,8 @@ def _attempt(suite: str, task: Task, n: int, name: str, seed: int) -> dict[str, 
         "estimator": name, "seed": seed, "truth": task.information / math.log(2), "kind": None, "value": None,
         "error": None, "held": None, "seconds": None, "ok": False, "note": "",
     }  # fmt: skip
-    if n > _LARGEST.get(name, n):
-        return row | {"note": f"not tried above {_LARGEST[name]} rows: its time grows with their cube"}
+    if n > (most := information.ESTIMATORS[name].max_samples or n):
+        return row | {"note": f"not run above {most} samples, where it takes too long"}
     try:
         t, other, options = _arguments(task, name, *_sample(task, n, seed))
         began = time.perf_counter()
@@ -150,7 +148,7 @@ def _attempt(suite: str, task: Task, n: int, name: str, seed: int) -> dict[str, 
         row["seconds"] = time.perf_counter() - began
         if not math.isfinite(found.value):
             raise ArithmeticError(f"the value is {found.value}")
-    except Exception as reason:  # a failure of any kind is a finding about the estimator
+    except Exception as reason:  # a failure of any kind is a result of the benchmark
         return row | {"note": f"{type(reason).__name__}: {reason}"}
     error = _error(found)
     return row | {
@@ -165,34 +163,37 @@ def _attempt(suite: str, task: Task, n: int, name: str, seed: int) -> dict[str, 
 
 @functools.lru_cache(maxsize=2)
 def _sample(task: Task, n: int, seed: int) -> tuple[Any, Any, Any]:
-    """The activations without and with the task's noise, and what they share information with."""
+    """Return the activations without and with the noise of the task, and the other variable."""
     t, other = task.sample(n, seed)
     return t, task.observe(n, seed)[0], other
 
 
 def _arguments(task: Task, name: str, clean: Any, noisy: Any, other: Any) -> tuple[Any, Any, dict[str, Any]]:
-    """What an estimator is given: mixtures add the task's noise, or that of the trace rule; others see it added."""
-    options: dict[str, Any] = {}
-    if name in _MIXTURE:
-        options["noise_variance"] = task.noise_variance or information.noise_variance(clean, rule="trace")
-        return clean, other, options
-    if task.target != "input":
-        return noisy, other, options
-    if not name.startswith("binning"):
-        options["noise_variance"] = task.noise_variance
-    return clean, None, options
+    """Return the arguments of an estimator: it adds the noise itself, or gets activations with the noise added.
+
+    An estimator of the input without noise gets activations without noise. A task without noise gets that of the trace
+    rule where an estimator needs some.
+    """
+    if task.target in information.ESTIMATORS[name].adds_noise:
+        variance = task.noise_variance or information.noise_variance(clean, rule="trace")
+        return clean, other, {"noise_variance": variance}
+    return (clean if task.target == "input" else noisy), other, {}
 
 
 def _error(found: Estimate) -> float | None:
-    """Standard error for the population: rows and noise where the estimator tells them apart."""
+    """Standard error with respect to the population: of rows and noise, where the estimator gives both."""
     return found.details.get("sampling_error", found.stderr)
 
 
 def held(found: Estimate, information: float) -> bool | None:
-    """Whether the 95 % interval of a value holds the information, or a bound is on its side of it; else None.
+    """Whether the 95 % interval contains the true information, or a bound holds; None where there is neither.
 
-    Bounds with a standard error are judged at their one-sided 95 % limit. Quantiles are those of Student's t with the
-    degrees of freedom that the estimator names, and of the normal distribution where it names none.
+    Bounds with a standard error are tested at their one-sided 95 % limit. Quantiles are those of Student's t with the
+    degrees of freedom in the details of the estimate, or of the normal distribution where there are none.
+
+    Args:
+        found: the estimate.
+        information: the true information in nats.
     """
     error, degrees = _error(found), found.details.get("degrees_of_freedom", math.inf)
     one_sided, two_sided = (float(stdtrit(degrees, p)) for p in (0.95, 0.975))
@@ -206,7 +207,11 @@ def held(found: Estimate, information: float) -> bool | None:
 
 
 def summary(scores: Table) -> Table:
-    """One row an estimator and target of the grid: bias, root mean square error, share held, failures, seconds."""
+    """Summarise the grid by estimator and target: bias, root mean square error, share held, failures, seconds.
+
+    Args:
+        scores: table of the rows of `score`.
+    """
     grid = scores[scores["suite"] == "grid"]
     rows = []
     for (target, name), group in grid.groupby(["target", "estimator"]):

@@ -102,7 +102,7 @@ def _check(k: int, n: int) -> None:
         raise InputError(f"k is {k}; the number of neighbours must be in 1..{n - 1} for {n} samples.")
 
 
-@register("ksg", targets=("label", "continuous"))
+@register("ksg", targets=("label", "continuous"), label="KSG")
 def ksg(
     t: Any,
     other: Any,
@@ -117,8 +117,8 @@ def ksg(
 
     Information does not depend on units, but the maximum norm over T and a continuous `other` together does: the
     estimate tends to 0 where their scales are far apart. By default both are scaled to a mean variance of 1 when their
-    standard deviations differ by more than a factor of 2. Labels need no scaling. Rows that k others or more equal are
-    counted as by Gao et al. 2017.
+    standard deviations differ by more than a factor of 2. Labels need no scaling. Ties are counted as by Gao et al.
+    2017.
 
     Args:
         t: activations [n, ...], float.
@@ -152,7 +152,7 @@ def ksg(
     return Estimate("ksg", _information(x, z, k), None, "value", len(x), settings)
 
 
-@register("sliced", targets=("label", "continuous"))
+@register("sliced", targets=("label", "continuous"), slow=True)
 def sliced(
     t: Any,
     other: Any,
@@ -164,7 +164,7 @@ def sliced(
 ) -> Estimate:
     """Return the mean over random directions of the information of a projection of T (and of other), in nats.
 
-    Another functional than I(T; other), and on the population never above it. stderr is over slices alone.
+    A different functional than I(T; other), and on the population never above it. stderr is over slices only.
 
     Args:
         t: activations [n, ...], float.

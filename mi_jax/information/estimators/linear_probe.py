@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from mi_jax.errors import InputError
-from mi_jax.information._input import as_activations, as_array, as_labels, check_finite
+from mi_jax.information._input import as_activations, as_array, as_labels, check_finite, compact
 from mi_jax.information.estimator import Estimate, register
 
 _STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -26,12 +26,14 @@ class LinearProbe:
     """logits = t @ weight + bias; float64 on the host."""
 
     weight: np.ndarray
-    """[features, classes]."""
+    """[features, k]."""
     bias: np.ndarray
-    """[classes]; minus infinity for a class that was absent when it was fitted."""
+    """[k]; minus infinity for a class that was absent when the probe was fitted."""
+    classes: np.ndarray
+    """The label of each column, int [k], in rising order."""
 
     def log_probabilities(self, t: Any) -> np.ndarray:
-        """Return log q(y | t), [n, classes]."""
+        """Return log q(y | t), [n, k], for activations t [n, ...]."""
         x = np.asarray(as_activations(t), np.float64)
         logits = x @ self.weight + self.bias
         top = logits.max(axis=1, keepdims=True)
@@ -49,8 +51,8 @@ def fit_probe(
     Args:
         t: activations [n, ...], float.
         y: int labels [n].
-        num_classes: number of classes; by default the largest label plus one.
-        components: most principal components to fit on.
+        num_classes: the probe has a column for each label in 0..num_classes-1; by default for each that occurs.
+        components: largest number of principal components to fit on.
         layer: name for messages.
 
     Raises:
@@ -65,7 +67,10 @@ def fit_probe(
     """
     x = as_activations(t, layer)
     check_finite(x, layer)
-    labels, classes = as_labels(y, len(x), num_classes)
+    labels, _ = as_labels(y, len(x), num_classes)
+    classes, labels = (
+        np.unique(labels, return_inverse=True) if num_classes is None else (np.arange(num_classes), labels)
+    )
     if len(x) < 8:
         raise InputError(f"{layer} has {len(x)} rows; a probe needs at least eight to fit and to choose its penalty.")
     x = np.asarray(x, np.float64)
@@ -75,10 +80,10 @@ def fit_probe(
     cut = len(x) - len(x) // 4
     losses = [_held_out(_regression(z[:cut], labels[:cut], c), z[cut:], labels[cut:]) for c in _STRENGTHS]
     present, coefficients, intercept = _regression(z, labels, _STRENGTHS[int(np.argmin(losses))])
-    weight, bias = np.zeros((x.shape[1], classes)), np.full(classes, -np.inf)
+    weight, bias = np.zeros((x.shape[1], len(classes))), np.full(len(classes), -np.inf)
     weight[:, present] = basis @ coefficients.T / scale
     bias[present] = intercept - mean @ weight[:, present]
-    return LinearProbe(weight, bias)
+    return LinearProbe(weight, bias, classes)
 
 
 def _principal(a: np.ndarray, components: int) -> tuple[np.ndarray, float]:
@@ -132,7 +137,7 @@ def _held_out(regression: Regression, z: np.ndarray, labels: np.ndarray) -> floa
     return float(-np.where(present[where] == labels, own, -np.log(1e6)).mean())
 
 
-@register("probe", targets=("label",))
+@register("probe", targets=("label",), label="linear probe", slow=True)
 def probe(
     t: Any,
     other: Any,
@@ -147,7 +152,7 @@ def probe(
     """Return H(Y) - held-out cross-entropy of a linear probe, nats: at most I(T;Y) on the population, up to stderr.
 
     Each row is scored once, by a probe fitted on the other folds and mixed with a uniform guess of weight 1e-6, which
-    bounds the loss of a row. Negative values are reported as they are.
+    bounds the loss of a row. Negative values are not clipped.
 
     Args:
         t: activations [n, ...], float.
@@ -180,6 +185,7 @@ def probe(
     x = as_activations(t, layer)
     n = len(x)
     labels, classes = as_labels(other, n, num_classes, "other")
+    labels, fitted = compact(labels, classes)
     if not 2 <= folds <= n // 8:
         raise InputError(f"folds is {folds} for {n} rows; give at least 2, and at least eight rows per fold.")
     group = _group_ranks(groups, n, key)
@@ -194,11 +200,11 @@ def probe(
         out = group % folds == f
         if np.ptp(labels[~out]) == 0:
             raise InputError("The rows outside one fold are of a single class; give more rows or fewer folds.")
-        log_q = fit_probe(x[~out], labels[~out], num_classes=classes, components=components, layer=layer)
+        log_q = fit_probe(x[~out], labels[~out], num_classes=fitted, components=components, layer=layer)
         log_q = log_q.log_probabilities(x[out])
         score[out] = np.log((1 - GUESS) * np.exp(log_q[np.arange(out.sum()), labels[out]]) + GUESS / classes)
         correct[out] = log_q.argmax(axis=1) == labels[out]
-    p = np.bincount(labels, minlength=classes) / n
+    p = np.bincount(labels) / n
     gain = score - np.log(p[labels])
     details = {
         "cross_entropy": float(-score.mean()),

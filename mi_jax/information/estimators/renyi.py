@@ -59,7 +59,7 @@ def _entropy(blocks: list[np.ndarray], alpha: float | int) -> float:
     return float(np.log(np.sum(np.exp(alpha * (log_w - log_w.max())))) + alpha * log_w.max()) / (1 - alpha)
 
 
-@register("renyi", targets=("label", "continuous"))
+@register("renyi", targets=("label", "continuous"), label="matrix Rényi", slow=True, max_samples=1024)
 def renyi(
     t: Any,
     other: Any,

@@ -18,7 +18,8 @@ from mi_jax.errors import InputError
 from mi_jax.information._input import as_activations, as_pair, check_finite, compact
 from mi_jax.information.estimator import Estimate, host_generator, register
 
-OBJECTIVES = ("infonce", "nwj", "smile")
+OBJECTIVES = {"infonce": "InfoNCE", "nwj": "NWJ", "smile": "SMILE"}
+"""Names of the objectives, and their labels in figures."""
 
 
 class _Schedule(NamedTuple):
@@ -202,5 +203,7 @@ def _standard(x: Any) -> tuple[np.ndarray, float]:
     return ((a / scale).astype(np.float32), scale) if scale > 0 else (a.astype(np.float32), 1.0)
 
 
-for _name in OBJECTIVES:
-    register(_name, targets=("input", "label", "continuous"))(functools.partial(variational, objective=_name))
+for _name, _label in OBJECTIVES.items():
+    register(_name, targets=("input", "label", "continuous"), adds_noise=("input",), label=_label, slow=True)(
+        functools.partial(variational, objective=_name)
+    )

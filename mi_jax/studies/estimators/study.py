@@ -26,8 +26,10 @@ def measure(study_input: StudyInput) -> StudyResult:
     """Values of I(X;T) and I(T;Y) for every layer, on clean images and on their adversarial examples.
 
     Estimator `monte_carlo`, under every noise rule of the run: `i_tx` and `i_ty` with the standard error of the noise
-    draws, and `i_tx_sampling_error`, `i_ty_sampling_error`, standard errors that count the sampling of images, too. The
-    estimators of `WITHOUT_NOISE` give `i_ty` on the first `samples` images of the run's sample.
+    draws; `i_tx_sampling_error` and `i_ty_sampling_error`, standard errors that include the sampling of images; and,
+    where they are finite, `i_tx_leave_one_out` and `i_ty_leave_one_out`, in expectation an upper and a lower bound on
+    the information of the population. The estimators of `WITHOUT_NOISE` give `i_ty` on the first `samples` images of
+    the run's sample.
     """
     images, labels = fixed_sample(
         study_input.dataset.test.images, study_input.dataset.test.labels, study_input.probe.samples
@@ -72,11 +74,14 @@ def _mixture(
     for i, (rule, variance) in enumerate(variances.items()):
         ruled = {**columns, "noise_rule": rule, "noise_variance": variance, "saturated": bool(saturated[i])}
         for name in ("i_tx", "i_ty"):
-            value, error, sampling = (
-                np.asarray(getattr(found, name + part))[i] for part in ("", "_stderr", "_sampling_error")
+            value, error, sampling, left_out = (
+                np.asarray(getattr(found, name + part))[i]
+                for part in ("", "_stderr", "_sampling_error", "_leave_one_out")
             )
             records.append(information_record(name, value, stderr=error, **ruled))
             records.append(information_record(f"{name}_sampling_error", sampling, **ruled))
+            if np.isfinite(left_out):  # infinite where a row is out of reach of all others
+                records.append(information_record(f"{name}_leave_one_out", left_out, **ruled))
     return records
 
 

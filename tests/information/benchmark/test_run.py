@@ -1,4 +1,4 @@
-"""Tables that survive an interruption, coverage that is counted rightly, and figures for what is there."""
+"""The benchmark as a job: coverage counts, resuming after an interruption, and figures."""
 
 import math
 
@@ -7,43 +7,44 @@ import pandas as pd
 import pytest
 
 from mi_jax.errors import InputError
-from mi_jax.information.benchmark import CoveragePlan, Plan, Validation, coverage, figure, run
+from mi_jax.information.benchmark import BenchmarkConfig, CoveragePlan, ScoresPlan, coverage, figure
+from mi_jax.information.benchmark.run import _done, run
 
-TINY = Validation(
-    plan=Plan(sizes=(40,), dimensions=(2,), repeats=1, slow_repeats=0, task_rows=0),
+TINY = BenchmarkConfig(
+    scores=ScoresPlan(sizes=(40,), dimensions=(2,), repeats=1, slow_repeats=0, task_rows=0),
     coverage=CoveragePlan(
         sizes=(40,), dimensions=(2,), classes=(2,), noise=(0.5, 4.0), repeats=12, draws=4, reference_draws=64
     ),
 )
 
 
-def test_intervals_that_hold_the_reference_are_counted():
+def test_intervals_that_contain_the_reference_are_counted():
     values, errors = np.array([[0.0], [1.9], [2.1], [-5.0]]), np.ones((4, 1))
-    got = coverage._judge(values, errors, np.zeros(1), np.zeros(1))
+    got = coverage._covered(values, errors, np.zeros(1), np.zeros(1))
     assert got["covered"] == 2
     assert got["half_width"] == pytest.approx(1.9599639845 / math.log(2))
-    wide = coverage._judge(values, errors, np.zeros(1), np.ones(1))  # an uncertain reference widens the interval
+    wide = coverage._covered(values, errors, np.zeros(1), np.ones(1))  # an uncertain reference widens the interval
     assert wide["covered"] == 3
-    student = coverage._judge(values, errors, np.zeros(1), np.zeros(1), degrees=19)
+    student = coverage._covered(values, errors, np.zeros(1), np.zeros(1), degrees=19)
     assert student["covered"] == 2
     assert student["half_width"] == pytest.approx(2.0930240544 / math.log(2))
 
 
-def test_intervals_for_fresh_rows_of_unequal_classes_hold():
-    """Of intervals from blocks that hold the same share of every class, 31 would hold I(T;Y)."""
+def test_intervals_for_new_rows_of_unequal_classes_cover_the_reference():
+    """With blocks stratified by class, only 31 of the intervals would contain I(T;Y)."""
     plan = CoveragePlan(repeats=40, draws=2)
     found = coverage._fresh_rows((240, 2, 2, "unequal"), np.array([0.02]), plan)
     assert found["i_tx"]["covered"] >= 36
     assert found["i_ty"]["covered"] >= 36
 
 
-def test_noise_levels_of_a_repeat_are_no_trials_of_their_own():
+def test_noise_levels_of_a_repeat_do_not_count_as_separate_trials():
     part = pd.DataFrame({"covered": [95, 95, 95, 95], "repeats": [100] * 4, "noise": [1.0, 2.0] * 2})
-    assert figure._pooled(part) == "held by 95.0% in 200 repeats (91.0% to 97.3%)"
+    assert figure._pooled(part) == "95.0% covered in 200 repeats (91.0% to 97.3%)"
 
 
-def test_a_second_command_resumes_and_draws_the_same(tmp_path):
-    folder = tmp_path / "new" / "validation"
+def test_an_interrupted_benchmark_resumes_with_the_same_results(tmp_path):
+    folder = tmp_path / "new" / "benchmark"
     first = run(TINY, folder=folder)
     whole = (folder / "scores.csv").read_text()
     lines = whole.splitlines(keepends=True)
@@ -58,17 +59,17 @@ def test_a_second_command_resumes_and_draws_the_same(tmp_path):
     assert set(counted["draws"]) == {4}
     assert (counted["covered"] <= counted["repeats"]).all()
     assert (counted["covered"] >= 7).all()
-    for name in ("validation_input", "validation_label", "monte_carlo_coverage"):
+    for name in ("estimator_benchmark_input", "estimator_benchmark_label", "monte_carlo_coverage"):
         assert (folder / f"{name}.png").stat().st_size > 5000
 
 
-def test_a_table_of_another_version_is_not_continued(tmp_path):
+def test_a_table_of_another_version_is_refused(tmp_path):
     (tmp_path / "coverage.csv").write_text("n,dimension,classes\n40,2,2\n")
     with pytest.raises(InputError, match="no column 'mix'"):
-        run._done(tmp_path / "coverage.csv", coverage.KEYS)
+        _done(tmp_path / "coverage.csv", coverage.KEYS)
 
 
-def test_a_file_in_the_place_of_the_directory_is_named(tmp_path):
+def test_a_file_in_place_of_the_directory_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is a file; expected a directory"):
-        run.run(TINY, folder=tmp_path / "file")
+        run(TINY, folder=tmp_path / "file")

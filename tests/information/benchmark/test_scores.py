@@ -1,4 +1,4 @@
-"""Scores against hand-made estimates, failures as rows, and that a stopped validation goes on."""
+"""Scores of known estimates, failures as rows, and tasks of the benchmark."""
 
 import math
 
@@ -9,10 +9,10 @@ import pytest
 
 from mi_jax import information
 from mi_jax.information import Estimate, monte_carlo
-from mi_jax.information.benchmark import Plan, known_tasks, score, scores
+from mi_jax.information.benchmark import ScoresPlan, figure, known_tasks, score, scores
 from mi_jax.information.benchmark.scores import KEYS, attempts, grid_task, held, summary
 
-TINY = Plan(sizes=(40,), dimensions=(2,), repeats=2, slow_repeats=1, task_rows=0)
+TINY = ScoresPlan(sizes=(40,), dimensions=(2,), repeats=2, slow_repeats=1, task_rows=0)
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def rows():
     return pd.DataFrame(score(TINY))
 
 
-def test_every_estimator_has_a_row_for_every_target_it_knows(rows):
+def test_every_estimator_has_a_row_for_every_target_it_supports(rows):
     for target in ("input", "label", "continuous"):
         assert set(rows[rows["target"] == target]["estimator"]) == set(information.estimators_for(target))
     assert not rows.duplicated(list(KEYS)).any()
@@ -43,21 +43,21 @@ def test_values_are_in_bits_of_the_same_estimate(rows):
     assert row["truth"] == pytest.approx(0.5)
 
 
-def test_attempts_that_are_done_are_left_out(rows):
+def test_completed_attempts_are_left_out(rows):
     done = set(rows[list(KEYS)].itertuples(index=False, name=None))
     assert list(score(TINY, done=done)) == []
     assert [r["estimator"] for r in score(TINY, done=done - {("grid", "two-normals-d2", 40, "ksg", 0)})] == ["ksg"]
 
 
 @pytest.mark.parametrize("target", ["input", "label", "continuous"])
-def test_grid_holds_its_information_at_every_width(target):
+def test_tasks_of_the_grid_have_the_same_information_at_every_dimension(target):
     for d in (1, 8, 64):
         task = grid_task(target, d)
         assert task.dimension == d
         assert task.information / math.log(2) == pytest.approx(scores.GRID_INFORMATION[target], abs=1e-9)
 
 
-def test_intervals_and_bounds_are_judged_by_their_kind():
+def test_whether_an_estimate_holds_depends_on_its_kind():
     def verdict(kind, value, stderr, **details):
         return held(Estimate("x", value, stderr, kind, 10, {}, details), 1.0)
 
@@ -75,15 +75,36 @@ def test_intervals_and_bounds_are_judged_by_their_kind():
     assert verdict("heuristic", 1.0, 0.1) is None
 
 
-def test_an_estimate_that_is_not_finite_or_breaks_is_a_failure(monkeypatch):
+def test_a_value_that_is_not_finite_and_too_many_samples_are_failures(monkeypatch):
     task = grid_task("continuous", 1)
     nan = Estimate("ksg", math.nan, None, "value", 30, {})
     monkeypatch.setattr(information, "estimate", lambda *_, **__: nan)
     assert scores._attempt("grid", task, 30, "ksg", 0)["note"] == "ArithmeticError: the value is nan"
-    assert scores._attempt("grid", task, 4096, "renyi", 0)["note"].startswith("not tried above 1024 rows")
+    assert scores._attempt("grid", task, 4096, "renyi", 0)["note"].startswith("not run above 1024 samples")
 
 
-def test_summary_has_bias_error_share_and_failures():
+def test_a_registered_estimator_is_benchmarked_and_drawn_without_further_changes():
+    def zero(t, other, *, key, noise_variance):
+        return Estimate("zero", 0.0, None, "lower", len(t), {"noise_variance": noise_variance})
+
+    information.register("zero", targets=("label",), adds_noise=("label",), label="Zero", slow=True, max_samples=40)(
+        zero
+    )
+    try:
+        tried = [attempt for attempt in attempts(TINY) if attempt[3] == "zero"]
+        row = scores._attempt(*tried[0])
+        refused = scores._attempt("grid", grid_task("label", 2), 41, "zero", 0)
+        labels = figure._labels(["unknown", "ksg", "zero"])
+    finally:
+        information.ESTIMATORS.unregister("zero")
+    assert len(tried) == TINY.slow_repeats
+    assert row["ok"]
+    assert row["note"] == "noise variance 0.5"  # that of the task
+    assert refused["note"].startswith("not run above 40 samples")
+    assert labels == {"zero": "Zero", "ksg": "KSG", "unknown": "unknown"}
+
+
+def test_summary_has_bias_root_mean_square_error_share_held_and_failures():
     columns = ["suite", "target", "estimator", "truth", "value", "held", "seconds", "ok"]
     table = pd.DataFrame(
         [
@@ -100,7 +121,7 @@ def test_summary_has_bias_error_share_and_failures():
     assert row["rmse"] == pytest.approx(math.sqrt((0.25 + 0.01) / 2))
 
 
-def test_shapetex_pixels_have_their_factors_and_lose_erased_ones():
+def test_shapetex_tasks_have_ln_10_nats_or_none_where_the_cue_is_erased():
     tasks = {task.name: task for task in known_tasks() if task.name.startswith("shapetex")}
     t, shape = tasks["shapetex-shape"].sample(100, 0)
     assert t.shape == (100, 3072)
@@ -109,7 +130,7 @@ def test_shapetex_pixels_have_their_factors_and_lose_erased_ones():
     erased, _ = tasks["shapetex-shape-erased"].sample(100, 0)
     assert tasks["shapetex-shape-erased"].information == 0
     assert np.abs(t - 0.5).max() > 20 / 255
-    assert np.abs(erased - 0.5).max() < (8 + 6 * 2) / 255  # texture and noise are left
+    assert np.abs(erased - 0.5).max() < (8 + 6 * 2) / 255  # only texture and noise remain
     names = [task.name for task in known_tasks()]
     assert len(set(names)) == len(names)
-    assert len(list(attempts(Plan(sizes=(), dimensions=(), repeats=0, slow_repeats=0)))) > 200
+    assert len(list(attempts(ScoresPlan(sizes=(), dimensions=(), repeats=0, slow_repeats=0)))) > 200
