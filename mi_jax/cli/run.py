@@ -18,7 +18,6 @@ from mi_jax.cli import flags
 from mi_jax.cli.duration import expected
 from mi_jax.cli.session import flags_in_messages, session
 from mi_jax.errors import InputError
-from mi_jax.models.registry import architectures
 from mi_jax.options import split_commas
 from mi_jax.runs.config import Preset, RunConfig, preset
 from mi_jax.runs.interface import default_directory
@@ -140,7 +139,7 @@ def _today(argument: str) -> str:
 
 def _description() -> str:
     choices = {
-        "Architectures": architectures(),
+        "Architectures": models.ARCHITECTURES,
         "Training objectives": OBJECTIVES,
         "Studies": study_names(),
         "Data sets": ("shapetex", "digits", "folder:PATH", "any image-classification set of TFDS"),

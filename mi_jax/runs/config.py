@@ -61,7 +61,7 @@ class RunConfig:
     """One experiment: which networks are trained on what, how, and what is measured.
 
     Attributes:
-        arch: network; see `mi_jax.models.architectures()`.
+        arch: network; see `mi_jax.models.ARCHITECTURES`.
         dataset: `shapetex`, `digits`, or the name of any TFDS image-classification set.
         preset: the defaults of everything below: `quick` for minutes on a laptop, `paper` for the study's own scale.
         trainings: objectives to compare; see `mi_jax.training.OBJECTIVES`.
