@@ -65,7 +65,7 @@ def run(
     """Trains, measures and reports as `mi-jax run` does, or resumes a run, and returns its records.
 
     Args:
-        arch: architecture, one of `mj.models.architectures()`.
+        arch: architecture, one of `mj.models.ARCHITECTURES`.
         dataset: `shapetex`, `digits`, `folder:PATH`, or a TFDS image-classification set.
         preset: `quick` (minutes on a laptop) or `paper`; the defaults of everything in `options`.
         training: the objectives to compare.

@@ -29,7 +29,7 @@ before the next layer reads it. `mi_jax.models.Network.apply` is one."""
 
 
 def gradient(logits_fn: LogitsFn, variables: Any, x: Images, labels: Labels) -> PixelMaps:
-    """Derivative of each image's logit of its label by its pixels (Simonyan et al. 2014): the saliency map.
+    """Derivative of each image's label logit with respect to its pixels: the saliency map.
 
     Args:
         logits_fn: `logits_fn(variables, images) -> logits`, in evaluation mode.
@@ -43,16 +43,37 @@ def gradient(logits_fn: LogitsFn, variables: Any, x: Images, labels: Labels) -> 
     Raises:
         InputError: images that are not floating `[b h w c]` in [0, 1], labels that are not integers `[b]` or no
             classes, or logits that are not `[b k]`.
+
+    References:
+        Simonyan et al. (2014), section 3.
+
+    Examples:
+        >>> x = jnp.full((1, 1, 2, 1), 0.5)
+        >>> weights = jnp.array([[1.0, 0.0], [0.0, 2.0]])
+        >>> gradient(lambda w, x: x.reshape(1, -1) @ w, weights, x, jnp.array([1])).ravel().tolist()
+        [0.0, 2.0]
     """
     images, labels = _checked(x, labels)
     return _gradient(logits_fn, variables, images, labels)
 
 
 def grad_x_input(logits_fn: LogitsFn, variables: Any, x: Images, labels: Labels) -> PixelMaps:
-    """Gradient times pixel value (Shrikumar et al. 2017), `[b h w c]` in logits; arguments as for `gradient`.
+    """Gradient times pixel value.
+
+    Args:
+        logits_fn: as for `gradient`.
+        variables: as for `gradient`.
+        x: as for `gradient`.
+        labels: as for `gradient`.
+
+    Returns:
+        `[b h w c]`, signed, in logits.
 
     Raises:
         InputError: as `gradient`.
+
+    References:
+        Shrikumar et al. (2017).
     """
     images, labels = _checked(x, labels)
     return _gradient(logits_fn, variables, images, labels) * images
@@ -68,7 +89,7 @@ def smoothgrad(
     noise: float = 0.15,
     samples: int = 50,
 ) -> PixelMaps:
-    """Mean gradient over noisy copies of the image (Smilkov et al. 2017); arguments as for `gradient`.
+    """Mean gradient over noisy copies of the image (SmoothGrad).
 
     Args:
         logits_fn: as for `gradient`.
@@ -84,6 +105,9 @@ def smoothgrad(
 
     Raises:
         InputError: noise outside [0, 1], no samples, and as `gradient`.
+
+    References:
+        Smilkov et al. (2017).
     """
     checks.between("noise", noise, 0, 1, usual="0.15")
     checks.count("samples", samples)
@@ -106,7 +130,7 @@ def integrated_gradients(
     baseline: Float[Array, "..."] | float = 0.0,
     steps: int = 64,
 ) -> PixelMaps:
-    """Gradient integrated along the line from a baseline, times the difference (Sundararajan et al. 2017, eq. 1).
+    """Gradient integrated along the line from a baseline, times the difference.
 
     The integral is computed by the midpoint rule. The map sums to `logit(x) - logit(baseline)` up to its error, which
     `completeness_error` measures.
@@ -124,6 +148,9 @@ def integrated_gradients(
 
     Raises:
         InputError: no steps, and as `gradient`.
+
+    References:
+        Sundararajan et al. (2017), eq. 1.
     """
     checks.count("steps", steps)
     images, labels = _checked(x, labels)
@@ -175,7 +202,7 @@ def completeness_error(
 
 
 def grad_cam(apply: ApplyFn, variables: Any, x: Images, labels: Labels, *, layer: str) -> LayerMaps:
-    """Grad-CAM (Selvaraju et al. 2017): a layer's channels weighted by their mean gradient, positive part.
+    """Grad-CAM: a layer's channels weighted by their mean gradient, positive part.
 
     Args:
         apply: `apply(variables, images, perturbations) -> (logits, taps)`, in evaluation mode.
@@ -189,6 +216,9 @@ def grad_cam(apply: ApplyFn, variables: Any, x: Images, labels: Labels, *, layer
 
     Raises:
         InputError: an unknown layer, a layer that is no map, and as `gradient`.
+
+    References:
+        Selvaraju et al. (2017), eq. 1 and 2.
     """
     activation, derivative = activation_and_derivative(apply, variables, x, labels, layer=layer)
     weights = derivative.mean((1, 2), keepdims=True)
@@ -196,7 +226,7 @@ def grad_cam(apply: ApplyFn, variables: Any, x: Images, labels: Labels, *, layer
 
 
 def layer_cam(apply: ApplyFn, variables: Any, x: Images, labels: Labels, *, layer: str) -> LayerMaps:
-    """LayerCAM (Jiang et al. 2021, equation 6): each element weighted by the positive part of its own gradient.
+    """LayerCAM: each element of a layer weighted by the positive part of its own gradient.
 
     Args:
         apply: as for `grad_cam`.
@@ -210,27 +240,56 @@ def layer_cam(apply: ApplyFn, variables: Any, x: Images, labels: Labels, *, laye
 
     Raises:
         InputError: as `grad_cam`.
+
+    References:
+        Jiang et al. (2021), eq. 6.
     """
     activation, derivative = activation_and_derivative(apply, variables, x, labels, layer=layer)
     return jax.nn.relu((jax.nn.relu(derivative) * activation).sum(-1))
 
 
 def magnitude(maps: PixelMaps) -> Maps:
-    """The largest absolute value over the channels (Simonyan et al. 2014): `[b h w c] -> [b h w]`."""
+    """The largest absolute value over the channels.
+
+    Args:
+        maps: `[b h w c]`.
+
+    Returns:
+        `[b h w]`.
+
+    References:
+        Simonyan et al. (2014), section 3.1.
+    """
     return jnp.abs(maps).max(-1)
 
 
 def enlarge(maps: LayerMaps, *, height: int, width: int) -> Maps:
-    """A layer's map at the resolution of the image, by bilinear interpolation: `[b h' w'] -> [b height width]`."""
+    """A layer's maps at the resolution of the image, by bilinear interpolation.
+
+    Args:
+        maps: `[b h' w']`.
+        height: of the image.
+        width: of the image.
+
+    Returns:
+        `[b height width]`.
+    """
     return jax.image.resize(maps, (maps.shape[0], height, width), "bilinear")
 
 
 def activation_and_derivative(
     apply: ApplyFn, variables: Any, x: Images, labels: Labels, *, layer: str
 ) -> tuple[_Features, _Features]:
-    """A layer's activation, and the derivative of each image's logit of its label with respect to it.
+    """A layer's activation, and the derivative of each image's label logit with respect to it.
 
-    Computed as the derivative with respect to a zero added to the activation; arguments as for `grad_cam`.
+    Computed as the derivative with respect to a zero added to the activation.
+
+    Args:
+        apply: as for `grad_cam`.
+        variables: as for `grad_cam`.
+        x: as for `grad_cam`.
+        labels: as for `grad_cam`.
+        layer: as for `grad_cam`.
 
     Returns:
         Two arrays `[b h' w' c']`, float32.

@@ -24,18 +24,30 @@ LUMINANCE = (0.299, 0.587, 0.114)
 
 
 def saturate(x: ArrayLike, p: ArrayLike) -> Images:
-    """Pixels moved away from grey: v' = 1/2 + sign(2v - 1) |2v - 1|^(2/p) / 2. Keeps shape, flattens texture.
+    """Moves pixels away from grey: v' = 1/2 + sign(2v - 1) |2v - 1|^(2/p) / 2. Keeps shape, flattens texture.
 
     p = 2 is the identity, p = inf makes the image black and white (1/2 stays 1/2), and saturating by p and then by q is
-    saturating by p q / 2. Source: Zhang and Zhu, Interpreting Adversarially Trained Convolutional Neural Networks
-    (2019); Zhang et al. (2022).
+    saturating by p q / 2.
 
     Args:
         x: images [b h w c] in [0, 1].
         p: the level, above 0. May be traced.
 
+    Returns:
+        The distorted images [b h w c].
+
     Raises:
         InputError: when x are not images in [0, 1] or p is not above 0.
+
+    References:
+        Zhang and Zhu, Interpreting Adversarially Trained Convolutional Neural Networks (2019); Zhang et al. (2022).
+
+    Examples:
+        >>> x = jnp.array([0.0, 0.4, 0.5, 1.0]).reshape(1, 1, 4, 1)
+        >>> saturate(x, 2.0).ravel().round(3).tolist() == x.ravel().round(3).tolist()
+        True
+        >>> saturate(x, jnp.inf).ravel().tolist()
+        [0.0, 0.0, 0.5, 1.0]
     """
     images = checks.images(x)
     if checks.known(p) and not np.all(np.asarray(p) > 0):
@@ -52,8 +64,11 @@ def patch_permutations(key: Key | int, n: int, k: int, *, shared: bool = False) 
     Args:
         key: a random key or a seed, for the permutations.
         n: how many images.
-        k: patches a side.
+        k: patches per side.
         shared: one permutation for all images instead of one each.
+
+    Returns:
+        int [n k^2].
     """
     key = checks.key(key)
     if shared:
@@ -69,6 +84,9 @@ def permute_patches(x: ArrayLike, permutations: ArrayLike) -> Images:
     Args:
         x: images [b h w c] in [0, 1]; k must divide height and width.
         permutations: int [b k^2].
+
+    Returns:
+        The images [b h w c].
 
     Raises:
         InputError: when x are not images in [0, 1], k does not divide them, or the permutations do not fit.
@@ -90,19 +108,31 @@ def permute_patches(x: ArrayLike, permutations: ArrayLike) -> Images:
 
 
 def patch_shuffle(x: ArrayLike, k: int, key: Key | int, *, shared: bool = False) -> Images:
-    """Images with randomly permuted k x k patches: destroys shape, keeps the texture within a patch.
+    """Permutes the k x k patches of each image at random: destroys shape, keeps the texture within a patch.
 
     k = 1 is the identity. The permutation of an image depends on the key and its index alone (see
-    `patch_permutations`). Source: Zhang and Zhu (2019).
+    `patch_permutations`).
 
     Args:
         x: images [b h w c] in [0, 1].
-        k: patches a side; must divide height and width.
-        key: a random key or a seed, for the permutations.
+        k: patches per side; must divide height and width.
+        key: of the permutations.
         shared: one permutation for all images instead of one each.
+
+    Returns:
+        The distorted images [b h w c].
 
     Raises:
         InputError: when x are not images in [0, 1] or k does not divide height and width.
+
+    References:
+        Zhang and Zhu (2019).
+
+    Examples:
+        >>> x = jnp.arange(16).reshape(1, 4, 4, 1) / 15
+        >>> shuffled = patch_shuffle(x, 2, jax.random.key(0))
+        >>> bool((jnp.sort(shuffled.ravel()) == x.ravel()).all())
+        True
     """
     images = checks.images(x)
     _check_divides(images, k)
@@ -110,18 +140,28 @@ def patch_shuffle(x: ArrayLike, k: int, key: Key | int, *, shared: bool = False)
 
 
 def low_pass(x: ArrayLike, cutoff: ArrayLike) -> Images:
-    """Only the frequencies up to a radius, the mean included, clipped to [0, 1].
+    """Keeps the frequencies up to a radius, the mean included, and clips to [0, 1].
 
-    The filter is ideal (idempotent up to clipping), isotropic, and periodic at the borders. Source: Wang et al.,
-    High-frequency Component Helps Explain the Generalization of CNNs (2020).
+    The filter is ideal (idempotent up to clipping), isotropic, and periodic at the borders.
 
     Args:
         x: images [b h w c] in [0, 1].
         cutoff: largest radial frequency that passes, in cycles per image height; 0 leaves the mean colour, and
             sqrt(2) height / 2 passes everything in a square image. May be traced.
 
+    Returns:
+        The distorted images [b h w c].
+
     Raises:
         InputError: when x are not images in [0, 1] or the cutoff is negative.
+
+    References:
+        Wang et al., High-frequency Component Helps Explain the Generalization of CNNs (2020).
+
+    Examples:
+        >>> x = jnp.array([[0.0, 1.0], [1.0, 0.0]]).reshape(1, 2, 2, 1)
+        >>> low_pass(x, 0.0).ravel().tolist()
+        [0.5, 0.5, 0.5, 0.5]
     """
     images = checks.images(x)
     _check_not_negative("cutoff", cutoff)
@@ -129,7 +169,7 @@ def low_pass(x: ArrayLike, cutoff: ArrayLike) -> Images:
 
 
 def high_pass(x: ArrayLike, cutoff: ArrayLike) -> Images:
-    """The mean of each channel and only the frequencies above a radius, clipped to [0, 1].
+    """Keeps the mean of each channel and the frequencies above a radius, and clips to [0, 1].
 
     The complement of `low_pass`: up to clipping, low_pass + high_pass - mean is the image. The mean is kept so that
     pixels stay in range.
@@ -138,8 +178,19 @@ def high_pass(x: ArrayLike, cutoff: ArrayLike) -> Images:
         x: images [b h w c] in [0, 1].
         cutoff: largest radial frequency that is removed, in cycles per image height; 0 is the identity. May be traced.
 
+    Returns:
+        The distorted images [b h w c].
+
     Raises:
         InputError: when x are not images in [0, 1] or the cutoff is negative.
+
+    References:
+        Wang et al. (2020), as for `low_pass`.
+
+    Examples:
+        >>> x = jnp.array([[0.0, 1.0], [1.0, 0.0]]).reshape(1, 2, 2, 1)
+        >>> high_pass(x, 1.0).ravel().tolist(), high_pass(x, 2.0).ravel().tolist()
+        ([0.0, 1.0, 1.0, 0.0], [0.5, 0.5, 0.5, 0.5])
     """
     images = checks.images(x)
     _check_not_negative("cutoff", cutoff)
@@ -148,20 +199,25 @@ def high_pass(x: ArrayLike, cutoff: ArrayLike) -> Images:
 
 
 def phase_scramble(x: ArrayLike, strength: ArrayLike, key: Key | int) -> Images:
-    """Random angles added to the phase of every frequency: keeps the amplitude spectrum, destroys the arrangement.
+    """Adds random angles to the phase of every frequency: keeps the amplitude spectrum, destroys the arrangement.
 
     Each frequency of each image is rotated by an angle drawn uniformly from [-strength pi, strength pi], opposite for
     opposite frequencies and the same in all channels; frequencies that are their own opposite, such as the mean, are
-    unchanged. The amplitudes are kept exactly up to the final clip to [0, 1]. Source: Geirhos et al.,
-    Generalisation in Humans and Deep Neural Networks (2018), phase noise.
+    unchanged. The amplitudes are kept exactly up to the final clip to [0, 1].
 
     Args:
         x: images [b h w c] in [0, 1].
         strength: 0 is the identity, 1 makes the phases uniformly random. May be traced.
         key: a random key or a seed, for the angles.
 
+    Returns:
+        The distorted images [b h w c].
+
     Raises:
         InputError: when x are not images in [0, 1] or the strength is not in [0, 1].
+
+    References:
+        Geirhos et al., Generalisation in Humans and Deep Neural Networks (2018), phase noise.
     """
     images = checks.images(x)
     if checks.known(strength) and not np.all((np.asarray(strength) >= 0) & (np.asarray(strength) <= 1)):
@@ -178,7 +234,13 @@ def phase_scramble(x: ArrayLike, strength: ArrayLike, key: Key | int) -> Images:
 
 
 def greyscale(x: ArrayLike) -> Images:
-    """Images without colour, 0.299 R + 0.587 G + 0.114 B in every channel; images of one channel are unchanged.
+    """Removes colour: 0.299 R + 0.587 G + 0.114 B in every channel; images of one channel are unchanged.
+
+    Args:
+        x: images [b h w c] in [0, 1], c = 1 or 3.
+
+    Returns:
+        The distorted images [b h w c].
 
     Raises:
         InputError: when x are not images in [0, 1] of 1 or 3 channels.
@@ -193,12 +255,15 @@ def greyscale(x: ArrayLike) -> Images:
 
 
 def gaussian_noise(x: ArrayLike, std: ArrayLike, key: Key | int) -> Images:
-    """Independent normal noise on every pixel and channel, clipped to [0, 1].
+    """Adds independent normal noise to every pixel and channel and clips to [0, 1].
 
     Args:
         x: images [b h w c] in [0, 1].
         std: standard deviation before clipping, pixel units, at most 1. May be traced.
         key: a random key or a seed, for the noise.
+
+    Returns:
+        The distorted images [b h w c].
 
     Raises:
         InputError: when x are not images in [0, 1] or the standard deviation is not in [0, 1].

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import errno
 import io
+import json
 import os
 import runpy
 import subprocess
@@ -14,11 +15,13 @@ from typing import Literal
 import pytest
 
 import mi_jax
-from mi_jax import cli, data, parallel, report
+from mi_jax import cli, data, parallel, report, training
 from mi_jax.cli import duration, flags
 from mi_jax.cli.dispatch import clean_exit
 from mi_jax.cli.run import RunCommand, parse
 from mi_jax.errors import InputError
+from mi_jax.runs import json_codec
+from mi_jax.runs.config import RunConfig
 
 ROOT = Path(__file__).parents[1]
 
@@ -242,6 +245,30 @@ def test_names_are_understood_in_any_case():
 
 def test_the_flags_of_information_have_two_spellings():
     assert parse(["--information.samples=77"]) == parse(["--probe.samples", "77"])
+
+
+def test_every_option_of_an_objective_has_a_flag_also_one_that_the_user_defines(capsys):
+    @training.register("smoothed")
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Smoothed(training.OBJECTIVES["nt"]):
+        smoothing: float = 0.1
+
+    try:
+        config = parse(["--training", "nt,smoothed", "--objective.smoothed.smoothing=1/4"]).config
+        assert config.objective_config.objective("smoothed") == Smoothed(smoothing=0.25)
+        assert json_codec.from_dict(RunConfig, json.loads(json.dumps(json_codec.to_dict(config)))) == config
+        own_flag = parse(["--objective.trades.trades-beta", "3"]).config
+        assert own_flag == parse(["--trades-beta", "3"]).config
+        assert own_flag.objective_config.objective("trades").trades_beta == 3
+        for flag, words in (
+            ("smoothed.sharpness", "The training smoothed has no option 'sharpness'; it has smoothing."),
+            ("unheard.smoothing", "There is no training 'unheard'"),
+            ("smoothed.smoothing", "--objective.smoothed.smoothing is 'much'; expected a value of type float."),
+        ):
+            with pytest.raises(InputError, match=words):
+                parse([f"--objective.{flag}", "much"])
+    finally:
+        training.OBJECTIVES.unregister("smoothed")
 
 
 def test_a_list_is_one_argument_with_commas():

@@ -1,22 +1,29 @@
-"""Every entry of every registry keeps the promises of its kind: documented, typed, named keys, keyword-only options.
+"""Every entry of every registry keeps the promises of its kind: documented, typed, and what `CONFORMANCE` states.
 
 Another registry joins by one line in `CONFORMANCE`.
 """
 
 import dataclasses
-import importlib
+import functools
+import importlib.util
 import inspect
+import tempfile
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mi_jax import attacks, data, distortions, models, training
+from mi_jax import attacks, claims, data, distortions, information, models, records, studies, training
 from mi_jax.errors import InputError
+from mi_jax.information.estimator import Kind as EstimateKind
+from mi_jax.plotting.figures import FIGURES, FigureSpec
+from mi_jax.records.run_records import RunRecords, read
 from mi_jax.registry import Registry
+from mi_jax.report import figures  # noqa: F401  (registers the figures of every run)
 from mi_jax.training import ObjectiveConfig, Outcome
 
 SHAPE = (8, 8, 1)
@@ -34,16 +41,18 @@ DISTORTIONS = {
 
 
 class Kind(NamedTuple):
-    """A registry, what each of its entries must do beyond `is_public`, and the entries that a broken one is made of."""
+    """A registry, what each of its entries must do, and what of an entry has a docstring and a signature."""
 
     entries: Any
     keeps_its_promise: Callable[[str, Any], None]
+    documented: Callable[[Any], Any] | None = lambda entry: entry
 
 
 def is_public(entry: Any) -> None:
     """Documented, every parameter annotated, options keyword-only, random keys called `key`."""
-    assert inspect.getdoc(entry), "no docstring"
-    assert (inspect.getdoc(entry) or "").splitlines()[0].endswith((".", ":")), "the first line is no sentence"
+    doc = inspect.getdoc(entry.func if isinstance(entry, functools.partial) else entry)
+    assert doc, "no docstring"
+    assert doc.splitlines()[0].endswith((".", ":")), "the first line is no sentence"
     own_init = inspect.isclass(entry) and "__init__" in vars(entry)
     function = entry.__init__ if own_init else entry
     for name, parameter in inspect.signature(function).parameters.items():
@@ -56,7 +65,6 @@ def is_public(entry: Any) -> None:
             assert parameter.kind is inspect.Parameter.KEYWORD_ONLY, f"{name} is an option but not keyword-only"
     if dataclasses.is_dataclass(entry):
         assert hash(entry()) == hash(entry()), "its options are not hashable values"
-        assert all(field.kw_only for field in dataclasses.fields(entry)), "its options are not keyword-only"
 
 
 def builds_a_network(name: str, build: Any) -> None:
@@ -82,6 +90,7 @@ def trains(name: str, kind: Any) -> None:
     variables = network.init(jax.random.key(0))
     config = ObjectiveConfig(attack=attacks.PGD(eps=0.1, steps=2, step_size=0.05))
     objective = config.objective(name)
+    assert all(field.kw_only for field in dataclasses.fields(kind)), "its options are not keyword-only"
     assert kind.inputs in ("clean", "adversarial", "noisy")
     assert kind.title
     assert kind.forwards(2) >= 3
@@ -138,18 +147,165 @@ def distorts(name: str, distort: Any) -> None:
         distort(jnp.zeros(IMAGES.shape, jnp.uint8), **options)
 
 
+def attacks_images(name: str, attack: Any) -> None:
+    """Images in the ball and in [0, 1], misclassified wherever it reports success, the same again, and under jit."""
+    weights = jax.random.normal(jax.random.key(3), (IMAGES[0].size, 6)) / 8
+    linear = lambda weights, x: x.reshape(len(x), -1) @ weights  # noqa: E731
+    labels = jnp.argmax(linear(weights, IMAGES), axis=1)
+    changed = {attack.effort: 3, "eps": 0.1} | ({"targets": 2} if attack.targets else {})
+    config = dataclasses.replace(attack, **changed)
+    assert hash(config) == hash(dataclasses.replace(attack, **changed)), "its settings are not hashable values"
+    assert set(config.traced) <= {field.name for field in dataclasses.fields(config)}
+    assert config.budget.keys() <= {field.name for field in dataclasses.fields(config)}
+    assert set(config.budget.values()) <= {field.name for field in dataclasses.fields(attacks.Budget)}
+    attacked = functools.partial(attacks.run, linear, config=config)
+    result = attacked(weights, IMAGES, labels, jax.random.key(0))
+    assert float(result.perturbation_norm.max()) <= config.eps * (1 + 1e-5), "leaves the ball"
+    assert 0 <= float(result.images.min()) <= float(result.images.max()) <= 1, "leaves [0, 1]"
+    np.testing.assert_allclose(result.perturbation_norm, jnp.abs(result.images - IMAGES).max((1, 2, 3)), atol=1e-6)
+    predicted = jnp.argmax(linear(weights, result.images), axis=1)
+    np.testing.assert_array_equal(result.success, predicted != labels, "success on a correctly classified image")
+    assert result.success.any(), "finds nothing on a linear model"
+    again = jax.jit(attacked)(weights, IMAGES, labels, jax.random.key(0))
+    np.testing.assert_allclose(result.images, again.images, atol=1e-6)
+
+
+ROWS = 96
+ROW_CLASSES = np.arange(ROWS) % 3
+_generator = np.random.default_rng(0)
+ACTIVATIONS = (2 * np.eye(3, 4)[ROW_CLASSES] + _generator.standard_normal((ROWS, 4))).astype(np.float32)
+OTHERS = {"input": None, "label": ROW_CLASSES, "continuous": ACTIVATIONS[:, :2] + 1}
+ORDER = _generator.permutation(ROWS)
+SMALL = {"noise_variance": 1.0, "batch": 16, "steps": 20}
+"""Options of estimators that need a noise variance, or would take seconds."""
+
+
+def estimates(name: str, estimator: Any) -> None:
+    """Finite nats for each of its targets, the same for the same key, whatever the order of the rows."""
+    assert estimator.name == name
+    assert estimator.targets
+    accepted = inspect.signature(estimator.function).parameters
+    options = {option: value for option, value in SMALL.items() if option in accepted}
+    for target in estimator.targets:
+        other = OTHERS[target]
+        shuffled = None if other is None else other[ORDER]
+        found, again, other_key = (
+            estimator.function(ACTIVATIONS, other, key=jax.random.key(seed), **options) for seed in (0, 0, 1)
+        )
+        reordered = estimator.function(ACTIVATIONS[ORDER], shuffled, key=jax.random.key(0), **options)
+        assert (found.estimator, found.n) == (name, ROWS)
+        assert found.kind in get_args(EstimateKind)
+        assert np.isfinite(found.value)
+        assert found.stderr is None or found.stderr >= 0
+        assert found.value == again.value, "the same key gives another value"
+        tolerance = 0.2 if found.value != other_key.value else 1e-6
+        assert reordered.value == pytest.approx(found.value, abs=tolerance), "the order of rows matters"
+
+
+def chooses_a_variance(name: str, rule: Any) -> None:
+    """rule(a t + b) = a^2 rule(t), whatever the order of the rows, above 0, and 0 for a constant layer."""
+    variance = rule(ACTIVATIONS)
+    assert variance > 0
+    assert rule(3 * ACTIVATIONS) == pytest.approx(9 * variance, rel=1e-4), "does not scale with the activations"
+    assert rule(ACTIVATIONS + 2) == pytest.approx(variance, rel=1e-4), "depends on the mean"
+    assert rule(ACTIVATIONS[ORDER]) == pytest.approx(variance, rel=1e-4), "the order of rows matters"
+    assert rule(np.ones_like(ACTIVATIONS)) == 0
+
+
+@functools.cache
+def made_up_run() -> RunRecords:
+    """The run that the tests of reports use."""
+    spec = importlib.util.spec_from_file_location("made_up", Path(__file__).parent / "report/conftest.py")
+    assert spec is not None
+    assert spec.loader is not None
+    made_up = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made_up)
+    with tempfile.TemporaryDirectory() as folder:
+        return read(made_up.write_run(Path(folder), layers=3, epochs=(0, 2, 4)))
+
+
+@functools.cache
+def run_without_measurements() -> RunRecords:
+    """A run whose only record is of no known quantity."""
+    with tempfile.TemporaryDirectory() as folder:
+        records.append(folder, [records.Record(quantity="nothing", value=0, training="nt", seed=0, epoch=0)])
+        return read(folder)
+
+
+def describes_a_figure(spec: FigureSpec) -> None:
+    """Texts are whole, and a run without the records that it shows does not need it."""
+    assert spec.title
+    assert not spec.title.endswith(".")
+    assert spec.alt.endswith("."), "the alternative text is no sentence"
+    assert not spec.needs(run_without_measurements()), "needs no records"
+
+
+def draws(name: str, spec: Any) -> None:
+    """A figure by its name, whose caption is made of sentences, for every run that has the records."""
+    assert spec.name == name
+    describes_a_figure(spec)
+    if spec.needs(made_up_run()):
+        assert spec.caption(made_up_run()).endswith(".")
+        assert spec.uninformative(made_up_run())[-1:] in ("", ".")
+
+
+def measures(name: str, study: Any) -> None:
+    """Takes a `StudyInput`, says to which data sets it does not apply, and describes its figures."""
+    assert study.name == name
+    assert study.title
+    assert study.which_checkpoints in get_args(studies.WhichCheckpoints)
+    assert study.part_of is None or study.part_of in studies.STUDIES
+    (parameter,) = inspect.signature(study.measure).parameters.values()
+    assert parameter.annotation is studies.StudyInput
+    assert inspect.signature(study.measure).return_annotation is studies.StudyResult
+    reasons = [study.unsupported_reason(data.load(dataset, limit=20)) for dataset in data.DATASETS]
+    assert None in reasons, "applies to no data set"
+    assert all(reason is None or not reason.endswith(".") for reason in reasons), "the reason ends a sentence"
+    for spec in study.figures:
+        describes_a_figure(spec)
+
+
+def claims_something(name: str, test: Any) -> None:
+    """Undecided without records, with the reason in every statistic that decides; intervals around their values."""
+    drawn = {*FIGURES, *(spec.name for study in studies.STUDIES.values() for spec in study.figures)}
+    for run_records, measured in ((run_without_measurements(), False), (made_up_run(), True)):
+        claim = test(run_records, ("nt", "at"))
+        assert claim.text.endswith(".")
+        assert claim.method.endswith(".")
+        assert set(claim.figures) <= drawn, "shows a figure that does not exist"
+        assert any(statistic.decides for statistic in claim.statistics)
+        for statistic in claim.statistics:
+            if statistic.value is None:
+                assert statistic.verdict == "undecided"
+                assert statistic.remark, "does not say why it is undecided"
+            elif statistic.low is not None:
+                assert statistic.low <= statistic.value <= statistic.high
+        if not measured:
+            assert {claim.verdict(rule) for rule in (None, "fixed", "trace")} == {"undecided"}
+            assert all(statistic.value is None for statistic in claim.statistics if statistic.decides)
+        assert (claim.weakest("fixed") is None) == (not claim.deciding("fixed"))
+
+
 CONFORMANCE = {
     "architecture": Kind(models.ARCHITECTURES, builds_a_network),
     "objective": Kind(training.OBJECTIVES, trains),
     "data set": Kind(data.DATASETS, loads),
     "distortion": Kind({name: getattr(distortions, name) for name in DISTORTIONS}, distorts),
+    "attack": Kind(attacks.ATTACKS, attacks_images, type),
+    "estimator": Kind(information.ESTIMATORS, estimates, lambda estimator: estimator.function),
+    "noise rule": Kind(information.NOISE_RULES, chooses_a_variance),
+    "study": Kind(studies.STUDIES, measures, lambda study: study.measure),
+    "figure": Kind(FIGURES, draws, None),
+    "claim": Kind(claims.CLAIMS, claims_something),
 }
-ENTRIES = [(kind, name) for kind, (entries, _) in CONFORMANCE.items() for name in entries]
+ENTRIES = [(kind, name) for kind, (entries, *_) in CONFORMANCE.items() for name in entries]
 
 
-@pytest.mark.parametrize(("kind", "name"), ENTRIES)
+@pytest.mark.parametrize(("kind", "name"), [entry for entry in ENTRIES if CONFORMANCE[entry[0]].documented])
 def test_every_entry_is_documented_typed_and_takes_options_by_keyword(kind, name):
-    is_public(CONFORMANCE[kind].entries[name])
+    entries, _, documented = CONFORMANCE[kind]
+    assert documented is not None
+    is_public(documented(entries[name]))
 
 
 @pytest.mark.parametrize(("kind", "name"), ENTRIES)
@@ -157,7 +313,7 @@ def test_every_entry_does_what_its_kind_promises(kind, name):
     CONFORMANCE[kind].keeps_its_promise(name, CONFORMANCE[kind].entries[name])
 
 
-@pytest.mark.parametrize("kind", [kind for kind, (entries, _) in CONFORMANCE.items() if isinstance(entries, Registry)])
+@pytest.mark.parametrize("kind", [kind for kind, (entries, *_) in CONFORMANCE.items() if isinstance(entries, Registry)])
 def test_an_unknown_name_is_refused_with_the_choices_and_a_taken_one_is_not_replaced(kind):
     entries = CONFORMANCE[kind].entries
     with pytest.raises(InputError, match=rf"^There is no {entries.kind} 'nothing'; choose from {next(iter(entries))}"):
@@ -192,7 +348,59 @@ def test_an_entry_with_a_bad_signature_fails(entry):
         is_public(entry)
 
 
-def test_entries_that_break_their_promise_fail(monkeypatch):
+def escapes_the_ball() -> Any:
+    @dataclasses.dataclass(frozen=True)
+    class Escapes(type(attacks.ATTACKS["mi-fgsm"])):
+        def outcome(self, state: Any) -> Any:
+            found = super().outcome(state)
+            return found._replace(images=jnp.clip(found.images + 1, 0, 1))
+
+    return Escapes()
+
+
+def value_of_the_first_row(t: Any, other: Any = None, *, key: jax.Array) -> information.Estimate:
+    return information.Estimate("first", float(t[0, 0]), None, "value", len(t), {})
+
+
+def claim_without_a_reason(run_records: RunRecords, pair: tuple[str, str]) -> claims.Claim:
+    claim = claims.CLAIMS["prefers_shape"](run_records, pair)
+    statistics = tuple(dataclasses.replace(statistic, remark="") for statistic in claim.statistics)
+    return dataclasses.replace(claim, statistics=statistics)
+
+
+@pytest.mark.parametrize(
+    ("keeps_its_promise", "name", "entry", "message"),
+    [
+        (attacks_images, "escapes", escapes_the_ball(), "leaves the ball"),
+        (
+            estimates,
+            "first",
+            information.Estimator("first", value_of_the_first_row, ("label",)),
+            "the order of rows matters",
+        ),
+        (chooses_a_variance, "std", lambda t: float(np.std(t)), "does not scale"),
+        (chooses_a_variance, "moment", lambda t: float(np.mean(t**2)), "depends on the mean"),
+        (
+            measures,
+            "nowhere",
+            dataclasses.replace(studies.STUDIES["geometry"], name="nowhere", unsupported_reason=lambda _: "broken"),
+            "applies to no data set",
+        ),
+        (
+            draws,
+            "always",
+            dataclasses.replace(next(iter(FIGURES.values())), name="always", needs=lambda _: True),
+            "needs no records",
+        ),
+        (claims_something, "silent", claim_without_a_reason, "does not say why"),
+    ],
+)
+def test_an_entry_that_breaks_the_promise_of_its_kind_fails(keeps_its_promise, name, entry, message):
+    with pytest.raises(AssertionError, match=message):
+        keeps_its_promise(name, entry)
+
+
+def test_entries_that_break_their_promise_fail():
     with pytest.raises(AssertionError):
         distorts("greyscale", lambda x: 2 * x)
     with pytest.raises(AssertionError):

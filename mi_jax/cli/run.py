@@ -5,11 +5,12 @@ import dataclasses
 import pkgutil
 import shlex
 import textwrap
-from collections.abc import Sequence
+import typing
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, Any, get_args
 
 import tyro
 
@@ -18,13 +19,22 @@ from mi_jax.cli import flags
 from mi_jax.cli.duration import expected
 from mi_jax.cli.session import flags_in_messages, session
 from mi_jax.errors import InputError
-from mi_jax.models.registry import architectures
 from mi_jax.options import split_commas
-from mi_jax.runs.config import Preset, RunConfig, preset
+from mi_jax.runs.config import Option, Preset, RunConfig, preset
 from mi_jax.runs.interface import default_directory
 from mi_jax.training import OBJECTIVES
 
 OLD_SPELLINGS = {"--probe.": "--information."}
+_OBJECTIVE = "--objective."
+_READERS: dict[Any, Callable[[str], Option]] = {
+    float: flags.number,
+    int: int,
+    str: str,
+    bool: lambda text: {"true": True, "false": False}[text.lower()],
+}
+"""How an option of an objective is read, by its type."""
+_OWN_FLAGS = ("noise.noise", "trades.trades_beta", "mart.mart_weight", "fast.fast_step")
+"""Options that are fields of `RunConfig`."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +63,8 @@ class RunCommand:
 def parse(arguments: Sequence[str], *, program: str = "mi-jax run") -> RunCommand:
     """The command that the flags describe; `--preset`, `--dataset`, `--arch` and `--training` choose the defaults.
 
-    Where the threat model is given and the step of the training attack is not, the step follows the radius.
+    `--objective.NAME.OPTION VALUE` sets any option of an objective. Where the threat model is given and the step of the
+    training attack is not, the step follows the radius.
     """
     known = {
         "--preset": get_args(Preset).__contains__,
@@ -62,7 +73,7 @@ def parse(arguments: Sequence[str], *, program: str = "mi-jax run") -> RunComman
         "--studies": ("all", *study_names()).__contains__,
         "--evaluation.autoattack": ("none", "standard", "plus", *attacks.ATTACKS).__contains__,
     }
-    arguments = list(flags.corrected(map(_today, arguments), known))
+    arguments, options = _objective_options(list(flags.corrected(map(_today, arguments), known)))
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for flag, usual in (("preset", "quick"), ("dataset", "shapetex"), ("arch", "vgg"), ("training", "nt,at")):
         first.add_argument(f"--{flag}", default=usual)
@@ -72,6 +83,7 @@ def parse(arguments: Sequence[str], *, program: str = "mi-jax run") -> RunComman
     with flags_in_messages(RunCommand):
         trainings = split_commas(chosen.training)
         defaults = preset(chosen.preset, dataset=chosen.dataset, arch=chosen.arch, trainings=trainings)
+        defaults = dataclasses.replace(defaults, objective_options=options)
         command = flags.parse(
             RunCommand,
             arguments,
@@ -138,11 +150,34 @@ def _today(argument: str) -> str:
     return argument
 
 
+def _objective_options(arguments: Sequence[str]) -> tuple[list[str], tuple[tuple[str, Option], ...]]:
+    """The arguments without `--objective.NAME.OPTION VALUE`, and those options; some have a flag of their own."""
+    rest, options, remaining = [], {}, iter(arguments)
+    for argument in remaining:
+        name, dot, option = argument.removeprefix(_OBJECTIVE).partition(".")
+        if not argument.startswith(_OBJECTIVE) or not dot:
+            rest.append(argument)
+            continue
+        option, text = option.replace("-", "_"), next(remaining, "")
+        objective = OBJECTIVES.get_or_explain(name)
+        hints = typing.get_type_hints(objective)
+        kind = next((hints[field.name] for field in dataclasses.fields(objective) if field.name == option), str)
+        if f"{name}.{option}" in _OWN_FLAGS:
+            rest += [f"--{option}", text]
+            continue
+        try:
+            options[f"{name}.{option}"] = _READERS[kind](text)
+        except (KeyError, ValueError):
+            raise InputError(f"{argument} is {text!r}; expected a value of type {kind.__name__}.") from None
+    return rest, tuple(sorted(options.items()))
+
+
 def _description() -> str:
     choices = {
-        "Architectures": architectures(),
+        "Architectures": models.ARCHITECTURES,
         "Training objectives": OBJECTIVES,
         "Studies": study_names(),
+        "Options of an objective": ("--objective.NAME.OPTION VALUE",),
         "Data sets": ("shapetex", "digits", "folder:PATH", "any image-classification set of TFDS"),
     }
     first = (RunCommand.__doc__ or "").splitlines()[0]

@@ -13,12 +13,13 @@ import numpy as np
 from mi_jax import models
 from mi_jax.attacks import Budget, autoattack
 from mi_jax.cue_strength_sweep.config import Cell, Norm, Scale, Sweep
-from mi_jax.data import Augmentation, ShapeTex, Split, shapetex, to_float
+from mi_jax.data import Augmentation, ShapeTex, Split, shapetex
 from mi_jax.data.shapetex import SHAPES, Scene
 from mi_jax.measure.accuracy import accuracy_row, attack_columns, misclassified_under
 from mi_jax.measure.autoattack import autoattack_columns
 from mi_jax.models import Network
 from mi_jax.records.table import Record
+from mi_jax.seeding import stream_key
 from mi_jax.studies.shape_texture import information, shape_bias
 from mi_jax.training import (
     Diverged,
@@ -68,11 +69,6 @@ def _scenes(scale: Scale, n_train: int, samples: int) -> dict[str, Scene]:
 
 def _names() -> dict[str, tuple[str, ...]]:
     return {"shape": SHAPES, "texture": _BASE.texture_names}
-
-
-def pixels(split: Split) -> jax.Array:
-    """The images of a set in [0, 1], `[n h w c]`."""
-    return to_float(jnp.asarray(split.images))
 
 
 def measure_cell(
@@ -138,7 +134,7 @@ class _Snapshots:
     def __init__(self, trainer: Trainer, split: Split, *, wanted: bool):
         self.history: dict[int, list[tuple[float, float, Variables]]] = {}
         self._trainer, self._wanted = trainer, wanted
-        self._images, self._labels = pixels(split), split.labels
+        self._images, self._labels = split.to_float(), split.labels
 
     def __call__(self, state: Any, epoch: float) -> None:
         for seed, member in self._trainer.members(state) if self._wanted else ():
@@ -211,18 +207,18 @@ def measure(
     """
     found = []
     for name in ("conflict", "conflict_swapped"):
-        predicted = np.argmax(np.asarray(predictions(network, variables, pixels(sets[name]))), axis=1)
+        predicted = np.argmax(np.asarray(predictions(network, variables, sets[name].to_float())), axis=1)
         rows = shape_bias.bias_records(predicted, sets[name].factors, class_names=_names(), inputs="clean")
         found += [replace(row, image_set=name) for row in rows if row.factor is None]
     redundant = sets["redundant"]
-    images, labels, n = pixels(redundant), jnp.asarray(redundant.labels), len(redundant)
+    images, labels, n = redundant.to_float(), jnp.asarray(redundant.labels), len(redundant)
     found.append(accuracy_row(evaluate(network, variables, images, labels)[1], n, inputs="clean"))
     for norm in norms:
-        key = jax.random.fold_in(jax.random.key(seed), 1)
+        key = stream_key(seed, "evaluation")
         wrong, columns = _attacked(sweep, network, variables, images, labels, key, norm)
         found.append(accuracy_row(1 - float(np.mean(wrong)), n, inputs="adversarial", **columns))
     factorial, half = sets["factorial"], sweep.samples
-    t = np.asarray(predictions(network, variables, pixels(factorial)))
+    t = np.asarray(predictions(network, variables, factorial.to_float()))
     factors = {name: factorial.factors[name] for name in shape_bias.CUES}
     factors["shuffled"] = np.random.default_rng(seed).permutation(factors["shape"])
     first, last = ({name: v[part] for name, v in factors.items()} for part in (slice(half), slice(half, None)))

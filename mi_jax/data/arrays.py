@@ -93,6 +93,9 @@ def from_folder(path: str | Path) -> Dataset:
     Classes are the folders of `train` in alphabetical order. Without a folder `test` a fixed fifth of the training
     images is the test split. Images must have one size; grey ones have one channel where all of them are grey.
 
+    Args:
+        path: the folder.
+
     Raises:
         InputError: when there is no such folder, a class is empty or unknown, or a file cannot be read or has another
             size; names the file.

@@ -46,7 +46,8 @@ _CUSTOM = {
 def augmentation_for(dataset_name: str) -> Augmentation:
     """The customary augmentation of a data set: crop of 4 and flip for CIFAR and STL-10, crop for SVHN, else none.
 
-    The name may include a configuration or a version ("cifar10:3.0.2").
+    Args:
+        dataset_name: may include a configuration or a version ("cifar10:3.0.2").
 
     References:
         Zhang et al. (2022), set-up, for MNIST, CIFAR-10 and STL-10.
@@ -68,10 +69,20 @@ def epoch_order(key: Key, epoch: Any, n: int) -> Int32[Array, " n"]:
 
 
 def to_float(images: ArrayLike) -> Float32[Array, "..."]:
-    """uint8 pixels as float32 in [0, 1]: value / 255.
+    """Scales uint8 pixels to float32 in [0, 1]: value / 255.
+
+    Args:
+        images: uint8, of any shape.
+
+    Returns:
+        float32 in [0, 1], of the same shape, on the device.
 
     Raises:
         InputError: when the pixels are not uint8, since floats would be scaled twice.
+
+    Examples:
+        >>> to_float(jnp.array([0, 255], jnp.uint8)).tolist()
+        [0.0, 1.0]
     """
     images = jnp.asarray(images)
     if images.dtype != jnp.uint8:
@@ -80,9 +91,9 @@ def to_float(images: ArrayLike) -> Float32[Array, "..."]:
 
 
 def augment(images: ArrayLike, key: Key, *, pad: int, flip: bool) -> Shaped[Array, "b h w c"]:
-    """Each image cropped at random from its zero-padded self and mirrored with probability 1/2.
+    """Crops each zero-padded image at random and mirrors it with probability 1/2.
 
-    Pure and jittable; `pad` and `flip` are static. With `pad=0` and `flip=False` the images come back untouched.
+    Pure and jittable; `pad` and `flip` are static. With `pad=0` and `flip=False` the images are unchanged.
 
     Args:
         images: [b h w c], uint8 or float; the dtype is kept.

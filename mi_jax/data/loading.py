@@ -12,7 +12,7 @@ _FILES = {"folder": arrays.from_folder, "npz": arrays.from_npz}
 
 
 def load(name: str, *, data_dir: str | Path | None = None, limit: int | None = None) -> Dataset:
-    """A data set by name, whole splits as uint8 arrays on the host.
+    """Loads a data set by name, whole splits as uint8 arrays on the host.
 
     TFDS sets must have been prepared once (`mi_jax.data.prepare`). They are decoded at the first call (some 20 s for
     60,000 small images, shown on stderr) and kept under `$XDG_CACHE_HOME/mi_jax/data` or ~/.cache; from then on neither
@@ -28,9 +28,17 @@ def load(name: str, *, data_dir: str | Path | None = None, limit: int | None = N
         limit: keep so many images of each split, in a fixed shuffle in which every prefix is as balanced over classes
             as their sizes allow: smaller parts are balanced and nested in larger ones.
 
+    Returns:
+        The data set, with at most `limit` images in each split.
+
     Raises:
         InputError: when the name is unknown, the set is not prepared, needs TensorFlow, or is no classification of
             images of one size, when the cache is damaged, or the limit is no whole number from 1.
+
+    Examples:
+        >>> dataset = load("digits", limit=100)
+        >>> dataset.train.images.shape, dataset.num_classes
+        ((100, 8, 8, 1), 10)
     """
     check_limit(limit)
     kind, _, path = name.partition(":")

@@ -87,6 +87,7 @@ def _squares(x: jax.Array) -> jax.Array:
 
 @NOISE_RULES.registering("trace")
 def _trace(x: Activations) -> float:
+    """The total variance of the features over ln n."""
     return x.shape[1] * _layer(x) / math.log(len(x))
 
 

@@ -6,7 +6,7 @@ Variables are plain nested dicts of arrays. `register` adds an architecture, see
 
 from mi_jax.models.layers import ForwardContext, ModelSpec, NormalStream
 from mi_jax.models.network import DTYPES, Network, Taps, create
-from mi_jax.models.registry import ARCHITECTURES, architectures, register
+from mi_jax.models.registry import ARCHITECTURES, register
 from mi_jax.models.torch_import import from_torch
 
 __all__ = [
@@ -17,7 +17,6 @@ __all__ = [
     "Network",
     "NormalStream",
     "Taps",
-    "architectures",
     "create",
     "from_torch",
     "register",

@@ -147,7 +147,7 @@ def create(
     """A network of a registered architecture.
 
     Args:
-        arch: one of `architectures()` or an alias.
+        arch: one of `ARCHITECTURES` or an alias.
         num_classes: number of logits, at least 2.
         input_shape: height, width, channels of an image.
         width: multiplier of every layer's width.

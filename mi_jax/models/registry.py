@@ -13,8 +13,3 @@ taps its layers, the logits last."""
 
 ARCHITECTURES: Registry[Builder] = Registry("architecture", package="mi_jax.models.architectures")
 register = ARCHITECTURES.registering
-
-
-def architectures() -> tuple[str, ...]:
-    """The names that `create` takes, without aliases."""
-    return tuple(ARCHITECTURES)

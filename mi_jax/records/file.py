@@ -28,10 +28,17 @@ _NUMBERS = (*INTEGERS, *FLOATS, *FLAGS)
 
 
 def append(run_dir: str | os.PathLike[str], records: Iterable[Record]) -> int:
-    """Adds records to a run's file and returns how many; they are on disk when this returns.
+    """Appends records to a run's file; they are on disk when this returns.
 
     The batch is written whole or not at all, except by a kill; the part of a line that a kill leaves is dropped by the
     next `append`. One process may write at a time.
+
+    Args:
+        run_dir: an existing directory.
+        records: what to append.
+
+    Returns:
+        The number of records appended.
 
     Raises:
         InputError: if the directory is missing or cannot be written to.
@@ -61,7 +68,7 @@ def append(run_dir: str | os.PathLike[str], records: Iterable[Record]) -> int:
 
 
 def load(run_dir: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> pd.DataFrame:
-    """The records of a run directory, or of several one below the other, as a tidy table: one row per number.
+    """Loads the records of a run directory, or of several one below the other, as a tidy table: one row per number.
 
     Columns are those of `Record`: text as `str` or None, integers and flags as nullable `Int64` and `boolean`, `ok` as
     bool, the rest as float64 with NaN where absent. A last line that is being written, or that a kill cut off, is left
@@ -70,8 +77,18 @@ def load(run_dir: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> 
     Args:
         run_dir: one directory, or several.
 
+    Returns:
+        The table.
+
     Raises:
         InputError: if a directory or its records are missing, or if a line is damaged (the message gives its number).
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as run_dir:
+        ...     _ = append(run_dir, [Record(quantity="accuracy", value=0.5, training="nt", seed=0)])
+        ...     load(run_dir)[["training", "seed", "quantity", "value"]].to_dict("records")
+        [{'training': 'nt', 'seed': 0, 'quantity': 'accuracy', 'value': 0.5}]
     """
     directories = [run_dir] if isinstance(run_dir, str | os.PathLike) else list(run_dir)
     if not directories:
@@ -81,13 +98,27 @@ def load(run_dir: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> 
 
 
 def size(run_dir: str | os.PathLike[str]) -> int:
-    """Bytes of the records written so far; `truncate` takes this number to return to the present state."""
+    """Bytes of records written so far; `truncate` takes this number to return to the present state.
+
+    Args:
+        run_dir: an existing directory.
+
+    Returns:
+        The size of the records file; 0 where there is none.
+
+    Raises:
+        InputError: if the directory is missing.
+    """
     path = _file_in(run_dir)
     return path.stat().st_size if path.exists() else 0
 
 
 def truncate(run_dir: str | os.PathLike[str], length: int) -> None:
     """Cuts the records back to what they were when `size` was `length`, so that a resumed run writes no row twice.
+
+    Args:
+        run_dir: an existing directory.
+        length: in bytes, as `size` gave it.
 
     Raises:
         InputError: if the directory is missing, if the file is shorter than that, if a line does not end there, or if

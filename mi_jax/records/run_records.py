@@ -97,6 +97,12 @@ class RunRecords:
 def read(run_dir: str | os.PathLike[str]) -> RunRecords:
     """Reads a run directory; `config.json` and `provenance.json` may be absent.
 
+    Args:
+        run_dir: the directory of a run.
+
+    Returns:
+        Its records and what is stored beside them.
+
     Raises:
         InputError: if the directory or its records are missing, empty or damaged.
     """

@@ -162,6 +162,13 @@ def information_record(
 
     Everything else computes in nats; they become bits only here.
 
+    Args:
+        quantity: as of `Record`.
+        nats: the value.
+        stderr: its standard error in nats.
+        numerical_error: error bound of the arithmetic in nats.
+        **columns: other fields of `Record`.
+
     Examples:
         >>> information_record("i_tx_upper", math.log(8), layer="conv1").value
         3.0

@@ -1,5 +1,6 @@
 """The configuration of a run, and the presets that it starts from."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
@@ -16,6 +17,7 @@ from mi_jax.training import OBJECTIVES, ObjectiveConfig, Optimizer
 
 Preset = Literal["quick", "paper"]
 _VERSIONS = ("standard", "plus")
+Option = bool | int | float | str
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class RunConfig:
     """One experiment: which networks are trained on what, how, and what is measured.
 
     Attributes:
-        arch: network; see `mi_jax.models.architectures()`.
+        arch: network; see `mi_jax.models.ARCHITECTURES`.
         dataset: `shapetex`, `digits`, or the name of any TFDS image-classification set.
         preset: the defaults of everything below: `quick` for minutes on a laptop, `paper` for the study's own scale.
         trainings: objectives to compare; see `mi_jax.training.OBJECTIVES`.
@@ -84,6 +86,7 @@ class RunConfig:
         trades_beta: weight of the divergence in TRADES.
         mart_weight: weight of the divergence in MART.
         fast_step: length of the one step of fast adversarial training, in radii.
+        objective_options: options of other objectives, as (`objective.option`, value).
         awp: size of the adversarial weight perturbation in every adversarial training, relative to the weights
             (0.005 is usual); 0 for none.
         average: decay per update of a moving average of weights, which is then the network that is measured (0.995 is
@@ -116,6 +119,7 @@ class RunConfig:
     trades_beta: float = 6.0
     mart_weight: float = 5.0
     fast_step: float = 1.25
+    objective_options: Annotated[tuple[tuple[str, Option], ...], tyro.conf.Fixed, tyro.conf.Suppress] = ()
     awp: float = 0.0
     average: float = 0.0
     held_out: float = 0.0
@@ -150,10 +154,20 @@ class RunConfig:
     @property
     def objective_config(self) -> ObjectiveConfig:
         """The settings of the objectives."""
-        return ObjectiveConfig(
+        config = ObjectiveConfig(
             attack=self.attack, batch_norm=self.attack_batch_norm, noise=self.noise, trades_beta=self.trades_beta,
             mart_weight=self.mart_weight, fast_step=self.fast_step,
         )  # fmt: skip
+        for path, value in self.objective_options:
+            name, _, option = path.rpartition(".")
+            objective = config.objective(name)
+            known = [field.name for field in dataclasses.fields(objective)]
+            if option not in known:
+                raise InputError(f"The training {name} has no option {option!r}; it has {', '.join(known) or 'none'}.")
+            others = [other for other in config.objectives if type(other) is not type(objective)]
+            changed = dataclasses.replace(objective, **{option: value})
+            config = ObjectiveConfig(self.attack, self.attack_batch_norm, (*others, changed))
+        return config
 
     @property
     def final_attack(self) -> PGD:

@@ -6,7 +6,6 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -22,6 +21,7 @@ from mi_jax.records.labels import attack_label
 from mi_jax.records.table import Record
 from mi_jax.report.figures import examples
 from mi_jax.runs.context import RunContext
+from mi_jax.seeding import stream_key
 from mi_jax.training import Diverged, predictions
 from mi_jax.typing import Key, Variables
 
@@ -59,7 +59,7 @@ def evaluate_seed(context: RunContext, seed: int) -> None:
     context.directory.drop_unfinished()
     test, evaluation = context.dataset.test, context.config.evaluation
     images, labels = fixed_sample(test.images, test.labels, evaluation.samples)
-    key = jax.random.fold_in(jax.random.key(seed), 1)
+    key = stream_key(seed, "evaluation")
     finished = {training: context.finished(training, seed) for training in context.config.trainings}
     adversarial = {}
     for training, (trainer, variables, step) in finished.items():
@@ -178,7 +178,7 @@ def _study_input(context: RunContext, training: str, seed: int, step: int, sampl
         dataset=context.dataset,
         attack=context.config.attack,
         samples=samples,
-        key=jax.random.fold_in(jax.random.key(seed), 2),
+        key=stream_key(seed, "studies"),
         probe=context.config.information,
         baseline=_baseline(context, training, seed, step),
         untrained=functools.partial(context.variables_at, training, seed, 0),

@@ -1,4 +1,4 @@
-"""A trained network from a run directory, ready for a notebook."""
+"""Restores a trained network from a run directory."""
 
 import os
 from dataclasses import dataclass
@@ -18,10 +18,11 @@ class Restored:
     """A network at one step of its training.
 
     Attributes:
-        network: its description: `restored.network.apply(restored.variables, x)`.
+        network: the network, used as `restored.network.apply(restored.variables, x)`.
         variables: its variables, on the device.
         config: of the run.
-        step: updates done; epoch: passes done.
+        step: updates done.
+        epoch: passes over the training images done.
         passed_over: why newer checkpoints were not taken; empty if the newest is intact.
     """
 
@@ -34,16 +35,23 @@ class Restored:
 
 
 def restore(run_dir: str | os.PathLike[str], *, training: str, seed: int = 0, step: int | None = None) -> Restored:
-    """The newest intact checkpoint of one training, or that of the given step.
+    """Restores the newest intact checkpoint of one training, or that of the given step.
 
     Args:
-        run_dir: a directory made by `experiments/run.py`.
+        run_dir: the directory of a run.
         training: objective, such as `nt` or `at`.
         seed: which of the run's seeds.
         step: updates done, one of `steps(...)`; the newest intact by default.
 
+    Returns:
+        The network, its variables, and where in the training they are from.
+
     Raises:
         InputError: when the directory is not a run's, the training, seed or step is not in it, or none is intact.
+
+    Examples:
+        >>> restored = restore("runs/shapetex-vgg", training="at", seed=0)  # doctest: +SKIP
+        >>> logits, taps = restored.network.apply(restored.variables, x)  # doctest: +SKIP
     """
     path = Path(run_dir)
     config = read_config(path)
@@ -57,7 +65,19 @@ def restore(run_dir: str | os.PathLike[str], *, training: str, seed: int = 0, st
 
 
 def steps(run_dir: str | os.PathLike[str], *, training: str, seed: int = 0) -> list[int]:
-    """The steps that `restore` takes, oldest first."""
+    """The steps that `restore` takes, oldest first.
+
+    Args:
+        run_dir: the directory of a run.
+        training: objective, such as `nt` or `at`.
+        seed: which of the run's seeds.
+
+    Returns:
+        Updates done at each saved checkpoint.
+
+    Raises:
+        InputError: when the directory is not a run's, or the training or seed is not in it.
+    """
     path = Path(run_dir)
     store = _store(path, read_config(path), training, seed)
     found = store.steps()
@@ -66,7 +86,10 @@ def steps(run_dir: str | os.PathLike[str], *, training: str, seed: int = 0) -> l
 
 
 def read_config(path: Path) -> RunConfig:
-    """The configuration of the run in a directory.
+    """The configuration of a run.
+
+    Args:
+        path: the run directory.
 
     Raises:
         InputError: when the directory is not a run's, or its configuration is damaged.

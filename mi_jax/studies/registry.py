@@ -95,6 +95,10 @@ STUDIES: Registry[Study] = Registry("study", package="mi_jax.studies")
 def register(study: Study, *, aliases: tuple[str, ...] = ()) -> Study:
     """Adds a study and returns it.
 
+    Args:
+        study: to be found by its `name`.
+        aliases: other names of it.
+
     Raises:
         ValueError: when the name or an alias is taken.
     """
@@ -103,6 +107,9 @@ def register(study: Study, *, aliases: tuple[str, ...] = ()) -> Study:
 
 def find(name: str) -> Study:
     """The study of that name or alias.
+
+    Args:
+        name: one of `STUDIES`, or an alias.
 
     Raises:
         InputError: when there is none.
@@ -114,6 +121,10 @@ def find_for(dataset: Dataset, names: Sequence[str]) -> tuple[Study, ...]:
     """The studies of these names; `all` is each that applies to a data set.
 
     `all` leaves out AutoAttack, which is part of a run's evaluation, and studies that are part of another.
+
+    Args:
+        dataset: what they would be run on.
+        names: of studies, or `all`.
 
     Raises:
         InputError: when there is no such study, or it does not apply.

@@ -15,13 +15,16 @@ from mi_jax.typing import Variables
 
 
 def evaluate(network: Network, variables: Variables, images: Any, labels: Any) -> tuple[float, float]:
-    """Mean cross-entropy (nats) and accuracy in evaluation mode.
+    """Mean cross-entropy and accuracy in evaluation mode.
 
     Args:
         network: what to evaluate.
         variables: its variables.
         images: float in [0, 1], `[n h w c]`.
         labels: int `[n]`.
+
+    Returns:
+        The cross-entropy in nats, and the share of correct predictions.
 
     Raises:
         InputError: for images out of [0, 1], labels out of range or of another length, and variables that do not fit.
@@ -34,7 +37,16 @@ def evaluate(network: Network, variables: Variables, images: Any, labels: Any) -
 
 
 def predictions(network: Network, variables: Variables, images: Any) -> jax.Array:
-    """Logits `[n k]` of images in [0, 1] `[n h w c]`, in evaluation mode."""
+    """Logits in evaluation mode, in batches.
+
+    Args:
+        network: what to evaluate.
+        variables: its variables.
+        images: float in [0, 1], `[n h w c]`.
+
+    Returns:
+        `[n k]`.
+    """
     return map_batches(functools.partial(_logits, network, variables), images)
 
 

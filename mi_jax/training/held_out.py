@@ -17,6 +17,7 @@ from mi_jax.attacks import PGD, pgd
 from mi_jax.batches import map_batches
 from mi_jax.errors import InputError
 from mi_jax.models import Network
+from mi_jax.seeding import stream_key
 from mi_jax.training.epoch import State, Trainer
 from mi_jax.training.evaluation import evaluate
 from mi_jax.training.fit import TrainingProgress
@@ -26,8 +27,6 @@ from mi_jax.typing import Flags, Images, Key, Labels, Variables
 _LEAST_STEPS = 10
 _COLLAPSE = 0.5
 _DEVIATIONS = 3.0
-_ATTACK_STREAM = 3
-"""Folded into a seed's key for the attack on held-out images; initialisation, order and updates use its splits."""
 
 
 def held_out_rows(labels: np.ndarray, share: float) -> np.ndarray:
@@ -55,7 +54,15 @@ def held_out_rows(labels: np.ndarray, share: float) -> np.ndarray:
 
 
 def split_held_out(split: data.Split, share: float) -> tuple[data.Split, data.Split | None]:
-    """The images to train on and those held out (None for a share of 0), by `held_out_rows`."""
+    """Splits training images by `held_out_rows`.
+
+    Args:
+        split: the training images.
+        share: of them to hold out; 0 for none.
+
+    Returns:
+        The images to train on and those held out, None for a share of 0.
+    """
     rows = held_out_rows(split.labels, share)
     if not len(rows):
         return split, None
@@ -98,6 +105,10 @@ def best(history: Sequence[HeldOutAccuracy], objective: str) -> HeldOutAccuracy:
     """The earliest epoch of highest held-out accuracy: robust for adversarial objectives, clean for the others.
 
     Normal training is hardly robust at any epoch: its robust accuracy would choose an epoch by chance.
+
+    Args:
+        history: at least one epoch, in order.
+        objective: a name in `OBJECTIVES`.
     """
     robust = OBJECTIVES[objective].adversarial
     return max(history, key=lambda end: end.robust if robust else end.clean)
@@ -147,7 +158,7 @@ class EarlyStopping:
         """Adds the epoch that has just ended to the history of each seed."""
         for (seed, member), trained in zip(self._trainer.members(state), progress.accuracy, strict=True):
             variables = self._trainer.evaluated(member)
-            key = jax.random.fold_in(jax.random.key(seed), _ATTACK_STREAM)
+            key = stream_key(seed, "held_out")
             clean, robust = _accuracies(self._trainer.network, variables, self._images, self._labels, key, self.attack)
             end = HeldOutAccuracy(progress.step, round(progress.epoch), clean, robust, float(trained))
             self.histories[seed] += (end,)

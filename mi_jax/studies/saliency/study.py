@@ -29,6 +29,8 @@ METHODS = ("gradient", "smoothgrad", "integrated_gradients", "grad_x_input", "gr
 _SHARE = 10
 """One image in so many of the sample is explained."""
 _BATCH = 50
+_RANDOM_NETWORK, _RANDOM_RANKING = 1, 2
+"""Folded into the key of the study for the random controls."""
 _SHOWN = 5
 _SMOOTHGRAD = {"noise": 0.15, "samples": 24}
 """Noise as a share of an image's range, as Smilkov et al. (2017) count it."""
@@ -94,11 +96,11 @@ def measure(study_input: StudyInput) -> StudyResult:
 
     explain = functools.partial(_explain, network, images=images, labels=labels, baseline=baseline, key=study_input.key)
     maps, completeness = explain(variables)
-    redrawn, _ = explain(network.init(jax.random.fold_in(study_input.key, 1)))
+    redrawn, _ = explain(network.init(jax.random.fold_in(study_input.key, _RANDOM_NETWORK)))
     records = _against_known(maps, known_fields(study_input.dataset, rows))
     edges = image_gradient(np.asarray(images))
     logits_of = functools.partial(predictions, network, variables)
-    noise = np.asarray(jax.random.uniform(jax.random.fold_in(study_input.key, 2), images.shape[:3]))
+    noise = np.asarray(jax.random.uniform(jax.random.fold_in(study_input.key, _RANDOM_RANKING), images.shape[:3]))
     for method, ranking in {"random": noise, **{method: found.rank for method, found in maps.items()}}.items():
         inserted, deleted = insertion_deletion(logits_of, images, labels, ranking, baseline=baseline)
         records += [_mean("insertion_auc", method, inserted), _mean("deletion_auc", method, deleted)]

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
-from mi_jax.data import Dataset, ShapeTex, Split, shapetex, to_float
+from mi_jax.data import Dataset, ShapeTex, Split, shapetex
 from mi_jax.data.shapetex import SHAPES
 from mi_jax.measure.accuracy import accuracy_row, adversarial_examples, attack_columns
 from mi_jax.records.table import Record
@@ -200,7 +200,7 @@ def _decisions(study_input: StudyInput, conflict: Split) -> tuple[list[Record], 
 
     The attack starts from the network's own prediction, as the label would favour one cue.
     """
-    images = images_of(conflict)
+    images = conflict.to_float()
     predicted = predictions_of(study_input, images)
     attacked = predictions_of(study_input, adversarial_examples_of(study_input, images, predicted))
     names = {"shape": SHAPES, "texture": ShapeTex().texture_names}
@@ -215,7 +215,7 @@ def _decisions(study_input: StudyInput, conflict: Split) -> tuple[list[Record], 
 def _one_cue(study_input: StudyInput, suppressed: Mapping[str, Split]) -> list[Record]:
     """Accuracy on images without one cue, by the suppressed cue, and on their adversarial examples."""
     labels = suppressed["texture"].labels
-    clean = {cue: images_of(split) for cue, split in suppressed.items()}
+    clean = {cue: split.to_float() for cue, split in suppressed.items()}
     attacked = {cue: adversarial_examples_of(study_input, shown, labels) for cue, shown in clean.items()}
     records = []
     for inputs, shown, made_by in (
@@ -229,7 +229,7 @@ def _one_cue(study_input: StudyInput, suppressed: Mapping[str, Split]) -> list[R
 
 def _texture_match(study_input: StudyInput, redundant: Split) -> list[Record]:
     """The texture-match test of the perturbations of redundant images."""
-    images = images_of(redundant)
+    images = redundant.to_float()
     adversarial_images = adversarial_examples_of(study_input, images, redundant.labels)
     similarity = texture_match.similarities(np.asarray(adversarial_images - images), _spectra(ShapeTex()))
     rng = np.random.default_rng(np.asarray(jax.random.key_data(study_input.key)).tolist())
@@ -242,11 +242,6 @@ def _texture_match(study_input: StudyInput, redundant: Split) -> list[Record]:
 def _spectra(config: ShapeTex) -> np.ndarray:
     scene = shapetex.scene(config, "factorial", limit=5 * _PAIRS)
     return texture_match.texture_spectra(scene.texture, scene.factors["texture"], CLASSES)
-
-
-def images_of(split: Split) -> jax.Array:
-    """The images of a split as floats in [0, 1], `[n h w c]`."""
-    return to_float(jnp.asarray(split.images))
 
 
 def predictions_of(study_input: StudyInput, images: Images) -> np.ndarray:

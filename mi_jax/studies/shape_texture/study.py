@@ -21,7 +21,7 @@ from mi_jax.measure.linear_probes import mean_and_error, probed, rescaled_gains
 from mi_jax.records.table import Record, information_record
 from mi_jax.studies.registry import StudyInput, StudyResult
 from mi_jax.studies.shape_texture import information, shape_bias
-from mi_jax.studies.shape_texture.shape_bias import CLASSES, CUES, adversarial_examples_of, images_of, predictions_of
+from mi_jax.studies.shape_texture.shape_bias import CLASSES, CUES, adversarial_examples_of, predictions_of
 from mi_jax.typing import Images, Key
 
 _PROBE_ATTACK_STEPS = 10
@@ -56,7 +56,7 @@ def layers(study_input: StudyInput, sets: Mapping[str, Split], fitted: int) -> l
         fitted: how many of their first images the probes are fitted on; the others are held out.
     """
     factorial, redundant = sets["factorial"], sets["redundant"]
-    images = images_of(factorial)
+    images = factorial.to_float()
     shuffle_key, noise_key, attack_key = jax.random.split(study_input.key, 3)
     rows = np.asarray(jax.random.permutation(shuffle_key, len(factorial)))
     factors = {name: np.asarray(values) for name, values in factorial.factors.items()}
@@ -66,7 +66,7 @@ def layers(study_input: StudyInput, sets: Mapping[str, Split], fitted: int) -> l
     held = images[fitted:]
     adversarial_images = adversarial_examples_of(study_input, held, predictions_of(study_input, held))
     attacked = activations(study_input.network, study_input.variables, adversarial_images)
-    labelled = activations(study_input.network, study_input.variables, images_of(redundant))
+    labelled = activations(study_input.network, study_input.variables, redundant.to_float())
 
     made_by = attack_columns(study_input.attack)
     real = {name: values for name, values in last.items() if name != "shuffled"}
