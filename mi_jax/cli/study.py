@@ -39,7 +39,7 @@ def main(arguments: Sequence[str], *, program: str) -> None:
     """Parses the flags, runs the study, and prints where the report is."""
     about = f"{(StudyCommand.__doc__ or '').splitlines()[0]}\n\nStudies: {', '.join(study_names())}."
     command = flags.parse(StudyCommand, arguments, program=program, description=about)
-    with session(StudyCommand, when_stopped=f"Stopped before the study was done; {command.run_dir} is unchanged.") as (
+    with session(StudyCommand, when_stopped="Stopped; finished networks are kept. The same command resumes.") as (
         reporter,
         stop,
     ):

@@ -92,7 +92,7 @@ def fit(
         progress = _training_progress(trainer, state, last, seconds, last - step, stopping)
         if not np.all(np.isfinite(progress.loss)):
             seed = trainer.seeds[int(np.argmin(np.isfinite(progress.loss)))]
-            raise Diverged(f"The loss of seed {seed} is {progress.loss} in epoch {progress.epoch:.1f}.")
+            raise Diverged(f"the loss of seed {seed} is {progress.loss} in epoch {progress.epoch:.1f}")
         after_chunk(state, progress)
         if stopping:
             raise Interrupted

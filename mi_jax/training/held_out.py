@@ -202,7 +202,7 @@ def _accuracies(
 ) -> tuple[float, float]:
     """Clean accuracy, and accuracy under the attack, whose random starts depend on the image alone."""
 
-    def success(x: Images, y: Labels, index: jax.Array) -> Flags:
+    def success(x: Images, y: Labels, index: jax.Array | np.ndarray) -> Flags:
         return pgd(network.logits, variables, x, y, key, config=attack, index=index).success
 
     _, clean = evaluate(network, variables, images, labels)

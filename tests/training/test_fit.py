@@ -49,7 +49,7 @@ def test_a_loss_that_is_no_number_ends_the_training(normal_trainer, arrays):
     trainer = dataclasses.replace(
         normal_trainer, optimizer=Optimizer(learning_rate=1e30, schedule="constant", momentum=0.0)
     )
-    with pytest.raises(Diverged, match="The loss of seed 0"):
+    with pytest.raises(Diverged, match="the loss of seed 0"):
         fit(trainer, trainer.init(arrays[0]), *arrays, after_chunk=lambda *_: None)
 
 
