@@ -12,12 +12,20 @@ from mi_jax.attacks import PGD, Budget
 from mi_jax.errors import InputError
 from mi_jax.measure.information import InformationConfig
 from mi_jax.options import Names, check_names
-from mi_jax.studies import STUDIES
 from mi_jax.training import OBJECTIVES, ObjectiveConfig, Optimizer
 
 Preset = Literal["quick", "paper"]
 _VERSIONS = ("standard", "plus")
 Option = bool | int | float | str
+
+
+def _study_name(name: str) -> str:
+    """The present name of a study: an earlier one is the same configuration."""
+    if name in ("all", "shape_bias"):  # the presets' choices, so that help need not import the studies
+        return name
+    from mi_jax.studies import STUDIES
+
+    return STUDIES.resolve(name)
 
 
 @dataclass(frozen=True)
@@ -132,8 +140,7 @@ class RunConfig:
         check_names("trainings", self.trainings, OBJECTIVES)
         if not self.trainings:
             raise InputError(f"Invalid trainings: expected at least one of {', '.join(OBJECTIVES)}.")
-        studies = tuple(name if name == "all" else STUDIES.resolve(name) for name in self.studies)
-        object.__setattr__(self, "studies", studies)  # an earlier name of a study is the same configuration
+        object.__setattr__(self, "studies", tuple(map(_study_name, self.studies)))
         for name in ("seeds", "epochs", "batch_size", "study_samples"):
             checks.count(name, getattr(self, name))
         _ = self.objective_config  # checks what it holds

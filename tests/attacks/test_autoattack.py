@@ -139,7 +139,7 @@ def test_interrupted_evaluation_resumes_to_the_same_result(linear, softmax, tmp_
         run(linear, moved, batch_size=32, state=EvaluationState.load(tmp_path / "state.npz"))
     for content in (b"PK nothing", b""):
         (tmp_path / "state.npz").write_bytes(content)
-        with pytest.raises(InputError, match="holds no state"):
+        with pytest.raises(InputError, match="is not the saved state"):
             EvaluationState.load(tmp_path / "state.npz")
 
 
