@@ -337,10 +337,12 @@ def test_script_prepares_what_is_there_and_leaves_with_2_where_it_cannot(prepare
 
     def exit_status(*arguments: str) -> int:
         monkeypatch.setattr(sys, "argv", [str(script), *arguments])
-        with pytest.raises(SystemExit) as left:
+        try:
             runpy.run_path(str(script), run_name="__main__")
-        assert isinstance(left.value.code, int)
-        return left.value.code
+        except SystemExit as left:
+            assert isinstance(left.code, int)
+            return left.code
+        return 0
 
     assert exit_status("--dataset", "tiny", "--data-dir", str(prepared)) == 0
     assert capsys.readouterr().out.startswith("tiny: 300 training and 9 test images of 5 x 4 x 3, 3 classes.")
