@@ -83,7 +83,7 @@ def test_grad_x_input_and_integrated_gradients_agree_on_a_linear_model(weights, 
 
 
 def test_smoothgrad_of_a_linear_model_is_the_gradient_whatever_the_noise(weights, x, labels, key):
-    maps = attribution.smoothgrad(linear_logits, weights, x, labels, key, noise=3.0, samples=4)
+    maps = attribution.smoothgrad(linear_logits, weights, x, labels, key, noise=1.0, samples=4)
     np.testing.assert_allclose(maps, _of_labels(weights, labels), atol=1e-5)
 
 
@@ -220,7 +220,7 @@ def test_enlarge_keeps_constants_and_the_order_of_a_gradient():
         ),
         (
             lambda w, x: attribution.smoothgrad(linear_logits, w, x, jnp.array([0, 1]), jax.random.key(0), noise=-1.0),
-            "Invalid noise -1.0: expected a number of at least 0",
+            "Invalid noise -1.0: expected a number in ",
         ),
         (
             lambda w, x: attribution.grad_cam(feature_apply, {"head": w}, x, jnp.array([0, 1]), layer="conv9"),
