@@ -67,7 +67,18 @@ class Registry(Mapping[str, T], Generic[T]):
         self._aliases = {alias: target for alias, target in self._aliases.items() if target != resolved}
 
     def registering(self, name: str, *, aliases: tuple[str, ...] = ()) -> Callable[[Any], Any]:
-        """A decorator that registers what it decorates."""
+        """A decorator that registers what it decorates.
+
+        Args:
+            name: under which the entry is found.
+            aliases: other names of it.
+
+        Returns:
+            The decorator, which returns what it is given.
+
+        Raises:
+            ValueError: when the name or an alias belongs to another definition.
+        """
 
         def enter(entry: Any) -> Any:
             return self.register(name, entry, aliases=aliases)

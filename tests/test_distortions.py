@@ -240,7 +240,6 @@ def test_arrays_that_are_not_images_in_range_are_refused(name):
         (lambda x, key: d.greyscale(x[..., :2]), "1 or 3 channels for greyscale; got 2"),
         (lambda x, key: d.gaussian_noise(x, -0.1, key), r"Invalid std -0.1: expected numbers in \[0, 1\]"),
         (lambda x, key: d.gaussian_noise(x, 8, key), r"Invalid std 8: expected numbers in \[0, 1\], such as 8/255"),
-        (lambda x, key: d.gaussian_noise(x, 0.1, None), "Invalid key None: expected a JAX random key or an integer"),
     ],
 )
 def test_levels_out_of_range_are_refused(key, call, says):

@@ -73,5 +73,5 @@ def test_sanity_checks_report_an_overconfident_network_only(network, case):
     rows = sanity_checks(network, sharp, images, labels, jax.random.key(0), norm="linf", eps=0.05)
     signs = {row.estimator: row.note for row in rows if row.quantity == "sanity_check"}
     assert "overconfident" in signs
-    assert signs["overconfident"].startswith("warning: Cross-entropy has no gradient")
+    assert signs["overconfident"].startswith("warning: The gradient of the cross-entropy is zero")
     assert np.isclose(next(row.value for row in rows if row.quantity == "sanity_check_warnings"), len(signs))
