@@ -230,7 +230,7 @@ def test_forward_and_input_gradient_are_traced_once_for_one_shape(vgg, variables
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"arch": "alexnet"}, "There is no architecture 'alexnet'; choose from .*lenet.*vgg11.*wrn-28-10"),
+        ({"arch": "alexnet"}, "There is no architecture 'alexnet'; choose from .*lenet.*wrn-28-10.*vgg11"),
         ({"width": 1e-3}, "Invalid width 0.001: it leaves no channel of a layer of 64; use at least 0.0078125"),
         ({"width": 0.0}, "Invalid width 0.0: expected a positive number"),
         ({"width": float("nan")}, "Invalid width nan: expected a positive number"),
