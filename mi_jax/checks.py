@@ -197,7 +197,7 @@ def key(value: Any) -> Key:
     if not (typed or raw):
         got = f"of shape {tuple(shape)}" if shape else repr(value)
         raise InputError(f"Invalid key {got}: expected a JAX random key or an integer seed, such as jax.random.key(0).")
-    return value
+    return value  # pyright: ignore[reportReturnType]
 
 
 def _is_number(value: Any) -> bool:

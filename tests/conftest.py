@@ -3,7 +3,7 @@
 import fcntl
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Before JAX is imported. Tests compile thousands of programs and run each of them once, so compiling them fast matters
@@ -44,6 +44,19 @@ SMALL = RunConfig(
         budget=Budget(apgd_steps=4, square_queries=20),
     ),
 )
+
+
+_MOST_MAPS = 30_000
+"""Memory maps of a process after which its compiled programs are dropped: Linux allows 65,530, and a compiler that
+finds none left crashes."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_memory_maps() -> Iterator[None]:
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > _MOST_MAPS:
+        jax.clear_caches()
 
 
 @pytest.fixture

@@ -183,7 +183,7 @@ def test_a_collapse_ends_the_training_and_is_said_in_records_and_on_screen(stopp
     assert mj.checkpoints.steps(run_dir, training="fast")[-1] == 2 * 4, "240 images of 300 are left, 50 an update"
 
 
-def test_the_best_epoch_is_recorded_named_kept_and_judged(stopped_early):
+def test_the_best_epoch_is_recorded_named_kept_and_evaluated(stopped_early):
     run_dir, _ = stopped_early
     df = mj.records.load(run_dir)
     rows = df[(df.image_set == "held_out") & (df.quantity == "accuracy")]
@@ -194,9 +194,9 @@ def test_the_best_epoch_is_recorded_named_kept_and_judged(stopped_early):
     assert named["robust"] == robust.max()
     assert list(df[df.quantity == "best_epoch"].value) == [named["epoch"]]
     assert mj.checkpoints.restore(run_dir, training="fast", step=named["step"]).step == named["step"]
-    final = df[df.note.fillna("").str.startswith("final")]
+    final = df[df.checkpoint == "best"]
     assert set(final.step) == {named["step"]}
-    assert named["step"] in set(df[df.quantity == "i_tx_upper"].step), "what is judged is measured"
+    assert named["step"] in set(df[df.quantity == "i_tx_upper"].step), "the network that is evaluated is measured"
 
 
 def test_what_is_measured_and_restored_is_the_averaged_network(stopped_early):
