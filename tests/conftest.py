@@ -1,8 +1,12 @@
 """What the whole suite shares: how programs are compiled and kept, a key, and one small finished run on real digits."""
 
 import fcntl
+import gc
 import io
 import os
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -54,6 +58,11 @@ _MOST_MAPS = 30_000
 finds none left crashes."""
 
 
+def pytest_configure() -> None:
+    # Tracing makes millions of objects that live as long as the compiled programs; to look for garbage there is slow.
+    gc.set_threshold(100_000, 50, 1_000)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def few_memory_maps() -> Iterator[None]:
     yield
@@ -75,6 +84,21 @@ def small_config() -> RunConfig:
 @pytest.fixture
 def quiet() -> Reporter:
     return Reporter(Console(file=io.StringIO(), width=500))
+
+
+@pytest.fixture(scope="session")
+def on_eight_devices() -> Callable[[str], str]:
+    """`on_eight_devices(program)`: what a Python program prints that sees eight devices of the host."""
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+
+    def printed(program: str) -> str:
+        command = [sys.executable, "-c", textwrap.dedent(program)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stdout
+
+    return printed
 
 
 @pytest.fixture(scope="session")

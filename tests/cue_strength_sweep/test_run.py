@@ -24,7 +24,15 @@ from mi_jax.report import figures
 from mi_jax.runs.progress import Reporter
 from mi_jax.training import Interrupted
 
-TINY = Sweep(
+
+class WeaklyAttacked(Sweep):
+    """A sweep whose networks are evaluated under two steps of its attack."""
+
+    def strong_attack(self, norm):
+        return replace(super().strong_attack(norm), steps=2)
+
+
+TINY = WeaklyAttacked(
     rho_shape=(2.0,),
     rho_texture=(1.0, 2.0),
     norms=("linf",),

@@ -163,10 +163,10 @@ def test_bounds_are_the_same_under_jit_vmap_and_grad(x):
 
     want = kde(x, y, noise_variance=0.5)
     assert jax.jit(value)(t) == pytest.approx(want.i_ty_upper, abs=1e-5)
-    np.testing.assert_allclose(jax.vmap(value)(jnp.stack([t, 2 * t]))[0], want.i_ty_upper, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(jax.vmap(value))(jnp.stack([t, 2 * t]))[0], want.i_ty_upper, atol=1e-5)
     whole = jax.jit(lambda t: kde(t, y, noise_variance=[0.5, 1.0]))(t)
     assert whole.i_tx_upper[0] == pytest.approx(want.i_tx_upper, abs=1e-5)
-    slope, step = np.asarray(jax.grad(value)(t)), np.random.default_rng(1).standard_normal(x.shape)
+    slope, step = np.asarray(jax.jit(jax.grad(value))(t)), np.random.default_rng(1).standard_normal(x.shape)
     ahead, behind = (kde(x + h * step, y, noise_variance=0.5).i_ty_upper for h in (1e-4, -1e-4))
     assert np.sum(slope * step) == pytest.approx((ahead - behind) / 2e-4, abs=1e-4)
     with pytest.raises(InputError, match="labels must be concrete"):

@@ -2,9 +2,6 @@
 
 import importlib.util
 import json
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import jax
@@ -129,7 +126,7 @@ def test_a_layer_of_infinite_distances_is_refused(key):
     assert large.i_tx == pytest.approx(np.log(4), abs=1e-12)
 
 
-def test_eight_devices_equal_one():
+def test_eight_devices_equal_one(on_eight_devices):
     program = """
         import jax, numpy as np
         from jax.sharding import NamedSharding, PartitionSpec
@@ -147,9 +144,7 @@ def test_eight_devices_equal_one():
         draws = [monte_carlo(t, y, key=jax.random.key(0), **options).i_ty for t in (x, spread)]
         np.testing.assert_allclose(*draws, atol=1e-5)
     """
-    env = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu", "PATH": ""}
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    on_eight_devices(program)
 
 
 def test_plug_in_and_leave_one_out_bracket_the_population_in_expectation():

@@ -40,7 +40,7 @@ def test_a_network_is_a_hashable_value_without_arrays(vgg):
 
 
 @pytest.mark.parametrize("arch", mj.models.ARCHITECTURES)
-@pytest.mark.parametrize("shape", [(1, 1, 1), (8, 8, 1), (28, 28, 1), (96, 96, 3), (17, 9, 3)])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (17, 9, 3)])
 def test_every_architecture_takes_every_image_size_and_taps_its_layers_in_order(arch, shape):
     network = mj.models.create(arch, num_classes=3, input_shape=shape, width=0.25)
     images = jax.ShapeDtypeStruct((2, *shape), jnp.float32)

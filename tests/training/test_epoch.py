@@ -2,9 +2,6 @@
 
 import dataclasses
 import itertools
-import os
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -191,9 +188,5 @@ print(max(float(np.abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, resul
 """
 
 
-def test_eight_devices_train_like_one():
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-c", _ON_MANY_DEVICES]
-    answer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert answer.returncode == 0, answer.stderr[-2000:]
-    assert float(answer.stdout) < 2e-5
+def test_eight_devices_train_like_one(on_eight_devices):
+    assert float(on_eight_devices(_ON_MANY_DEVICES)) < 2e-5
