@@ -183,7 +183,7 @@ CASES = {
     "mlp": Case(_create("mlp", 28, 1), lambda: _mlp(784, 10)),
     "lenet": Case(_create("lenet", 28, 1), lambda: _lenet(10), (5, 5, 16)),
     "cnn": Case(_create("cnn"), lambda: _cnn(32, 3, 10), (4, 4, 64)),
-    "vgg11": Case(_create("vgg11", convolution="auto"), lambda: _vgg((1, 1, 2, 2, 2), 1, 3, 10)),
+    "vgg11": Case(_create("vgg11", width=0.25, convolution="auto"), lambda: _vgg((1, 1, 2, 2, 2), 0.25, 3, 10)),
     "vgg11-96": Case(_create("vgg11", 96, 1, 0.125), lambda: _vgg((1, 1, 2, 2, 2), 0.125, 1, 10)),
     "vgg19": Case(_create("vgg19", width=0.25), lambda: _vgg((2, 2, 4, 4, 4), 0.25, 3, 10)),
     "resnet18": Case(_create("resnet18", width=0.25), lambda: _resnet((2, 2, 2, 2), 0.25, 3, 10)),
@@ -227,11 +227,11 @@ def test_logits_and_input_gradients_equal_those_of_pytorch(name, key):
     x = _images(network, 4, jax.random.fold_in(key, 1))
     weights = jax.random.normal(jax.random.fold_in(key, 2), (4, 10))
 
-    def score(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def score(x: jax.Array, variables: dict[str, Any]) -> tuple[jax.Array, jax.Array]:
         logits = network.logits(variables, x)
         return (logits * weights).sum(), logits
 
-    gradient, logits = jax.jit(jax.grad(score, has_aux=True))(x)
+    gradient, logits = jax.jit(jax.grad(score, has_aux=True))(x, variables)
     x_torch = _to_torch(x).requires_grad_()
     logits_torch = peer(x_torch)
     (logits_torch * torch.tensor(np.asarray(weights))).sum().backward()
