@@ -1,0 +1,112 @@
+"""The recipes for batch systems: scripts run with stand-ins for the system's programs, manifests are read."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mi_jax.cue_strength_sweep.run import Sweep
+
+ROOT = Path(__file__).parents[1]
+JOBS = ROOT / "experiments" / "jobs"
+SRUN = """#!/bin/bash
+echo "$@" > arguments
+trap 'exit 75' TERM
+touch started
+for _ in $(seq 300); do sleep 0.1; done
+"""
+
+
+@pytest.fixture
+def batch_system(tmp_path):
+    """A folder with programs that write down how they are called, and an environment that finds them first."""
+
+    def program(name: str, text: str) -> None:
+        path = tmp_path / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o755)
+
+    program("srun", SRUN)
+    program("scontrol", '#!/bin/bash\necho "$@" > requeued\n')
+    slurm = {"SLURM_JOB_ID": "17", "SLURM_ARRAY_TASK_ID": "2", "SLURM_SUBMIT_DIR": str(ROOT)}
+    return program, {**os.environ, **slurm, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "command"),
+    [
+        ("run.sbatch", ["mi-jax", "run", "--run-dir=a b"], "mi-jax run --run-dir=a b"),
+        (
+            "sweep.sbatch",
+            ["there", "--seeds=10"],
+            "mi-jax sweep --rho-shape=2 --rho-texture=0.5,1,2,4 --run-dir=there/rho_shape-2 --seeds=10",
+        ),
+    ],
+)
+def test_a_preempted_slurm_job_is_stopped_with_its_state_saved_and_queued_again(
+    batch_system, tmp_path, script, arguments, command
+):
+    job = subprocess.Popen(["bash", JOBS / script, *arguments], cwd=tmp_path, env=batch_system[1])
+    while not (tmp_path / "started").exists():
+        time.sleep(0.02)
+    job.send_signal(signal.SIGTERM)
+    assert job.wait(timeout=20) == 75
+    assert (tmp_path / "arguments").read_text().strip() == command
+    assert (tmp_path / "requeued").read_text().strip() == "requeue 17"
+
+
+@pytest.mark.parametrize("status", [0, 2])
+def test_a_slurm_job_that_ended_by_itself_is_not_queued_again(batch_system, tmp_path, status):
+    program, environment = batch_system
+    program("srun", f"#!/bin/bash\nexit {status}\n")
+    done = subprocess.run(["bash", JOBS / "run.sbatch", "mi-jax", "run"], cwd=tmp_path, env=environment, check=False)
+    assert done.returncode == status
+    assert not (tmp_path / "requeued").exists()
+
+
+def test_the_job_array_has_one_task_for_each_row_of_its_grid():
+    text = (JOBS / "sweep.sbatch").read_text()
+    rows = tuple(float(value) for value in text.partition("rows=(")[2].partition(")")[0].split())
+    assert f"--array=0-{len(rows) - 1}\n" in text
+    assert len(Sweep(rho_shape=rows, rho_texture=rows).cells) == len(rows) ** 2
+
+
+def test_kubernetes_starts_a_stopped_pod_again_and_no_pod_that_failed():
+    job = yaml.safe_load((JOBS / "kubernetes.yaml").read_text())
+    assert (job["apiVersion"], job["kind"]) == ("batch/v1", "Job")
+    assert job["spec"]["backoffLimit"] == 0
+    stopped, disrupted = job["spec"]["podFailurePolicy"]["rules"]
+    pod = job["spec"]["template"]["spec"]
+    assert pod["restartPolicy"] == "Never"  # which `podFailurePolicy` requires
+    assert stopped == {
+        "action": "Ignore",
+        "onExitCodes": {"containerName": pod["containers"][0]["name"], "operator": "In", "values": [75]},
+    }
+    assert disrupted == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]}
+    assert {mount["name"] for mount in pod["containers"][0]["volumeMounts"]} == {v["name"] for v in pod["volumes"]}
+
+
+@pytest.mark.parametrize(("statuses", "status", "made"), [("75 255 0", 0, 3), ("2", 2, 1)])
+def test_a_tpu_vm_is_made_again_until_the_run_has_ended(batch_system, tmp_path, statuses, status, made):
+    program, environment = batch_system
+    program(
+        "gcloud",
+        f"""#!/bin/bash
+echo "$@" >> calls
+case $4 in
+describe) exit 1 ;;
+ssh) statuses=({statuses}); exit "${{statuses[$(grep -c ' ssh ' calls) - 1]}}" ;;
+esac
+""",
+    )
+    command = ["bash", JOBS / "tpu_vm.sh", "vm", "zone", "--run-dir=/mnt/a b"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, check=False)
+    assert done.returncode == status
+    calls = (tmp_path / "calls").read_text()
+    assert calls.count(" create vm ") == calls.count(" ssh vm ") == made
+    assert r"--command=mi-jax run --run-dir=/mnt/a\ b " in calls
