@@ -112,7 +112,7 @@ class Crossed(NamedTuple):
     @property
     def stderr(self) -> np.ndarray:
         """Standard error over both."""
-        return np.sqrt(self.of_seeds + self.of_images)
+        return np.asarray(np.sqrt(self.of_seeds + self.of_images))
 
     @property
     def degrees(self) -> np.ndarray:
@@ -120,7 +120,7 @@ class Crossed(NamedTuple):
         total = self.of_seeds + self.of_images
         parts = self.of_seeds**2 / max(self.seeds - 1, 1) + self.of_images**2 / max(self.blocks - 1, 1)
         exact = np.full(np.shape(total), float(max(self.seeds - 1, 1)))
-        return np.divide(total**2, parts, out=exact, where=parts > 0)
+        return np.asarray(np.divide(total**2, parts, out=exact, where=parts > 0))
 
     def interval(self, level: float = LEVEL) -> Interval:
         """The interval of a single number."""
@@ -129,14 +129,14 @@ class Crossed(NamedTuple):
 
     def half_width(self, level: float = LEVEL) -> np.ndarray:
         """Half the width of each cell's own interval."""
-        return special.stdtrit(self.degrees, 0.5 + level / 2) * self.stderr
+        return np.asarray(special.stdtrit(self.degrees, 0.5 + level / 2) * self.stderr)
 
     def p_values(self, null: float | np.ndarray = 0.0) -> np.ndarray:
         """Two-sided p-values of each cell against the value `null`; 1 where there is no standard error."""
         distance = np.abs(self.value - null)
         with np.errstate(divide="ignore", invalid="ignore"):
             t = np.where(distance > 0, distance / self.stderr, 0.0)
-            return np.nan_to_num(2 * special.stdtr(self.degrees, -t), nan=1.0)
+            return np.asarray(np.nan_to_num(2 * special.stdtr(self.degrees, -t), nan=1.0))
 
 
 def crossed(statistic: Statistic, *samples: Sample) -> Crossed:
@@ -199,4 +199,4 @@ def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
 def _variance(replicates: Sequence[Any]) -> np.ndarray:
     """Jackknife variance from the values without one part each."""
     values = np.stack([np.asarray(value, np.float64) for value in replicates])
-    return (len(values) - 1) * values.var(axis=0)
+    return np.asarray((len(values) - 1) * values.var(axis=0))
