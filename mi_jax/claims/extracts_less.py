@@ -110,7 +110,8 @@ def effect_of(found: Compared) -> Effect | None:
     interval = Interval(float(observed.value), least.interval().low, most.interval().high, observed.seeds)
     each = crossed(lambda a, b: (b - a).mean(axis=0), first, second)
     cells = np.array(found.cells)[use]
-    less, more = _alone(each, ~high[use], ~low[use])
+    smallest = SMALLEST["relative"] * first.values.mean(axis=0)
+    less, more = _alone(each, smallest, ~high[use], ~low[use])
     return Effect(interval, list(cells[less]), list(cells[more]), list(cells[(high | low)[use]]), observed.blocks > 0)
 
 
@@ -125,9 +126,11 @@ def _at_ceiling(sample: Sample, saturated: np.ndarray, ceiling: float) -> Sample
     return Sample(values, None if kept is None else np.where(saturated[:, None], ceiling, kept))
 
 
-def _alone(each: Crossed, may_be_less: np.ndarray, may_be_more: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which cells differ on their own, by direction; a saturated value cannot be the smaller one."""
-    differs = holm(each.p_values()) <= _ALPHA
+def _alone(
+    each: Crossed, smallest: np.ndarray, may_be_less: np.ndarray, may_be_more: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which cells differ on their own, by at least `smallest`; a saturated value cannot be the smaller one."""
+    differs = (holm(each.p_values()) <= _ALPHA) & (np.abs(each.value) >= smallest)
     return differs & (each.value < 0) & may_be_less, differs & (each.value > 0) & may_be_more
 
 

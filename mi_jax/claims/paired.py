@@ -68,7 +68,7 @@ def compared(rows: Table, pair: Pair, *, cell: str = "layer") -> Compared | None
     """
     last = final_rows(rows[rows["training"].isin(pair)]).drop_duplicates(["training", "seed", cell], keep="last")
     names = list(dict.fromkeys(last[cell]))
-    seen = [set(last.loc[last["training"] == training, "seed"]) for training in pair]
+    seen = [{int(seed) for seed in last.loc[last["training"] == training, "seed"].dropna()} for training in pair]
     seeds, lost = sorted(seen[0] & seen[1]), sorted(seen[0] ^ seen[1])
     if not seeds or not names:
         return None
@@ -87,7 +87,7 @@ def compared(rows: Table, pair: Pair, *, cell: str = "layer") -> Compared | None
     n = last["n"].min()
     ceiling = math.inf if n is pd.NA else math.log2(int(n))
     partial = [name for name, complete in zip(names, whole, strict=True) if not complete]
-    return Compared(first, second, *saturated, ceiling, kept, partial, [int(seed) for seed in lost])
+    return Compared(first, second, *saturated, ceiling, kept, partial, lost)
 
 
 def _grid(column: Table, pair: Pair, seeds: Sequence[int], cells: Sequence[str]) -> np.ndarray:

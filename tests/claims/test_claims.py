@@ -62,7 +62,7 @@ def test_less_information_is_the_paired_difference_of_the_sums_over_layers(tmp_p
     rows = []
     for seed, end in enumerate(ends):
         rows += both_bounds("nt", seed, "a", 4.0) + both_bounds("nt", seed, "b", 4.0)
-        rows += both_bounds("at", seed, "a", end - 0.25) + both_bounds("at", seed, "b", end + 0.25)
+        rows += both_bounds("at", seed, "a", end - 0.1) + both_bounds("at", seed, "b", end + 0.1)
     claim = claims_of(tmp_path, rows)["2a"]
     found = statistic(claim, "I(X;T), KDE upper bound", "fixed")
     expected = t_interval([(end - 4.0) / 4.0 for end in ends])
@@ -93,7 +93,7 @@ def test_a_layer_saturated_in_one_training_is_kept_up_to_what_the_sample_allows(
     assert (found.value, found.high) == pytest.approx((-3 / 10, -3 / 10))
     full = math.log2(100)
     assert found.low == pytest.approx((4.0 - full + 3.0 - 3.5) / (full + 3.5)), "NT may carry up to log2 N"
-    assert found.remark == "2 layers; less in wide, narrow; saturated in one training: wide"
+    assert found.remark == "2 layers; less in: wide, narrow; saturated in one training: wide"
 
 
 def test_a_layer_saturated_in_the_compared_training_cannot_support_less(tmp_path):
@@ -134,7 +134,7 @@ def test_a_layer_that_differs_in_the_other_direction_makes_the_verdict_mixed(tmp
         rows += both_bounds("nt", seed, "a", 9.0) + both_bounds("nt", seed, "b", 1.0 + 0.001 * seed)
         rows += both_bounds("at", seed, "a", 5.0 + 0.001 * seed) + both_bounds("at", seed, "b", 2.0)
     claim = claims_of(tmp_path, rows)["2a"]
-    assert statistic(claim, "I(X;T), KDE upper bound", "fixed").remark == "2 layers; less in a; more in b"
+    assert statistic(claim, "I(X;T), KDE upper bound", "fixed").remark == "2 layers; less in: a; more in: b"
     assert claim.verdict("fixed") == "mixed"
 
 
@@ -153,7 +153,7 @@ def test_the_whole_noise_grid_must_agree_where_it_was_measured(tmp_path):
     claim = claims_of(tmp_path, rows)["2a"]
     found = statistic(claim, "I(X;T), KDE upper bound over the whole noise grid")
     assert (found.value, found.verdict) == (pytest.approx(-0.299), "supported")
-    assert found.remark == "3 points; less in a 1, a 2, a 3"
+    assert found.remark == "3 points; less in: a 1, a 2, a 3"
     assert claim.verdict("fixed") == "supported"
 
 
@@ -395,7 +395,7 @@ def test_a_layer_that_failed_in_one_seed_is_left_out_for_all_and_named(tmp_path)
             rows += both_bounds("at", seed, "b", 9.0)
     found = statistic(claims_of(tmp_path, rows)["2a"], "I(X;T), KDE upper bound", "fixed")
     assert (found.value, found.seeds) == (pytest.approx(-0.9 / 4), 3)
-    assert found.remark == "1 layer; less in a; left out as not measured in every seed: b"
+    assert found.remark == "1 layer; less in: a; left out as not measured in every seed: b"
 
 
 def test_a_seed_that_failed_at_the_end_is_named_and_not_taken_from_an_earlier_epoch(tmp_path):
@@ -408,7 +408,7 @@ def test_a_seed_that_failed_at_the_end_is_named_and_not_taken_from_an_earlier_ep
     claim = claims_of(tmp_path, rows)["2a"]
     found = statistic(claim, "I(X;T), KDE upper bound", "fixed")
     assert (found.value, found.seeds) == (pytest.approx(-0.995 / 4), 2)
-    assert found.remark == "1 layer; less in a; without seed 2: nothing was measured in one of the trainings"
+    assert found.remark == "1 layer; less in: a; without seed 2: nothing was measured in one of the trainings"
 
 
 def test_finished_networks_are_those_best_on_held_out_images(tmp_path):

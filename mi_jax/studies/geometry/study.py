@@ -34,7 +34,7 @@ def measure(study_input: StudyInput) -> StudyResult:
     Estimator `kde`, under the fixed variance and under that of the trace rule at the untrained network: the change of
     the upper bound on I(X;T) from the `reference` (`untrained` or `baseline`), `i_tx_change`, and its
     parts `i_tx_change_scale` and `i_tx_change_shape`; and `i_tx_upper_rescaled`, the bound once the activations are
-    rescaled to the variance of the baseline's. Under the same variances `i_tx_map_change`, the change of the bound under
+    rescaled to the variance of the baseline's. Under the same variances `i_tx_map_change`, the change of the bound by
     the map in `reference`: `scaling` (all activations doubled), `channel_gain` (every channel multiplied by a number of
     its own, at the same total variance) and `rotation` (coordinates permuted, with random signs) lose no information,
     `merging` (images replaced by the mean of random pairs) loses one bit of what the activations without noise have.
