@@ -97,12 +97,13 @@ def _with_cells(rows: Table) -> Table:
 
 def effect_of(found: Compared) -> Effect | None:
     """The difference between two trainings; None where every cell is saturated in both."""
-    high, low = found.second_saturated.any(axis=0), found.first_saturated.any(axis=0)
+    high, low = (np.asarray(part.any(axis=0)) for part in (found.second_saturated, found.first_saturated))
     use = ~(high & low)
     if not use.any():
         return None
     first, second = (
-        Sample(*(None if v is None else v[..., use] for v in part)) for part in (found.first, found.second)
+        Sample(part.values[:, use], None if part.without_block is None else part.without_block[..., use])
+        for part in (found.first, found.second)
     )
     observed = crossed(_relative, first, second)
     least = crossed(_relative, _at_ceiling(first, found.first_saturated[:, use], found.ceiling), second)
@@ -110,9 +111,11 @@ def effect_of(found: Compared) -> Effect | None:
     interval = Interval(float(observed.value), least.interval().low, most.interval().high, observed.seeds)
     each = crossed(lambda a, b: (b - a).mean(axis=0), first, second)
     cells = np.array(found.cells)[use]
+    low, high = np.asarray(low[use]), np.asarray(high[use])
     smallest = SMALLEST["relative"] * first.values.mean(axis=0)
-    less, more = _alone(each, smallest, ~high[use], ~low[use])
-    return Effect(interval, list(cells[less]), list(cells[more]), list(cells[(high | low)[use]]), observed.blocks > 0)
+    less, more = _alone(each, smallest, ~high, ~low)
+    less, more, censored = (cells[chosen].tolist() for chosen in (less, more, high | low))
+    return Effect(interval, less, more, censored, observed.blocks > 0)
 
 
 def _relative(first: np.ndarray, second: np.ndarray) -> float:

@@ -78,7 +78,7 @@ def _split(run_records: RunRecords, pair: Pair, rule: str) -> list[ClaimStatisti
     effect = crossed(lambda c, h: excess(c) - excess(h), Sample(scale), Sample(rest))
     root = [math.copysign(math.sqrt(abs(end)), end) for end in effect.interval()[:3]] if seeds > 1 else [math.nan] * 3
     remark = f"{scale.shape[1]} layers" if seeds > 1 else "one seed: noise cannot be told from a difference"
-    interval = Interval(*root, seeds)
+    interval = Interval(root[0], root[1], root[2], seeds)
     statistics = [statistic("Scale part minus the rest", interval, "bits", _JUDGE, remark, noise_rule=rule)]
     for name, part in (("scale", scale), ("rest, at equal variance", rest)):
         mean = t_interval(part.mean(axis=1))

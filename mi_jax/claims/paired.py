@@ -74,7 +74,7 @@ def compared(rows: Table, pair: Pair, *, cell: str = "layer") -> Compared | None
         return None
     table = last.set_index(["training", "seed", cell])
     values = _grid(table["value"].astype(float), pair, seeds, names)
-    whole = ~np.isnan(values).any(axis=(0, 1))
+    whole = np.asarray(~np.isnan(values).any(axis=(0, 1)))
     kept = [name for name, complete in zip(names, whole, strict=True) if complete]
     if not kept:
         return None
@@ -87,7 +87,7 @@ def compared(rows: Table, pair: Pair, *, cell: str = "layer") -> Compared | None
     n = last["n"].min()
     ceiling = math.inf if n is pd.NA else math.log2(int(n))
     partial = [name for name, complete in zip(names, whole, strict=True) if not complete]
-    return Compared(first, second, *saturated, ceiling, kept, partial, lost)
+    return Compared(first, second, saturated[0], saturated[1], ceiling, kept, partial, lost)
 
 
 def _grid(column: Table, pair: Pair, seeds: Sequence[int], cells: Sequence[str]) -> np.ndarray:
@@ -169,7 +169,7 @@ def layer_information(
 
 def missing(interval: Interval, what: str) -> str:
     """The remark on a difference that could not be formed; empty where it could."""
-    return "" if interval.count else f"{what} was not measured in this run for both trainings"
+    return "" if interval.count else f"{what}: not measured in this run for both trainings"
 
 
 def scope(run_records: RunRecords, rows: Table) -> str:

@@ -20,7 +20,7 @@ def prefers_shape(run_records: RunRecords, pair: Pair) -> Claim:
     rows = _rows(run_records, "shape_bias")
     first, second = map(name_of, pair)
     gap, over_images = final_difference(rows, pair)
-    remark = missing(gap, "shape bias on cue-conflict images") or _coverage(run_records, pair)
+    remark = missing(gap, "shape bias") or _coverage(run_records, pair)
     judge = difference(sign=+1, smallest=SMALLEST["shape bias"])
     name = f"Shape bias, {second} minus {first}"
     statistics = [statistic(name, gap.clipped(-1.0, 1.0), "points", judge, remark, over_images=over_images)]

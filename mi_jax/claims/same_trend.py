@@ -46,11 +46,12 @@ def same_trend(run_records: RunRecords, pair: Pair) -> Claim:
     """Distance of the curves between trainings, and between clean and adversarial inputs of each."""
     first, second = map(name_of, pair)
     first_rule, *_, last_rule = noise_rules(run_records)
+    comparisons = _comparisons(pair, _label_free(run_records, first_rule))
     statistics = [
-        _statistic(run_records, noise_rule, quantity, label, conditions)
+        _statistic(run_records, noise_rule, quantity, label, conditions, decides=decides)
         for noise_rule in noise_rules(run_records)
         for quantity in ("i_tx_upper", "i_ty_upper")
-        for label, conditions in _comparisons(run_records, noise_rule, quantity, pair)
+        for label, conditions, decides in comparisons[quantity]
     ]
     return Claim(
         number="1",
@@ -73,49 +74,59 @@ def same_trend(run_records: RunRecords, pair: Pair) -> Claim:
     )
 
 
-def _comparisons(
-    run_records: RunRecords, noise_rule: str, quantity: str, pair: Pair
-) -> list[tuple[str, tuple[Condition, Condition]]]:
-    """Labels and conditions: the two trainings on clean inputs, and clean against every kind of adversarial inputs."""
-    first, second = map(name_of, pair)
-    found = [(f"{first} and {second}, clean inputs", (Condition(pair[0]), Condition(pair[1])))]
-    measured = [None] + [
+def _label_free(run_records: RunRecords, noise_rule: str) -> list[str]:
+    """The attacks without the label on whose inputs information was measured through training."""
+    return [
         attack
         for attack in LABEL_FREE_ATTACKS
-        if layer_information(run_records, quantity, noise_rule, inputs="adversarial", attack=attack)["epoch"].nunique()
+        if layer_information(run_records, "i_ty_upper", noise_rule, inputs="adversarial", attack=attack)[
+            "epoch"
+        ].nunique()
         > FEWEST_EPOCHS
     ]
-    for attack in measured:
-        made = _WITH_LABEL if attack is None else _WITHOUT_LABEL[attack]
-        found += [
-            (
-                f"clean and {made}, {name_of(training)}",
-                (Condition(training), Condition(training, "adversarial", attack)),
-            )
-            for training in pair
-        ]
+
+
+def _comparisons(pair: Pair, label_free: list[str]) -> dict[str, list[tuple[str, tuple[Condition, Condition], bool]]]:
+    """By quantity: label, conditions and whether they decide; the two trainings, and clean against adversarial inputs.
+
+    Where there are inputs without the label, those with it do not decide for I(T;Y).
+    """
+    first, second = map(name_of, pair)
+    found = {}
+    for quantity in ("i_tx_upper", "i_ty_upper"):
+        found[quantity] = [(f"{first} and {second}, clean inputs", (Condition(pair[0]), Condition(pair[1])), True)]
+        for attack in (None, *label_free):
+            made = _WITH_LABEL if attack is None else _WITHOUT_LABEL[attack]
+            decides = attack is not None or not label_free or quantity == "i_tx_upper"
+            found[quantity] += [
+                (
+                    f"clean and {made}, {name_of(name)}",
+                    (Condition(name), Condition(name, "adversarial", attack)),
+                    decides,
+                )
+                for name in pair
+            ]
     return found
 
 
 def _statistic(
-    run_records: RunRecords, noise_rule: str, quantity: str, label: str, conditions: tuple[Condition, Condition]
+    run_records: RunRecords,
+    noise_rule: str,
+    quantity: str,
+    label: str,
+    conditions: tuple[Condition, Condition],
+    *,
+    decides: bool,
 ) -> ClaimStatistic:
     curves = []
     for training, inputs, attack in conditions:
         rows = layer_information(run_records, quantity, noise_rule, inputs=inputs, attack=attack)
         curves.append(rows[rows["training"] == training])
     interval, remark = distance(*curves)
-    has_label = quantity.startswith("i_ty") and conditions[1].inputs == "adversarial" and conditions[1].attack is None
-    replaced = has_label and any(
-        layer_information(run_records, quantity, noise_rule, inputs="adversarial", attack=a)["epoch"].nunique()
-        > FEWEST_EPOCHS
-        for a in LABEL_FREE_ATTACKS
-    )
-    if replaced:
+    if not decides:
         remark = f"context: the attack knows the label; {remark}"
     name = f"{INFORMATION[quantity[:4]]}: {label}"
-    judge = at_most(_THRESHOLD)
-    return statistic(name, interval, "ratio", judge, remark, noise_rule=noise_rule, decides=not replaced)
+    return statistic(name, interval, "ratio", at_most(_THRESHOLD), remark, noise_rule=noise_rule, decides=decides)
 
 
 def distance(a: Table, b: Table) -> tuple[Interval, str]:

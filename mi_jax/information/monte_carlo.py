@@ -135,7 +135,7 @@ def monte_carlo(
     fields, without_block = _estimates(sums, labels, block, labelled=y is not None)
     fields |= {"error": error, "noise_variance": variances}
     if scalar:
-        fields = {name: None if v is None else v[0].item() for name, v in fields.items()}
+        fields: dict[str, Any] = {name: None if v is None else v[0].item() for name, v in fields.items()}
         without_block = {name: v[0] for name, v in without_block.items()}
     return MonteCarlo(**fields, without_block=without_block, n=n, draws=draws, blocks=blocks, precision=precision)
 

@@ -240,7 +240,7 @@ def kde_records(
         common = {**columns, "noise_rule": rule, "noise_variance": variance, "saturated": bool(saturated[i])}
         common["numerical_error"] = error[i]
         for name in _KDE:
-            left_out = without_block[name][i] if name in without_block and name in _BLOCKS_OF else None
+            left_out = np.asarray(without_block[name][i]) if name in without_block and name in _BLOCKS_OF else None
             records.append(information_record(name, values[name][i], without_block=left_out, **common))
         if by_class:
             records += [
