@@ -1,60 +1,161 @@
 """Claim 2a: adversarially trained networks extract less information about the input."""
 
-from mi_jax.claims.paired import END, Pair, Paired, by_layer, layer_information
+from typing import NamedTuple
+
+import numpy as np
+
+from mi_jax.claims.paired import END, OVER_BOTH, Compared, Pair, compared, layer_information, scope
 from mi_jax.claims.registry import CLAIMS
-from mi_jax.claims.verdicts import SMALLEST, Claim, judge_difference, statistic
+from mi_jax.claims.verdicts import SMALLEST, Claim, ClaimStatistic, Verdict, difference, statistic
 from mi_jax.records.labels import name_of
-from mi_jax.records.run_records import RunRecords, noise_rules
-from mi_jax.statistics.intervals import t_interval
+from mi_jax.records.run_records import RunRecords, final_rows, noise_rules
+from mi_jax.statistics.intervals import Interval, Table, t_interval
+from mi_jax.statistics.jackknife import Crossed, Sample, crossed, holm
 
 _ESTIMATES = (
     ("kde", "i_tx_upper", "KDE upper bound"),
     ("kde", "i_tx_lower", "KDE lower bound"),
     ("monte_carlo", "i_tx", "Monte Carlo"),
 )
+_ALPHA = 0.05
+_JUDGE = difference(sign=-1, smallest=SMALLEST["relative"])
+
+
+class Effect(NamedTuple):
+    """The relative difference of the summed information of all cells, and the cells that differ on their own.
+
+    Attributes:
+        interval: of the relative difference; its ends allow for censored cells.
+        less, more: the cells with less or more information in the second training, at a family-wise error of 5 %.
+        censored: the cells where one of the two is saturated.
+        over_images: whether the interval contains the error over images.
+    """
+
+    interval: Interval
+    less: list[str]
+    more: list[str]
+    censored: list[str]
+    over_images: bool
+
+    def judge(self, low: float, high: float) -> Verdict:
+        """The verdict on "less": mixed where cells differ significantly in the other direction, or in both."""
+        verdict = _JUDGE(low, high)
+        against = {"supported": self.more, "contradicted": self.less}.get(verdict, self.less and self.more)
+        if against:
+            return "mixed"
+        return "undecided" if verdict == "equivalent" and self.censored else verdict
 
 
 @CLAIMS.registering("extracts_less")
 def extracts_less(run_records: RunRecords, pair: Pair) -> Claim:
-    """I(X;T) on clean test images, the second training minus the first, under every noise rule and estimator."""
-    statistics = []
+    """I(X;T) on clean test images, the second training relative to the first, under every noise rule and estimator."""
+    first, second = map(name_of, pair)
+    statistics, shown = [], layer_information(run_records, "i_tx_upper", "fixed", inputs="clean")
     for noise_rule in noise_rules(run_records):
         for estimator, quantity, label in _ESTIMATES:
             rows = layer_information(run_records, quantity, noise_rule, inputs="clean", estimator=estimator)
-            if rows.empty and estimator != "kde":
-                continue
-            found = by_layer(rows, pair)
-            table = found.values
-            difference = t_interval((table[pair[1]] - table[pair[0]]).mean(axis=1)) if len(table) else t_interval([])
-            verdict = judge_difference(difference, sign=-1, smallest=SMALLEST["bits"])
-            statistics.append(
-                statistic(f"I(X;T), {label}", difference, "bits", verdict, _remark(found), noise_rule=noise_rule)
-            )
-    first, second = map(name_of, pair)
+            if len(rows) or estimator == "kde":
+                statistics.append(_statistic(rows, pair, f"I(X;T), {label}", noise_rule))
+    grid = layer_information(run_records, "i_tx_upper", "grid", inputs="clean")
+    if len(grid):
+        name = "I(X;T), KDE upper bound over the whole noise grid"
+        statistics.append(_statistic(_with_cells(grid), pair, name, None, cell="cell"))
     return Claim(
         number="2a",
         name=f"{second} extracts less of the input",
         text=f"{second} networks extract less information about the input than {first} networks.",
-        method=f"{second} minus {first} of I(X;T) on the same clean test images, averaged for each seed over the "
-        f"layers that are saturated in neither training, {END}; mean over seeds with a paired t-interval. All bounds "
-        "must agree: a difference of upper bounds alone is not a difference of information (and as the lower bound is "
-        "the upper bound at four times the noise variance, the sign must hold at two noise levels). A difference "
-        f"within ±{SMALLEST['bits']} bits counts as none. The estimate of a saturated layer is a count of samples; "
-        "leaving the layer out understates a difference that it hides.",
+        method=f"I(X;T) of {second} on the same clean test images relative to {first}: the sum over layers of the "
+        f"difference, divided by the sum for {first}, {END}; {OVER_BOTH}. The bounds, Monte Carlo where it was "
+        "measured, and the whole grid of noise variances where it was measured, must agree: a difference of upper "
+        "bounds alone is not a difference of information. Equivalent: the whole interval lies within "
+        f"±{100 * SMALLEST['relative']:.0f} %. Mixed: single layers (or layers at a noise variance) differ in the "
+        "other direction, by Holm's test at a family-wise error of 5 %. Where one training is saturated in a layer, "
+        "the estimate is a lower limit: the interval then reaches to the largest value that the sample allows, log2 N. "
+        "Layers saturated in both cannot be compared.",
         statistics=tuple(statistics),
-        figures=("information_difference",),
+        figures=("information_difference", "noise_grid"),
+        scope=scope(run_records, shown),
     )
 
 
-def _remark(found: Paired) -> str:
-    if not len(found.values):
-        return "every layer is saturated" if found.saturated else "not measured in this run for both trainings"
-    count = found.values.columns.get_level_values("layer").nunique()
-    parts = [f"{count} layer{'' if count == 1 else 's'}"]
-    if found.saturated:
-        parts.append(f"left out as saturated: {', '.join(found.saturated)}")
+def _statistic(rows: Table, pair: Pair, name: str, noise_rule: str | None, *, cell: str = "layer") -> ClaimStatistic:
+    found = compared(rows, pair, cell=cell)
+    effect = None if found is None else effect_of(found)
+    interval = t_interval([]) if effect is None else effect.interval
+    judge = _JUDGE if effect is None else effect.judge
+    over_images = effect is not None and effect.over_images
+    remark = _remark(found, effect, "layer" if cell == "layer" else "point")
+    return statistic(name, interval, "relative", judge, remark, noise_rule=noise_rule, over_images=over_images)
+
+
+def _with_cells(rows: Table) -> Table:
+    """Finished rows of the noise grid with the column `cell`: the layer and the place of the noise variance in it."""
+    last = final_rows(rows)
+    place = last.groupby(["training", "seed", "layer"])["noise_variance"].rank().astype(int)
+    return last.assign(cell=last["layer"] + " " + place.astype(str))
+
+
+def effect_of(found: Compared) -> Effect | None:
+    """The difference between two trainings; None where every cell is saturated in both."""
+    high, low = (np.asarray(part.any(axis=0)) for part in (found.second_saturated, found.first_saturated))
+    use = ~(high & low)
+    if not use.any():
+        return None
+    first, second = (
+        Sample(part.values[:, use], None if part.without_block is None else part.without_block[..., use])
+        for part in (found.first, found.second)
+    )
+    observed = crossed(_relative, first, second)
+    least = crossed(_relative, _at_ceiling(first, found.first_saturated[:, use], found.ceiling), second)
+    most = crossed(_relative, first, _at_ceiling(second, found.second_saturated[:, use], found.ceiling))
+    interval = Interval(float(observed.value), least.interval().low, most.interval().high, observed.seeds)
+    each = crossed(lambda a, b: (b - a).mean(axis=0), first, second)
+    cells = np.array(found.cells)[use]
+    low, high = np.asarray(low[use]), np.asarray(high[use])
+    smallest = SMALLEST["relative"] * first.values.mean(axis=0)
+    less, more = _alone(each, smallest, ~high, ~low)
+    less, more, censored = (cells[chosen].tolist() for chosen in (less, more, high | low))
+    return Effect(interval, less, more, censored, observed.blocks > 0)
+
+
+def _relative(first: np.ndarray, second: np.ndarray) -> float:
+    return float((second - first).sum() / first.sum())
+
+
+def _at_ceiling(sample: Sample, saturated: np.ndarray, ceiling: float) -> Sample:
+    """The sample with its saturated values at the largest value that the number of images allows."""
+    values = np.where(saturated, ceiling, sample.values)
+    kept = sample.without_block
+    return Sample(values, None if kept is None else np.where(saturated[:, None], ceiling, kept))
+
+
+def _alone(
+    each: Crossed, smallest: np.ndarray, may_be_less: np.ndarray, may_be_more: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which cells differ on their own, by at least `smallest`; a saturated value cannot be the smaller one."""
+    differs = (holm(each.p_values()) <= _ALPHA) & (np.abs(each.value) >= smallest)
+    return differs & (each.value < 0) & may_be_less, differs & (each.value > 0) & may_be_more
+
+
+def _remark(found: Compared | None, effect: Effect | None, noun: str) -> str:
+    if found is None:
+        return "not measured in this run for both trainings"
+    if effect is None:
+        return "every layer is saturated in both trainings"
+    both = (found.first_saturated.any(axis=0) & found.second_saturated.any(axis=0)).sum()
+    total = len(found.cells)
+    parts = [f"{total - both} of {total} {noun}s" if both else f"{total} {noun}{'' if total == 1 else 's'}"]
+    parts += [
+        f"{word}: {_listed(cells)}" for word, cells in (("less in", effect.less), ("more in", effect.more)) if cells
+    ]
+    if effect.censored:
+        parts.append(f"saturated in one training: {_listed(effect.censored)}")
     if found.partial:
-        parts.append(f"left out as not measured in every seed: {', '.join(found.partial)}")
+        parts.append(f"left out as not measured in every seed: {_listed(found.partial)}")
     if found.seeds:
-        parts.append(f"without seed {', '.join(map(str, found.seeds))}: no layer was measured in both trainings")
+        parts.append(f"without seed {', '.join(map(str, found.seeds))}: nothing was measured in one of the trainings")
     return "; ".join(parts)
+
+
+def _listed(cells: list[str]) -> str:
+    return ", ".join(cells) if len(cells) <= 12 else f"{len(cells)} points"

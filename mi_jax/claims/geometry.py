@@ -1,105 +1,134 @@
 """Claim 4: the estimates show the geometry of a layer's output, above all its scale, rather than information alone."""
 
-import pandas as pd
+import math
 
-from mi_jax.claims.paired import Pair, by_layer, layer_information, shares_noise
+import numpy as np
+
+from mi_jax.claims.paired import Compared, Pair, compared, layer_information, scope
 from mi_jax.claims.registry import CLAIMS
-from mi_jax.claims.verdicts import Claim, judge_threshold, statistic
-from mi_jax.records.labels import MINUS, NOISE_RULE_NAMES, name_of
+from mi_jax.claims.verdicts import SMALLEST, Claim, ClaimStatistic, context, difference, statistic
+from mi_jax.records.labels import name_of
 from mi_jax.records.run_records import RunRecords, final_rows, noise_rules
 from mi_jax.statistics.intervals import Interval, Table, t_interval
+from mi_jax.statistics.jackknife import Sample, crossed
 
-_HALF = 0.5
+_RULES = ("fixed", "trace")
+"""The noise rules under which a difference in scale shows: both trainings have the same noise variance."""
+_PRESERVING = ("scaling", "channel_gain")
+_LOSS = "merging"
+_NEEDS = "needs the study geometry"
+_JUDGE = difference(sign=+1, smallest=SMALLEST["bits"])
 
 
 @CLAIMS.registering("geometry")
 def geometry(run_records: RunRecords, pair: Pair) -> Claim:
-    """The share of the difference in I(X;T) that is scale; the share of layers that are saturated as context."""
-    share, remark = scale_share(run_records, pair)
-    verdict = judge_threshold(share, threshold=_HALF)
-    statistics = [statistic("Share of the I(X;T) difference that is scale", share, "share", verdict, remark)]
+    """Scale against the rest in the difference of I(X;T), and maps that keep information against one that loses it."""
+    statistics = []
+    for rule in _RULES:
+        statistics += _split(run_records, pair, rule)
+        statistics += _maps(run_records, pair, rule)
+    if not any(s.decides for s in statistics):
+        statistics.append(statistic("Scale part minus the rest", t_interval([]), "bits", _JUDGE, _NEEDS))
     for noise_rule in noise_rules(run_records):
-        rows = layer_information(run_records, "i_tx_upper", noise_rule, inputs="clean")
-        flags = final_rows(rows[rows["training"].isin(pair)])
-        flags = flags.assign(flag=flags["saturated"].fillna(False).astype(float))
-        saturated = t_interval(flags.groupby("seed")["flag"].mean()).clipped(0.0, 1.0)
+        rows = final_rows(layer_information(run_records, "i_tx_upper", noise_rule, inputs="clean"))
+        rows = rows[rows["training"].isin(pair)]
+        flags = rows["saturated"].fillna(False).astype(float).groupby(rows["seed"]).mean()
+        saturated = t_interval(flags).clipped(0.0, 1.0)
         if saturated.count:
-            context = "context: a saturated estimate counts distinct samples and measures no information"
-            name = "Share of layers saturated"
+            note = "context: a saturated estimate counts distinct samples and measures no information"
             statistics.append(
-                statistic(name, saturated, "share", "undecided", context, noise_rule=noise_rule, decides=False)
-            )
+                statistic("Share of layers saturated", saturated, "share", context, note, noise_rule=noise_rule,
+                          decides=False)
+            )  # fmt: skip
     first, second = map(name_of, pair)
     return Claim(
         number="4",
         name="estimates show scale, not information",
         text="The estimators outline the geometry of a layer's output (spread, clustering) rather than information "
         "alone.",
-        method=f"How much of the {second} minus {first} difference in I(X;T) is a difference in the scale of "
-        "activations. With D the difference of the upper bounds under a noise variance that both share (the fixed one, "
-        "or that of the trace noise rule where the fixed one saturates every layer), and R the difference once "
-        f"{second} activations are rescaled to {first}'s variance, the share is Σ|D{MINUS}R| / (Σ|D{MINUS}R| + "
-        "Σ|R|), sums over the layers unsaturated in both; per seed, then a t-interval. Supported above one half. "
-        "If no rescaled estimates were recorded, a proxy is used: D and R are then relative differences, "
-        f"2(b{MINUS}a)/(a+b), D under a noise rule that both trainings share (the fixed one, or the trace noise rule "
-        "where that saturates everywhere), R under one that follows each training's own scale. It is a proxy because "
-        "the second noise rule also changes how large the noise is. The study geometry records the rescaled estimates.",
+        method=f"The difference in I(X;T) of {second} from {first}, upper bounds under a noise variance of both, is "
+        "split by layer into a part from the scale of the activations and the rest, the mean of the two orders in "
+        "which scale and rest can be exchanged (Shapley value), so that neither training is the reference. The "
+        "statistic compares the two parts: the root mean square of the scale part over layers minus that of the rest, "
+        "each from products of different seeds, so that noise between seeds adds to neither; it is 0 where there is "
+        "nothing but noise. The second statistic asks how far the estimate moves where no information is lost (all "
+        "activations doubled; every channel multiplied by a number of its own, at the same total variance), minus how "
+        "far it moves where a known amount is lost (images merged in pairs, one bit). Both must agree; intervals over "
+        f"seeds; within ±{SMALLEST['bits']} bits counts as none.",
         statistics=tuple(statistics),
         figures=("information_difference", "scale_split", "geometry"),
+        scope=scope(run_records, run_records.select(quantity="i_tx_change")),
     )
 
 
-def scale_share(run_records: RunRecords, pair: Pair) -> tuple[Interval, str]:
-    """How much of the difference in I(X;T) is a difference in the scale of the activations.
-
-    By rescaling where the study `geometry` has recorded `i_tx_upper_rescaled` (the second training's activations
-    rescaled to the first's variance), under the fixed noise, or the trace noise rule where that saturates every layer;
-    else by comparing a noise rule that both trainings share with one that follows each.
-
-    Returns:
-        The share over seeds with its 95 % interval, and a remark: how it was formed, or why it could not be.
-    """
-    rows = {
-        rule: layer_information(run_records, "i_tx_upper", rule, inputs="clean")
-        for rule in ("fixed", "trace", "scale_free")
+def _split(run_records: RunRecords, pair: Pair, rule: str) -> list[ClaimStatistic]:
+    """Scale part minus the rest, and the two parts as context; empty where the study was not run under the rule."""
+    parts = {
+        name: run_records.select(quantity=name, noise_rule=rule, reference="baseline", training=pair[1], inputs="clean")
+        for name in ("i_tx_change", "i_tx_change_scale", "i_tx_upper_rescaled")
     }
-    for rule in ("fixed", "trace"):
-        rescaled, whole = layer_information(run_records, "i_tx_upper_rescaled", rule, inputs="clean"), rows[rule]
-        if not rescaled.empty:
-            without = pd.concat([whole[whole["training"] == pair[0]], rescaled[rescaled["training"] == pair[1]]])
-            found = _share(run_records, pair, whole, without, f"by rescaling, {NOISE_RULE_NAMES[rule]}", relative=False)
-            if found[0].count:
-                return found
-    own = [rule for rule in ("scale_free", "trace") if not rows[rule].empty and not shares_noise(rows[rule], pair)]
-    if not own:
-        return t_interval([]), "needs rescaled estimates, or a noise rule that follows the scale of each training"
-    found = (t_interval([]), "")
-    for shared in ("fixed", "trace"):
-        if shared not in own:
-            remark = f"proxy: {NOISE_RULE_NAMES[shared]} against {NOISE_RULE_NAMES[own[0]]}"
-            found = _share(run_records, pair, rows[shared], rows[own[0]], remark, relative=True)
-            if found[0].count:
-                break
-    return found
+    whole = layer_information(run_records, "i_tx_upper", rule, inputs="clean")
+    parts["i_tx_upper"] = whole[whole["training"] == pair[1]]
+    values, seeds = _aligned(list(parts.values()))
+    if values is None:
+        return []
+    change, forward, rescaled, own = values
+    scale = (forward + own - rescaled) / 2  # rescaling the baseline up, and the other training down
+    rest = change - scale
+    effect = crossed(lambda c, h: excess(c) - excess(h), Sample(scale), Sample(rest))
+    root = [math.copysign(math.sqrt(abs(end)), end) for end in effect.interval()[:3]] if seeds > 1 else [math.nan] * 3
+    remark = f"{scale.shape[1]} layers" if seeds > 1 else "one seed: noise cannot be told from a difference"
+    interval = Interval(root[0], root[1], root[2], seeds)
+    statistics = [statistic("Scale part minus the rest", interval, "bits", _JUDGE, remark, noise_rule=rule)]
+    for name, part in (("scale", scale), ("rest, at equal variance", rest)):
+        mean = t_interval(part.mean(axis=1))
+        label, note = f"Difference of I(X;T), mean over layers: {name}", "context"
+        statistics.append(statistic(label, mean, "bits", context, note, noise_rule=rule, decides=False))
+    return statistics
 
 
-def _share(
-    run_records: RunRecords, pair: Pair, whole: Table, without: Table, remark: str, *, relative: bool
-) -> tuple[Interval, str]:
-    """sum|D - R| / (sum|D - R| + sum|R|) per seed: D from `whole`, R from the rows `without` a difference in scale."""
-    found = by_layer(whole, pair), by_layer(without, pair)
-    a, b = (part.values for part in found)
-    layers = [layer for layer in run_records.layers if all(len(t) and layer in t[pair[0]].columns for t in (a, b))]
-    if not layers:
-        saturated = any(part.saturated for part in found)
-        reason = "every layer is saturated" if saturated else "not measured in this run for both trainings"
-        return t_interval([]), reason
-    seeds = a.index.intersection(b.index)
-    (first, second), (first_r, second_r) = [[t.loc[seeds, name][layers] for name in pair] for t in (a, b)]
-    difference, rest = second - first, second_r - first_r
-    if relative:
-        difference, rest = 2 * difference / (first + second), 2 * rest / (first_r + second_r)
-    scale = (difference - rest).abs().sum(axis=1)
-    total = scale + rest.abs().sum(axis=1)
-    remark += f"; {len(layers)} of {len(run_records.layers)} layers"
-    return t_interval((scale / total.where(total > 0)).to_numpy()).clipped(0.0, 1.0), remark
+def excess(part: np.ndarray) -> float:
+    """Mean square over layers of the mean over seeds of `[seeds layers]`, from products of different seeds.
+
+    Examples:
+        >>> excess(np.array([[1.0, 2.0], [3.0, 2.0]]))
+        3.5
+    """
+    seeds = len(part)
+    if seeds < 2:
+        return math.nan
+    return float(((part.sum(axis=0) ** 2 - (part**2).sum(axis=0)) / (seeds * (seeds - 1))).mean())
+
+
+def _maps(run_records: RunRecords, pair: Pair, rule: str) -> list[ClaimStatistic]:
+    """How far maps that preserve information move the estimate, minus how far a known loss does."""
+    found: dict[str, Compared | None] = {
+        name: compared(run_records.select(quantity="i_tx_map_change", noise_rule=rule, reference=name), pair)
+        for name in (*_PRESERVING, _LOSS)
+    }
+    if any(part is None for part in found.values()):
+        return []
+    moved = {name: (np.abs(part.first.values) + np.abs(part.second.values)) / 2 for name, part in found.items() if part}
+    preserving = np.mean([moved[name].mean(axis=1) for name in _PRESERVING], axis=0)
+    loss = moved[_LOSS].mean(axis=1)
+    remark = f"moves by {preserving.mean():.2f} bits where nothing is lost, by {loss.mean():.2f} where one bit is"
+    name = "Movement under maps that preserve information, minus under the loss of one bit"
+    return [statistic(name, t_interval(preserving - loss), "bits", _JUDGE, remark, noise_rule=rule)]
+
+
+def _aligned(tables: list[Table]) -> tuple[list[np.ndarray] | None, int]:
+    """Finished values of several quantities `[seeds layers]` on the seeds and layers that all have, or None."""
+    grids = [
+        final_rows(rows).pivot_table(index="seed", columns="layer", values="value", sort=False).dropna(axis=1)
+        if len(rows)
+        else None
+        for rows in tables
+    ]
+    known = [grid for grid in grids if grid is not None]
+    if len(known) < len(grids):
+        return None, 0
+    seeds = sorted(set.intersection(*[set(grid.index) for grid in known]))
+    layers = [layer for layer in known[0].columns if all(layer in grid.columns for grid in known)]
+    if not seeds or not layers:
+        return None, 0
+    return [grid.loc[seeds, layers].to_numpy(float) for grid in known], len(seeds)

@@ -1,33 +1,47 @@
-"""Two trainings at the end of a run, paired by seed: both trainings of a seed start from the same weights."""
+"""Two trainings at the end of a run, paired by seed and images: both trainings of a seed start from the same weights.
+
+The networks of all seeds are measured on the same images, in the same blocks, so an interval of a difference contains
+the errors over seeds and over images (crossed random effects, see `mi_jax.statistics.jackknife.crossed`).
+"""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from mi_jax.records.labels import LABEL_FREE_ATTACKS
 from mi_jax.records.run_records import RunRecords, final_rows
 from mi_jax.statistics.intervals import Interval, Table, t_interval, wilson
+from mi_jax.statistics.jackknife import Sample, blocks_from_text, crossed
 
 Pair = tuple[str, str]
 """The names of the baseline and of the training compared with it."""
 WHOLE_LAYERS = {"image_set": ("test", None), "class_": None, "factor": None, "distortion": None, "level": None}
 """Columns of the rows that say something of whole layers on undistorted test images of all classes."""
 END = "at the last epoch that all have reached (or, with held-out images, at the best epoch of each training on them)"
+OVER_BOTH = "95 % intervals over seeds and images (crossed random effects), or over seeds alone in older runs"
 
 
-class Paired(NamedTuple):
-    """Values at the end of training by paired seed, and what was left out.
+class Compared(NamedTuple):
+    """Values of two trainings at the end, by paired seed and cell (a layer, or a layer at a noise variance).
 
     Attributes:
-        values: one row per seed, columns (training, layer).
-        saturated: the layers left out because they are saturated in either training.
-        partial: the layers left out because they were not measured in every seed of both (say, constant in one seed).
-        seeds: the seeds left out because no layer was measured in one of the two.
+        first, second: of the baseline and of the other training, `[seeds cells]`.
+        first_saturated, second_saturated: bool `[seeds cells]`: the value is a lower limit of what it estimates.
+        ceiling: the largest value that the sample allows, log2 n.
+        cells: names of the cells.
+        partial: the cells left out because they were not measured in every seed of both.
+        seeds: the seeds left out because nothing was measured in one of the two.
     """
 
-    values: Table
-    saturated: list[str]
+    first: Sample
+    second: Sample
+    first_saturated: np.ndarray
+    second_saturated: np.ndarray
+    ceiling: float
+    cells: list[str]
     partial: list[str]
     seeds: list[int]
 
@@ -41,60 +55,128 @@ def shares_noise(rows: Table, pair: Pair) -> bool:
     return bool(np.isclose(table[pair[0]], table[pair[1]], rtol=1e-6).all())
 
 
-def by_layer(rows: Table, pair: Pair) -> Paired:
-    """The layers that can be compared, on the seeds of both trainings; a layer is left out of all seeds or none."""
+def compared(rows: Table, pair: Pair, *, cell: str = "layer") -> Compared | None:
+    """The cells that can be compared, on the seeds of both trainings; a cell is left out of all seeds or none.
+
+    Args:
+        rows: records of one quantity, with the column `cell`.
+        pair: the two trainings.
+        cell: the column that tells cells apart.
+
+    Returns:
+        The values; None where no cell was measured in both trainings.
+    """
+    last = final_rows(rows[rows["training"].isin(pair)]).drop_duplicates(["training", "seed", cell], keep="last")
+    names = list(dict.fromkeys(last[cell]))
+    seen = [{int(seed) for seed in last.loc[last["training"] == training, "seed"].dropna()} for training in pair]
+    seeds, lost = sorted(seen[0] & seen[1]), sorted(seen[0] ^ seen[1])
+    if not seeds or not names:
+        return None
+    table = last.set_index(["training", "seed", cell])
+    values = _grid(table["value"].astype(float), pair, seeds, names)
+    whole = np.asarray(~np.isnan(values).any(axis=(0, 1)))
+    kept = [name for name, complete in zip(names, whole, strict=True) if complete]
+    if not kept:
+        return None
+    saturated = _grid(table["saturated"].fillna(False).astype(float), pair, seeds, kept) > 0
+    blocks = _blocks(table["blocks"], pair, seeds, kept)
+    first, second = (
+        Sample(part, None if left_out is None else part[:, None] + left_out)
+        for part, left_out in zip(values[:, :, whole], (None, None) if blocks is None else blocks, strict=True)
+    )
+    n = last["n"].min()
+    ceiling = math.inf if n is pd.NA else math.log2(int(n))
+    partial = [name for name, complete in zip(names, whole, strict=True) if not complete]
+    return Compared(first, second, saturated[0], saturated[1], ceiling, kept, partial, lost)
+
+
+def _grid(column: Table, pair: Pair, seeds: Sequence[int], cells: Sequence[str]) -> np.ndarray:
+    """A column by training, seed and cell, `[2 seeds cells]`; NaN where there is no row."""
+    index = pd.MultiIndex.from_product([pair, seeds, cells])
+    return column.reindex(index).to_numpy(dtype=float).reshape(2, len(seeds), len(cells))
+
+
+def _blocks(column: Table, pair: Pair, seeds: Sequence[int], cells: Sequence[str]) -> np.ndarray | None:
+    """Deviations without each block of images, `[2 seeds blocks cells]`; None unless all cells have as many blocks."""
+    index = pd.MultiIndex.from_product([pair, seeds, cells])
+    texts = column.reindex(index)
+    if texts.isna().any():
+        return None
+    parts = [blocks_from_text(text) for text in texts]
+    if len({len(part) for part in parts}) > 1:
+        return None
+    return np.moveaxis(np.stack(parts).reshape(2, len(seeds), len(cells), -1), -1, 2)
+
+
+def final_difference(rows: Table, pair: Pair) -> tuple[Interval, bool]:
+    """Second minus first training at the end, paired by seed; `rows` hold one value per training and seed.
+
+    Returns:
+        The interval over seeds and images, and whether images are part of it: by their blocks, or by the standard
+        errors of the rows, which may not be less than the blocks give (several values at 100 % have none).
+    """
+    found = compared(rows.assign(one="one"), pair, cell="one")
+    if found is None:
+        return t_interval([]), False
+    effect = crossed(lambda a, b: (b - a).mean(), found.first, found.second)
     last = final_rows(rows[rows["training"].isin(pair)])
-    saturated = list(last.loc[last["saturated"].fillna(False).astype(bool), "layer"].unique())
-    last = last[~last["layer"].isin(saturated)]
-    if set(pair) - set(last["training"]):
-        return Paired(pd.DataFrame(), saturated, [], [])
-    table = last.pivot_table(index="seed", columns=["training", "layer"], values="value", sort=False)
-    paired = table[pair[0]].notna().any(axis=1) & table[pair[1]].notna().any(axis=1)
-    lost, table = [int(seed) for seed in table.index[~paired]], table[paired]
-    whole = table.columns[table.notna().all()]
-    layers = list(dict.fromkeys(table.columns.get_level_values("layer")))
-    partial = [layer for layer in layers if any((training, layer) not in whole for training in pair)]
-    values = table.loc[:, ~table.columns.get_level_values("layer").isin(partial)]
-    return Paired(values if values.size else pd.DataFrame(), saturated, partial, lost)
+    squares = last["stderr"].pow(2).groupby(last["training"]).mean()
+    if not effect.of_images.any() and squares.notna().all():
+        # Independent images in the two trainings: conservative, as they are the same ones.
+        effect = effect._replace(of_images=np.asarray(squares.sum()), blocks=10**6)
+    return effect.interval(), bool(effect.of_images > 0)
 
 
-def final_difference(rows: Table, pair: Pair) -> Interval:
-    """Second minus first training at the end, paired by seed; `rows` hold one value per training and seed."""
-    last = final_rows(rows[rows["training"].isin(pair)])
-    table = last.pivot_table(index="seed", columns="training", values="value")
-    if not set(pair) <= set(table.columns):
-        return t_interval([])
-    return t_interval(table[pair[1]] - table[pair[0]])
-
-
-def difference_of_shares(rows: Table, pair: Pair) -> Interval:
-    """`final_difference` of shares of `n` images, no narrower than Newcombe's interval over the images.
+def difference_of_shares(rows: Table, pair: Pair) -> tuple[Interval, bool]:
+    """`final_difference` of shares of `n` images; where blocks are missing, no narrower than Newcombe's interval.
 
     All seeds share the images, so seeds that agree, say at 100 %, do not determine the difference exactly. Newcombe's
     interval (1998, method 10) treats the images of the two trainings as independent samples; as they are the same
     images, it is conservative.
     """
-    difference = final_difference(rows, pair).clipped(-1.0, 1.0)
+    interval, over_images = final_difference(rows.assign(stderr=math.nan), pair)
+    interval = interval.clipped(-1.0, 1.0)
     last = final_rows(rows[rows["training"].isin(pair)])
-    if difference.count < 2 or last["n"].isna().any():
-        return difference
+    if over_images or interval.count < 2 or last["n"].isna().any():
+        return interval, over_images
     n = int(last["n"].min())
     first, second = (float(last.loc[last["training"] == training, "value"].mean()) for training in pair)
     (low, high), (second_low, second_high) = wilson(first, n), wilson(second, n)
     down = second - first - math.hypot(second - second_low, high - first)
     up = second - first + math.hypot(second_high - second, first - low)
-    return difference._replace(low=min(difference.low, down), high=max(difference.high, up))
+    return interval._replace(low=min(interval.low, down), high=max(interval.high, up)), True
 
 
 def layer_information(
-    run_records: RunRecords, quantity: str, noise_rule: str | None, *, inputs: str | Pair, estimator: str = "kde"
+    run_records: RunRecords,
+    quantity: str,
+    noise_rule: str | None,
+    *,
+    inputs: str | Pair,
+    estimator: str = "kde",
+    attack: str | None = None,
 ) -> Table:
-    """The rows of an information quantity of whole layers on test images, under one noise rule."""
-    return run_records.select(
-        quantity=quantity, estimator=estimator, noise_rule=noise_rule, inputs=inputs, **WHOLE_LAYERS
+    """The rows of an information quantity of whole layers on test images, under one noise rule.
+
+    Adversarial inputs are those of the attack that knows the label, unless another `attack` is named.
+    """
+    by = {} if attack is None else {"attack": attack}
+    rows = run_records.select(
+        quantity=quantity, estimator=estimator, noise_rule=noise_rule, inputs=inputs, **by, **WHOLE_LAYERS
     )
+    return rows if attack else rows[~rows["attack"].isin(LABEL_FREE_ATTACKS)]
 
 
 def missing(interval: Interval, what: str) -> str:
     """The remark on a difference that could not be formed; empty where it could."""
-    return "" if interval.count else f"{what} was not measured in this run for both trainings"
+    return "" if interval.count else f"{what}: not measured in this run for both trainings"
+
+
+def scope(run_records: RunRecords, rows: Table) -> str:
+    """Of what a verdict is: data set, network and number of images of the rows; empty without rows."""
+    if rows.empty:
+        return ""
+    datasets, architectures = (", ".join(run_records.records[name].dropna().unique()) for name in ("dataset", "arch"))
+    n = rows["n"].dropna()
+    parts = [f"on {datasets}" if datasets else "", f"with {architectures}" if architectures else ""]
+    return ", ".join(filter(None, [*parts, f"{int(n.max())} images" if len(n) else ""]))

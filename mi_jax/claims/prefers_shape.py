@@ -1,41 +1,89 @@
 """Claim 3: normally trained networks prefer texture, adversarially trained ones shape."""
 
-from mi_jax.claims.paired import Pair, final_difference, missing
+import numpy as np
+
+from mi_jax.claims.paired import OVER_BOTH, Pair, compared, final_difference, missing, scope
 from mi_jax.claims.registry import CLAIMS
-from mi_jax.claims.verdicts import SMALLEST, Claim, judge_difference, statistic
-from mi_jax.records.labels import name_of
+from mi_jax.claims.verdicts import SMALLEST, Claim, ClaimStatistic, context, difference, statistic
+from mi_jax.records.labels import MINUS, name_of
 from mi_jax.records.run_records import RunRecords, final_rows
-from mi_jax.statistics.intervals import t_interval
+from mi_jax.statistics.intervals import Interval, Table, t_interval
+from mi_jax.statistics.jackknife import Sample, crossed
 
 _HALF = 0.5
+_CUES = ("shape", "texture")
 
 
 @CLAIMS.registering("prefers_shape")
 def prefers_shape(run_records: RunRecords, pair: Pair) -> Claim:
-    """Shape bias on cue-conflict images, the second training minus the first; the bias of each as context."""
-    rows = run_records.select(quantity="shape_bias", inputs="clean", image_set="conflict", factor=None)
+    """Shape bias and cue sensitivity on cue-conflict images, the second training minus the first."""
+    rows = _rows(run_records, "shape_bias")
     first, second = map(name_of, pair)
-    gap = final_difference(rows, pair).clipped(-1.0, 1.0)
-    verdict = judge_difference(gap, sign=+1, smallest=SMALLEST["shape bias"])
-    remark = missing(gap, "shape bias on cue-conflict images")
-    statistics = [statistic(f"Shape bias, {second} minus {first}", gap, "points", verdict, remark)]
-    for training, sign, preference in ((pair[0], -1, "texture"), (pair[1], +1, "shape")):
-        bias = t_interval(final_rows(rows[rows["training"] == training])["value"])
-        if not bias.count:
-            continue
-        verdict = judge_difference(bias.shifted(-_HALF), sign=sign, smallest=SMALLEST["shape bias"])
-        label = f"Shape bias of {name_of(training)} (claim: prefers {preference}, that is {'<' if sign < 0 else '>'} ½)"
-        context = "context: depends on how strong each cue is"
-        statistics.append(statistic(label, bias.clipped(0.0, 1.0), "share", verdict, context, decides=False))
+    gap, over_images = final_difference(rows, pair)
+    remark = missing(gap, "shape bias") or _coverage(run_records, pair)
+    judge = difference(sign=+1, smallest=SMALLEST["shape bias"])
+    name = f"Shape bias, {second} minus {first}"
+    statistics = [statistic(name, gap.clipped(-1.0, 1.0), "points", judge, remark, over_images=over_images)]
+    statistics += _sensitivities(run_records, pair)
+    for training, side in ((pair[0], "<"), (pair[1], ">")):
+        bias = t_interval(final_rows(rows[rows["training"] == training])["value"]).clipped(0.0, 1.0)
+        if bias.count:
+            label = f"Shape bias of {name_of(training)} (claim: {side} ½)"
+            note = "context, over seeds: depends on how strong each cue is"
+            statistics.append(statistic(label, bias, "share", context, note, decides=False))
     return Claim(
         number="3",
         name=f"{second} prefers shape, {first} texture",
         text=f"{first} networks prefer texture, {second} networks shape.",
-        method="Shape bias on images whose shape and texture belong to different classes: predictions of the shape's "
-        f"class over predictions of either cue's class (Geirhos et al. 2019). The claim rests on {second} minus "
-        f"{first}, paired by seed, t-interval; within ±{100 * SMALLEST['shape bias']:.0f} points counts as none. On "
-        "which side of ½ one network is depends on how strong the data set makes each cue, so that is shown as "
-        "context and does not decide.",
+        method="Images whose shape and texture belong to different classes. Shape bias: predictions of the shape's "
+        f"class over predictions of either cue's class (Geirhos et al. 2019); coverage: the share of images so "
+        "predicted. Sensitivity to a cue: the mean reciprocal rank of its class among all classes (Kim et al. 2026); "
+        f"a ratio such as the bias hides how much either cue counts. The claim rests on {second} minus {first} of the "
+        f"bias and, where it was measured, of shape minus texture sensitivity, paired by seed; {OVER_BOTH}. Within "
+        f"±{100 * SMALLEST['shape bias']:.0f} points and ±{SMALLEST['sensitivity']} counts as none. On which side of ½ "
+        "the bias of one network is depends on how strong the data set makes each cue: context, which does not decide.",
         statistics=tuple(statistics),
         figures=("shape_bias", "shape_texture"),
+        scope=scope(run_records, rows),
     )
+
+
+def _rows(run_records: RunRecords, quantity: str) -> Table:
+    return run_records.select(quantity=quantity, inputs="clean", image_set="conflict", factor=None)
+
+
+def _coverage(run_records: RunRecords, pair: Pair) -> str:
+    rows = final_rows(_rows(run_records, "cue_coverage"))
+    means = rows.groupby("training")["value"].mean()
+    parts = [f"{name_of(training)} {means[training]:.0%}" for training in pair if training in means]
+    return f"coverage: {', '.join(parts)}" if parts else ""
+
+
+def _sensitivities(run_records: RunRecords, pair: Pair) -> list[ClaimStatistic]:
+    """The change of shape minus texture sensitivity, and those of either as context; empty where not measured."""
+    found = [compared(_rows(run_records, f"{cue}_sensitivity").assign(one=cue), pair, cell="one") for cue in _CUES]
+    shape, texture = found
+    if shape is None or texture is None:
+        return []
+    first, second = map(name_of, pair)
+    parts: list[Sample] = [shape.first, shape.second, texture.first, texture.second]
+    effect = crossed(_change_of_preference, *parts)
+    judge = difference(sign=+1, smallest=SMALLEST["sensitivity"])
+    over_images = effect.blocks > 0
+    name = f"Shape {MINUS} texture sensitivity, {second} minus {first}"
+    statistics = [statistic(name, effect.interval(), "score", judge, "", over_images=over_images)]
+    for cue, part in zip(_CUES, found, strict=True):
+        assert part is not None
+        change = crossed(lambda a, b: (b - a).mean(), part.first, part.second)
+        levels = [float(np.mean(sample.values)) for sample in (part.first, part.second)]
+        note = f"context: {first} {levels[0]:.2f}, {second} {levels[1]:.2f}"
+        label = f"Sensitivity to {cue}, {second} minus {first}"
+        interval: Interval = change.interval()
+        statistics.append(
+            statistic(label, interval, "score", context, note, decides=False, over_images=change.blocks > 0)
+        )
+    return statistics
+
+
+def _change_of_preference(shape: np.ndarray, shape_2: np.ndarray, texture: np.ndarray, texture_2: np.ndarray) -> float:
+    return float(((shape_2 - texture_2) - (shape - texture)).mean())

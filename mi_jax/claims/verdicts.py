@@ -1,29 +1,43 @@
-"""Claims, the statistics that test them, and the rules that turn a 95 % interval into a verdict."""
+"""Claims, the statistics that test them, and the rules that turn 95 % intervals into verdicts."""
 
+import itertools
 import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from mi_jax.statistics.intervals import Interval
 
-Verdict = Literal["supported", "not supported", "reversed", "undecided"]
-Unit = Literal["bits", "nats", "points", "share", "correlation"]
-"""Of a statistic; `share` is a fraction between 0 and 1, `points` a difference of two shares."""
-SMALLEST = {"bits": 0.1, "accuracy": 0.01, "nats": 0.05, "shape bias": 0.05}
-"""Differences within these count as none: bits of information, share of images, nats of loss, share of predictions."""
+Verdict = Literal["supported", "contradicted", "equivalent", "mixed", "undecided"]
+"""Supported, or the opposite holds, or there is no difference of interest, or parts of the claim differ, or open."""
+Unit = Literal["bits", "nats", "points", "share", "relative", "score", "ratio", "epochs"]
+"""Of a statistic; `share` is a fraction between 0 and 1, `points` a difference of two shares, `relative` a difference
+as a fraction of the baseline, `score` a difference of mean reciprocal ranks, `ratio` one of two distances."""
+Judge = Callable[[float, float], Verdict]
+"""The verdict on the two ends of an interval."""
+SMALLEST = {"relative": 0.05, "accuracy": 0.01, "nats": 0.05, "shape bias": 0.05, "sensitivity": 0.02, "bits": 0.05}
+"""Differences within these count as none: of the baseline's information, share of images, nats of loss, share of
+predictions, reciprocal rank, bits of information."""
+_SHOWN = {"points": 0.001, "share": 0.001, "relative": 0.001}
+"""The last digit shown of a unit; 0.01 of any other."""
+_LOOSE = 0.1
+"""Part of an interval's half-width by which its ends may be off: they are estimates themselves."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimStatistic:
-    """One statistic with its 95 % interval over seeds and what it says about a claim.
+    """One statistic with its 95 % interval over seeds and images and what it says about a claim.
 
     Attributes:
         name: what was computed.
         noise_rule: the noise rule under which it was measured; None if it needs none.
-        value, low, high: the mean over seeds and the ends of its interval; None where they cannot be formed.
+        value, low, high: the value and the ends of its interval; None where they cannot be formed.
         unit: of the three.
-        seeds: the number of values behind the interval.
+        seeds: the number of seeds behind the interval.
         verdict: what the interval says about the claim.
+        fragile: whether the verdict changes where an end of the interval moves by a tenth of its half-width, or within
+            the digits shown.
+        over_images: whether the interval contains the error over images beside that over seeds.
         remark: why there is no value, or what qualifies it (which layers, which reference).
         decides: whether the claim's verdict depends on it; otherwise it is context.
     """
@@ -36,6 +50,8 @@ class ClaimStatistic:
     unit: Unit
     seeds: int
     verdict: Verdict
+    fragile: bool = False
+    over_images: bool = False
     remark: str = ""
     decides: bool = True
 
@@ -51,6 +67,7 @@ class Claim:
         method: how it is tested.
         statistics: what was computed.
         figures: the names of the figures that show it.
+        scope: of what the verdicts are: data set, network, images; empty where nothing was measured.
     """
 
     number: str
@@ -59,6 +76,7 @@ class Claim:
     method: str
     statistics: tuple[ClaimStatistic, ...]
     figures: tuple[str, ...]
+    scope: str = ""
 
     @property
     def needs_noise(self) -> bool:
@@ -70,40 +88,79 @@ class Claim:
         return tuple(s for s in self.statistics if s.decides and s.noise_rule in (noise_rule, None))
 
     def verdict(self, noise_rule: str | None) -> Verdict:
-        """The verdict under a noise rule. A claim asserts all its statistics at once, so the weakest one decides.
+        """The verdict under a noise rule: that which all its statistics share, see `joint`.
 
-        Supported if every statistic is, reversed if every one is, not supported if any contradicts it, else undecided.
-        Each is judged at 95 %. Supported and reversed, which all statistics must share, then hold at 95 % at least
-        (intersection-union test, Berger 1982); a single statistic suffices for "not supported", which has no such
-        guarantee.
+        Each statistic is judged at 95 %. As all must share a verdict, it then holds at 95 % at least, however many
+        there are (intersection-union test, Berger 1982).
         """
-        verdicts = {statistic.verdict for statistic in self.deciding(noise_rule)}
-        if verdicts == {"reversed"}:
-            return "reversed"
-        if verdicts & {"reversed", "not supported"}:
-            return "not supported"
-        return "undecided" if "undecided" in verdicts or not verdicts else "supported"
+        return joint(statistic.verdict for statistic in self.deciding(noise_rule))
+
+    def fragile(self, noise_rule: str | None) -> bool:
+        """Whether the verdict hangs on statistics that are fragile."""
+        found, verdict = self.deciding(noise_rule), self.verdict(noise_rule)
+        settling = [s for s in found if s.verdict == verdict] or list(found)
+        if verdict == "undecided":
+            return bool(settling) and all(s.fragile for s in settling)
+        return any(s.fragile for s in settling)
+
+    def testable(self, noise_rules: Sequence[str]) -> tuple[str, ...]:
+        """Those of the noise rules under which some statistic that decides has a value."""
+        return tuple(rule for rule in noise_rules if any(s.value is not None for s in self.deciding(rule)))
+
+    def combined(self, noise_rules: Sequence[str]) -> Verdict:
+        """One verdict for all noise rules under which the claim can be tested."""
+        return joint(self.verdict(rule) for rule in self.testable(noise_rules))
+
+    def combined_is_fragile(self, noise_rules: Sequence[str]) -> bool:
+        """Whether the combined verdict hangs on a verdict that is fragile."""
+        found = {rule: self.fragile(rule) for rule in self.testable(noise_rules)}
+        combined = self.combined(noise_rules)
+        settling = [fragile for rule, fragile in found.items() if self.verdict(rule) == combined] or list(
+            found.values()
+        )
+        return bool(settling) and (all(settling) if combined == "undecided" else any(settling))
 
     def weakest(self, noise_rule: str | None) -> ClaimStatistic | None:
         """The statistic that settles the verdict: the first of those that contradict the claim most."""
-        order = ("reversed", "not supported", "undecided", "supported")
-        return min(self.deciding(noise_rule), key=lambda statistic: order.index(statistic.verdict), default=None)
+        order = ("contradicted", "mixed", "equivalent", "undecided", "supported")
+        found, verdict = self.deciding(noise_rule), self.verdict(noise_rule)
+        settling = [s for s in found if s.verdict == verdict] or found
+        return min(settling, key=lambda statistic: order.index(statistic.verdict), default=None)
+
+
+def joint(verdicts: Iterable[Verdict]) -> Verdict:
+    """The verdict of several that must all hold: the one that they share; none of them makes undecided.
+
+    Mixed where some are supported and others contradicted, or where all are decided and differ; else undecided.
+
+    Examples:
+        >>> joint(["supported", "supported"]), joint(["supported", "undecided"]), joint(["supported", "equivalent"])
+        ('supported', 'undecided', 'mixed')
+    """
+    found = set(verdicts)
+    if len(found) == 1:
+        return found.pop()
+    if found >= {"supported", "contradicted"} or "mixed" in found:
+        return "mixed"
+    return "undecided" if "undecided" in found or not found else "mixed"
 
 
 def statistic(
     name: str,
     interval: Interval,
     unit: Unit,
-    verdict: Verdict,
+    judge: Judge,
     remark: str,
     *,
     noise_rule: str | None = None,
     decides: bool = True,
+    over_images: bool = False,
 ) -> ClaimStatistic:
     """A `ClaimStatistic` from an interval; NaN becomes None, and a single seed is remarked on."""
     if interval.count == 1:
         remark = "; ".join(filter(None, ["one paired seed: an interval needs two", remark]))
     value, low, high = (None if math.isnan(number) else number for number in interval[:3])
+    verdict, fragile = judged(interval, unit, judge)
     return ClaimStatistic(
         name=name,
         noise_rule=noise_rule,
@@ -113,35 +170,51 @@ def statistic(
         unit=unit,
         seeds=interval.count,
         verdict=verdict,
+        fragile=fragile,
+        over_images=over_images,
         remark=remark,
         decides=decides,
     )
 
 
-def judge_difference(interval: Interval, *, sign: int, smallest: float) -> Verdict:
-    """The verdict on "the difference has this sign", from its 95 % interval over seeds.
+def judged(interval: Interval, unit: Unit, judge: Judge) -> tuple[Verdict, bool]:
+    """The verdict on an interval and whether it is fragile, see `ClaimStatistic`; undecided without an interval."""
+    low, high = interval.low, interval.high
+    if math.isnan(low) or math.isnan(high):
+        return "undecided", False
+    verdict, by = judge(low, high), max(_SHOWN.get(unit, 0.01) / 2, _LOOSE * (high - low) / 2)
+    moved = (judge(low + a * by, max(low + a * by, high + b * by)) for a, b in itertools.product((-1, 1), repeat=2))
+    return verdict, any(other != verdict for other in moved)
 
-    Not supported where the whole interval lies within ±`smallest`, the smallest difference of interest; otherwise
-    supported or reversed where the interval excludes 0, undecided where it does not.
+
+def difference(*, sign: int, smallest: float) -> Judge:
+    """Judges "the difference has this sign".
+
+    Equivalent where the whole interval lies within ±`smallest`, the smallest difference of interest (two one-sided
+    tests, Schuirmann 1987); otherwise supported or contradicted where the interval excludes 0.
     """
-    if math.isnan(interval.low):
+
+    def judge(low: float, high: float) -> Verdict:
+        if -smallest < low and high < smallest:
+            return "equivalent"
+        if low > 0 or high < 0:
+            return "supported" if (low > 0) == (sign > 0) else "contradicted"
         return "undecided"
-    if -smallest < interval.low and interval.high < smallest:
-        return "not supported"
-    if interval.low > 0 or interval.high < 0:
-        return "supported" if (interval.low > 0) == (sign > 0) else "reversed"
+
+    return judge
+
+
+def at_most(threshold: float) -> Judge:
+    """Judges "the value is at most `threshold`": by the side on which the whole interval lies."""
+
+    def judge(low: float, high: float) -> Verdict:
+        if high <= threshold:
+            return "supported"
+        return "contradicted" if low > threshold else "undecided"
+
+    return judge
+
+
+def context(low: float, high: float) -> Verdict:
+    """Judges nothing, for statistics that do not decide."""
     return "undecided"
-
-
-def judge_threshold(interval: Interval, *, threshold: float, reversed_below: float = -math.inf) -> Verdict:
-    """The verdict on "the value is at least `threshold`": by the side on which the whole 95 % interval lies.
-
-    Reversed where the whole interval lies below `reversed_below` as well.
-    """
-    if math.isnan(interval.low):
-        return "undecided"
-    if interval.low >= threshold:
-        return "supported"
-    if interval.high < reversed_below:
-        return "reversed"
-    return "not supported" if interval.high < threshold else "undecided"

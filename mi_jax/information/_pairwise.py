@@ -22,9 +22,10 @@ class PairSums(NamedTuple):
     """Kernel sums over pairs of different rows, in the row order of the input."""
 
     total: Any
-    """[levels, n]: the sum over all j != i of exp(-d_ij / c)."""
+    """[levels, n]: the sum over all j != i of exp(-d_ij / c); [levels, n, blocks] by the block of j where these are
+    given."""
     own: Any
-    """[levels, n]: the part of it from rows of i's class."""
+    """The part of it from rows of i's class."""
     max_norm: Any
     """Largest squared distance of a row from its class centre; 0 with precision "direct"."""
     max_cross: Any
@@ -64,15 +65,25 @@ def kernel_scales(scales: np.ndarray) -> KernelScales:
     return KernelScales(bases, powers, index)
 
 
-def _kernel_sums(d: jax.Array, inverse: jax.Array, powers: tuple[int, ...]) -> jax.Array:
-    """Return row and column sums [bases, powers, 2, tile] of exp(-d * inverse)^power."""
+Members = tuple[jax.Array, jax.Array] | None
+"""Which block each row of a tile pair's two tiles is of, one-hot [tile, blocks]."""
+
+
+def _kernel_sums(d: jax.Array, inverse: jax.Array, powers: tuple[int, ...], members: Members) -> jax.Array:
+    """Return row and column sums [bases, powers, 2, tile] of exp(-d * inverse)^power, [..., blocks] with members."""
+
+    def both(k: jax.Array) -> jax.Array:
+        if members is None:
+            return jnp.stack([k.sum(axis=1), k.sum(axis=0)])
+        first, second = members
+        return jnp.stack([_tiles.dot(k, second.T, "float32"), _tiles.dot(k.T, first.T, "float32")])
 
     def one(scale: jax.Array) -> jax.Array:
         k, reached, sums = jnp.exp(-d * scale), 1, []
         for power in powers:
             while reached < power:
                 k, reached = k * k, 2 * reached
-            sums.append(jnp.stack([k.sum(axis=1), k.sum(axis=0)]))
+            sums.append(both(k))
         return jnp.stack(sums)
 
     return lax.map(one, inverse)
@@ -80,40 +91,43 @@ def _kernel_sums(d: jax.Array, inverse: jax.Array, powers: tuple[int, ...]) -> j
 
 @functools.lru_cache
 def _sum_step(tile: int, powers: tuple[int, ...], mesh: Mesh | None) -> Callable[..., jax.Array]:
-    """Return the compiled step (sums, products, norms, w, labels, pairs, inverse) -> their kernel sums.
+    """Return the compiled step (sums, products, norms, w, labels, pairs, inverse, member) -> their kernel sums.
 
-    sums [tiles, total | own, bases, powers, tile]. Rows are sorted, so only tiles whose label ranges touch pay for the
-    own-class part.
+    sums [tiles, total | own, bases, powers, tile], or with blocks [..., tile, blocks]. Rows are sorted, so only tiles
+    whose label ranges touch pay for the own-class part.
     """
 
     def add(sums: jax.Array, products: jax.Array, norms: jax.Array, w: jax.Array, labels: jax.Array,
-            pairs: jax.Array, inverse: jax.Array) -> jax.Array:  # fmt: skip
+            pairs: jax.Array, inverse: jax.Array, member: jax.Array | None) -> jax.Array:  # fmt: skip
         by_tile = labels.reshape(-1, tile)
+        rows = (slice(None),) * 3
 
         def one(p: jax.Array, sums: jax.Array) -> jax.Array:
             i, j = jnp.maximum(pairs[p], 0)
             d = _tiles.distances(i, j, products[p], norms, w, labels)
-            total = own = _kernel_sums(d, inverse, powers)
+            members = None if member is None else (member[i], member[j])
+            total = own = _kernel_sums(d, inverse, powers, members)
             if w.shape[1] > 1:
                 same = by_tile[i][:, None] == by_tile[j][None, :]
                 own = lax.cond(
                     by_tile[i, -1] >= by_tile[j, 0],
-                    lambda: _kernel_sums(jnp.where(same, d, jnp.inf), inverse, powers),
+                    lambda: _kernel_sums(jnp.where(same, d, jnp.inf), inverse, powers, members),
                     lambda: jnp.zeros_like(total),
                 )
             both = jnp.stack([total, own]) * (pairs[p, 0] >= 0)
-            sums = sums.at[i].add(both[..., 0, :])
-            return sums.at[j].add(jnp.where(i == j, 0, both[..., 1, :]))
+            sums = sums.at[i].add(both[*rows, 0])
+            return sums.at[j].add(jnp.where(i == j, 0, both[*rows, 1]))
 
         return lax.fori_loop(0, pairs.shape[0], one, sums)
 
-    return _tiles.spread(add, mesh, (False, True, False, False, False, True, False), total=True)
+    return _tiles.spread(add, mesh, (False, True, False, False, False, True, False, False), total=True)
 
 
 @jax.jit
 def _unsort(sums: jax.Array, terms: Terms, layout: Layout, place: Rows) -> PairSums:
-    flat = jnp.moveaxis(sums, 0, 3).reshape(2, -1, sums.shape[0] * sums.shape[-1])
-    total, own = jnp.take(flat, place, axis=-1)
+    tiles, _, bases, powers, tile = sums.shape[:5]
+    flat = jnp.moveaxis(sums, 0, 3).reshape(2, bases * powers, tiles * tile, *sums.shape[5:])
+    total, own = jnp.take(flat, place, axis=2)
     return PairSums(total, own, *_tiles.largest(terms, layout))
 
 
@@ -124,6 +138,7 @@ def pair_sums(
     *,
     num_classes: int,
     powers: tuple[int, ...] = (1, 4),
+    block: np.ndarray | None = None,
     precision: Precision = "float32",
     tile: int | None = None,
     chunk: int | None = None,
@@ -140,13 +155,14 @@ def pair_sums(
         inverse: [scales], 1 / c.
         num_classes: number of classes.
         powers: of the kernel at each scale, rising.
+        block: int [n], the block of each row, on the host, for sums by block; None for sums over all rows.
         precision: of the arithmetic.
         tile: rows of a tile; by default `tile_height(n)`.
         chunk: features of a chunk; by default `chunk_width()`.
         mesh: devices among which the tile pairs are shared.
 
     Returns:
-        PairSums with fields [scales * powers, n].
+        PairSums with fields [scales * powers, n] or [scales * powers, n, blocks].
     """
     n = t.shape[0]
     dtype = jnp.float64 if _tiles.is_wide(precision) else jnp.float32
@@ -154,7 +170,9 @@ def pair_sums(
     tiles = -(-n // tile)
     layout = _tiles.sort_rows(np.asarray(y), num_classes)
     inverse = jnp.asarray(inverse, dtype)
-    sums, terms = jnp.zeros((tiles, 2, len(inverse), len(powers), tile), dtype), None
+    member = None if block is None else _members(block[np.asarray(layout.order)], tile, tiles, dtype)
+    shape = (tiles, 2, len(inverse), len(powers), tile)
+    sums, terms = jnp.zeros(shape if member is None else (*shape, member.shape[-1]), dtype), None
     gram, add = _tiles.gram_step(tile, precision, mesh), _sum_step(tile, powers, mesh)
     for pairs in _tiles.tile_pairs(tiles, tile, np.dtype(dtype).itemsize, 1, mesh):
         products, terms = jnp.zeros((len(pairs), tile, tile), dtype), None
@@ -164,6 +182,12 @@ def pair_sums(
             terms = part if terms is None else _tiles.accumulated(terms, part)
         assert terms is not None
         padded = _tiles.cross_terms(terms, layout, rows=tile * tiles)
-        sums = _tiles.accumulated(sums, add(jnp.zeros_like(sums), products, *padded, pairs, inverse))
+        sums = _tiles.accumulated(sums, add(jnp.zeros_like(sums), products, *padded, pairs, inverse, member))
     assert terms is not None
     return _unsort(sums, terms, layout, np.argsort(np.asarray(layout.order)))
+
+
+def _members(block: np.ndarray, tile: int, tiles: int, dtype: Any) -> jax.Array:
+    """Return the blocks of sorted rows, one-hot [tiles, tile, blocks]; 0 for padding."""
+    padded = np.pad(block, (0, tile * tiles - len(block)), constant_values=-1)
+    return jax.nn.one_hot(padded.reshape(tiles, tile), int(block.max()) + 1, dtype=dtype)

@@ -27,6 +27,7 @@ from mi_jax.information._input import (
     is_traced,
 )
 from mi_jax.information.estimator import Estimate, register
+from mi_jax.statistics.jackknife import image_blocks
 
 _LABEL_FIELDS = (
     "i_ty_upper",
@@ -44,7 +45,16 @@ Value = float | np.ndarray | jax.Array
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["i_tx_upper", "i_tx_lower", *_LABEL_FIELDS, "saturation", "saturated", "error", "noise_variance"],
+    data_fields=[
+        "i_tx_upper",
+        "i_tx_lower",
+        *_LABEL_FIELDS,
+        "saturation",
+        "saturated",
+        "error",
+        "noise_variance",
+        "without_block",
+    ],
     meta_fields=["n", "precision"],
 )
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +87,9 @@ class KDE:
     error: Value
     """Bound on the rounding error of the values, nats."""
     noise_variance: Value
+    without_block: dict[str, np.ndarray | jax.Array] | None
+    """i_tx_upper, i_tx_lower, i_ty_upper and i_ty_lower (with labels) without each block of rows in turn,
+    [..., blocks]; None unless `blocks` were asked for."""
     n: int
     precision: str
     """Arithmetic of the pass that gave the values, which is more precise than requested after a fall-back."""
@@ -90,6 +103,7 @@ def kde(
     num_classes: int | None = None,
     precision: _tiles.Precision | None = None,
     tolerance: float = 5e-6,
+    blocks: int = 0,
     mesh: Mesh | None = None,
     layer: str = "t",
 ) -> KDE:
@@ -106,6 +120,7 @@ def kde(
         precision: of the distances; by default float64 for float64 input, else float32. "tf32" and "bfloat16" round the
             centred rows; "direct" sums squared differences in float64.
         tolerance: largest error of the arithmetic, in nats, before the pass is repeated in float64, then "direct".
+        blocks: of the delete-block jackknife, see `image_blocks`; 0 for none.
         mesh: devices that share the pairs; by default those over which t is spread.
         layer: name for messages.
 
@@ -117,7 +132,8 @@ def kde(
             than two classes, variances that are not positive, and distances that overflow.
 
     References:
-        Kolchinsky & Tracey 2017, eqs. 10 and 11 (pairwise distance estimators of mixture entropy).
+        Kolchinsky & Tracey 2017, eqs. 10 and 11 (pairwise distance estimators of mixture entropy); Kunsch 1989
+        (delete-block jackknife).
 
     Examples:
         >>> import numpy as np
@@ -130,8 +146,9 @@ def kde(
     labels, classes = (np.zeros(len(x), np.int32), 1) if y is None else as_labels(y, len(x), num_classes)
     mesh = mesh or _tiles.mesh_of(x)
     precision = wanted = precision or ("float64" if x.dtype == np.float64 else "float32")
+    block = image_blocks(len(x), blocks) if blocks else None
     for precision in (wanted,) if is_traced(x) else _tiles.fall_backs(wanted):
-        sums = _sums(x, *compact(labels, classes), variances, precision, mesh)
+        sums = _sums(x, *compact(labels, classes), variances, precision, mesh, block)
         if is_traced(x) or (sums.error <= tolerance).all():
             break
         if not np.isfinite(sums.error).all():
@@ -141,9 +158,11 @@ def kde(
     error = sums.error + sums.rounding
     bounds = _bounds(sums.total, sums.own, error, labels if y is not None else None, classes)
     bounds |= {"error": error, "noise_variance": variances}
+    left_out = None if block is None else _without_block(sums, block, labels if y is not None else None)
     if scalar:
         bounds = {name: _scalar(value) for name, value in bounds.items()}
-    return KDE(**bounds, n=len(x), precision=precision)
+        left_out = left_out and {name: value[0] for name, value in left_out.items()}
+    return KDE(**bounds, without_block=left_out, n=len(x), precision=precision)
 
 
 def _scalar(value: Any) -> Any:
@@ -161,6 +180,8 @@ class _Sums(NamedTuple):
     """Bound [s] on the error of the arithmetic."""
     rounding: Any
     """Bound [s] on the error from rows rounded to "tf32" or "bfloat16"."""
+    by_block: Any
+    """The sums by block, total | own of [upper | lower, s, n, blocks]; None without blocks."""
 
 
 def _sums(
@@ -170,6 +191,7 @@ def _sums(
     variances: np.ndarray,
     precision: _tiles.Precision,
     mesh: Mesh | None,
+    block: np.ndarray | None,
 ) -> _Sums:
     """Run the pass over the pairs and bound its error.
 
@@ -180,17 +202,41 @@ def _sums(
     with jax.enable_x64(wide), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Some donated buffers")  # which `jax.grad` keeps for its backward pass
         sums = _pairwise.pair_sums(
-            x, labels, 1 / plan.bases, num_classes=classes, powers=plan.powers, precision=precision, mesh=mesh
-        )
+            x, labels, 1 / plan.bases, num_classes=classes, powers=plan.powers, block=block, precision=precision,
+            mesh=mesh,
+        )  # fmt: skip
         total, own, *largest = (s if is_traced(x) else np.asarray(s, np.float64) for s in sums)
         total, own = total[plan.index], own[plan.index]
+        by_block = None if block is None else [part.reshape(*shape, part.shape[-1]) for part in (total, own)]
+        if block is not None:
+            total, own = total.sum(axis=-1), own.sum(axis=-1)
         constants = [lax.stop_gradient(s) for s in (total, own)] if is_traced(x) else [total, own]
     bound = functools.partial(_tiles.rounding_error, *constants, scales)
     error, rounding = bound((largest[0], largest[1]), precision), np.zeros(len(scales))
     if precision in _UNIT_ROUNDOFF:
         rounding = bound((largest[0], 0.0), precision, eps=_UNIT_ROUNDOFF[precision] / math.sqrt(x.shape[1]))
     error, rounding = (e.reshape(shape).max(axis=(0, 2)) for e in (error, rounding))
-    return _Sums(total.reshape(shape), own.reshape(shape), error, rounding)
+    return _Sums(total.reshape(shape), own.reshape(shape), error, rounding, by_block)
+
+
+def _without_block(sums: _Sums, block: np.ndarray, labels: np.ndarray | None) -> dict[str, Any]:
+    """Return the bounds without each block of rows in turn, [s, blocks]."""
+    xp = np if isinstance(sums.total, np.ndarray) else jnp
+    kept = np.arange(int(block.max()) + 1) != block[:, None]  # [n, blocks]
+    groups = [(sums.total, sums.by_block[0], np.zeros(len(block), int))]
+    groups += [] if labels is None else [(sums.own, sums.by_block[1], labels)]
+    logs = []
+    for whole, part, group in groups:
+        size = np.stack([np.bincount(group, weights=rows) for rows in kept.T], axis=-1)[group]
+        log = xp.log(np.maximum(size, 1) / (1 + whole[..., None] - part))
+        logs.append((log * kept).sum(axis=-2) / kept.sum(axis=0))
+    fields = {"i_tx": logs[0], "i_ty": None if labels is None else logs[0] - logs[1]}
+    return {
+        f"{name}_{side}": value[k]
+        for name, value in fields.items()
+        if value is not None
+        for k, side in enumerate(("upper", "lower"))
+    }
 
 
 def _bounds(total: Any, own: Any, error: Any, labels: np.ndarray | None, classes: int) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from mi_jax.information import _tiles
 from mi_jax.information._input import as_activations, as_labels, as_variances, check_finite, compact
 from mi_jax.information._mixture import mixture_sums
 from mi_jax.information.estimator import Estimate, register
+from mi_jax.statistics.jackknife import image_blocks
 
 _TOLERANCE = 1e-4
 """Rounding error in nats above which the sums are repeated in more precise arithmetic: far below any standard error."""
@@ -57,6 +58,8 @@ class MonteCarlo:
     error: Value
     """Bound on the rounding error of i_tx and i_ty, nats."""
     noise_variance: Value
+    without_block: dict[str, np.ndarray]
+    """i_tx, and with labels i_ty, without each block of rows in turn, [..., blocks]; see `image_blocks`."""
     n: int
     draws: int
     blocks: int
@@ -118,7 +121,7 @@ def monte_carlo(
     if blocks < 2:
         raise InputError(f"blocks is {blocks}; the jackknife needs at least two.")
     blocks = min(blocks, n)
-    block = np.random.default_rng(0).permutation(n) % blocks  # independent of labels and of the order of the rows
+    block = image_blocks(n, blocks)
     labels, classes = (np.zeros(n, np.int32), 1) if y is None else as_labels(y, n, num_classes)
     labels, classes = compact(labels, classes)
     options = {"num_classes": classes, "mesh": mesh or _tiles.mesh_of(x)}
@@ -129,11 +132,12 @@ def monte_carlo(
             break
         if _tiles.is_wide(precision) and not np.isfinite(error).all():
             raise InputError(f"{layer} is too large for its squared distances to be finite; rescale it first.")
-    fields = _estimates(sums, labels, block, labelled=y is not None)
+    fields, without_block = _estimates(sums, labels, block, labelled=y is not None)
     fields |= {"error": error, "noise_variance": variances}
     if scalar:
         fields: dict[str, Any] = {name: None if v is None else v[0].item() for name, v in fields.items()}
-    return MonteCarlo(**fields, n=n, draws=draws, blocks=blocks, precision=precision)
+        without_block = {name: v[0] for name, v in without_block.items()}
+    return MonteCarlo(**fields, without_block=without_block, n=n, draws=draws, blocks=blocks, precision=precision)
 
 
 def default_draws(n: int) -> int:
@@ -182,8 +186,10 @@ def _rotate(x: Any, products: int, precision: _tiles.Precision) -> Any:
     return rotated if jax.numpy.isfinite(rotated).all() else x  # LAPACK can fail on large rows of low rank
 
 
-def _estimates(sums: np.ndarray, labels: np.ndarray, block: np.ndarray, *, labelled: bool) -> dict[str, Any]:
-    """Turn sums [pair, s, sign, total | own, n, blocks] into values, standard errors and jackknife errors [s]."""
+def _estimates(
+    sums: np.ndarray, labels: np.ndarray, block: np.ndarray, *, labelled: bool
+) -> tuple[dict[str, Any], dict]:
+    """Turn sums [pair, s, sign, total | own, n, blocks] into fields [s], and values without each block [s, blocks]."""
     n, blocks = sums.shape[-2:]
     counts = np.bincount(labels)
     others = sums.sum(axis=-1)
@@ -196,6 +202,7 @@ def _estimates(sums: np.ndarray, labels: np.ndarray, block: np.ndarray, *, label
         rest = (whole - sums[..., b])[..., keep]
         deleted[b] = np.log(rest / size[:, keep]).mean(axis=(0, 2, 4))
     fields: dict[str, Any] = {}
+    without_block: dict[str, np.ndarray] = {}
     for name, sample, left_out in (
         ("i_tx", -within[:, :, 0], -deleted[:, :, 0]),
         ("i_ty", within[:, :, 1] - within[:, :, 0], deleted[:, :, 1] - deleted[:, :, 0]),
@@ -203,6 +210,7 @@ def _estimates(sums: np.ndarray, labels: np.ndarray, block: np.ndarray, *, label
         known = name == "i_tx" or labelled
         jackknife = np.sqrt((blocks - 1) / blocks * ((left_out - left_out.mean(axis=0)) ** 2).sum(axis=0))
         fields[name] = sample.mean(axis=(0, 2)) if known else None
+        without_block |= {name: left_out.T} if known else {}
         fields[f"{name}_stderr"] = _stderr(sample) if known else None
         fields[f"{name}_sampling_error"] = (jackknife if n > 2 else np.full_like(jackknife, np.inf)) if known else None
     p = counts[counts > 0] / n
@@ -213,7 +221,7 @@ def _estimates(sums: np.ndarray, labels: np.ndarray, block: np.ndarray, *, label
     fields["i_ty_leave_one_out"] = own - np.sum(p * np.log(p)) if labelled else None
     fields["saturation"] = fields["i_tx"] / math.log(n)
     fields["saturated"] = fields["saturation"] > 0.95
-    return fields
+    return fields, without_block
 
 
 def _stderr(sample: np.ndarray) -> np.ndarray:

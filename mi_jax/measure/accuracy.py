@@ -10,7 +10,8 @@ from mi_jax.attacks import PGD, pgd
 from mi_jax.batches import BATCH_SIZE, map_batches
 from mi_jax.models import Network
 from mi_jax.records.table import Record
-from mi_jax.training import evaluate
+from mi_jax.statistics.jackknife import blocks_to_text, means_without_block
+from mi_jax.training import evaluate, evaluate_each
 from mi_jax.typing import Images, Key, Labels, Variables
 
 
@@ -99,9 +100,15 @@ def performance(
         inputs: what the images are: `clean`, `adversarial`, ...
         **columns: further columns of both records, such as those of `attack_columns`.
     """
-    loss, accuracy = evaluate(network, variables, images, labels)
-    record = accuracy_row(accuracy, len(labels), inputs=inputs, **columns)
-    return [dataclasses.replace(record, quantity="loss", value=loss, stderr=None, unit="nats"), record]
+    each = np.stack(evaluate_each(network, variables, images, labels), axis=-1, dtype=np.float64)
+    loss, accuracy = each.mean(axis=0)
+    of_loss, of_accuracy = map(blocks_to_text, means_without_block(each).T)
+    record = accuracy_row(accuracy, len(labels), inputs=inputs, blocks=of_accuracy, **columns)
+    error = each[:, 0].std(ddof=1) / np.sqrt(len(each))
+    return [
+        dataclasses.replace(record, quantity="loss", value=loss, stderr=error, blocks=of_loss, unit="nats"),
+        record,
+    ]
 
 
 def adversarial_examples(

@@ -19,10 +19,13 @@ from mi_jax.measure.accuracy import attack_columns
 from mi_jax.models import Network
 from mi_jax.options import Epochs, Names, check_names
 from mi_jax.records.table import Record, information_record
+from mi_jax.statistics.jackknife import BLOCKS
 from mi_jax.typing import Images, Labels, Variables
 
 _KDE = ("i_tx_upper", "i_tx_lower", "i_ty_upper", "i_ty_lower", "i_ty_certified_upper", "i_ty_certified_lower")
 _KDE_BY_CLASS = ("i_tx_given_y_upper", "i_tx_given_y_lower")
+_BLOCKS_OF = ("i_tx_upper", "i_tx_lower", "i_ty_upper")
+"""The quantities whose values without each block of images are recorded: those that the claims compare."""
 _BINNING = ("i_tx", "i_ty")
 
 NoiseVariances = Mapping[str, Mapping[str, float]]
@@ -124,6 +127,7 @@ def information_plane(
     noise_variances: NoiseVariances,
     config: InformationConfig,
     attack: PGD,
+    blocks: int = BLOCKS,
 ) -> list[Record]:
     """Information in every layer, on a sample of clean images and on their adversarial examples, as records.
 
@@ -136,15 +140,17 @@ def information_plane(
         noise_variances: from `frozen_noise_variances`.
         config: gives the noise rules and the bin size.
         attack: the attack that made the adversarial examples.
+        blocks: blocks of images without each of which KDE estimates are also made, for errors over images (about a
+            third more time); 0 for none.
     """
     clean = activations(network, variables, images)
     noise_variances = with_scale_free(noise_variances, clean, config=config)
     columns = {"image_set": "test", "inputs": "clean"}
-    records = _layers(clean, labels, noise_variances, network.num_classes, config, columns)
+    records = _layers(clean, labels, noise_variances, network.num_classes, config, blocks, columns)
     del clean  # wide layers of both kinds of inputs would not fit in memory
     adversarial = activations(network, variables, adversarial_images)
     columns |= {"inputs": "adversarial", **attack_columns(attack)}
-    return records + _layers(adversarial, labels, noise_variances, network.num_classes, config, columns)
+    return records + _layers(adversarial, labels, noise_variances, network.num_classes, config, blocks, columns)
 
 
 def with_scale_free(
@@ -176,19 +182,27 @@ def _layers(
     noise_variances: NoiseVariances,
     num_classes: int,
     config: InformationConfig,
+    blocks: int,
     columns: dict[str, Any],
 ) -> list[Record]:
     records = []
     for layer, tap in taps.items():
         own = {**columns, "layer": layer, "n": len(labels)}
         variances = {rule: by_layer[layer] for rule, by_layer in noise_variances.items()}
-        records += kde_records(tap, labels, variances, num_classes=num_classes, by_class=True, **own)
+        records += kde_records(tap, labels, variances, num_classes=num_classes, by_class=True, blocks=blocks, **own)
         records += _binning(tap, labels, num_classes, config.bin_size, own)
     return records
 
 
 def kde_records(
-    tap: Tap, labels: Labels, variances: Mapping[str, float], *, num_classes: int, by_class: bool, **columns: Any
+    tap: Tap,
+    labels: Labels,
+    variances: Mapping[str, float],
+    *,
+    num_classes: int,
+    by_class: bool,
+    blocks: int = 0,
+    **columns: Any,
 ) -> list[Record]:
     """KDE estimates of one layer under every noise rule, in one pass; a rule that fails gives a record with `ok` false.
 
@@ -198,6 +212,7 @@ def kde_records(
         variances: noise variance by rule; 0 for a constant layer, to which the rule assigns none.
         num_classes: number of classes.
         by_class: whether to add I(X;T) within each class, and the saturation.
+        blocks: blocks of images without each of which the estimates are also made; 0 for none.
         **columns: further columns of every record.
     """
     columns = {**columns, "estimator": "kde"}
@@ -212,16 +227,21 @@ def kde_records(
     if not given:
         return records
     try:
-        estimate = information.kde(tap, labels, noise_variance=list(given.values()), num_classes=num_classes)
+        estimate = information.kde(
+            tap, labels, noise_variance=list(given.values()), num_classes=num_classes, blocks=blocks
+        )
     except InputError as reason:
         return records + failed(given, str(reason))
     values = {name: np.asarray(getattr(estimate, name)) for name in (*_KDE, *_KDE_BY_CLASS, "saturation")}
     saturated, error = np.asarray(estimate.saturated), np.asarray(estimate.error)
+    without_block = estimate.without_block or {}
     counts = np.bincount(labels, minlength=num_classes).tolist()
     for i, (rule, variance) in enumerate(given.items()):
         common = {**columns, "noise_rule": rule, "noise_variance": variance, "saturated": bool(saturated[i])}
         common["numerical_error"] = error[i]
-        records += [information_record(name, values[name][i], **common) for name in _KDE]
+        for name in _KDE:
+            left_out = np.asarray(without_block[name][i]) if name in without_block and name in _BLOCKS_OF else None
+            records.append(information_record(name, values[name][i], without_block=left_out, **common))
         if by_class:
             records += [
                 information_record(name, values[name][i, k], **common | _of_class(values, i, k, counts[k]))

@@ -20,6 +20,8 @@ MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 INPUTS = ("clean", "adversarial")
 """The kinds of input that figures compare, in their order."""
 INFORMATION = {"i_tx": "I(X;T)", "i_ty": "I(T;Y)"}
+LABEL_FREE_ATTACKS = ("pgd-prediction", "pgd-random-target")
+"""Attacks that do not know the label: away from the network's own prediction, and towards a class drawn at random."""
 LABEL_LEAK = (
     "I(T;Y) on adversarial inputs is not information about the clean image: an attack that knows the label y writes y "
     "into the image, where any network can read it."

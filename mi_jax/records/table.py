@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from mi_jax.errors import InputError
+from mi_jax.statistics.jackknife import blocks_to_text
 
 INTEGERS = ("seed", "step", "attack_steps", "restarts", "n", "class")
 FLOATS = ("epoch", "eps", "level", "value", "stderr", "noise_variance", "numerical_error")
@@ -41,6 +42,8 @@ class Record:
         distortion, level: name and strength of an image distortion; `level` also is a frequency (cycles per image).
         layer, estimator, quantity: what was measured, where and how: `accuracy`, `i_tx_upper`, ...
         value, stderr, unit, n: the number, its standard error, `bits`, `nats` or `1`, and the sample size.
+        blocks: how the value changes without each block of images, see `blocks_to_text`; every network and layer has
+            the same blocks, so a difference between them has an error over images.
         noise_rule, noise_variance: how the noise of an information estimate was chosen, and its variance.
         class_: class that the row is about; the column is called `class`.
         factor: factor that the row is about: `shape`, `texture`, `colour`, `label`, `shuffled`.
@@ -85,6 +88,7 @@ class Record:
     quantity: str
     value: Scalar | None
     stderr: Scalar | None = None
+    blocks: str | None = None
     unit: str | None = None
     n: Scalar | None = None
     noise_rule: str | None = None
@@ -145,7 +149,7 @@ COLUMNS = tuple(_COLUMN_OF.values())
 MEASUREMENT = [
     name
     for name in COLUMNS
-    if name not in ("run", "value", "stderr", "unit", "n", "saturated", "numerical_error", "ok", "note")
+    if name not in ("run", "value", "stderr", "blocks", "unit", "n", "saturated", "numerical_error", "ok", "note")
 ]
 """The columns that identify a measurement; a later row of the same identity supersedes the earlier one."""
 
@@ -156,6 +160,7 @@ def information_record(
     *,
     stderr: Scalar | None = None,
     numerical_error: Scalar | None = None,
+    without_block: np.ndarray | None = None,
     **columns: Any,
 ) -> Record:
     """A record in bits of an information value, its standard error and its numerical error, all given in nats.
@@ -167,6 +172,7 @@ def information_record(
         nats: the value.
         stderr: its standard error in nats.
         numerical_error: error bound of the arithmetic in nats.
+        without_block: the value without each block of images in turn, nats `[blocks]`; stored in `blocks`.
         **columns: other fields of `Record`.
 
     Examples:
@@ -176,6 +182,8 @@ def information_record(
     value, stderr, numerical_error = (
         None if part is None else float(part) / math.log(2.0) for part in (nats, stderr, numerical_error)
     )
+    if without_block is not None:
+        columns["blocks"] = blocks_to_text(np.asarray(without_block) / math.log(2.0))
     return Record(
         quantity=quantity, value=value, stderr=stderr, numerical_error=numerical_error, unit="bits", **columns
     )

@@ -18,8 +18,9 @@ from mi_jax.report import tables
 from mi_jax.statistics.intervals import Table
 
 _MOST_FAILURES = 50
-_UNITS = {"bits": " bits", "nats": " nats", "share": " %", "points": " points"}
-_PERCENT = ("share", "points")
+_UNITS = {"bits": " bits", "nats": " nats", "share": " %", "points": " points", "relative": " %", "epochs": " epochs"}
+_PERCENT = ("share", "points", "relative")
+_SIGNED = ("bits", "nats", "points", "relative", "score", "epochs")
 
 
 def number(value: float | None, unit: str = "", *, signed: bool = False) -> str:
@@ -45,8 +46,8 @@ def interval(low: float | None, high: float | None, unit: str = "") -> str:
 
 def value_of(statistic: ClaimStatistic) -> str:
     """The value of a statistic with its interval."""
-    signed = statistic.unit in ("bits", "nats", "points")
-    symbol = "\N{GREEK SMALL LETTER RHO} = " if statistic.unit == "correlation" else ""
+    signed = statistic.unit in _SIGNED
+    symbol = "ratio " if statistic.unit == "ratio" else ""
     ends = interval(statistic.low, statistic.high, statistic.unit)
     return f"{symbol}{number(statistic.value, statistic.unit, signed=signed)} {ends}"
 
@@ -64,16 +65,17 @@ def claims(run_records: RunRecords, found: Sequence[Claim], shown: Mapping[str, 
     body = [
         [
             f'<th scope="row"><span class="number">{escape(claim.number)}</span> {escape(claim.text)}</th>',
+            _td("Verdict", badge(claim.combined(rules), fragile=claim.combined_is_fragile(rules))),
             *_verdicts(claim, rules),
             _td("Shown in", _links(claim, shown)),
         ]
         for claim in found
     ]
     caption = (
-        f"{name_of(pair[1])} against {name_of(pair[0])}, paired by seed; brackets are 95 % intervals over seeds, not "
-        "corrected for the number of claims."
+        f"{name_of(pair[1])} against {name_of(pair[0])}, paired by seed and images; brackets are 95 % intervals over "
+        "seeds and, where the table below says so, images; not corrected for the number of claims."
     )
-    heads = ["Claim", *(NOISE_RULE_NAMES[rule].capitalize() for rule in rules), "Shown in"]
+    heads = ["Claim", "Verdict", *(NOISE_RULE_NAMES[rule].capitalize() for rule in rules), "Shown in"]
     return _table(heads, body, caption, kind="claims") + _method(found)
 
 
@@ -84,22 +86,28 @@ def _links(claim: Claim, shown: Mapping[str, str]) -> str:
 
 def _verdicts(claim: Claim, rules: Sequence[str]) -> list[str]:
     if not claim.needs_noise:
-        return [f'<td colspan="{len(rules)}" data-label="Verdict">{_verdict(claim, None)}</td>']
+        return [f'<td colspan="{len(rules)}" data-label="Statistic">{_verdict(claim, None)}</td>']
     return [_td(NOISE_RULE_NAMES[rule].capitalize(), _verdict(claim, rule)) for rule in rules]
 
 
 def _verdict(claim: Claim, noise_rule: str | None) -> str:
     weakest, verdict = claim.weakest(noise_rule), claim.verdict(noise_rule)
-    badge = f'<span class="verdict {verdict.replace(" ", "-")}">{verdict}</span>'
+    shown = badge(verdict, fragile=claim.fragile(noise_rule))
     if weakest is None:
-        return badge
+        return shown
     if weakest.value is None:
-        return f'{badge}<span class="why">{escape(weakest.remark)}</span>'
-    return f'{badge}<span class="value">{value_of(weakest)}</span><span class="why">{escape(weakest.name)}</span>'
+        return f'{shown}<span class="why">{escape(weakest.remark)}</span>'
+    return f'{shown}<span class="value">{value_of(weakest)}</span><span class="why">{escape(weakest.name)}</span>'
+
+
+def badge(verdict: str, *, fragile: bool) -> str:
+    """A verdict as a coloured word, marked where it is fragile."""
+    mark = ' <span class="fragile">fragile</span>' if fragile else ""
+    return f'<span class="verdict {escape(verdict)}">{escape(verdict)}</span>{mark}'
 
 
 def _method(found: Sequence[Claim]) -> str:
-    heads = ["Statistic", "Noise rule", "Value", "Seeds", "Verdict", "Remark"]
+    heads = ["Statistic", "Noise rule", "Value", "Interval over", "Verdict", "Remark"]
     blocks = []
     for claim in found:
         body = [
@@ -107,8 +115,8 @@ def _method(found: Sequence[Claim]) -> str:
                 f'<th scope="row">{escape(s.name)}</th>',
                 _td("Noise rule", escape(NOISE_RULE_NAMES[s.noise_rule] if s.noise_rule else DASH)),
                 _td("Value", value_of(s)),
-                _td("Seeds", str(s.seeds)),
-                _td("Verdict", DASH if not s.decides and s.noise_rule else s.verdict),
+                _td("Interval over", f"{s.seeds} seeds{' and images' if s.over_images else ''}"),
+                _td("Verdict", s.verdict + (", fragile" if s.fragile else "") if s.decides else DASH),
                 _td("Remark", escape(s.remark)),
             ]
             for s in claim.statistics

@@ -8,7 +8,15 @@ from mi_jax.claims import Claim
 from mi_jax.plotting import captions
 from mi_jax.records.labels import NOISE_RULE_NAMES, attack_label, name_of
 from mi_jax.records.run_records import RunRecords, noise_rules
+from mi_jax.report.html_tables import badge
 
+_VERDICTS = (
+    "Supported, contradicted (the opposite holds) and equivalent (no difference of interest) are at the 95 % level "
+    "over the seeds and images of this run. Mixed: parts of the claim, or its verdicts under different noise rules, "
+    "differ. Undecided: the intervals are too wide, the seeds or epochs too few, or a measurement is missing. Fragile: "
+    "the verdict changes where an end of an interval moves by a tenth of its half-width or within the digits shown, so "
+    "a run on another processor may give another one."
+)
 _DATASETS = {"shapetex": "ShapeTex", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "mnist": "MNIST"}
 _DATASETS |= {"fashion_mnist": "Fashion-MNIST", "svhn_cropped": "SVHN", "digits": "the digits of scikit-learn"}
 _TRAINED = {"nt": "normally", "at": "adversarially"}
@@ -32,7 +40,8 @@ GLOSSARY = {
     "classes, the share for the class of the shape (Geirhos et al. 2019).",
     "PGD, AutoAttack": "attacks: projected gradient descent with the given number of steps, and a parameter-free "
     "ensemble of attacks (Croce & Hein 2020). Linf 8/255 is the largest change of any pixel.",
-    "95 % interval": "the range of values compatible with the seeds (Student's t) or the images (Wilson).",
+    "95 % interval": "the range of values compatible with the seeds (Student's t), the images (Wilson), or both "
+    "together (claims: the variance over seeds plus that over blocks of images, which all networks share).",
 }
 
 
@@ -55,23 +64,38 @@ def subtitle(run_records: RunRecords) -> str:
 
 
 def answers(run_records: RunRecords, found: Sequence[Claim]) -> str:
-    """One sentence per claim with its verdict under the noise rules."""
+    """One sentence per claim with its combined verdict and what that depends on."""
     rules = noise_rules(run_records)
     items = []
     for claim in found:
-        verdicts = {rule: claim.verdict(rule) for rule in (rules if claim.needs_noise else rules[:1])}
-        same = len(set(verdicts.values())) == 1
-        parts = [
-            f'<span class="verdict {verdict.replace(" ", "-")}">{verdict}</span>'
-            + ("" if same else f" under the {escape(NOISE_RULE_NAMES[rule])}")
-            for rule, verdict in verdicts.items()
-        ]
-        items.append(f"<li>{escape(claim.text.removesuffix('.'))}: {parts[0] if same else ', '.join(parts)}.</li>")
-    return (
-        f'<ul class="answers">{"".join(items)}</ul><p class="small">Supported, reversed (the opposite holds) and not '
-        "supported are at the 95 % level over the seeds of this run; undecided means that the seeds disagree, are too "
-        "few, or that a measurement is missing.</p>"
-    )
+        verdict = badge(claim.combined(rules), fragile=claim.combined_is_fragile(rules))
+        depends = "; ".join(filter(None, [verdicts_in_words(claim, rules), claim.scope]))
+        items.append(
+            f"<li>{escape(claim.text.removesuffix('.'))}: {verdict}{f' ({escape(depends)})' if depends else ''}.</li>"
+        )
+    return f'<ul class="answers">{"".join(items)}</ul><p class="small">{escape(_VERDICTS)}</p>'
+
+
+def verdicts_in_words(claim: Claim, rules: Sequence[str]) -> str:
+    """Under which noise rules a claim has which verdict; empty for a claim that needs none.
+
+    Args:
+        claim: the claim.
+        rules: the noise rules of the run.
+    """
+    if not claim.needs_noise:
+        return ""
+    testable = claim.testable(rules)
+    by_verdict: dict[str, list[str]] = {}
+    for rule in rules:
+        word = claim.verdict(rule) if rule in testable else "cannot be tested"
+        by_verdict.setdefault(word, []).append(NOISE_RULE_NAMES[rule].removesuffix(" noise rule"))
+    if len(by_verdict) == 1:
+        return "under every noise rule"
+    parts = [
+        f"{word} under the {_listed(names)} noise rule{'s' * (len(names) > 1)}" for word, names in by_verdict.items()
+    ]
+    return ", ".join(parts)
 
 
 def what_was_run(run_records: RunRecords) -> str:

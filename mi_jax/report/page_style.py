@@ -28,9 +28,11 @@ tbody th { font-weight: 400; }
 .claims .value { display: block; font-size: .9rem; white-space: nowrap; margin-top: 3px; }
 .verdict { display: inline-block; padding: 1px 9px; border-radius: 99px; font-size: .82rem; font-weight: 600; }
 .supported { background: #d9ecf7; color: #003f66; }
-.not-supported { background: #f3e2c9; color: #663c00; }
-.reversed { background: #f7d8c9; color: #7a2500; }
+.mixed { background: #f3e2c9; color: #663c00; }
+.contradicted { background: #f7d8c9; color: #7a2500; }
+.equivalent { background: #dcefdc; color: #1d4d1d; }
 .undecided { background: #e9ebee; color: #3c434b; }
+.fragile { border: 1px dashed; border-radius: 99px; padding: 0 7px; font-size: .78rem; }
 .context { color: var(--soft); }
 nav ul { list-style: none; display: flex; flex-wrap: wrap; gap: 4px 18px; margin: 18px 0 0; padding: 10px 14px;
   background: var(--tint); border-radius: 8px; font-size: .9rem; }

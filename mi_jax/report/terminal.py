@@ -101,13 +101,21 @@ def _claims(run_records: RunRecords) -> _Grid:
         cells = [_verdict(claim, rule) for rule in rules]
         if not claim.needs_noise:
             cells[1:] = [DASH] * (len(cells) - 1)
-        rows.append([f"{claim.number} {claim.name}", *cells])
-    heads = ["claim", *(NOISE_RULE_NAMES[rule] for rule in rules)]
+        combined = _word(claim.combined(rules), fragile=claim.combined_is_fragile(rules))
+        rows.append([f"{claim.number} {claim.name}", combined, *cells])
+    heads = ["claim", "verdict", *(NOISE_RULE_NAMES[rule] for rule in rules)]
     return _Grid(f"Claims of the study, {name_of(treated)} against {name_of(baseline)}", heads, rows)
 
 
+def _word(verdict: str, *, fragile: bool) -> str:
+    return f"{verdict} (fragile)" if fragile else verdict
+
+
 def _verdict(claim: Claim, noise_rule: str) -> str:
-    weakest, verdict = claim.weakest(noise_rule), claim.verdict(noise_rule)
+    weakest = claim.weakest(noise_rule)
+    verdict = _word(claim.verdict(noise_rule), fragile=claim.fragile(noise_rule))
     if weakest is None:
         return verdict
-    return f"{verdict}\n{value_of(weakest) if weakest.value is not None else weakest.remark}"
+    if weakest.value is None:
+        return f"{verdict}\n{weakest.remark}"
+    return f"{verdict}\n{value_of(weakest)}" + (f"\n{weakest.remark}" if weakest.low is None else "")

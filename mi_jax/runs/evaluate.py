@@ -22,6 +22,7 @@ from mi_jax.records.table import Record
 from mi_jax.report.figures import examples
 from mi_jax.runs.context import RunContext
 from mi_jax.seeding import stream_key
+from mi_jax.statistics.jackknife import BLOCKS
 from mi_jax.training import Diverged, predictions
 from mi_jax.typing import Key, Variables
 
@@ -29,8 +30,12 @@ _EXAMPLES = 8
 _SAVE_SECONDS = 60.0
 
 
-def measure(context: RunContext, seed: int, variables: Variables, *, information: bool = True) -> list[Record]:
+def measure(
+    context: RunContext, seed: int, variables: Variables, *, information: bool = True, blocks: int = BLOCKS
+) -> list[Record]:
     """Loss and accuracy on the fixed sample; with `information`, also on its adversarial examples, and of every layer.
+
+    With `blocks`, information also has an error over images, see `information_plane`.
 
     Raises:
         Diverged: where the loss is not finite, so that there is nothing to attack.
@@ -46,8 +51,9 @@ def measure(context: RunContext, seed: int, variables: Variables, *, information
     context.robust_accuracy = rows[-1].value
     noise_variances, config = context.noise_variances(seed), context.config.information
     return rows + information_plane(
-        network, variables, images, adversarial, labels, noise_variances=noise_variances, config=config, attack=attack
-    )
+        network, variables, images, adversarial, labels, noise_variances=noise_variances, config=config, attack=attack,
+        blocks=blocks,
+    )  # fmt: skip
 
 
 def evaluate_seed(context: RunContext, seed: int) -> None:

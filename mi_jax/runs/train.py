@@ -14,6 +14,7 @@ from mi_jax.runs import json_codec
 from mi_jax.runs.checkpoints import Checkpoints, restore_together, restored, to_save
 from mi_jax.runs.context import RunContext
 from mi_jax.runs.evaluate import measure
+from mi_jax.statistics.jackknife import BLOCKS
 from mi_jax.training import OBJECTIVES, Diverged, EarlyStopping, Interrupted, Trainer, TrainingProgress, fit
 
 _SAVE_SECONDS = 30.0
@@ -177,8 +178,11 @@ class _Training:
     # Measuring
 
     def _measure(self, state: Any, step: int, *, information: bool = True) -> None:
+        may_be_final = step == self.trainer.total_steps or self.early_stopping is not None
+        blocks = BLOCKS if may_be_final else 0  # the claims need errors over images of finished networks alone
         for seed, member in self.trainer.members(state):
-            rows = measure(self.context, seed, self.trainer.evaluated(member), information=information)
+            variables = self.trainer.evaluated(member)
+            rows = measure(self.context, seed, variables, information=information, blocks=blocks)
             self.context.append(self.trainer, step, rows, seed=seed)
 
     def _record_epoch(self, progress: TrainingProgress) -> None:

@@ -1,7 +1,7 @@
 """Normal and adversarial training of networks, in compiled chunks of an epoch."""
 
 from mi_jax.training.epoch import Trainer
-from mi_jax.training.evaluation import evaluate, predictions
+from mi_jax.training.evaluation import evaluate, evaluate_each, predictions
 from mi_jax.training.fit import Diverged, Interrupted, TrainingProgress, fit
 from mi_jax.training.held_out import (
     EarlyStopping,
@@ -28,6 +28,7 @@ __all__ = [
     "TrainingProgress",
     "best",
     "evaluate",
+    "evaluate_each",
     "fit",
     "held_out_attack",
     "held_out_rows",

@@ -4,7 +4,6 @@ import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -29,11 +28,16 @@ def evaluate(network: Network, variables: Variables, images: Any, labels: Any) -
     Raises:
         InputError: for images out of [0, 1], labels out of range or of another length, and variables that do not fit.
     """
+    losses, correct = evaluate_each(network, variables, images, labels)
+    return float(np.mean(losses, dtype=np.float64)), float(np.mean(correct))
+
+
+def evaluate_each(network: Network, variables: Variables, images: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Cross-entropy in nats of each image, and whether it is classified correctly, both `[n]`; as `evaluate`."""
     x = checks.images(images)
     y = checks.labels(labels, len(x), classes=network.num_classes)
     logits = predictions(network, variables, x)
-    correct = np.argmax(np.asarray(logits), -1) == np.asarray(y)
-    return float(_mean_loss(logits, y)), float(np.mean(correct))
+    return np.asarray(_losses(logits, y)), np.argmax(np.asarray(logits), -1) == np.asarray(y)
 
 
 def predictions(network: Network, variables: Variables, images: Any) -> jax.Array:
@@ -56,5 +60,5 @@ def _logits(network: Network, variables: Variables, images: jax.Array) -> jax.Ar
 
 
 @jax.jit
-def _mean_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    return jnp.mean(optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels))
+def _losses(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    return optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)

@@ -1,10 +1,10 @@
-"""Verdicts: which interval says what, and that a claim is only as strong as its weakest statistic."""
+"""Verdicts: which interval says what, when it is fragile, and how the statistics of a claim join."""
 
 import math
 
 import pytest
 
-from mi_jax.claims.verdicts import Claim, ClaimStatistic, judge_difference, judge_threshold
+from mi_jax.claims.verdicts import Claim, ClaimStatistic, at_most, difference, judged
 from mi_jax.statistics.intervals import Interval
 
 
@@ -12,39 +12,46 @@ from mi_jax.statistics.intervals import Interval
     ("low", "high", "verdict"),
     [
         (-2.0, -0.5, "supported"),
-        (0.5, 2.0, "reversed"),
-        (-0.05, 0.04, "not supported"),
-        (-0.09, -0.01, "not supported"),
+        (0.5, 2.0, "contradicted"),
+        (-0.05, 0.04, "equivalent"),
+        (-0.09, -0.01, "equivalent"),
         (-0.3, 0.05, "undecided"),
-        (math.nan, math.nan, "undecided"),
     ],
 )
 def test_verdict_on_a_negative_difference(low, high, verdict):
-    interval = Interval((low + high) / 2, low, high, 3)
-    assert judge_difference(interval, sign=-1, smallest=0.1) == verdict
-    swapped = {"supported": "reversed", "reversed": "supported"}
-    assert judge_difference(interval, sign=+1, smallest=0.1) == swapped.get(verdict, verdict)
+    assert difference(sign=-1, smallest=0.1)(low, high) == verdict
+    swapped = {"supported": "contradicted", "contradicted": "supported"}
+    assert difference(sign=+1, smallest=0.1)(low, high) == swapped.get(verdict, verdict)
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "verdict"),
-    [
-        (0.75, 0.9, "supported"),
-        (0.6, 0.9, "undecided"),
-        (-0.2, 0.6, "not supported"),
-        (-0.9, -0.1, "reversed"),
-        (math.nan, math.nan, "undecided"),
-    ],
+    ("low", "high", "verdict"), [(0.5, 0.7, "supported"), (0.6, 0.9, "undecided"), (0.8, 0.9, "contradicted")]
 )
 def test_verdict_on_a_threshold(low, high, verdict):
-    assert judge_threshold(Interval(0.0, low, high, 3), threshold=0.7, reversed_below=0.0) == verdict
+    assert at_most(0.75)(low, high) == verdict
 
 
-def claim(*verdicts, context=()):
+@pytest.mark.parametrize(
+    ("low", "high", "unit", "expected"),
+    [
+        (0.001, 0.761, "points", ("supported", True)),
+        (0.05, 0.761, "points", ("supported", False)),
+        (-0.02, 0.761, "points", ("undecided", True)),
+        (-0.4, 0.8, "points", ("undecided", False)),
+        (0.004, 0.5, "bits", ("supported", True)),
+        (-0.0499, 0.0, "bits", ("equivalent", True)),
+        (math.nan, math.nan, "bits", ("undecided", False)),
+    ],
+)
+def test_a_verdict_is_fragile_where_it_hangs_on_a_tenth_of_the_half_width_or_on_rounding(low, high, unit, expected):
+    assert judged(Interval((low + high) / 2, low, high, 3), unit, difference(sign=+1, smallest=0.05)) == expected
+
+
+def claim(*verdicts, context=(), fragile=()):
     statistics = [
         ClaimStatistic(
             name=verdict, noise_rule="fixed" if i else None, value=1.0, low=0.0, high=2.0, unit="bits",
-            seeds=3, verdict=verdict, decides=i < len(verdicts),
+            seeds=3, verdict=verdict, decides=i < len(verdicts), fragile=i in fragile,
         )
         for i, verdict in enumerate([*verdicts, *context])
     ]  # fmt: skip
@@ -56,19 +63,31 @@ def claim(*verdicts, context=()):
     [
         (("supported", "supported"), "supported", 0),
         (("supported", "undecided"), "undecided", 1),
-        (("undecided", "not supported"), "not supported", 1),
-        (("supported", "reversed"), "not supported", 1),
-        (("reversed", "reversed"), "reversed", 0),
+        (("contradicted", "undecided"), "undecided", 1),
+        (("supported", "equivalent"), "mixed", 1),
+        (("supported", "contradicted"), "mixed", 1),
+        (("supported", "mixed"), "mixed", 1),
+        (("contradicted", "contradicted"), "contradicted", 0),
+        (("equivalent", "equivalent"), "equivalent", 0),
     ],
 )
-def test_the_weakest_statistic_decides(verdicts, expected, weakest):
-    tested = claim(*verdicts, context=("reversed",))
+def test_a_claim_has_the_verdict_that_all_its_statistics_share(verdicts, expected, weakest):
+    tested = claim(*verdicts, context=("contradicted",))
     assert tested.verdict("fixed") == expected
     assert tested.weakest("fixed") is tested.statistics[weakest]
 
 
 def test_statistics_under_another_noise_rule_do_not_decide():
-    tested = claim("supported", "reversed")
+    tested = claim("supported", "contradicted")
     assert tested.verdict("trace") == "supported"
-    assert claim().verdict("trace") == "undecided"
+    assert tested.combined(("fixed", "trace")) == "mixed"
+    assert claim().verdict("trace") == claim().combined(("fixed", "trace")) == "undecided"
     assert claim().weakest("trace") is None
+
+
+def test_a_claim_is_fragile_where_a_statistic_that_settles_it_is():
+    assert claim("supported", "supported", fragile=(1,)).fragile("fixed")
+    assert claim("supported", "supported", fragile=(1,)).combined_is_fragile(("fixed", "trace"))
+    assert not claim("supported", "supported", fragile=(1,)).fragile("trace")
+    assert not claim("undecided", "undecided", fragile=(1,)).fragile("fixed"), "the other one stays undecided"
+    assert claim("supported", "undecided", fragile=(1,)).fragile("fixed")

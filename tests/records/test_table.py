@@ -17,8 +17,8 @@ from mi_jax.records.table import Record
 DOCUMENTED = [
     *("run", "cell", "arch", "dataset", "training", "seed", "step", "epoch", "checkpoint", "image_set", "inputs"),
     *("attack", "norm", "eps", "attack_steps", "restarts", "reduced", "source", "distortion", "level", "layer"),
-    *("estimator", "quantity", "value", "stderr", "unit", "n", "noise_rule", "noise_variance", "class", "factor"),
-    *("reference", "saturated", "numerical_error", "ok", "note"),
+    *("estimator", "quantity", "value", "stderr", "blocks", "unit", "n", "noise_rule", "noise_variance", "class"),
+    *("factor", "reference", "saturated", "numerical_error", "ok", "note"),
 ]
 
 
@@ -46,7 +46,8 @@ def test_what_was_written_is_read_back_with_typed_columns(tmp_path):
             **{"epoch": 1.5, "checkpoint": "best", "image_set": "test", "inputs": "adversarial", "attack": "pgd"},
             **{"norm": "linf", "eps": 8 / 255, "attack_steps": 20, "restarts": 5, "reduced": False, "source": "nt"},
             **{"distortion": "low_pass", "level": 2.0, "layer": "conv1", "estimator": "kde", "quantity": "i_tx_upper"},
-            **{"value": 7.25, "stderr": 0.5, "unit": "bits", "n": 1000, "noise_rule": "fixed", "noise_variance": 0.1},
+            **{"value": 7.25, "stderr": 0.5, "blocks": "1 -1", "unit": "bits", "n": 1000},
+            **{"noise_rule": "fixed", "noise_variance": 0.1},
             **{"class_": 3, "factor": "shape", "reference": "baseline", "saturated": False, "numerical_error": 1e-6},
             **{"ok": True, "note": "π"},
         ),

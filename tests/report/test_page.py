@@ -117,8 +117,8 @@ def test_what_users_write_is_escaped(built):
 def test_values_come_with_their_intervals(built, run_dir):
     (claim,) = (claim for claim in evaluate(read(run_dir)) if claim.number == "2a")
     found = claim.weakest("trace")
-    value = html_tables.number(found.value, "bits", signed=True)
-    assert f"{value} {html_tables.interval(found.low, found.high, 'bits')}" in built[1]
+    value = html_tables.number(found.value, "relative", signed=True)
+    assert f"{value} {html_tables.interval(found.low, found.high, 'relative')}" in built[1]
 
 
 def test_failed_estimates_are_listed_unless_a_later_attempt_mended_them(tmp_path):
@@ -191,7 +191,7 @@ def test_the_terminal_prints_in_any_encoding(run_dir, encoding):
     raw = io.BytesIO()
     screen = io.TextIOWrapper(raw, encoding=encoding, write_through=True)
     Console(width=100, file=screen).print(terminal.table(run_dir))
-    assert "not supported" in raw.getvalue().decode(encoding)
+    assert "undecided" in raw.getvalue().decode(encoding)
 
 
 def test_tables_are_written_as_csv_and_carried_by_the_page(built, run_dir):

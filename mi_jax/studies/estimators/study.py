@@ -78,7 +78,8 @@ def _mixture(
                 np.asarray(getattr(found, name + part))[i]
                 for part in ("", "_stderr", "_sampling_error", "_leave_one_out")
             )
-            records.append(information_record(name, value, stderr=error, **ruled))
+            kept = found.without_block[name][i]
+            records.append(information_record(name, value, stderr=error, without_block=kept, **ruled))
             records.append(information_record(f"{name}_sampling_error", sampling, **ruled))
             if np.isfinite(left_out):  # infinite where a row is out of reach of all others
                 records.append(information_record(f"{name}_leave_one_out", left_out, **ruled))

@@ -6,6 +6,7 @@ Measured on the clean images of the sample on which the run measured information
 from collections.abc import Iterator
 from typing import Any
 
+import jax
 import numpy as np
 
 from mi_jax import information
@@ -14,7 +15,10 @@ from mi_jax.errors import InputError
 from mi_jax.measure.information import activations
 from mi_jax.records.table import Record, information_record
 from mi_jax.studies.registry import StudyInput, StudyResult
+from mi_jax.typing import Key
 
+_GAIN = 0.5
+"""Standard deviation of the logarithm of a channel's gain."""
 _DISTANCES = ("within", "between", "nearest")
 _NUMBERS = ("nearest_over_noise", "effective_rank", "distinguishable_upper", "distinguishable_lower")
 
@@ -30,7 +34,10 @@ def measure(study_input: StudyInput) -> StudyResult:
     Estimator `kde`, under the fixed variance and under that of the trace rule at the untrained network: the change of
     the upper bound on I(X;T) from the `reference` (`untrained` or `baseline`), `i_tx_change`, and its
     parts `i_tx_change_scale` and `i_tx_change_shape`; and `i_tx_upper_rescaled`, the bound once the activations are
-    rescaled to the variance of the baseline's.
+    rescaled to the variance of the baseline's. Under the same variances `i_tx_map_change`, the change of the bound by
+    the map in `reference`: `scaling` (all activations doubled), `channel_gain` (every channel multiplied by a number of
+    its own, at the same total variance) and `rotation` (coordinates permuted, with random signs) lose no information,
+    `merging` (images replaced by the mean of random pairs) loses one bit of what the activations without noise have.
     """
     images, labels = fixed_sample(
         study_input.dataset.test.images, study_input.dataset.test.labels, study_input.probe.samples
@@ -46,6 +53,7 @@ def measure(study_input: StudyInput) -> StudyResult:
         records += _described(tap, labels, study_input, columns)
         for rule, variance in _noise_rules(first, study_input):
             ruled = {**columns, "estimator": "kde", "noise_rule": rule, "noise_variance": variance}
+            records += _maps(tap, variance, study_input.key, ruled)
             if first is not None:
                 records += _split(first, tap, variance, {**ruled, "reference": "untrained"})
             if baseline is not None:
@@ -84,6 +92,38 @@ def _split(first: Any, second: Any, variance: float, columns: dict[str, Any]) ->
         return [Record(quantity="i_tx_change", value=None, ok=False, note=str(reason), **columns)]
     parts = {"i_tx_change": found.total, "i_tx_change_scale": found.scale, "i_tx_change_shape": found.shape}
     return [information_record(name, value, **columns) for name, value in parts.items()]
+
+
+def _maps(tap: Any, variance: float, key: Key, columns: dict[str, Any]) -> list[Record]:
+    """Change of the bound under maps that keep information and under one that loses a known amount."""
+    t, rng = np.asarray(tap), np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist())
+    rows, channels = rng.permutation(len(t)), t.shape[-1]
+    gains = np.exp(_GAIN * rng.standard_normal(channels)).astype(t.dtype)
+    power = t.var(axis=tuple(range(t.ndim - 1)), dtype=np.float64)
+    if not power.sum() > 0:
+        return []  # a constant layer: the other records say so
+    gains *= np.sqrt(power.sum() / (gains.astype(np.float64) ** 2 @ power)).astype(t.dtype)
+    flat = t.reshape(len(t), -1)
+    turned = rng.permutation(flat.shape[1])
+    merged = t.copy()
+    half = len(t) // 2
+    merged[rows[:half]] = merged[rows[half : 2 * half]] = (t[rows[:half]] + t[rows[half : 2 * half]]) / 2
+    mapped = {
+        "scaling": 2 * t,
+        "channel_gain": t * gains,
+        "rotation": (flat * rng.choice([-1, 1], flat.shape[1]).astype(t.dtype))[:, turned],
+        "merging": merged,
+    }
+    before = float(information.kde(t, noise_variance=variance).i_tx_upper)
+    return [
+        information_record(
+            "i_tx_map_change",
+            float(information.kde(values, noise_variance=variance).i_tx_upper) - before,
+            **columns,
+            reference=name,
+        )
+        for name, values in mapped.items()
+    ]
 
 
 def _rescaled(tap: Any, like: Any, variance: float, columns: dict[str, Any]) -> list[Record]:

@@ -12,6 +12,7 @@ from mi_jax.errors import InputError
 from mi_jax.measure.accuracy import adversarial_examples, attack_columns
 from mi_jax.measure.information import activations
 from mi_jax.records.table import Record, information_record
+from mi_jax.statistics.jackknife import BLOCKS
 from mi_jax.studies.registry import StudyInput, StudyResult
 
 LEVELS = 33
@@ -42,12 +43,15 @@ def measure(study_input: StudyInput) -> StudyResult:
             columns |= {"estimator": "kde", "noise_rule": RULE}
             try:
                 grid = information.noise_grid(information.noise_variance(reference[layer], rule="trace"), levels=LEVELS)
-                found = information.kde(tap, labels, noise_variance=grid, num_classes=study_input.network.num_classes)
+                found = information.kde(
+                    tap, labels, noise_variance=grid, num_classes=study_input.network.num_classes, blocks=BLOCKS
+                )
             except InputError as reason:
                 records.append(Record(quantity="i_tx_upper", value=None, ok=False, note=str(reason), **columns))
                 continue
             values = {name: np.asarray(getattr(found, name)) for name in _QUANTITIES}
             saturated, error = np.asarray(found.saturated), np.asarray(found.error)
+            left_out = (found.without_block or {})["i_tx_upper"]
             records += [
                 information_record(
                     name,
@@ -55,6 +59,7 @@ def measure(study_input: StudyInput) -> StudyResult:
                     noise_variance=variance,
                     saturated=bool(saturated[i]),
                     numerical_error=error[i],
+                    without_block=left_out[i] if inputs == "clean" and name == "i_tx_upper" else None,
                     **columns,
                 )
                 for i, variance in enumerate(grid)

@@ -20,6 +20,7 @@ from mi_jax.data.shapetex import SHAPES
 from mi_jax.measure.accuracy import accuracy_row, adversarial_examples, attack_columns
 from mi_jax.records.table import Record
 from mi_jax.statistics.intervals import wilson
+from mi_jax.statistics.jackknife import blocks_to_text, means_without_block
 from mi_jax.studies.registry import StudyInput, StudyResult
 from mi_jax.studies.shape_texture import texture_match
 from mi_jax.training import predictions
@@ -91,6 +92,8 @@ def bias_records(
 ) -> list[Record]:
     """Shape bias, its 95 % Wilson interval and its coverage: of all conflict images, and by class of either cue.
 
+    Those of all images have the column `blocks`.
+
     Quantities `shape_bias` (its standard error is half the Wilson interval over 1.96), `shape_bias_low`,
     `shape_bias_high`, `cue_coverage`; those of a class have it in the columns `factor` and `class`.
 
@@ -102,6 +105,7 @@ def bias_records(
     """
     columns = {"image_set": "conflict", **columns}
     records = _bias(predicted, factors, np.ones(len(predicted), bool), columns)
+    records = [_with_blocks(record, predicted, factors) for record in records]
     for cue in CUES:
         for k in np.unique(factors[cue]):
             own = {**columns, "factor": cue, "class_": k, "note": class_names[cue][k]}
@@ -129,6 +133,47 @@ def _bias(
         Record(quantity="shape_bias_high", value=high, n=decided, **columns),
         coverage,
     ]
+
+
+def _with_blocks(record: Record, predicted: np.ndarray, factors: Mapping[str, np.ndarray]) -> Record:
+    """The record of shape bias or coverage with its values without each block of images; any other as it is."""
+    follows = np.stack([predicted == factors[cue] for cue in CUES], axis=-1)
+    conflict = factors["shape"] != factors["texture"]
+    shares = means_without_block(np.column_stack([follows & conflict[:, None], conflict]))
+    decided = shares[:, 0] + shares[:, 1]
+    if record.quantity == "cue_coverage":
+        return dataclasses.replace(record, blocks=blocks_to_text(decided / shares[:, 2]))
+    if record.quantity == "shape_bias" and record.ok and decided.all():
+        return dataclasses.replace(record, blocks=blocks_to_text(shares[:, 0] / decided))
+    return record
+
+
+def sensitivity_records(logits: np.ndarray, factors: Mapping[str, np.ndarray], **columns: Any) -> list[Record]:
+    """How high a network ranks the class of each cue among all classes: `shape_sensitivity`, `texture_sensitivity`.
+
+    The mean over the conflict images of the reciprocal rank of the cue's class: 1 where it is always first, 0.29 where
+    all ten ranks are equally frequent. A shape bias, as a ratio, hides how much a network follows either cue.
+
+    Args:
+        logits: `[n classes]` on conflict images.
+        factors: `shape` and `texture`, int `[n]`.
+        columns: of every record.
+
+    References:
+        Kim et al. 2026, "On the Reliability of Cue Conflict and Beyond" (cue sensitivity by reciprocal ranks).
+    """
+    records = []
+    for cue in CUES:
+        own = np.take_along_axis(logits, factors[cue][:, None], axis=1)
+        # Equal logits share their places, so that a constant network ranks all classes alike.
+        rank = 1 + (logits > own).sum(axis=1) + ((logits == own).sum(axis=1) - 1) / 2
+        each = 1 / rank
+        records.append(
+            Record(quantity=f"{cue}_sensitivity", value=each.mean(), stderr=each.std(ddof=1) / math.sqrt(len(each)),
+                   blocks=blocks_to_text(means_without_block(each)), unit="1", n=len(each),
+                   **{"image_set": "conflict", **columns})
+        )  # fmt: skip
+    return records
 
 
 def suppression_records(
@@ -201,12 +246,14 @@ def _decisions(study_input: StudyInput, conflict: Split) -> tuple[list[Record], 
     The attack starts from the network's own prediction, as the label would favour one cue.
     """
     images = conflict.to_float()
-    predicted = predictions_of(study_input, images)
+    logits = np.asarray(predictions(study_input.network, study_input.variables, images))
+    predicted = np.argmax(logits, axis=1)
     attacked = predictions_of(study_input, adversarial_examples_of(study_input, images, predicted))
     names = {"shape": SHAPES, "texture": ShapeTex().texture_names}
     records = bias_records(predicted, conflict.factors, class_names=names, inputs="clean")
     made_by = attack_columns(study_input.attack)
     records += bias_records(attacked, conflict.factors, class_names=names, inputs="adversarial", **made_by)
+    records += sensitivity_records(logits, conflict.factors, inputs="clean")
     arrays = {cue: conflict.factors[cue] for cue in CUES}
     arrays |= {"predictions": predicted, "predictions_adversarial": attacked, "shape_names": np.array(SHAPES)}
     return records, arrays
