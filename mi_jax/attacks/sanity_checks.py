@@ -90,8 +90,8 @@ def check(
         x: images [n h w c] in [0, 1]; 100 to 200 are enough.
         y: labels [n].
         key: a random key or a seed.
-        norm: `linf` or `l2`.
-        eps: radius in pixel units of [0, 1]; None for 8/255 in Linf and 0.5 in L2.
+        norm: `linf`, `l2` or `l1`.
+        eps: radius in pixel units of [0, 1]; None for 8/255 in Linf, 0.5 in L2 and 12 in L1.
         steps: of PGD.
         queries: of Square.
 
