@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from mi_jax import attacks
@@ -9,6 +10,7 @@ from mi_jax.attacks import Budget
 from mi_jax.attacks.autoattack_plan import VERSIONS
 from mi_jax.measure.accuracy import accuracy_row
 from mi_jax.models import Network
+from mi_jax.parallel import Mesh
 from mi_jax.records.table import Record
 from mi_jax.typing import Images, Key, Labels, Variables
 
@@ -27,7 +29,8 @@ def under_autoattack(
     version: str = "standard",
     budget: Budget = _DEFAULT,
     progress: Callable[[attacks.Progress], None] | None = None,
-    state: attacks.EvaluationState | None = None,
+    mesh: Mesh | None = None,
+    state_path: Path | None = None,
 ) -> list[Record]:
     """Accuracy under AutoAttack, and the share of images broken by each of its attacks, as records.
 
@@ -41,11 +44,12 @@ def under_autoattack(
         version: `standard`, `plus`, or names of attacks, separated by commas.
         budget: steps, queries, targets and restarts.
         progress: called between compiled chunks.
-        state: saved state of an interrupted run of this evaluation, to resume from.
+        mesh, state_path: as for `mi_jax.attacks.autoattack`.
     """
     result = attacks.autoattack(
         network.logits, variables, images, labels, key,
-        norm=norm, eps=eps, version=stages(version), budget=budget, progress=progress, state=state,
+        norm=norm, eps=eps, version=stages(version), budget=budget, progress=progress,
+        mesh=mesh, state_path=state_path,
     )  # fmt: skip
     columns = {"inputs": "adversarial", **autoattack_columns(norm, eps, version, budget)}
     note = budget_in_words(version, budget, norm)

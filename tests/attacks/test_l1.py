@@ -158,7 +158,7 @@ def test_apgd_from_the_same_start_equals_pyautoattack(monkeypatch, linear, softm
     model = torch.nn.Sequential(torch.nn.Flatten(), dense)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    assert min(compare_apgd(monkeypatch, linear, softmax, model, decreasing)) > 0.95
+    assert min(compare_apgd(monkeypatch, linear, softmax, model, decreasing)) > 0.9
 
 
 @pytest.mark.slow
