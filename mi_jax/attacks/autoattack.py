@@ -348,7 +348,7 @@ class _Evaluation:
     def _seconds_left(self, index: int, fraction: float) -> float:
         """From the time of the forward passes made so far; later stages attack the images that are robust now."""
 
-        def passes(stage: int, images: int) -> float:
+        def passes(stage: int, images: int) -> int:
             config = self.stages[stage][1]
             each = BACKWARD_PASSES if config.uses_gradients else 1
             return images * config.rows_per_image * config.iterations * each
@@ -369,7 +369,7 @@ class _Evaluation:
         logits = self.model.logits(images, salt=len(self.stages) + 1)
         distance = np.zeros(len(images))
         if broken := list(state.adversarial):
-            distance[broken] = _distance(images[broken], self.images[broken], norm, rounding=0)
+            distance[broken] = _distance(images[broken], self.images[broken], norm, rounding=0.0)
         return AutoAttackResult(
             images=images,
             success=state.broken_by != ROBUST,

@@ -458,7 +458,7 @@ def test_the_same_call_resumes_from_its_state_file_and_a_finished_one_attacks_no
 
 
 def test_each_image_is_attacked_within_its_own_radius(linear, softmax):
-    radii = np.where(np.arange(60) < 30, 1e-4, 0.08)
+    radii = np.where(np.arange(60) < 30, 1e-4, 0.2)
     result = run(linear, softmax, eps=radii, version=["apgd-ce", PGD(steps=3)])
     assert np.all(result.perturbation_norm <= radii * (1 + 1e-5))
     assert result.success[30:].mean() > result.success[:30].mean() + 0.3
