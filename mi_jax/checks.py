@@ -61,9 +61,9 @@ def one_of(name: str, value: Any, choices: Iterable[Any]) -> None:
     """Checks that the value is one of the choices.
 
     Examples:
-        >>> one_of("norm", "l1", ("linf", "l2"))
+        >>> one_of("norm", "l3", ("linf", "l2"))
         Traceback (most recent call last):
-        mi_jax.errors.InputError: Invalid norm 'l1': expected one of linf, l2.
+        mi_jax.errors.InputError: Invalid norm 'l3': expected one of linf, l2.
     """
     choices = tuple(choices)
     _require(value in choices, name, value, f"one of {', '.join(map(str, choices))}")
@@ -92,8 +92,10 @@ def array(value: Any, *, name: str) -> Any:
     raise InputError(f"{name} must be an array, not {type(value).__name__}; convert with np.asarray.")
 
 
-def images(value: Any, *, name: str = "Images") -> jax.Array:
+def images(value: Any, *, name: str = "Images", on_host: bool = False) -> Any:
     """Images as a JAX array: floating, `[b h w c]`, not empty, in [0, 1]; values beyond by rounding are clipped.
+
+    With `on_host` as a NumPy array, which never enters the memory of a device.
 
     Raises:
         InputError: otherwise.
@@ -120,8 +122,8 @@ def images(value: Any, *, name: str = "Images") -> jax.Array:
                 "Normalisation belongs in the model."
             )
         if low < 0 or high > 1:
-            x = jnp.clip(x, 0, 1)
-    return jnp.asarray(x)
+            x = np.clip(x, 0, 1) if on_host else jnp.clip(x, 0, 1)
+    return np.asarray(x) if on_host else jnp.asarray(x)
 
 
 def labels(value: Any, size: int, *, classes: int | None = None, name: str = "Labels") -> jax.Array:

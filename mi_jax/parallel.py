@@ -70,6 +70,16 @@ def over_batch(mesh: Mesh | None, x: jax.Array) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec("data")))
 
 
+def sharded(mesh: Mesh | None, tree):
+    """A pytree with the first axis of every leaf shared out over all devices; on the default device without a mesh.
+
+    The length of that axis must be a multiple of the number of devices.
+    """
+    if mesh is None:
+        return jax.device_put(tree)
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
+
+
 def replicated(mesh: Mesh | None, tree):
     """A pytree with a copy of every leaf on each device of the mesh; on the default device without one."""
     if mesh is None:

@@ -1,6 +1,7 @@
 """Auto-PGD (Croce and Hein 2020): gradient ascent with momentum that halves its step size where progress stalls.
 
 Untargeted, on cross-entropy or the DLR loss, or targeted, on the targeted DLR loss (APGD-T), one row per target class.
+The L1 attack is another one (`apgd_l1`).
 """
 
 import dataclasses
@@ -13,6 +14,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
 from mi_jax import checks
+from mi_jax.attacks import apgd_l1
 from mi_jax.attacks.attack import Attack, AttackResult, Faults, Problem, Words, check_config, register
 from mi_jax.attacks.engine import randomness
 from mi_jax.attacks.engine.run import run
@@ -68,7 +70,7 @@ def state_at(start: Images, eps: ArrayLike) -> APGDState:
         best=start,
         best_gradient=zero,
         best_loss=least,
-        step_size=jnp.full(rows, 2 * jnp.asarray(eps), start.dtype),
+        step_size=jnp.broadcast_to(2 * jnp.ravel(jnp.asarray(eps)), rows).astype(start.dtype),
         last_loss=least,
         increases=jnp.zeros(rows, jnp.int32),
         best_at_check=least,
@@ -82,7 +84,7 @@ def state_at(start: Images, eps: ArrayLike) -> APGDState:
 @register("apgd-ce")
 @dataclasses.dataclass(frozen=True)
 class APGD(Attack):
-    """Settings of Auto-PGD (Croce and Hein 2020).
+    """Settings of Auto-PGD (Croce and Hein 2020, and 2021 for L1).
 
     Attributes:
         norm, eps, restarts: as in `PGD`.
@@ -90,11 +92,12 @@ class APGD(Attack):
         loss: `ce`, `dlr` or `cw`.
         targets: 0 for the untargeted attack; n for one run against each of the n highest wrong classes of the clean
             image (APGD-T: loss `dlr`, targets 9).
-        rho: the step size is halved where the loss rose in at most this share of a window's steps.
+        rho: the step size is halved where the loss rose in at most this share of a window's steps; not in L1.
         eot_draws: draws of the noise of a random model, `logits_fn(variables, x, key)`, over which each gradient is
             averaged.
         wrapped_first_check: count the first iterate as an increase if its loss is positive, an indexing error of the
-            official code that comparisons with it reproduce.
+            official code that comparisons with it reproduce; not in L1.
+        decreasing_eps: in L1, spend 30 % of the steps each at 3 eps and at 2 eps, and the rest at eps.
 
     Raises:
         InputError: for values outside these.
@@ -107,6 +110,7 @@ class APGD(Attack):
     rho: float = 0.75
     eot_draws: int = 1
     wrapped_first_check: bool = False
+    decreasing_eps: bool = True
 
     budget: ClassVar[dict[str, str]] = {
         "steps": "apgd_steps",
@@ -123,13 +127,25 @@ class APGD(Attack):
         if not 0 < self.rho <= 1:
             raise InputError(f"Invalid rho {self.rho!r}: expected a number in (0, 1], such as 0.75.")
 
+    @property
+    def l1_schedule(self) -> apgd_l1.Schedule:
+        """Radius and checkpoints at each iteration of the L1 attack."""
+        return apgd_l1.Schedule.of(self.steps, self.decreasing_eps)
+
+    @property
+    def iterations(self) -> int:
+        """One more than the steps, as the last call only evaluates; in L1 one more for each radius."""
+        return len(self.l1_schedule.radius) if self.norm == "l1" else self.steps + 1
+
     def start_words(self, shape: tuple[int, ...]) -> int:
         """One word for each pixel and channel."""
         return shape[0] * shape[1] * shape[2]
 
-    def initial_state(self, problem: Problem, words: Words) -> APGDState:
+    def initial_state(self, problem: Problem, words: Words) -> APGDState | apgd_l1.L1State:
         """State at the given start, else at a random point on the surface of the ball."""
         assert words is not None
+        if self.norm == "l1":
+            return apgd_l1.initial_state(problem, words, self.l1_schedule)
         clean, norm = problem.clean, problem.threat.norm
         draws = words.reshape(clean.shape)
         noise = 2 * randomness.uniform(draws) - 1 if norm == "linf" else randomness.normal(draws)
@@ -138,9 +154,11 @@ class APGD(Attack):
             start = problem.threat.project(problem.batch.start, clean)
         return state_at(start, self.eps)
 
-    def step(self, problem: Problem, state: APGDState, i: Any, words: Words) -> APGDState:
+    def step(self, problem: Problem, state: Any, i: Any, words: Words) -> APGDState | apgd_l1.L1State:
         """Evaluates the iterate and moves on; iteration 0 evaluates the start."""
         gradient, losses, wrong = self._gradient(problem, state.point, i)
+        if self.norm == "l1":
+            return apgd_l1.advance(problem, state, gradient, losses, wrong, i, self.l1_schedule)
         state = state._replace(faults=state.faults.add(gradient, wrong))
         window = jnp.asarray(np.concatenate([[0], checkpoints(self.steps)]))[i]
         state, gradient = _update(self, state, gradient, losses, wrong, i, window)
@@ -162,7 +180,7 @@ class APGD(Attack):
         (gradient, losses), wrong = jax.lax.scan(draw, zero, jnp.arange(self.eot_draws))
         return gradient / self.eot_draws, losses / self.eot_draws, wrong[-1]
 
-    def recorded_loss(self, state: APGDState) -> Array:
+    def recorded_loss(self, state: APGDState | apgd_l1.L1State) -> Array:
         """The loss of the last iterate evaluated."""
         return state.last_loss
 
@@ -208,7 +226,7 @@ def _move(threat: ThreatModel, clean: Images, s: APGDState, gradient: Images, we
 
 def _into_ball(images: Images, clean: Images, threat: ThreatModel) -> Images:
     """The projection, rounded as in the official code."""
-    eps = threat.eps
+    eps = threat.radius
     if threat.norm == "linf":
         return jnp.clip(jnp.clip(images, clean - eps, clean + eps), 0, 1)
     delta = images - clean
@@ -226,13 +244,13 @@ def apgd(
     config: APGD,
     eps: ArrayLike | None = None,
 ) -> AttackResult:
-    """Attacks images by Auto-PGD (Croce and Hein 2020, algorithm 1); restarts and targets share one batch.
+    """Attacks images by Auto-PGD (Croce and Hein 2020, algorithm 1; 2021 for L1); restarts and targets share one batch.
 
     Args:
         logits_fn, variables, x, y: as for `pgd`.
         key: a random key or a seed.
         config: settings.
-        eps: replaces that of the configuration, and may be traced.
+        eps: replaces that of the configuration, with one number or one per image [b]; may be traced.
 
     Returns:
         An adversarial image where any restart or target found one; elsewhere, of the restarts' points of highest loss,

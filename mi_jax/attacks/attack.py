@@ -143,12 +143,13 @@ class Attack:
     static.
 
     Attributes:
-        norm: `linf` or `l2`.
-        eps: radius in pixel units of [0, 1]; None for 8/255 in Linf and 0.5 in L2.
+        norm: `linf`, `l2` or `l1`.
+        eps: radius in pixel units of [0, 1]; None for 8/255 in Linf, 0.5 in L2 and 12 in L1. Inside `initial_state` and
+            `step`, an array that broadcasts over images, since each image may have its own.
         restarts: independent starts; each image keeps the worst.
         targets: number of highest wrong classes that are attacked one by one; 0 for an untargeted attack.
         loss: name of the loss, empty for an attack without one.
-        step_size: length of a step in pixel units; None for 2/255 in Linf and eps / 4 in L2.
+        step_size: length of a step in pixel units; None for 2/255 in Linf and eps / 4 in L2 and L1; inside, as `eps`.
         traced: names of the settings that may change without a new compilation.
         effort: name of the setting that is the number of gradient steps or queries.
         budget: {setting: field of `Budget`} of the settings that AutoAttack replaces.
@@ -207,6 +208,14 @@ class Attack:
     def as_arrays(self: SomeAttack, dtype: Any) -> SomeAttack:
         """A copy whose traced settings are arrays of one dtype, so that other values do not compile again."""
         return self.with_values(**{name: jnp.asarray(getattr(self, name), dtype) for name in self.traced})
+
+    def per_row(self: SomeAttack, count: int) -> SomeAttack:
+        """A copy whose traced settings, one number or one per image, are given for each row [r 1 1 1]."""
+
+        def rows(value: Any) -> Array:
+            return per_image(jnp.repeat(jnp.broadcast_to(value, (count,)), self.rows_per_image))
+
+        return self.with_values(**{name: rows(getattr(self, name)) for name in self.traced})
 
     @property
     def budget_fields(self) -> dict[str, str]:

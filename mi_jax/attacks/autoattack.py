@@ -1,41 +1,42 @@
 """AutoAttack (Croce and Hein 2020): several attacks in turn, each on the images that are still robust.
 
-The loop runs on the host. Images, restarts and targets fill batches of a power of two rows, which shrink as images
-are broken.
+The loop runs on the host. Images, restarts and targets fill batches of a few sizes, which shrink as images are broken.
 """
 
+import contextlib
 import dataclasses
 import functools
-import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from mi_jax import checks
 from mi_jax.attacks.attack import Attack, Batch, gradient_warnings
 from mi_jax.attacks.autoattack_plan import Budget, plan
-from mi_jax.attacks.engine.input_checks import Model, accepts, check_batch, check_reach
+from mi_jax.attacks.engine.input_checks import Model, accepts, check_batch, check_distances, check_reach
 from mi_jax.attacks.engine.randomness import row_keys
-from mi_jax.attacks.engine.run import BLOCK, predict, problem_of, ranked_targets, start_bits, step_bits, steps
+from mi_jax.attacks.engine.run import ranked_targets
 from mi_jax.attacks.engine.saved_evaluation import CLEAN_ERROR, ROBUST, EvaluationState, StageReport, fingerprint
+from mi_jax.attacks.engine.survivors import PlacedModel, attack_rows
 from mi_jax.attacks.losses import margin, misclassified
 from mi_jax.attacks.sanity_checks import output_findings
-from mi_jax.attacks.threat_model import DEFAULT_EPS, check_norm, diameter, length
+from mi_jax.attacks.threat_model import DEFAULT_EPS, check_norm, diameter
 from mi_jax.errors import InputError
-from mi_jax.parallel import backend
+from mi_jax.parallel import Mesh
 from mi_jax.typing import Key, LogitsFn
 
-SMALLEST_BUCKET = 16
-MARKS = (0, 2, 5, 10, 20, 35, 55, 80, 120, 180)
-"""Iterations after which broken images are dropped; later, at the end of each block."""
-WORTH_SHRINKING = 4
-"""A batch shrinks by at least this factor, since each attack is compiled for every new size."""
 PIXEL_ROUNDING = 2**-24
 """Spacing of float32 just below 1: the rounding of a pixel on the surface of the ball."""
+SAVE_SECONDS = 60.0
+"""Least time between two writes of the state to `state_path`, unless a stage ends."""
+BACKWARD_PASSES = 3
+"""Cost of a gradient in forward passes, to estimate the time left."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Progress:
         fraction: share of the current stage that is done.
         robust_accuracy: share of the images not broken so far.
         seconds: wall-clock time of the current stage so far.
+        seconds_left: estimated wall-clock time until the end, which falls when images are broken.
         state: can be saved, and passed to `autoattack` to resume.
     """
 
@@ -58,6 +60,7 @@ class Progress:
     fraction: float
     robust_accuracy: float
     seconds: float
+    seconds_left: float
     state: EvaluationState
 
 
@@ -103,14 +106,18 @@ def autoattack(
     key: Key | int,
     *,
     norm: str = "linf",
-    eps: float | None = None,
+    eps: ArrayLike | None = None,
     version: str | Sequence[str | Attack] = "standard",
     budget: Budget | None = None,
     batch_size: int | None = None,
+    mesh: Mesh | None = None,
     progress: Callable[[Progress], None] | None = None,
     state: EvaluationState | None = None,
+    state_path: str | Path | None = None,
 ) -> AutoAttackResult:
     """Robust accuracy under an ensemble of attacks (Croce and Hein 2020). Does not run inside jit.
+
+    Devices hold the variables and one batch of rows, whatever the number of images, which stay in NumPy.
 
     Args:
         logits_fn: as for `pgd`, or `logits_fn(variables, x, key)` for `rand`.
@@ -118,15 +125,19 @@ def autoattack(
         x: images [n h w c] in [0, 1].
         y: labels [n].
         key: a random key or a seed.
-        norm: `linf` or `l2`.
-        eps: radius in pixel units of [0, 1]; None for 8/255 in Linf and 0.5 in L2.
+        norm: `linf`, `l2` or `l1`.
+        eps: radius in pixel units of [0, 1], one number or one per image [n]; None for 8/255 in Linf, 0.5 in L2 and 12
+            in L1.
         version: `standard` (APGD-CE, APGD-T, FAB-T, Square), `plus`, `rand` (for a random model: expectation over its
             noise), or a list of names in `ATTACKS` and of configurations, whose norm and eps are replaced.
         budget: steps, queries and targets.
-        batch_size: rows at once, a power of two; None for 64 on CPU and 2048 elsewhere. The outcome depends on it only
-            by rounding, and in `rand` by the noise drawn.
+        batch_size: rows at once, a power of two; None for 64 on CPU and 2048 on each accelerator. The outcome depends
+            on it only by rounding, and in `rand` by the noise drawn.
+        mesh: devices of this process, such as `jax.make_mesh((8,), ("data",))`, that share each batch; None for one.
         progress: called between compiled chunks.
         state: of an interrupted evaluation, from `progress`, to resume it.
+        state_path: file to which the state is written about once a minute. The same call resumes from it after an
+            interruption at any moment, and returns the outcome at once when the evaluation was complete.
 
     Returns:
         The outcome, as NumPy arrays.
@@ -146,79 +157,84 @@ def autoattack(
     if not checks.known(x, y, variables):
         raise InputError("autoattack runs on the host and cannot be traced; inside jit use pgd, apgd, fab or square.")
     check_norm(norm)
+    images, labels = check_batch(x, y, on_host=True)
     eps = DEFAULT_EPS[norm] if eps is None else eps
-    images, labels = (np.asarray(a) for a in check_batch(x, y))
-    key = checks.key(key)
-    model = _Network(Model(logits_fn), variables, key, len(images), batch_size, random=version == "rand")
+    check_distances("eps", eps, norm, len(images), positive=True)
+    check_reach("eps", eps, diameter(norm, images.shape))
+    radii = np.broadcast_to(np.asarray(eps, np.float64), labels.shape)
+    key, random = checks.key(key), version == "rand"
+    model = PlacedModel(Model(logits_fn), variables, key, len(images), batch_size, mesh, random=random)
     _check_arity(logits_fn, version)
     clean = model.logits(images)
     checks.logits(clean, labels)
-    stages = plan(version, norm, eps, budget or Budget(), clean.shape[1], images.shape[1:])
-    check_reach("eps", eps, diameter(norm, images.shape))
-    output_warnings = model.check_outputs(images)
-    mark = fingerprint(images, labels, stages, *(_on_host(leaf) for leaf in jax.tree.leaves((key, variables))))
+    stages = plan(version, norm, float(radii.max()), budget or Budget(), clean.shape[1], images.shape[1:])
+    output_warnings = _check_outputs(model, images)
+    mark = fingerprint(images, labels, radii, stages, *(_on_host(leaf) for leaf in jax.tree.leaves((key, variables))))
+    saver = _Saver(state_path)
+    state = saver.load() if state is None else state
     if state is None:
         start = np.where(clean.argmax(axis=1) == labels, ROBUST, CLEAN_ERROR)
-        state = EvaluationState.begin(mark, images, start)
+        state = EvaluationState.begin(mark, start)
     elif state.fingerprint != mark:
+        where = "The state" if saver.path is None else f"The state in {saver.path}"
         raise InputError(
-            "The state belongs to other images, labels, variables, key or attacks; give the same ones or no state."
+            f"{where} belongs to other images, labels, variables, key or attacks; give the same ones or no state."
         )
-    evaluation = _Evaluation(model, images, labels, clean, stages, state, progress)
-    for index in range(state.stage, len(stages)):
-        evaluation.run_stage(index)
+    evaluation = _Evaluation(model, images, labels, radii, clean, stages, state, progress, saver)
+    with saver.saving(state):
+        for index in range(state.stage, len(stages)):
+            evaluation.run_stage(index)
     return evaluation.result(norm, output_warnings)
 
 
-class _Network:
-    """The model with its variables: `rows` at once in an attack, `batch` images at once for logits alone."""
-
-    def __init__(self, model: Model, variables: Any, key: Key, count: int, batch_size: int | None, *, random: bool):
-        self.model, self.variables, self.key, self.random = model, variables, key, random
-        self.rows = _rows_at_once(batch_size)
-        self.batch = min(self.rows, _power_of_two(count))
-
-    def logits(self, images: np.ndarray, salt: int = 0) -> np.ndarray:
-        """Logits [n k] of any number of images, in padded batches of one size."""
-        parts = []
-        for first in range(0, len(images), self.batch):
-            batch = images[first : first + self.batch]
-            padded = self._padded(batch)
-            noise = jax.random.fold_in(self.key, 2**31 + salt) if self.random else None
-            parts.append(np.asarray(predict(self.model, self.variables, padded, noise))[: len(batch)])
-        return np.concatenate(parts)
-
-    def _padded(self, images: np.ndarray) -> np.ndarray:
-        return np.concatenate([images, np.repeat(images[-1:], self.batch - len(images), axis=0)])
-
-    def check_outputs(self, images: np.ndarray) -> list[str]:
-        """Warnings about the model's outputs. Raises `InputError` for a model that is not a function of its input."""
-        if self.random:
-            return []
-        few = jnp.asarray(self._padded(images[: self.batch]))
-        findings = output_findings(lambda x: self.logits(np.asarray(x)), self.model, self.variables, few)[1].findings
-        for finding in findings:
-            if finding.name == "random":
-                raise InputError(finding.message)
-        return [finding.message for finding in findings]
+def _check_outputs(model: PlacedModel, images: np.ndarray) -> list[str]:
+    """Warnings about the model's outputs. Raises `InputError` for a model that is not a function of its input."""
+    if model.random:
+        return []
+    few = model.padded(images[: model.batch])
+    findings = output_findings(lambda x: model.logits(np.asarray(x)), model.model, model.variables, few)[1].findings
+    for finding in findings:
+        if finding.name == "random":
+            raise InputError(finding.message)
+    return [finding.message for finding in findings]
 
 
-@functools.partial(jax.jit, static_argnums=1)
-def _begin(config: Attack, model, variables, noise, batch, bits):
-    return config.initial_state(problem_of(config, model, variables, noise, batch), bits)
+class _Saver:
+    """Keeps the state of an evaluation in a file, if there is one."""
 
+    def __init__(self, path: str | Path | None):
+        self.path = None if path is None else Path(path)
+        self.last, self.took = time.monotonic(), 0.0
 
-@functools.partial(jax.jit, static_argnums=1)
-def _advance(config: Attack, model, variables, noise, batch, state, bits, first, count):
-    return steps(config, problem_of(config, model, variables, noise, batch), state, bits, first, count)
+    def load(self) -> EvaluationState | None:
+        return EvaluationState.load(self.path) if self.path is not None and self.path.exists() else None
+
+    def save(self, state: EvaluationState, *, now: bool = False) -> None:
+        """Writes the state, at most once a minute unless `now`, and for at most a tenth of the time."""
+        began = time.monotonic()
+        if self.path is None or not (now or began - self.last > max(SAVE_SECONDS, 10 * self.took)):
+            return
+        state.save(self.path)
+        self.last = time.monotonic()
+        self.took = self.last - began
+
+    @contextlib.contextmanager
+    def saving(self, state: EvaluationState) -> Iterator[None]:
+        """Writes the state when the body ends or is interrupted."""
+        try:
+            yield
+        finally:
+            self.save(state, now=True)
 
 
 class _Evaluation:
     """The host side of one evaluation."""
 
-    def __init__(self, model: _Network, images, labels, clean, stages, state: EvaluationState, progress):
-        self.model, self.images, self.labels, self.clean = model, images, labels, clean
-        self.stages, self.state, self.progress = stages, state, progress
+    def __init__(
+        self, model: PlacedModel, images, labels, radii, clean, stages, state: EvaluationState, progress, saver: _Saver
+    ):
+        self.model, self.images, self.labels, self.radii, self.clean = model, images, labels, radii, clean
+        self.stages, self.state, self.progress, self.saver = stages, state, progress, saver
 
     def run_stage(self, index: int) -> None:
         """Attacks the robust images that the stage has not attacked yet, group by group, and adds its report."""
@@ -234,6 +250,7 @@ class _Evaluation:
 
             self._attack(index, config, group, report_progress)
             state.done[group] = True
+            self.saver.save(state)
             report_progress(1.0)
         broken = int(np.sum(state.broken_by == index))
         robust = int(np.sum(state.broken_by == ROBUST))
@@ -251,6 +268,7 @@ class _Evaluation:
         state.stage, state.seconds, state.unconfirmed = index + 1, 0.0, 0
         state.done = np.zeros(len(self.labels), bool)
         state.faults = np.zeros((2, len(self.labels)))
+        self.saver.save(state, now=True)
 
     def _warnings(self, name: str, config: Attack) -> tuple[str, ...]:
         state, index = self.state, len(self.state.reports)
@@ -280,11 +298,21 @@ class _Evaluation:
         rows, image, keys = self._rows(index, config, group)
         confirm = functools.partial(self._confirm, index, config)
         stage_key, faults = self._stage_key(index), self.state.faults
-        broken, hit = _drive(self.model, config, rows, image, keys, stage_key, confirm, report_progress, faults)
-        for i, adversarial in broken.items():
-            self.state.images[i] = adversarial
-            self.state.broken_by[i] = index
+        broken, hit = attack_rows(
+            self.model, self._per_row(config, image), rows, image, keys, stage_key, confirm, report_progress, faults
+        )
+        self.state.adversarial |= broken
+        self.state.broken_by[list(broken)] = index
         self.state.unconfirmed += len(hit - broken.keys())
+
+    def _per_row(self, config: Attack, image: np.ndarray) -> Attack:
+        """The attack with the radius of each row's image; in L2 and L1 its step is in proportion."""
+        radii = self.radii[image].astype(self.images.dtype).reshape(-1, 1, 1, 1)
+        values = {"eps": radii}
+        if "step_size" in config.traced:
+            share = np.ones_like(radii) if config.norm == "linf" else radii / radii.dtype.type(self.radii.max())
+            values["step_size"] = radii.dtype.type(config.step_size) * share
+        return config.with_values(**values)
 
     def _confirm(self, index: int, config: Attack, image: np.ndarray, adversarial: np.ndarray) -> np.ndarray:
         """True where an image [m h w c] is within eps of its clean one and misclassified in a second forward pass.
@@ -293,7 +321,7 @@ class _Evaluation:
         """
         logits = self.model.logits(adversarial, salt=index + 1)
         wrong = np.asarray(misclassified(jnp.asarray(logits), jnp.asarray(self.labels[image])))
-        return wrong & _within(adversarial, self.images[image], str(config.norm), config.eps)
+        return wrong & (_distance(adversarial, self.images[image], str(config.norm)) <= self.radii[image] * (1 + 1e-5))
 
     def _rows(self, index: int, config: Attack, group: np.ndarray):
         width, targets = config.rows_per_image, None
@@ -301,35 +329,52 @@ class _Evaluation:
         if config.targets:
             clean, labels = jnp.asarray(self.clean), jnp.asarray(self.labels)
             ranked = np.asarray(ranked_targets(clean, labels, config.targets))
-            targets = jnp.asarray(ranked[image, fold % config.targets])
-        rows = Batch(
-            jnp.asarray(self.images[image]),
-            jnp.asarray(self.labels[image]),
-            targets,
-            jnp.asarray(fold // max(1, config.targets)),
-        )
-        size = max(self.model.rows, _power_of_two(len(image)))
-        filled = np.resize(image, size), np.resize(fold, size)
-        return rows, image, row_keys(self._stage_key(index), *(jnp.asarray(a, jnp.int32) for a in filled))
+            targets = ranked[image, fold % config.targets]
+        rows = Batch(self.images[image], self.labels[image], targets, fold // max(1, config.targets))
+        size = max(self.model.rows, self.model.bucket(len(image)))
+        filled = [np.resize(a, size).astype(np.int32) for a in (image, fold)]
+        return rows, image, row_keys(self._stage_key(index), *self.model.place(filled))
 
     def _stage_key(self, index: int) -> Key:
         return jax.random.fold_in(self.model.key, index)
 
     def _report(self, index: int, fraction: float) -> None:
-        if self.progress is not None:
-            name, robust = self.stages[index][0], float(np.mean(self.state.broken_by == ROBUST))
-            self.progress(Progress(name, index, len(self.stages), fraction, robust, self.state.seconds, self.state))
+        if self.progress is None:
+            return
+        name, robust, state = self.stages[index][0], float(np.mean(self.state.broken_by == ROBUST)), self.state
+        left = self._seconds_left(index, fraction)
+        self.progress(Progress(name, index, len(self.stages), fraction, robust, state.seconds, left, state))
+
+    def _seconds_left(self, index: int, fraction: float) -> float:
+        """From the time of the forward passes made so far; later stages attack the images that are robust now."""
+
+        def passes(stage: int, images: int) -> int:
+            config = self.stages[stage][1]
+            each = BACKWARD_PASSES if config.uses_gradients else 1
+            return images * config.rows_per_image * config.iterations * each
+
+        state = self.state
+        robust = int(np.sum(state.broken_by == ROBUST))
+        current = passes(index, robust + int(np.sum(state.broken_by == index)))
+        done = fraction * current + sum(passes(k, report.attacked) for k, report in enumerate(state.reports))
+        later = sum(passes(k, robust) for k in range(index + 1, len(self.stages)))
+        seconds = state.seconds + sum(report.seconds for report in state.reports)
+        return seconds * ((1 - fraction) * current + later) / done if done else float("inf")
 
     def result(self, norm: str, output_warnings: Sequence[str]) -> AutoAttackResult:
         """Gathers the outcome, with the logits of the final images."""
-        state = self.state
-        logits = self.model.logits(state.images, salt=len(self.stages) + 1)
-        labels = jnp.asarray(self.labels)
+        state, images = self.state, self.images.copy()
+        for i, adversarial in state.adversarial.items():
+            images[i] = adversarial
+        logits = self.model.logits(images, salt=len(self.stages) + 1)
+        distance = np.zeros(len(images))
+        if broken := list(state.adversarial):
+            distance[broken] = _distance(images[broken], self.images[broken], norm, rounding=0.0)
         return AutoAttackResult(
-            images=state.images,
+            images=images,
             success=state.broken_by != ROBUST,
-            loss=np.asarray(margin(jnp.asarray(logits), labels)),
-            perturbation_norm=np.asarray(length(jnp.asarray(state.images - self.images), norm)),
+            loss=np.asarray(margin(jnp.asarray(logits), jnp.asarray(self.labels))),
+            perturbation_norm=distance,
             logits=logits,
             broken_by=state.broken_by,
             clean_accuracy=float(np.mean(state.broken_by != CLEAN_ERROR)),
@@ -339,92 +384,10 @@ class _Evaluation:
         )
 
 
-def _drive(
-    model: _Network, config: Attack, rows: Batch, image: np.ndarray, keys, key: Key, confirm, report_progress, faults
-) -> tuple[dict[int, np.ndarray], set[int]]:
-    """Runs all iterations of an attack on a batch of rows.
-
-    Rows whose image is confirmed as broken are dropped. For a random model, where one draw of the noise proves little,
-    none are: as in the official code, the last misclassified iterate is confirmed at the end, once per image.
-
-    Args:
-        model, config, rows: the model, the attack, and its rows.
-        image: index of each row's image.
-        keys: one for each row of the full batch, so that its compiled generators serve every batch size.
-        key: of a random model's noise.
-        confirm: `confirm(image, adversarial)` tells which adversarial images count.
-        report_progress: called with the share that is done.
-        faults: [2, n], updated with the largest share of steps with a zero and with a non-finite gradient.
-
-    Returns:
-        An adversarial image for each confirmed image, and the images where the attack found one.
-    """
-    shape = rows.images.shape[1:]
-    config = config.as_arrays(rows.images.dtype)
-    noise = jax.random.fold_in(key, 2**31) if model.random else None
-    total = config.iterations
-    places = np.arange(_power_of_two(len(image))) % len(image)
-    live = np.arange(len(places)) < len(image)
-    bits = start_bits(config, keys, shape)
-    rows = _take(rows, places)
-    model_arguments = (model.model, model.variables, noise)
-    state = _begin(config, *model_arguments, rows, None if bits is None else bits[: len(places)])
-    block, broken, hit = -1, {}, set()
-    marks = [*[m for m in MARKS if m < total], *range(BLOCK, total, BLOCK), total]
-    for first, after in itertools.pairwise(marks):
-        if first // BLOCK != block:
-            block = first // BLOCK
-            words = step_bits(config, keys, block, shape)
-        here = None if words is None else words[places]
-        state = _advance(config, *model_arguments, rows, state, here, first, after - first)
-        seen = config.outcome(state).faults
-        if seen is not None:
-            for kind, counts in enumerate(seen):
-                np.maximum.at(faults[kind], image[places[live]], np.asarray(counts)[live] / total)
-        if after == total or not model.random:
-            hits = np.flatnonzero(np.asarray(state.found) & live)
-            if model.random:
-                hits = hits[np.unique(image[places[hits]], return_index=True)[1]]
-            if len(hits):
-                aimed, adversarial = image[places[hits]], np.asarray(state.images)[hits]
-                agreed = confirm(aimed, adversarial)
-                # The first row of an image counts.
-                broken |= dict(zip(aimed[agreed][::-1].tolist(), adversarial[agreed][::-1], strict=True))
-                hit.update(aimed.tolist())
-                live &= ~np.isin(image[places], list(broken))
-        report_progress(after / total)
-        left = int(live.sum())
-        if left == 0:
-            break
-        if _power_of_two(left) * WORTH_SHRINKING <= len(places):
-            keep = np.resize(np.flatnonzero(live), _power_of_two(left))
-            rows, state, places = _take(rows, keep), _take(state, keep), places[keep]
-            live = np.arange(len(keep)) < left
-    return broken, hit
-
-
-def _within(images: np.ndarray, clean: np.ndarray, norm: str, eps: float) -> np.ndarray:
-    """True where an image lies within eps of the clean one, up to the rounding of its pixels; false for NaN."""
-    moved = np.maximum(np.abs(images.astype(np.float64) - clean) - PIXEL_ROUNDING, 0).reshape(len(images), -1)
-    size = moved.max(axis=1) if norm == "linf" else np.sqrt(np.sum(moved**2, axis=1))
-    return size <= eps * (1 + 1e-5)
-
-
-def _take(tree, places: np.ndarray):
-    """Picks rows on the host: on the device, a gather would be compiled for every pair of batch sizes."""
-    return jax.tree.map(lambda a: jnp.asarray(np.asarray(a)[places]), tree)
-
-
-def _power_of_two(count: int) -> int:
-    return max(SMALLEST_BUCKET, 1 << (count - 1).bit_length())
-
-
-def _rows_at_once(batch_size: int | None) -> int:
-    if batch_size is None:
-        return 64 if backend() == "cpu" else 2048
-    if batch_size < 1 or batch_size & (batch_size - 1):
-        raise InputError(f"batch_size must be a power of two, such as 256; got {batch_size!r}.")
-    return max(batch_size, SMALLEST_BUCKET)
+def _distance(images: np.ndarray, clean: np.ndarray, norm: str, rounding: float = PIXEL_ROUNDING) -> np.ndarray:
+    """Distance of each image from its clean one, up to the rounding of its pixels; NaN where the image is."""
+    moved = np.maximum(np.abs(images.astype(np.float64) - clean) - rounding, 0).reshape(len(images), -1)
+    return np.linalg.norm(moved, {"linf": np.inf, "l2": 2, "l1": 1}[norm], axis=1)
 
 
 def _on_host(leaf: Any) -> np.ndarray:

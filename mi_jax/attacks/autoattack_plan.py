@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from mi_jax import checks
+from mi_jax.attacks.apgd import APGD
 from mi_jax.attacks.attack import ATTACKS, Attack
 from mi_jax.attacks.engine.input_checks import check_distance
 from mi_jax.attacks.threat_model import check_norm, default_step_size
@@ -26,8 +27,9 @@ class Budget:
         apgd_steps: gradient steps of APGD.
         fab_steps: iterations of FAB.
         square_queries: queries of Square.
-        targets: target classes of the targeted attacks, or all wrong classes if there are fewer.
-        restarts: of the untargeted attacks; None for 1, and 5 in `plus`.
+        targets: target classes of the targeted attacks, or all wrong classes if there are fewer; of APGD-T in L1 at
+            most 5, as it takes longer there.
+        restarts: of the untargeted attacks; None for 1, and 5 in `plus` and for APGD in L1.
         eot_draws: draws of the noise of a random model over which each gradient is averaged in `rand`.
 
     Raises:
@@ -46,10 +48,13 @@ class Budget:
             if getattr(self, field.name) is not None:
                 checks.count(field.name, getattr(self, field.name))
 
-    def of(self, version: str | Sequence[str | Attack]) -> "Budget":
-        """The budget with the restarts of a version filled in, and draws of noise for `rand` alone."""
-        restarts = self.restarts or (5 if version == "plus" else 1)
-        return dataclasses.replace(self, restarts=restarts, eot_draws=self.eot_draws if version == "rand" else 1)
+    def of(self, version: str | Sequence[str | Attack], attack: Attack | None = None, norm: str = "linf") -> "Budget":
+        """The budget of one attack of a version, with its restarts filled in, and draws of noise for `rand` alone."""
+        apgd_in_l1 = norm == "l1" and isinstance(attack, APGD)
+        restarts = self.restarts or (5 if version == "plus" or apgd_in_l1 else 1)
+        targets = min(self.targets, 5) if apgd_in_l1 else self.targets
+        draws = self.eot_draws if version == "rand" else 1
+        return dataclasses.replace(self, restarts=restarts, targets=targets, eot_draws=draws)
 
 
 def plan(
@@ -69,7 +74,7 @@ def plan(
 
     Raises:
         InputError: for an unknown norm, version or name, an eps that is not positive, too few classes, images too small
-            for the L2 Square attack, the loss `kl`, and `eot_draws` outside of `rand`.
+            for the Square attack in L2 or L1, the loss `kl`, and `eot_draws` outside of `rand`.
     """
     check_norm(norm)
     check_distance("eps", eps, norm, positive=True)
@@ -80,7 +85,7 @@ def plan(
     parts = VERSIONS[version] if isinstance(version, str) else tuple(version)
     if not parts:
         raise InputError(f"The list of attacks is empty; choose from {', '.join(ATTACKS)}.")
-    named = [_named(part, norm, eps, budget.of(version), num_classes) for part in parts]
+    named = [_named(part, version, norm, eps, budget, num_classes) for part in parts]
     for name, config in named:
         _check_classes(name, config, num_classes)
         config.check_shape(image_shape)
@@ -95,11 +100,12 @@ def plan(
     return tuple(named)
 
 
-def _named(part: str | Attack, norm: str, eps: float, budget: Budget, classes: int) -> tuple[str, Attack]:
+def _named(part: str | Attack, version, norm: str, eps: float, budget: Budget, classes: int) -> tuple[str, Attack]:
     if isinstance(part, Attack):
         name, attack, values = type(part).__name__.lower(), part, {}
     else:
         name, attack = part, ATTACKS.get_or_explain(part)
+        budget = budget.of(version, attack, norm)
         values = {setting: getattr(budget, field) for setting, field in attack.budget_fields.items()}
         if attack.targets:
             values["targets"] = min(values.get("targets", attack.targets), classes - 1)

@@ -15,13 +15,12 @@ from mi_jax.attacks.attack import Attack, AttackResult, Faults, Outcome, Problem
 from mi_jax.attacks.engine import randomness
 from mi_jax.attacks.engine.run import run
 from mi_jax.attacks.losses import at, misclassified
-from mi_jax.attacks.threat_model import TINY, length, per_image, unit
+from mi_jax.attacks.projections import onto_hyperplane
+from mi_jax.attacks.threat_model import TINY, flat, length, per_image, unit
 from mi_jax.errors import InputError
 from mi_jax.typing import Flags, Images, Key, LogitsFn
 
 CLASSES_AT_ONCE = 16
-MAX_PASSES = 60
-Rows2D = Float[Array, "r d"]
 
 
 class FABState(NamedTuple):
@@ -100,7 +99,7 @@ class FAB(Attack):
         nearer = wrong & (distance < state.distance)
         nearest = jnp.where(per_image(nearer), point, state.nearest)
         least = jnp.where(nearer, distance, state.distance)
-        found = least <= self.eps
+        found = least <= problem.threat.radii
         return FABState(
             point=jnp.where(per_image(wrong), problem.clean + (point - problem.clean) * self.beta, point),
             nearest=nearest,
@@ -135,14 +134,14 @@ def _towards_target(problem: Problem, point: Images, i: Any):
 def _nearest_boundary(problem: Problem, point: Images, i: Any):
     """z_k - z_y and its gradient for the class k whose linearised boundary is nearest, and misclassification."""
     logits, pull = jax.vjp(lambda x: problem.logits(x, i), point)
-    classes, norm = logits.shape[1], problem.threat.norm
+    classes, dual = logits.shape[1], {"linf": "l1", "l2": "l2", "l1": "linf"}[problem.threat.norm]
     own = jax.nn.one_hot(problem.labels, classes, dtype=logits.dtype)
     differences = logits - at(logits, problem.labels)[:, None]
 
     def slope(k):
         gradient = pull(jax.nn.one_hot(k, classes, dtype=logits.dtype) - own)[0]
         gradient = jnp.where(jnp.isfinite(gradient), gradient, 0)
-        return length(gradient, "l2") if norm == "l2" else jnp.sum(jnp.abs(gradient), axis=(1, 2, 3))
+        return length(gradient, dual)
 
     slopes = jax.lax.map(slope, jnp.arange(classes), batch_size=min(classes, CLASSES_AT_ONCE)).T
     distance = jnp.where(own > 0, jnp.inf, jnp.abs(differences) / (slopes + TINY))
@@ -153,8 +152,7 @@ def _nearest_boundary(problem: Problem, point: Images, i: Any):
 
 def _move(config: FAB, clean: Images, point: Images, difference: Array, gradient: Images) -> Images:
     """Average of the projections of the point and of the clean image onto the linearised boundary, with overshoot."""
-    rows = len(point)
-    x, x0, w = (a.reshape(rows, -1) for a in (point, clean, gradient))
+    x, x0, w = flat(point), flat(clean), flat(gradient)
     offset = jnp.sum(w * x, axis=1) - difference
     # Both projections in one call, which halves the passes of the solver.
     both = onto_hyperplane(
@@ -163,50 +161,6 @@ def _move(config: FAB, clean: Images, point: Images, difference: Array, gradient
     sizes = [jnp.maximum(length(move, config.norm), 1e-8) for move in both]
     alpha = per_image(jnp.minimum(sizes[0] / (sizes[0] + sizes[1]), config.alpha_max))
     return jnp.clip((point + config.eta * both[0]) * (1 - alpha) + (clean + config.eta * both[1]) * alpha, 0, 1)
-
-
-def onto_hyperplane(point: Rows2D, normal: Rows2D, offset: Float[Array, " r"], norm: str) -> Rows2D:
-    """Smallest move [r d] from `point` in [0, 1]^d onto the plane normal . x = offset within [0, 1]^d.
-
-    Croce and Hein 2020b, eq. 4-6, without sorting: the distance covered towards the plane is concave and piecewise
-    linear in the step length, so Newton's method from zero reaches the exact root in a few passes. Where the plane
-    misses the box, the move to the corner that comes nearest to it. `norm` (`linf` or `l2`) measures the move.
-    Coordinates in which the normal is zero do not move.
-    """
-    above = jnp.sum(normal * point, axis=1) - offset
-    # Flip signs so that normal . x must decrease by |above|.
-    direction = jnp.where(above >= 0, 1, -1).astype(point.dtype)[:, None] * normal
-    target = jnp.abs(above)
-    gain = jnp.abs(normal)
-    ignored = gain < 1e-8 if norm == "l2" else gain == 0
-    speed = jnp.where(ignored, 0, jnp.ones_like(gain) if norm == "linf" else gain)
-    room = jnp.where(ignored, 0, jnp.where(direction > 0, point, 1 - point))
-    move = jnp.minimum(_water_level(gain, speed, room, target)[:, None] * speed, room)
-    return -jnp.sign(direction) * move
-
-
-def _water_level(gain: Rows2D, speed: Rows2D, room: Rows2D, target: Float[Array, " r"]) -> Float[Array, " r"]:
-    """The smallest L with sum_i gain_i min(L speed_i, room_i) = target, or the largest float where there is none."""
-
-    def better(level):
-        free = level[:, None] * speed < room
-        stuck = jnp.sum(jnp.where(free, 0, gain * room), axis=1)
-        slope = jnp.sum(jnp.where(free, gain * speed, 0), axis=1)
-        root = jnp.where(slope > 0, (target - stuck) / jnp.where(slope > 0, slope, 1), jnp.inf)
-        return jnp.maximum(root, level)
-
-    def unsettled(carry):
-        level, before, passes = carry
-        return jnp.any(level > before) & (passes < MAX_PASSES)
-
-    def again(carry):
-        level, _, passes = carry
-        # An infinite level times a still coordinate would be NaN; any finite level beyond all rooms is the same.
-        return better(jnp.minimum(level, jnp.finfo(level.dtype).max)), level, passes + 1
-
-    zero = jnp.zeros_like(target)
-    level, _, _ = jax.lax.while_loop(unsettled, again, (better(zero), zero, 0))
-    return jnp.minimum(level, jnp.finfo(level.dtype).max)
 
 
 def fab(
@@ -225,7 +179,7 @@ def fab(
         logits_fn, variables, x, y: as for `pgd`.
         key: a random key or a seed, needed for more than one restart: the first starts at the clean image.
         config: settings.
-        eps: replaces that of the configuration, and may be traced.
+        eps: replaces that of the configuration, with one number or one per image [b]; may be traced.
 
     Returns:
         The nearest adversarial image found within eps, or the clean image where there is none.

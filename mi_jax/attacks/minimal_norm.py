@@ -11,11 +11,14 @@ from jax.typing import ArrayLike
 from mi_jax import checks
 from mi_jax.attacks.autoattack import autoattack
 from mi_jax.attacks.autoattack_plan import Budget
-from mi_jax.attacks.engine.input_checks import check_batch, check_distance, logits_of
+from mi_jax.attacks.engine.input_checks import Model, check_batch, check_distance, logits_of
+from mi_jax.attacks.engine.run import predict
 from mi_jax.attacks.fab import FAB, fab
 from mi_jax.attacks.losses import misclassified
 from mi_jax.attacks.threat_model import check_norm, diameter
+from mi_jax.batches import BATCH_SIZE, map_batches
 from mi_jax.errors import InputError
+from mi_jax.parallel import Mesh
 from mi_jax.typing import Images, Key, LogitsFn
 
 
@@ -65,7 +68,7 @@ def minimal_norm(
 
     Args:
         logits_fn, variables, x, y, key: as for `pgd`.
-        norm: `linf` or `l2`.
+        norm: `linf`, `l2` or `l1`.
         steps, restarts: as in `FAB`.
         targets: number of highest wrong classes that are attacked one by one; None for 9, or all if there are fewer.
 
@@ -85,7 +88,7 @@ def minimal_norm(
     targets = min(9, classes - 1) if targets is None else targets
     config = FAB(norm, diameter(norm, images.shape), steps=steps, restarts=restarts, targets=targets)
     result = fab(logits_fn, variables, images, labels, key, config=config)
-    clean = misclassified(logits_of(logits_fn, variables, images), labels)
+    clean = jnp.asarray(_clean_errors(logits_fn, variables, images, labels))
     distance = jnp.where(clean, 0, jnp.where(result.success, result.perturbation_norm, jnp.inf))
     nearest = jnp.where(clean[:, None, None, None], images, result.images)
     return MinimalNorm(distance, nearest, result.warnings)
@@ -103,17 +106,22 @@ def robust_accuracy_curve(
     version: Sequence[Any] | str = ("apgd-ce", "fab-t"),
     budget: Budget | None = None,
     batch_size: int | None = None,
+    mesh: Mesh | None = None,
 ) -> RobustAccuracyCurve:
-    """Robust accuracy at several radii, each attacked on the images that are robust at the smaller ones.
+    """Robust accuracy at several radii, by a search for the radius at which each image is first broken.
+
+    Every image is attacked at the middle of the radii that are open for it. Where it survives, the smaller ones count
+    as survived; where it is broken, all that contain the image found count as broken. For e radii this takes about
+    log2(e) evaluations, each of all open images at once with a radius per image, by programs compiled once.
 
     Args:
         logits_fn, variables, x, y, key: as for `autoattack`.
-        norm: `linf` or `l2`.
+        norm: `linf`, `l2` or `l1`.
         eps: radii in pixel units of [0, 1]; 0 is the clean accuracy.
-        version, budget, batch_size: as for `autoattack`; `standard` is stronger and slower than the default.
+        version, budget, batch_size, mesh: as for `autoattack`; `standard` is stronger and slower than the default.
 
     Returns:
-        The curve, which never increases: an image broken at one radius counts as broken at all larger ones.
+        The curve, which never increases.
 
     Raises:
         InputError: as `autoattack`, and for an empty `eps`.
@@ -122,19 +130,33 @@ def robust_accuracy_curve(
     radii = np.sort(np.asarray(eps, float).ravel())
     if not len(radii):
         raise InputError("eps is empty; give at least one radius in pixel units of [0, 1], such as [2/255, 4/255].")
+    images, labels = check_batch(x, y, on_host=True)
     for radius in radii:
         check_distance("eps", float(radius), norm)
-    images, labels = (np.asarray(a) for a in check_batch(x, y))
-    clean = np.asarray(logits_of(logits_fn, variables, jnp.asarray(images)))
-    left = np.flatnonzero(~np.asarray(misclassified(jnp.asarray(clean), jnp.asarray(labels))))
-    key, accuracy, warnings = checks.key(key), [], []
-    for radius in radii:
-        if radius > 0 and len(left):
-            result = autoattack(
-                logits_fn, variables, images[left], labels[left], key,
-                norm=norm, eps=float(radius), version=version, budget=budget, batch_size=batch_size,
-            )  # fmt: skip
-            left = left[~result.success]
-            warnings += [f"At eps = {radius:.4g}: {warning}" for warning in result.warnings]
-        accuracy.append(len(left) / len(labels))
-    return RobustAccuracyCurve(radii, np.asarray(accuracy), tuple(warnings))
+    correct = ~_clean_errors(logits_fn, variables, images, labels)
+    # Robust at radii[: low], broken at radii[high:].
+    low = np.full(len(labels), np.count_nonzero(radii == 0))
+    high = np.where(correct, len(radii), 0)
+    key, warnings = checks.key(key), []
+    while len(left := np.flatnonzero(low < high)):
+        middle = (low[left] + high[left]) // 2
+        result = autoattack(
+            logits_fn, variables, images[left], labels[left], key,
+            norm=norm, eps=radii[middle], version=version, budget=budget, batch_size=batch_size, mesh=mesh,
+        )  # fmt: skip
+        low[left] = np.where(result.success, low[left], middle + 1)
+        containing = np.searchsorted(radii * (1 + 1e-5), result.perturbation_norm)
+        high[left] = np.where(result.success, np.minimum(middle, containing), high[left])
+        warnings += result.warnings
+    accuracy = np.mean(high[:, None] > np.arange(len(radii)), axis=0)
+    return RobustAccuracyCurve(radii, accuracy, tuple(dict.fromkeys(warnings)))
+
+
+def _clean_errors(logits_fn: LogitsFn, variables: Any, images: Any, labels: Any) -> np.ndarray:
+    """Whether each image is misclassified without an attack [b]."""
+    model = Model(logits_fn)
+
+    def errors(x, y):
+        return misclassified(predict(model, variables, jnp.asarray(x), None), jnp.asarray(y))
+
+    return np.asarray(map_batches(errors, images, labels, batch_size=min(BATCH_SIZE, len(labels))))

@@ -31,7 +31,7 @@ class Momentum(Attack):
     Attributes:
         norm, eps: as in `PGD`.
         steps: gradient steps.
-        step_size: length of a step, pixel units of [0, 1]; None for 2/255 in Linf and eps / 4 in L2.
+        step_size: length of a step, pixel units of [0, 1]; None for 2/255 in Linf and eps / 4 in L2 and L1.
         decay: factor of the accumulated gradient at each step (mu).
         loss: `ce`, `dlr` or `cw`.
     """

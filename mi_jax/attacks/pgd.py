@@ -1,4 +1,4 @@
-"""Projected gradient ascent in the Linf or L2 ball: PGD with restarts, FGSM, and the loop for training."""
+"""Projected gradient ascent in the Linf, L2 or L1 ball: PGD with restarts, FGSM, and the loop for training."""
 
 import dataclasses
 from collections.abc import Callable
@@ -39,10 +39,10 @@ class PGD(Attack):
     """Settings of projected gradient ascent (Madry et al. 2018).
 
     Attributes:
-        norm: of the ball, `linf` or `l2`.
-        eps: radius of the ball, pixel units of [0, 1]; None for 8/255 in Linf and 0.5 in L2.
+        norm: of the ball, `linf`, `l2` or `l1` (whose steps move 1 % of the pixels).
+        eps: radius of the ball, pixel units of [0, 1]; None for 8/255 in Linf, 0.5 in L2 and 12 in L1.
         steps: gradient steps; 0 for no attack.
-        step_size: length of a step, pixel units of [0, 1]; None for 2/255 in Linf and eps / 4 in L2.
+        step_size: length of a step, pixel units of [0, 1]; None for 2/255 in Linf and eps / 4 in L2 and L1.
         random_start: start at a random point of the ball.
         restarts: independent starts, of which the pointwise worst is kept.
         loss: what is maximised: `ce`, `dlr`, `cw` (margin) or `kl` (from the clean prediction).
@@ -248,6 +248,7 @@ def pgd(
     index: Any = None,
     eps: ArrayLike | None = None,
     step_size: ArrayLike | None = None,
+    batch_size: int | None = None,
 ) -> AttackResult:
     """Attacks images by projected gradient ascent (Madry et al. 2018); restarts share one batch.
 
@@ -265,7 +266,9 @@ def pgd(
         start: first points [b h w c], projected into the ball; they replace the random start and the restarts.
         index: number of each image in its data set [b], by default 0, 1, ...: an image's random numbers depend on the
             key and this number alone, so that the result does not depend on how images are split into batches.
-        eps, step_size: replace those of the configuration, and may be traced: a sweep or a `vmap` compiles once.
+        eps, step_size: replace those of the configuration, with one number or one per image [b]; may be traced: a sweep
+            or a `vmap` compiles once.
+        batch_size: images at once on the device; None for all, which a CPU takes in slices of 128.
 
     Returns:
         The kept image of the worst restart, with its logits and loss.
@@ -289,6 +292,7 @@ def pgd(
     return run(
         logits_fn, variables, x, y, key,
         config=config, eps=eps, step_size=step_size, targets=targets, start=start, index=index,
+        batch_size=batch_size,
     )  # fmt: skip
 
 
@@ -308,7 +312,7 @@ def fgsm(
     Args:
         logits_fn, variables, x, y, targets: as for `pgd`.
         eps: radius in pixel units of [0, 1]; may be traced.
-        norm: `linf` or `l2`.
+        norm: `linf`, `l2` or `l1`.
         loss: `ce`, `dlr` or `cw`.
 
     Raises:

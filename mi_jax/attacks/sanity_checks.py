@@ -20,6 +20,7 @@ from mi_jax.attacks.pgd import PGD, pgd
 from mi_jax.attacks.square import Square, square
 from mi_jax.attacks.threat_model import DEFAULT_EPS, check_norm, diameter, length
 from mi_jax.errors import InputError
+from mi_jax.parallel import backend
 from mi_jax.typing import Images, Key, Labels, LogitsFn
 
 Severity = Literal["info", "warning", "error"]
@@ -90,8 +91,8 @@ def check(
         x: images [n h w c] in [0, 1]; 100 to 200 are enough.
         y: labels [n].
         key: a random key or a seed.
-        norm: `linf` or `l2`.
-        eps: radius in pixel units of [0, 1]; None for 8/255 in Linf and 0.5 in L2.
+        norm: `linf`, `l2` or `l1`.
+        eps: radius in pixel units of [0, 1]; None for 8/255 in Linf, 0.5 in L2 and 12 in L1.
         steps: of PGD.
         queries: of Square.
 
@@ -148,12 +149,13 @@ def output_findings(predict: Predict, logits_fn: Any, variables: Any, images: Im
     if checks.are_probabilities(logits):
         message = "The model returns probabilities, not logits: losses saturate and hide gradients."
         report.add("probabilities", "error", message, logits.max())
-    scale = max(1e-6, float(np.abs(logits).max()))
+    scale, precision = max(1e-6, float(np.abs(logits).max())), _precision(logits_fn, variables, images)
+    report.measure("precision", precision)
     repeated = report.measure("repeat_difference", np.abs(predict(images) - logits).max() / scale)
     # Also without compilation: numbers drawn in Python are constants in the compiled model.
     eager = np.asarray(logits_of(logits_fn, variables, images))
     uncompiled = report.measure("eager_difference", np.abs(eager - logits).max() / scale)
-    if repeated > 1e-4 or uncompiled > EAGER_TOLERANCE:
+    if repeated > max(1e-4, precision) or uncompiled > EAGER_TOLERANCE:
         repeated = max(repeated, uncompiled)
         message = (
             f"The model is not deterministic: logits of the same images differ by {repeated:.1%} of the largest; pass "
@@ -165,13 +167,22 @@ def output_findings(predict: Predict, logits_fn: Any, variables: Any, images: Im
     turned = predict(images[::-1])[::-1]
     accompanied = predict(jnp.concatenate([images[:half], 1 - images[half:]]))[:half]
     moved = max(np.abs(turned - logits).max(), np.abs(accompanied - logits[:half]).max())
-    if report.measure("batch_difference", moved / scale) > 1e-3:
+    if report.measure("batch_difference", moved / scale) > max(1e-3, 4 * precision):
         message = (
             f"The logits of an image depend on the other images of its batch, by {moved / scale:.1%} of the largest: "
             "the model uses batch statistics, or noise with a fixed key."
         )
         report.add("batch_dependent", "error", message, moved / scale)
     return logits, report
+
+
+def _precision(logits_fn: Any, variables: Any, images: Images) -> float:
+    """Relative rounding of the coarsest arithmetic in a model: of its narrowest dtype, or of the device's products."""
+    traced = str(jax.make_jaxpr(lambda v, x: logits_of(logits_fn, v, x))(variables, images))
+    narrow = [dtype for name, dtype in (("bf16", jnp.bfloat16), ("f16", jnp.float16)) if f":{name}[" in traced]
+    narrow += [jnp.bfloat16] if backend() == "tpu" else []
+    tensor_float = [2.0**-10] if backend() in ("gpu", "cuda") else []
+    return max([*tensor_float, *(float(jnp.finfo(dtype).eps) for dtype in (images.dtype, *narrow))])
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -217,8 +228,9 @@ def _check_smoothness(report: Report, predict: Predict, images, labels, correct:
     )
     predicted, actual = np.asarray(size) * TEST_STEP, ahead - behind
     largest = np.maximum(predicted, np.abs(actual))
-    # Changes close to the rounding of the logits in float32 are not meaningful.
-    useful = correct & (largest > 1e-4 * np.maximum(1.0, np.abs(ahead)))
+    # Changes close to the rounding of the logits are not meaningful.
+    rounding = max(1e-4, 8 * report.measurements["precision"])
+    useful = correct & (largest > rounding * np.maximum(1.0, np.abs(ahead)))
     wrong = useful & (np.abs(actual - predicted) > 0.5 * largest)
     share = report.measure("gradient_error_share", wrong.sum() / max(1, useful.sum()))
     if share > 0.25:

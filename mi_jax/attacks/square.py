@@ -70,8 +70,8 @@ class Square(Attack):
             raise InputError(f"Invalid p_init {self.p_init!r}: expected a number in (0, 1], such as 0.8.")
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
-        """Raises `InputError` for L2 on images with a side below 5 pixels, where the tiles of the start do not fit."""
-        if self.norm == "l2":
+        """Raises `InputError` for L2 and L1 on images with a side below 5 pixels, where the start does not fit."""
+        if self.norm != "linf":
             square_proposals.tile_side(shape[0], shape[1])
 
     def start_words(self, shape: tuple[int, ...]) -> int:
@@ -83,13 +83,13 @@ class Square(Attack):
         return square_proposals.step_words(shape, str(self.norm))
 
     def initial_state(self, problem: Problem, words: Words) -> SquareState:
-        """State before the first query, with stripes (Linf) or a grid of tiles (L2) added to the image."""
+        """State before the first query, with stripes (Linf) or a grid of tiles (L2, L1) added to the image."""
         assert words is not None
         clean, norm = problem.clean, problem.threat.norm
         start = square_proposals.stripes if norm == "linf" else square_proposals.tiles
         draw = square_proposals.start_draw(words, clean.shape, norm)
         nothing = jnp.full(len(clean), jnp.inf, clean.dtype)
-        return SquareState(start(clean, draw, jnp.asarray(self.eps)), nothing, jnp.zeros(len(nothing), bool))
+        return SquareState(start(clean, draw, problem.threat), nothing, jnp.zeros(len(nothing), bool))
 
     def step(self, problem: Problem, state: SquareState, i: Any, words: Words) -> SquareState:
         """One query: the start at first, then the best image with one window changed."""
@@ -97,7 +97,7 @@ class Square(Attack):
         shape, norm = problem.clean.shape, problem.threat.norm
         schedule = square_proposals.Schedule.of(window_sides(self, shape), norm)
         draw = square_proposals.step_draw(words, schedule.side(i), shape, norm)
-        proposal = square_proposals.propose(state.images, problem.clean, draw, schedule, i, jnp.asarray(self.eps))
+        proposal = square_proposals.propose(state.images, problem.clean, draw, schedule, i, problem.threat)
         candidate = jnp.where(i == 0, state.images, proposal)
         return accept(state, candidate, problem.logits(candidate, i), problem.batch)
 
@@ -118,7 +118,7 @@ def window_sides(config: Square, shape: tuple[int, ...]) -> tuple[int, ...]:
         elapsed = int(query / config.queries * 10_000) if config.rescale_schedule else query
         halvings = sum(elapsed > mark for mark in (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000))
         side = round(math.sqrt(config.p_init / 2**halvings * height * width))
-        if config.norm == "l2":
+        if config.norm != "linf":
             side = max(side, 3)
             side += 1 - side % 2
         sides.append(min(max(side, 1), height, width))
@@ -141,13 +141,13 @@ def square(
         logits_fn, variables, x, y: as for `pgd`.
         key: a random key or a seed.
         config: settings.
-        eps: replaces that of the configuration, and may be traced.
+        eps: replaces that of the configuration, with one number or one per image [b]; may be traced.
 
     Returns:
         An adversarial image where a query found one, else the image of smallest margin.
 
     Raises:
-        InputError: as `pgd`, and for eps = 0, and for L2 on images with a side below 5 pixels.
+        InputError: as `pgd`, and for eps = 0, and for L2 and L1 on images with a side below 5 pixels.
     """
     check_config(config, Square)
     return run(logits_fn, variables, x, y, key, config=config, eps=eps)

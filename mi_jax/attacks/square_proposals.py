@@ -1,8 +1,9 @@
-"""Starts and proposals of the Square attack: stripes and constant windows in Linf, tiles and bumps in L2.
+"""Starts and proposals of the Square attack: stripes and constant windows in Linf, tiles and bumps in L2 and L1.
 
 Windows are masks computed from coordinates, not slices, so that one compiled loop handles all sizes.
 """
 
+import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from mi_jax.attacks.engine import randomness
-from mi_jax.attacks.threat_model import TINY, Scalar, length, per_image, unit
+from mi_jax.attacks.threat_model import TINY, ThreatModel, length, per_image, unit
 from mi_jax.errors import InputError
 from mi_jax.typing import Images
 
@@ -23,9 +24,9 @@ class Draw(NamedTuple):
 
     Attributes:
         corner: upper left corner of the window [r 2].
-        second: upper left corner of the window that is set to zero, to free its norm [r 2]; L2 only.
+        second: upper left corner of the window that is set to zero, to free its norm [r 2]; not in Linf.
         signs: for each channel [r c].
-        turned: whether the bump is transposed [r]; L2 only.
+        turned: whether the bump is transposed [r]; not in Linf.
     """
 
     corner: Int[Array, "r 2"]
@@ -35,14 +36,14 @@ class Draw(NamedTuple):
 
 
 class StartDraw(NamedTuple):
-    """Random choices of the start: in Linf signs [r w c], in L2 signs [r t c] and `turned` [r t] for each tile."""
+    """Random choices of the start: in Linf signs [r w c], else signs [r t c] and `turned` [r t] for each tile."""
 
     signs: Float[Array, "r n c"]
     turned: Array
 
 
 class Schedule(NamedTuple):
-    """Window side at each iteration, and for L2 the bump of every side that occurs [kinds, S, S] (empty for Linf)."""
+    """Window side at each iteration, and the bump of every side that occurs [kinds, S, S] (empty for Linf)."""
 
     sides: Array
     kinds: Array
@@ -54,11 +55,13 @@ class Schedule(NamedTuple):
         distinct = sorted(set(sides))
         largest = max(distinct)
         bumps = np.zeros((len(distinct), largest, largest), np.float32)
-        if norm == "l2":
+        if norm != "linf":
             for kind, side in enumerate(distinct):
-                bumps[kind, :side, :side] = bump(side)
+                bumps[kind, :side, :side] = bump(side, norm)
         kinds = np.searchsorted(distinct, sides)
-        return cls(jnp.asarray(sides, jnp.int32), jnp.asarray(kinds), jnp.asarray(bumps if norm == "l2" else bumps[:0]))
+        return cls(
+            jnp.asarray(sides, jnp.int32), jnp.asarray(kinds), jnp.asarray(bumps[:0] if norm == "linf" else bumps)
+        )
 
     def side(self, i: Array) -> Array:
         """Side of the window at iteration i."""
@@ -76,7 +79,7 @@ def step_words(shape: tuple[int, ...], norm: str) -> int:
 
 
 def start_words(shape: tuple[int, ...], norm: str) -> int:
-    """Number of random words per row for the start. Raises `InputError` for L2 on images with a side below 5 pixels."""
+    """Number of random words per row for the start. Raises `InputError` where tiles do not fit into an image."""
     if norm == "linf":
         return sign_words(shape[1] * shape[2])
     side = tile_side(shape[0], shape[1])
@@ -104,17 +107,17 @@ def start_draw(words: Array, shape: tuple[int, ...], norm: str) -> StartDraw:
     return StartDraw(randomness.signs(words[..., 1:], channels), words[..., 0] >> 31 == 1)
 
 
-def stripes(clean: Images, draw: StartDraw, eps: Scalar) -> Images:
+def stripes(clean: Images, draw: StartDraw, threat: ThreatModel) -> Images:
     """Each image plus vertical stripes of +eps and -eps."""
-    return jnp.clip(clean + eps * draw.signs[:, None].astype(clean.dtype), 0, 1)
+    return jnp.clip(clean + threat.radius * draw.signs[:, None].astype(clean.dtype), 0, 1)
 
 
-def tiles(clean: Images, draw: StartDraw, eps: Scalar) -> Images:
-    """Each image plus a grid of bumps of random sign, scaled to L2 norm eps."""
+def tiles(clean: Images, draw: StartDraw, threat: ThreatModel) -> Images:
+    """Each image plus a grid of bumps of random sign, scaled to L2 norm eps, or projected into the L1 ball."""
     rows, height, width, channels = clean.shape
     side = tile_side(height, width)
     down, across = height // side, width // side
-    shape = jnp.asarray(bump(side), clean.dtype)
+    shape = jnp.asarray(bump(side, threat.norm), clean.dtype)
     turned = jnp.where(draw.turned[..., None, None], shape.T, shape)
     each = turned[..., None] * draw.signs[:, :, None, None, :].astype(clean.dtype)
     grid = each.reshape(rows, down, across, side, side, channels).transpose(0, 1, 3, 2, 4, 5)
@@ -123,17 +126,25 @@ def tiles(clean: Images, draw: StartDraw, eps: Scalar) -> Images:
     # extends beyond the edge, while this one is centred.
     top, left = ((total - side * count) // 2 for total, count in ((height, down), (width, across)))
     pads = ((0, 0), (top, height - down * side - top), (left, width - across * side - left), (0, 0))
-    return jnp.clip(clean + eps * unit(jnp.pad(grid, pads), "l2"), 0, 1)
+    return _on_the_ball(clean, jnp.pad(grid, pads), threat)
 
 
-def propose(best: Images, clean: Images, draw: Draw, schedule: Schedule, i: Array, eps: Scalar) -> Images:
-    """The best image with one window changed: shifted by 2 eps (Linf), or with a bump of the norm left over (L2)."""
-    side = schedule.side(i)
+def _on_the_ball(clean: Images, delta: Images, threat: ThreatModel) -> Images:
+    """The image with a perturbation scaled to the radius, then clipped (L2), or projected into ball and box (L1)."""
+    if threat.norm == "l2":
+        return jnp.clip(clean + threat.radius * unit(delta, "l2"), 0, 1)
+    # As in the official code, a little inside the ball.
+    return dataclasses.replace(threat, eps=threat.radii * (1 - 1e-6)).project(clean + delta, clean)
+
+
+def propose(best: Images, clean: Images, draw: Draw, schedule: Schedule, i: Array, threat: ThreatModel) -> Images:
+    """The best image with one window changed: shifted by 2 eps (Linf), or with a bump of the norm left over."""
+    side, eps = schedule.side(i), threat.radius
     if len(schedule.bumps) == 0:
         shift = 2 * eps * draw.signs[:, None, None, :].astype(best.dtype)
         moved = jnp.where(window(draw.corner, side, best.shape), best + shift, best)
         return jnp.clip(jnp.clip(moved, clean - eps, clean + eps), 0, 1)
-    return _propose_bump(best, clean, draw, schedule.bumps[schedule.kinds[i]], side, eps)
+    return _propose_bump(best, clean, draw, schedule.bumps[schedule.kinds[i]], side, threat)
 
 
 def window(corner: Int[Array, "r 2"], side: Array, shape: tuple[int, ...]) -> Array:
@@ -145,15 +156,23 @@ def window(corner: Int[Array, "r 2"], side: Array, shape: tuple[int, ...]) -> Ar
     return (rows[:, :, None] & columns[:, None, :])[..., None]
 
 
-def _propose_bump(best: Images, clean: Images, draw: Draw, shape: Array, side: Array, eps: Scalar) -> Images:
+def _propose_bump(best: Images, clean: Images, draw: Draw, shape: Array, side: Array, threat: ThreatModel) -> Images:
     delta = best - clean
     inside, second = (window(corner, side, best.shape) for corner in (draw.corner, draw.second))
 
     def norms(values):
+        if threat.norm == "l1":
+            return jnp.sum(jnp.abs(values), axis=(1, 2), keepdims=True)
         return jnp.sqrt(jnp.sum(jnp.square(values), axis=(1, 2), keepdims=True))
 
-    spare = jnp.maximum(jnp.square(eps) - jnp.square(per_image(length(delta, "l2"))), 0)
-    freed = jnp.square(norms(jnp.where(inside | second, delta, 0)))
+    def power(size):
+        return size if threat.norm == "l1" else jnp.square(size)
+
+    spare = jnp.maximum(power(threat.radius) - power(per_image(length(delta, threat.norm))), 0)
+    freed = power(norms(jnp.where(inside | second, delta, 0)))
+    size = spare / best.shape[3] + freed
+    # The official code gives a bump in L1 as many times this length as there are channels; the projection shortens it.
+    size = size * best.shape[3] if threat.norm == "l1" else jnp.sqrt(size)
     down, across = (jnp.arange(n) for n in best.shape[1:3])
     at_row = jnp.clip(down - draw.corner[:, :1], 0, len(shape) - 1)[:, :, None]
     at_column = jnp.clip(across - draw.corner[:, 1:], 0, len(shape) - 1)[:, None, :]
@@ -162,37 +181,40 @@ def _propose_bump(best: Images, clean: Images, draw: Draw, shape: Array, side: A
 
     kept = jnp.where(inside, delta, 0)
     new = jnp.where(inside, placed * draw.signs[:, None, None, :], 0) + kept / (TINY + norms(kept))
-    new = new / (TINY + norms(new)) * jnp.sqrt(spare / best.shape[3] + freed)
-    delta = jnp.where(inside, new, jnp.where(second, 0, delta))
-    return jnp.clip(clean + eps * unit(delta, "l2"), 0, 1)
+    new = new / (TINY + norms(new)) * size
+    return _on_the_ball(clean, jnp.where(inside, new, jnp.where(second, 0, delta)), threat)
 
 
 def tile_side(height: int, width: int) -> int:
-    """Side of the tiles of the L2 start: a fifth of the shorter side. Raises `InputError` below 5 pixels."""
+    """Side of the tiles of the L2 and L1 starts: a fifth of the shorter side. Raises `InputError` below 5 pixels."""
     side = min(height, width) // TILES_A_SIDE
     if side == 0:
         raise InputError(
-            f"The L2 Square attack needs images of at least {TILES_A_SIDE} x {TILES_A_SIDE} pixels; "
+            f"The Square attack in L2 and L1 needs images of at least {TILES_A_SIDE} x {TILES_A_SIDE} pixels; "
             f"got {height} x {width}."
         )
     return side
 
 
 @functools.lru_cache(maxsize=256)
-def bump(side: int) -> np.ndarray:
-    """A positive upper and a negative lower pyramid in a square of L2 norm one [side side].
+def bump(side: int, norm: str = "l2") -> np.ndarray:
+    """A positive upper and a negative lower pyramid in a square of norm one [side side].
 
     Within each half, a pixel at Chebyshev distance d from the centre is the sum of 1 / (k + 1)^2 over k >= d (the
-    paper's eta).
+    paper's eta), and in L1 of 1 / (k + 1)^4.
     """
     upper = side // 2
-    square = np.concatenate([_pyramid(upper, side), -_pyramid(side - upper, side)])
-    return square / np.sqrt(np.sum(square**2))
+    square = np.concatenate([_pyramid(upper, side, norm), -_pyramid(side - upper, side, norm)])
+    return square / _norm(square, norm)
 
 
-def _pyramid(height: int, width: int) -> np.ndarray:
+def _norm(values: np.ndarray, norm: str) -> float:
+    return np.linalg.norm(values.ravel(), {"l2": 2, "l1": 1}[norm])
+
+
+def _pyramid(height: int, width: int, norm: str) -> np.ndarray:
     rings = max(height // 2 + 1, width // 2 + 1)
-    tails = np.cumsum((1.0 / np.arange(1, rings + 1) ** 2)[::-1])[::-1]
+    tails = np.cumsum((1.0 / np.arange(1, rings + 1) ** {"l2": 2, "l1": 4}[norm])[::-1])[::-1]
     distance = np.maximum(*np.abs(np.indices((height, width)) - np.array([height // 2, width // 2])[:, None, None]))
     values = tails[distance]
-    return values / max(np.sqrt(np.sum(values**2)), TINY)
+    return values / max(_norm(values, norm), TINY)

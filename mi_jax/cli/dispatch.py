@@ -19,6 +19,7 @@ from mi_jax.runs.signals import EXIT_INTERRUPTED
 COMMANDS = {
     "run": "train normally and adversarially, measure every layer, write a report",
     "study": "run one study on the trained networks of a run",
+    "evaluate": "clean and AutoAttack accuracy of a PyTorch checkpoint, or of the networks of a run",
     "report": "rebuild the figures and the report of a run from its records",
     "sweep": "train over a grid of cue strengths: when does adversarial training prefer shape?",
     "benchmark": "time attacks, training and estimators beside other packages (from a clone)",

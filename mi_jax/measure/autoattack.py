@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from mi_jax import attacks
@@ -9,6 +10,7 @@ from mi_jax.attacks import Budget
 from mi_jax.attacks.autoattack_plan import VERSIONS
 from mi_jax.measure.accuracy import accuracy_row
 from mi_jax.models import Network
+from mi_jax.parallel import Mesh
 from mi_jax.records.table import Record
 from mi_jax.typing import Images, Key, Labels, Variables
 
@@ -27,7 +29,8 @@ def under_autoattack(
     version: str = "standard",
     budget: Budget = _DEFAULT,
     progress: Callable[[attacks.Progress], None] | None = None,
-    state: attacks.EvaluationState | None = None,
+    mesh: Mesh | None = None,
+    state_path: Path | None = None,
 ) -> list[Record]:
     """Accuracy under AutoAttack, and the share of images broken by each of its attacks, as records.
 
@@ -41,14 +44,15 @@ def under_autoattack(
         version: `standard`, `plus`, or names of attacks, separated by commas.
         budget: steps, queries, targets and restarts.
         progress: called between compiled chunks.
-        state: saved state of an interrupted run of this evaluation, to resume from.
+        mesh, state_path: as for `mi_jax.attacks.autoattack`.
     """
     result = attacks.autoattack(
         network.logits, variables, images, labels, key,
-        norm=norm, eps=eps, version=stages(version), budget=budget, progress=progress, state=state,
+        norm=norm, eps=eps, version=stages(version), budget=budget, progress=progress,
+        mesh=mesh, state_path=state_path,
     )  # fmt: skip
     columns = {"inputs": "adversarial", **autoattack_columns(norm, eps, version, budget)}
-    note = budget_in_words(version, budget)
+    note = budget_in_words(version, budget, norm)
     rows = [accuracy_row(result.robust_accuracy, len(labels), note=note, **columns)]
     for stage in result.stages:
         row = accuracy_row(stage.broken / len(labels), len(labels), estimator=stage.name, **columns)
@@ -92,7 +96,7 @@ def autoattack_columns(norm: str, eps: float, version: str, budget: Budget) -> d
         {'attack': 'autoattack-custom', 'norm': 'l2', 'eps': 0.5, 'reduced': True}
     """
     names = _names(version)
-    usual = _default_values(version, names)
+    usual = _default_values(version, names, norm)
     changed = _changed(budget, usual)
     missing = version != "rand" and not set(names).issuperset(VERSIONS["standard"])
     return {
@@ -103,7 +107,7 @@ def autoattack_columns(norm: str, eps: float, version: str, budget: Budget) -> d
     }
 
 
-def budget_in_words(version: str, budget: Budget) -> str | None:
+def budget_in_words(version: str, budget: Budget, norm: str = "linf") -> str | None:
     """Description of what differs from the default version and budget; None where nothing does.
 
     Examples:
@@ -113,7 +117,7 @@ def budget_in_words(version: str, budget: Budget) -> str | None:
         'apgd-t, square'
     """
     names = _names(version)
-    changed = _changed(budget, _default_values(version, names))
+    changed = _changed(budget, _default_values(version, names, norm))
     parts = [*(names if version not in VERSIONS else ()), *(f"{k.replace('_', ' ')} {v}" for k, v in changed.items())]
     return ", ".join(parts) or None
 
@@ -127,9 +131,13 @@ def _changed(budget: Budget, usual: dict[str, int]) -> dict[str, int]:
     return {field: value for field in usual if (value := getattr(budget, field)) not in (None, usual[field])}
 
 
-def _default_values(version: str, names: Sequence[str]) -> dict[str, int]:
+def _default_values(version: str, names: Sequence[str], norm: str) -> dict[str, int]:
     """Default of each field of the budget that the named attacks use; `eot_draws` only for the version `rand`."""
-    fields = dict.fromkeys(field for name in names for field in attacks.ATTACKS[name].budget_fields.values())
+    usual: dict[str, int] = {}
+    for attack in map(attacks.ATTACKS.__getitem__, names):
+        budget = _DEFAULT.of(version, attack, norm)
+        for field in attack.budget_fields.values():
+            usual[field] = max(usual.get(field, 0), getattr(budget, field))
     if version != "rand":
-        fields.pop("eot_draws", None)
-    return {field: getattr(_DEFAULT.of(version), field) for field in fields}
+        usual.pop("eot_draws", None)
+    return usual

@@ -1,7 +1,9 @@
 """Networks from PyTorch checkpoints: state dicts named as by torchvision, RobustBench and common CIFAR code."""
 
+import pickle
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,21 +23,30 @@ _BLOCK_RESNET = [
     (r"\.(?:downsample|shortcut)\.1$", ".shortcut_norm"),
     (r"^(?:fc|linear)$", "head"),
 ]
+_WIDE_RESNET = [
+    (r"^conv1$", "stem"),
+    (r"^bn1$", "norm"),
+    (r"^block(\d+)\.layer\.(\d+)\.", lambda m: f"stage{m[1]}_block{int(m[2]) + 1}."),
+    (r"\.bn(\d)$", r".norm\1"),
+    (r"\.convShortcut$", ".shortcut"),
+    (r"^fc$", "head"),
+]
 _NAMES: dict[str, list[tuple[str, Any]]] = {
     "resnet18": _BLOCK_RESNET,
     "resnet34": _BLOCK_RESNET,
     "preact-resnet18": [(r"^bn$", "norm"), *_BLOCK_RESNET],
-    "wrn-28-10": [
-        (r"^conv1$", "stem"),
-        (r"^bn1$", "norm"),
-        (r"^block(\d+)\.layer\.(\d+)\.", lambda m: f"stage{m[1]}_block{int(m[2]) + 1}."),
-        (r"\.bn(\d)$", r".norm\1"),
-        (r"\.convShortcut$", ".shortcut"),
-        (r"^fc$", "head"),
-    ],
+    "wrn-28-10": _WIDE_RESNET,
+    "wrn-34-10": _WIDE_RESNET,
 }
 """For each architecture, patterns that turn the name of a PyTorch module into the path of ours, applied in order."""
 _VGG = ("vgg11", "vgg13", "vgg16", "vgg19")
+_UNUSED = "sub_block1."
+"""A copy of the first block that TRADES and RobustBench store with a WideResNet and never use."""
+_CENTRES, _SCALES = ("mean", "mu"), ("std", "sigma")
+"""Names under which checkpoints keep the normalisation of images, as buffers of the model or of a first layer."""
+_WRAPPERS = r"^(module\.|model\.|1\.)+"
+"""Prefixes of parallel and sequential wrappers; the model is the second layer after a normalisation."""
+_STATE_DICTS = ("state_dict", "model_state_dict", "model", "net", "ema")
 
 
 def from_torch(
@@ -45,8 +56,8 @@ def from_torch(
     input_shape: Sequence[int],
     num_classes: int | None = None,
     width: float = 1.0,
-    mean: float | Sequence[float] = 0.0,
-    std: float | Sequence[float] = 1.0,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
 ) -> tuple[Network, Variables]:
     """A network and its variables from a PyTorch state dict.
 
@@ -54,14 +65,15 @@ def from_torch(
     evaluation mode.
 
     Args:
-        state_dict: parameter names to tensors or arrays; the prefixes `module.` and `model.` are removed.
-        arch: `resnet18`, `resnet34`, `preact-resnet18` (with a last normalisation), `wrn-28-10` or a `vgg` with batch
-            normalisation and one linear layer.
+        state_dict: parameter names to tensors or arrays; the prefixes `module.`, `model.` and `1.` are removed.
+        arch: `resnet18`, `resnet34`, `preact-resnet18` (with a last normalisation), `wrn-28-10`, `wrn-34-10` or a `vgg`
+            with batch normalisation and one linear layer.
         input_shape: height, width, channels of an image.
         num_classes: number of logits; None for as many as the last layer has.
         width: multiplier of every layer's width.
-        mean: subtracted from the images, as the PyTorch model or its pipeline did.
-        std: divides the centred images.
+        mean: subtracted from the images, as the PyTorch model or its pipeline did; None for what the state dict holds
+            under `mean` or `mu`, also in a first normalisation layer, else 0.
+        std: divides the centred images; None for what it holds under `std` or `sigma`, else 1.
 
     Raises:
         InputError: when the architecture cannot be imported, or a parameter is missing, unknown or of another shape.
@@ -75,6 +87,8 @@ def from_torch(
     if head is None or head.ndim != 2:
         raise InputError(f"The state dict has no last linear layer of a {name}; it has {_some(modules)}.")
     classes = len(head) if num_classes is None else num_classes
+    mean = _stored(state_dict, _CENTRES, 0.0) if mean is None else mean
+    std = _stored(state_dict, _SCALES, 1.0) if std is None else std
     network = create(
         name, num_classes=classes, input_shape=input_shape, width=width, mean=tuple(np.ravel(mean).tolist()),
         std=tuple(np.ravel(std).tolist()),
@@ -83,14 +97,58 @@ def from_torch(
     return network, _variables(network, given, renamed)
 
 
+def read_torch_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The state dict in a file of `torch.save`, also where it is one entry among others, as `state_dict` or `model`.
+
+    Reads tensors alone and runs no code of the file. Needs PyTorch.
+
+    Args:
+        path: the file.
+
+    Raises:
+        InputError: where PyTorch is not installed, or the file is missing or holds no state dict of tensors.
+    """
+    try:
+        import torch
+    except ImportError:
+        raise InputError("PyTorch is needed to read its checkpoints; run `pip install torch`.") from None
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; expected a file of torch.save.") from None
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path} is no file of torch.save with tensors alone ({reason}).") from None
+    while isinstance(found, dict) and not any(map(torch.is_tensor, found.values())):
+        inner = [found[name] for name in _STATE_DICTS if isinstance(found.get(name), dict)]
+        if not inner:
+            break
+        found = inner[0]
+    if not isinstance(found, dict) or not any(map(torch.is_tensor, found.values())):
+        raise InputError(f"{path} holds no state dict: expected one, or one under {', '.join(_STATE_DICTS)}.")
+    return {name: value for name, value in found.items() if torch.is_tensor(value)}
+
+
+def _stored(state_dict: Mapping[str, Any], names: Sequence[str], default: float) -> np.ndarray:
+    """The tensor of one of these names that is a buffer of the model, or of its normalisation layer."""
+    for key, value in state_dict.items():
+        if re.fullmatch(rf"(?:module\.|model\.|0\.|normali[sz]\w*\.)*(?:{'|'.join(names)})", key):
+            return _array(value)
+    return np.asarray(default)
+
+
+def _array(value: Any) -> np.ndarray:
+    return value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
+
+
 def _modules(state_dict: Mapping[str, Any]) -> dict[str, dict[str, np.ndarray]]:
     """Module name to its tensors, without prefixes of wrappers and counters of batches."""
     modules: dict[str, dict[str, np.ndarray]] = {}
     for key, value in state_dict.items():
-        module, _, tensor = re.sub(r"^(module\.|model\.)+", "", key).rpartition(".")
-        if module and tensor in ("weight", "bias", "running_mean", "running_var"):
-            array = value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
-            modules.setdefault(module, {})[tensor] = array
+        name = re.sub(_WRAPPERS, "", key)
+        module, _, tensor = name.rpartition(".")
+        if module and tensor in ("weight", "bias", "running_mean", "running_var") and not name.startswith(_UNUSED):
+            modules.setdefault(module, {})[tensor] = _array(value)
     return modules
 
 

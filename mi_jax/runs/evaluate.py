@@ -1,7 +1,6 @@
 """Measurements of networks in a run: during training, and the stages that evaluate and study the finished ones."""
 
 import functools
-import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +26,6 @@ from mi_jax.training import Diverged, predictions
 from mi_jax.typing import Key, Variables
 
 _EXAMPLES = 8
-_SAVE_SECONDS = 60.0
 
 
 def measure(
@@ -92,23 +90,22 @@ def evaluate_seed(context: RunContext, seed: int) -> None:
 def _autoattack(context: RunContext, training: str, seed: int, variables: Variables, key: Key) -> list[Record]:
     """Rows of AutoAttack, resumed where an interruption left it, and of the sanity checks, as configured."""
     evaluation, attack, test = context.config.evaluation, context.config.attack, context.dataset.test
-    name, rows, path, last_save = f"{training} seed {seed}", [], _state_file(context, training, seed), time.monotonic()
+    name, rows, path = f"{training} seed {seed}", [], _state_file(context, training, seed)
     if evaluation.autoattack:
         images, labels = fixed_sample(test.images, test.labels, evaluation.autoattack_samples)
 
         def report_progress(progress: Progress) -> None:
-            nonlocal last_save
             done = f"{progress.stage} {progress.fraction:.0%}, {progress.robust_accuracy:.1%} left"
             context.report_stage(f"{name}: AutoAttack {done}")
-            if time.monotonic() - last_save > _SAVE_SECONDS or context.stop_asked():
-                progress.state.save(path)
-                last_save = time.monotonic()
             context.stop_if_asked()
 
+        _drop_damaged(context, path)
+        # Several processes evaluate alike, each on a device of its own.
+        mesh = None if context.mesh is None or context.mesh.is_multi_process else context.mesh
         rows += under_autoattack(
             context.network, variables, images, labels, key,
             norm=attack.norm, eps=attack.eps, version=",".join(evaluation.autoattack), budget=evaluation.budget,
-            progress=report_progress, state=_saved_state(context, path),
+            progress=report_progress, mesh=mesh, state_path=path,
         )  # fmt: skip
     if evaluation.checks:
         context.stop_if_asked()
@@ -122,15 +119,14 @@ def _state_file(context: RunContext, training: str, seed: int) -> Path:
     return context.directory.path / f"autoattack-{training}-{seed}.npz"
 
 
-def _saved_state(context: RunContext, path: Path) -> EvaluationState | None:
-    if not path.exists():
-        return None
+def _drop_damaged(context: RunContext, path: Path) -> None:
+    """Removes a saved evaluation that cannot be read."""
     try:
-        return EvaluationState.load(path)
+        if path.exists():
+            EvaluationState.load(path)
     except InputError:
         context.reporter.say(f"{path} is damaged; AutoAttack starts from the beginning.")
         path.unlink()
-        return None
 
 
 def study_stages(

@@ -64,6 +64,22 @@ def restore(run_dir: str | os.PathLike[str], *, training: str, seed: int = 0, st
     return Restored(network, variables_of(saved.state), config, saved.step, saved.metadata["epoch"], saved.passed_over)
 
 
+def restore_finished(run_dir: str | os.PathLike[str], *, training: str, seed: int = 0) -> Restored:
+    """Restores the network that a run evaluates: the best on held-out images where there are any, else the newest.
+
+    Args:
+        run_dir, training, seed: as for `restore`.
+
+    Raises:
+        InputError: as `restore`.
+    """
+    path = Path(run_dir)
+    store = _store(path, read_config(path), training, seed)
+    step = store.best_step()
+    store.close()
+    return restore(path, training=training, seed=seed, step=step)
+
+
 def steps(run_dir: str | os.PathLike[str], *, training: str, seed: int = 0) -> list[int]:
     """The steps that `restore` takes, oldest first.
 

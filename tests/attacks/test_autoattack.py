@@ -5,6 +5,9 @@ The counters of Auto-PGD and its average over noise are compared step by step, s
 
 import collections
 import dataclasses
+import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -370,7 +373,7 @@ def test_plan_raises_the_errors_of_an_evaluation_without_running_it():
         "at least 3 classes, but the model has 2": lambda: planned("rand", num_classes=2),
         "Invalid eps 0.0: expected a positive number": lambda: planned(eps=0.0),
         "5 x 5 pixels; got 4 x 9": lambda: planned(norm="l2", image_shape=(4, 9, 1)),
-        "linf, l2": lambda: planned(norm="l1"),
+        "linf, l2, l1": lambda: planned(norm="l3"),
         "pgd does not support the loss 'kl'": lambda: planned([PGD(loss="kl")]),
     }.items():
         with pytest.raises(InputError, match=expected):
@@ -413,7 +416,7 @@ def test_too_few_classes_and_other_bad_input_raise_a_clear_error(linear, softmax
         "no attack 'apgd'; choose from apgd-ce, apgd-dlr": lambda: run(linear, softmax, version=["apgd"]),
         "list of attacks is empty": lambda: run(linear, softmax, version=[]),
         "power of two": lambda: run(linear, softmax, batch_size=100),
-        "linf, l2": lambda: run(linear, softmax, norm="l1"),
+        "linf, l2, l1": lambda: run(linear, softmax, norm="l3"),
         "only 9 wrong classes": lambda: run(linear, softmax, version=[APGD(loss="dlr", targets=12)]),
         "cannot be traced": lambda: jax.jit(lambda v: run(linear, softmax._replace(variables=v)).images)(
             softmax.variables
@@ -426,3 +429,67 @@ def test_too_few_classes_and_other_bad_input_raise_a_clear_error(linear, softmax
             attack(linear, softmax.variables, softmax.images, softmax.labels, jax.random.key(0), config=config)
     with pytest.raises(InputError, match="Invalid square_queries 0: expected a whole number of at least 1"):
         Budget(square_queries=0)
+
+
+def test_the_same_call_resumes_from_its_state_file_and_a_finished_one_attacks_nothing(
+    linear, softmax, tmp_path, monkeypatch
+):
+    path, calls = tmp_path / "state.npz", []
+
+    def interrupt(progress):
+        calls.append(progress)
+        if progress.stage == "apgd-t" and 0.3 < progress.fraction < 1:
+            raise Interrupted
+
+    whole = run(linear, softmax, batch_size=32)
+    with pytest.raises(Interrupted):
+        run(linear, softmax, batch_size=32, progress=interrupt, state_path=path)
+    assert EvaluationState.load(path).stage == 1
+    assert all(0 < progress.seconds_left < np.inf for progress in calls)
+    rest = run(linear, softmax, batch_size=32, progress=calls.append, state_path=path)
+    assert calls[-1].seconds_left == 0
+    np.testing.assert_array_equal(rest.images, whole.images)
+    monkeypatch.setattr("mi_jax.attacks.autoattack.attack_rows", None)
+    again = run(linear, softmax, batch_size=32, state_path=path)
+    np.testing.assert_array_equal(again.broken_by, whole.broken_by)
+    assert again.stages == rest.stages
+    with pytest.raises(InputError, match=r"state.npz belongs to other images"):
+        run(linear, softmax, eps=0.07, state_path=path)
+
+
+def test_each_image_is_attacked_within_its_own_radius(linear, softmax):
+    radii = np.where(np.arange(60) < 30, 1e-4, 0.2)
+    result = run(linear, softmax, eps=radii, version=["apgd-ce", PGD(steps=3)])
+    assert np.all(result.perturbation_norm <= radii * (1 + 1e-5))
+    assert result.success[30:].mean() > result.success[:30].mean() + 0.3
+    same = run(linear, softmax, eps=np.full(60, 0.08), version=["apgd-ce"])
+    np.testing.assert_array_equal(same.images, run(linear, softmax, version=["apgd-ce"]).images)
+    with pytest.raises(InputError, match="eps has 3 values for 60 images"):
+        run(linear, softmax, eps=np.full(3, 0.1))
+
+
+_ON_EIGHT_DEVICES = """
+import jax, jax.numpy as jnp, numpy as np
+from mi_jax.attacks import Budget, autoattack
+
+random = np.random.default_rng(0)
+weights = jnp.asarray(random.normal(size=(75, 4)), jnp.float32)
+model = lambda v, x: (x.reshape(len(x), -1) - 0.5) @ v
+x = random.uniform(0, 1, (40, 5, 5, 3)).astype(np.float32)
+y = np.asarray(model(weights, x)).argmax(1)
+options = {"eps": 0.02, "version": ["apgd-ce", "square"], "budget": Budget(apgd_steps=3, square_queries=9)}
+mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+one, eight = (autoattack(model, weights, x, y, 0, mesh=m, batch_size=32, **options) for m in (None, mesh))
+assert len(jax.devices()) == 8 and 0 < one.robust_accuracy < 1, one.stages
+assert (one.broken_by == eight.broken_by).all()
+print(float(np.abs(one.images - eight.images).max()))
+"""
+
+
+def test_eight_devices_give_the_outcome_of_one():
+    flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=8"
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", _ON_EIGHT_DEVICES]
+    answer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert answer.returncode == 0, answer.stderr[-2000:]
+    assert float(answer.stdout) < 1e-6

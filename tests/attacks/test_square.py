@@ -10,7 +10,7 @@ import pytest
 import torch
 from pyautoattack.square import SquareAttack
 
-from mi_jax.attacks import Square, square, square_proposals
+from mi_jax.attacks import Square, ThreatModel, square, square_proposals
 from mi_jax.attacks.attack import Batch
 from mi_jax.attacks.losses import cw
 from mi_jax.attacks.square import SquareState, accept, window_sides
@@ -55,11 +55,11 @@ def replay(recorder, cnn, net, norm, eps):
     batch = Batch(images, labels, None, zeros)
     sides = window_sides(Square(norm=norm, queries=QUERIES), images.shape)
     schedule = square_proposals.Schedule.of(sides, norm)
-    radius = jnp.float64(eps)
+    threat = ThreatModel(norm, jnp.float64(eps))
     if norm == "linf":
         first = recorder.choices.pop(0)[:, :, 0].transpose(0, 2, 1)
         start = square_proposals.stripes(
-            images, square_proposals.StartDraw(jnp.asarray(first), jnp.zeros((COUNT, 0), bool)), radius
+            images, square_proposals.StartDraw(jnp.asarray(first), jnp.zeros((COUNT, 0), bool)), threat
         )
         np.testing.assert_allclose(start, recorder.tried[0], atol=1e-12)
     else:
@@ -69,7 +69,7 @@ def replay(recorder, cnn, net, norm, eps):
 
     @jax.jit
     def step(state, draw, i):
-        candidate = jnp.where(i == 0, start, square_proposals.propose(state.images, images, draw, schedule, i, radius))
+        candidate = jnp.where(i == 0, start, square_proposals.propose(state.images, images, draw, schedule, i, threat))
         return accept(state, candidate, cnn(variables, candidate), batch)
 
     corner = jnp.zeros((COUNT, 2), jnp.int32)
@@ -84,19 +84,21 @@ def replay(recorder, cnn, net, norm, eps):
             jnp.tile(jnp.array(places[:2]), (COUNT, 1)),
             jnp.tile(jnp.array(places[-2:]), (COUNT, 1)),
             jnp.asarray(signs),
-            jnp.full(COUNT, bool(recorder.turns.pop(0)) if norm == "l2" else False),
+            jnp.full(COUNT, norm != "linf" and bool(recorder.turns.pop(0))),
         )
         state = step(state, draw, i)
     return state
 
 
-@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.02), ("l2", 0.2)])
-def test_same_random_stream_gives_the_images_of_pyautoattack(cnn, robust, norm, eps):
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.02), ("l2", 0.2), ("l1", 1.0)])
+def test_same_random_stream_gives_the_images_of_pyautoattack(cnn, robust, norm, eps, monkeypatch):
+    # The official L1 projection computes in single precision.
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
     # The official code draws signs for the robust images alone, so all must be correct and (below) stay so.
     correct = np.flatnonzero(np.argmax(cnn(robust.variables, robust.images), axis=1) == robust.labels)[:COUNT]
     net = robust._replace(images=robust.images[correct], labels=robust.labels[correct])
     x, y = net.torch_batch(COUNT)
-    official = {"linf": "Linf", "l2": "L2"}[norm]
+    official = {"linf": "Linf", "l2": "L2", "l1": "L1"}[norm]
     peer = Recorder(net.torch_model, norm=official, n_queries=QUERIES, eps=eps, resc_schedule=False, device="cpu")
     peer.init_hyperparam(x)
     torch.manual_seed(3)
@@ -107,8 +109,9 @@ def test_same_random_stream_gives_the_images_of_pyautoattack(cnn, robust, norm, 
             theirs = peer.attack_single_run(x.double(), y)[1]
             clean_margin = peer.margin_and_loss(x.double(), y)[0].numpy()
     finally:
-        net.torch_model.float()
         torch.set_default_dtype(torch.float32)
+        monkeypatch.undo()
+        net.torch_model.float()
     with jax.enable_x64(True):
         state = replay(peer, cnn, net, norm, eps)
         assert not state.found.any()
@@ -128,7 +131,7 @@ def test_l2_start_equals_pyautoattack(side):
     signs = np.stack([choice[:, :, 0, 0] for choice in peer.choices[:25]], axis=1)
     draw = square_proposals.StartDraw(jnp.asarray(signs), jnp.tile(jnp.asarray(peer.turns[:25]), (6, 1)))
     clean = jnp.asarray(x.numpy().transpose(0, 2, 3, 1))
-    np.testing.assert_allclose(square_proposals.tiles(clean, draw, jnp.float32(0.5)), peer.tried[0], atol=1e-6)
+    np.testing.assert_allclose(square_proposals.tiles(clean, draw, ThreatModel("l2", 0.5)), peer.tried[0], atol=1e-6)
 
 
 def test_schedule_equals_pyautoattack(cnn):

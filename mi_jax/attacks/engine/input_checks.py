@@ -22,16 +22,17 @@ MAX_OBJECTS = 10_000
 """Limit on the objects that are searched for the arrays that a model closes over."""
 
 
-def check_batch(x: Any, y: Any) -> tuple[Images, Labels]:
-    """Images [b h w c] in [0, 1], float32 or float64, and int32 labels [b], as JAX arrays.
+def check_batch(x: Any, y: Any, *, on_host: bool = False) -> tuple[Any, Any]:
+    """Images [b h w c] in [0, 1], float32 or float64, and int32 labels [b], as JAX arrays, or NumPy with `on_host`.
 
     Raises:
         InputError: as `checks.images` and `checks.labels`, and for images of half precision.
     """
-    images = checks.images(x)
+    images = checks.images(x, on_host=on_host)
     if images.dtype not in (jnp.float32, jnp.float64):
         raise InputError(f"Images must be float32 or float64 for an attack, not {images.dtype}; cast with astype.")
-    return images, checks.labels(y, len(images))
+    labels = checks.labels(y, len(images))
+    return images, np.asarray(labels) if on_host else labels
 
 
 def check_targets(targets: Any, labels: Labels) -> Labels:
@@ -169,32 +170,48 @@ def logits_of(logits_fn: Callable[..., Any], variables: Any, images: Images, key
     return jnp.asarray(logits).astype(jnp.promote_types(images.dtype, jnp.float32))
 
 
-def check_distance(name: str, value: Any, norm: str, *, positive: bool = False) -> None:
-    """Checks a radius or a step: one number in pixel units of [0, 1], which may be traced.
+def check_distance(name: str, value: Any, norm: str, *, positive: bool = False, per_image: bool = False) -> None:
+    """Checks a radius or a step in pixel units of [0, 1], which may be traced.
+
+    Args:
+        name: of the argument, for the message.
+        value: one number, or with `per_image` also an array [b].
+        norm: `linf`, `l2` or `l1`.
+        positive: refuse 0.
+        per_image: allow one number per image.
 
     Raises:
-        InputError: for an array, a number that is negative or not finite (or 0, where `positive`), and in Linf one
-            above 1.
+        InputError: for another shape, a number that is negative or not finite, and in Linf one above 1.
     """
-    usual = "0.5" if norm == "l2" else "2/255" if name == "step_size" else "8/255"
-    if isinstance(value, str) or np.ndim(value) != 0:
-        got = repr(value) if isinstance(value, str) else f"of shape {np.shape(value)}"
-        raise InputError(f"Invalid {name} {got}: expected one number in pixel units of [0, 1], such as {usual}.")
+    usual = {"l2": "0.5", "l1": "12"}.get(norm, "2/255" if name == "step_size" else "8/255")
+    dims = np.ndim(value) if not isinstance(value, str) else None
+    if dims != 0 and not (per_image and dims in (1, 4)):
+        got = repr(value) if dims is None else f"of shape {np.shape(value)}"
+        number = "one number" + (", or one per image," if per_image else "")
+        raise InputError(f"Invalid {name} {got}: expected {number} in pixel units of [0, 1], such as {usual}.")
     if not checks.known(value):
         return
-    value = value.item() if isinstance(value, jax.Array | np.ndarray) else value
-    if positive:
-        checks.positive(name, value, usual=usual)
-    if norm == "linf":
-        checks.between(name, value, 0, 1, usual=usual)
-    else:
-        checks.at_least(name, value, 0, usual=usual)
+    for each in [value] if isinstance(value, int | float) else np.unique(np.asarray(value)):
+        each = each.item() if isinstance(each, np.generic) else each
+        if positive:
+            checks.positive(name, each, usual=usual)
+        if norm == "linf":
+            checks.between(name, each, 0, 1, usual=usual)
+        else:
+            checks.at_least(name, each, 0, usual=usual)
+
+
+def check_distances(name: str, value: Any, norm: str, count: int, *, positive: bool = False) -> None:
+    """`check_distance` of one number, or of one per image, of which there must be `count`."""
+    check_distance(name, value, norm, positive=positive, per_image=True)
+    if np.ndim(value) == 1 and len(value) != count:
+        raise InputError(f"{name} has {len(value)} values for {count} images; give one number, or one per image.")
 
 
 def check_reach(name: str, value: Any, reach: float) -> None:
     """Raises `InputError` for a radius or step longer than the largest distance between two images."""
-    if checks.known(value) and value > reach * (1 + 1e-5):
+    if checks.known(value) and np.max(np.asarray(value)) > reach * (1 + 1e-5):
         raise InputError(
-            f"Invalid {name} {float(value):g}: images in [0, 1] of this shape are at most {reach:.4g} apart; "
-            "give it in pixel units of [0, 1], not in 255ths."
+            f"Invalid {name} {float(np.max(np.asarray(value))):g}: images in [0, 1] of this shape are at most "
+            f"{reach:.4g} apart; give it in pixel units of [0, 1], not in 255ths."
         )

@@ -1,11 +1,13 @@
 """Runs any attack in one compiled call: one row per restart and target, in chunks, and the worst row of each image."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from mi_jax import checks
@@ -14,7 +16,7 @@ from mi_jax.attacks.engine.input_checks import (
     Model,
     accepts,
     check_batch,
-    check_distance,
+    check_distances,
     check_reach,
     check_targets,
     logits_of,
@@ -22,6 +24,7 @@ from mi_jax.attacks.engine.input_checks import (
 from mi_jax.attacks.engine.randomness import Bits, row_bits, row_keys
 from mi_jax.attacks.losses import margin, misclassified
 from mi_jax.attacks.threat_model import diameter
+from mi_jax.batches import map_batches
 from mi_jax.errors import InputError
 from mi_jax.parallel import backend
 from mi_jax.typing import Images, Key, Labels, LogitsFn
@@ -45,15 +48,16 @@ def run(
     targets: Any = None,
     start: Any = None,
     index: Any = None,
+    batch_size: int | None = None,
 ) -> AttackResult:
     """Attacks images by any `Attack`.
 
     Args:
         logits_fn: as for `pgd`, or `logits_fn(variables, x, key)` for a random model: each iteration draws new noise.
-        variables, x, y, targets, start, index: as for `pgd`.
+        variables, x, y, targets, start, index, batch_size: as for `pgd`.
         key: a random key or a seed, needed by attacks that draw random numbers and by random models.
         config: settings of the attack.
-        eps, step_size: replace those of the configuration, and may be traced.
+        eps, step_size: replace those of the configuration, with one number or one per image [b]; may be traced.
 
     Returns:
         An adversarial image where any restart or target found one.
@@ -72,9 +76,9 @@ def run(
     shape = images.shape[1:]
     config.check_shape(shape)
     norm, positive = str(config.norm), not config.allows_zero_eps
-    check_distance("eps", config.eps if eps is None else eps, norm, positive=positive)
+    check_distances("eps", config.eps if eps is None else eps, norm, len(images), positive=positive)
     if step_size is not None:
-        check_distance("step_size", step_size, norm)
+        check_distances("step_size", step_size, norm, len(images))
     config = config.with_values(eps=eps, **({"step_size": step_size} if "step_size" in config.traced else {}))
     for name in config.traced:
         check_reach(name, getattr(config, name), diameter(norm, shape))
@@ -89,6 +93,13 @@ def run(
     key = checks.key(key) if draws or random or key is not None else jax.random.key(0)
     width = config.rows_per_image
     index = jnp.arange(len(images)) if index is None else jnp.asarray(checks.array(index, name="index"))
+    if batch_size is not None:
+        checks.count("batch_size", batch_size)
+    if batch_size is not None and batch_size < len(images):
+        each = {"targets": targets, "start": start, "eps": config.eps, "step_size": config.step_size}
+        each = {name: value for name, value in each.items() if np.ndim(value)}
+        attack = functools.partial(run, model.logits_fn, variables, key=key, config=config)
+        return _in_batches(attack, batch_size, images, labels, index, each)
     keys = row_keys(key, jnp.repeat(index, width), jnp.tile(jnp.arange(width), len(images)))
     # Drawn outside of the compiled attack: on a small model the generator takes longer to compile than the attack.
     words = start_bits(config, keys, shape)
@@ -126,6 +137,21 @@ def problem_of(config: Attack, model: Model, variables: Any, noise: Key | None, 
     return Problem(batch, config.threat, logits)
 
 
+def _in_batches(attack: Callable[..., AttackResult], batch_size: int, images, labels, index, each) -> AttackResult:
+    """The attack on one batch after the other; `each` holds further arguments of one value per image."""
+
+    def batch(x, y, i, *values):
+        result = attack(x=x, y=y, index=i, **dict(zip(each, values, strict=True)))
+        return _images_first(result)
+
+    return _images_first(map_batches(batch, images, labels, index, *each.values(), batch_size=batch_size))
+
+
+def _images_first(result: AttackResult) -> AttackResult:
+    """The result with the two axes of `step_loss` exchanged."""
+    return dataclasses.replace(result, step_loss=None if result.step_loss is None else result.step_loss.T)
+
+
 @functools.partial(jax.jit, static_argnums=1)
 def _run(config: Attack, model, variables, images, labels, targets, start, keys, words, noise) -> AttackResult:
     width, count = config.rows_per_image, len(images)
@@ -143,7 +169,7 @@ def _run(config: Attack, model, variables, images, labels, targets, start, keys,
         None if start is None else jnp.repeat(start, width, axis=0),
     )
 
-    def attack(batch, keys, words):
+    def attack(config, batch, keys, words):
         problem = problem_of(config, model, variables, noise, batch)
         state, losses = _iterate(config, problem, keys, words)
         outcome = config.outcome(state)
@@ -152,7 +178,8 @@ def _run(config: Attack, model, variables, images, labels, targets, start, keys,
         return outcome, losses
 
     # All rows share one draw of the noise of a random model, so they stay in one chunk.
-    outcome, losses = chunked_map(attack, batch, keys, words, most=None if noise is None else len(keys))
+    most = None if noise is None else len(keys)
+    outcome, losses = chunked_map(attack, config.per_row(count), batch, keys, words, most=most)
     return _worst_rows(config, outcome, losses, images, labels)
 
 

@@ -13,7 +13,7 @@ from mi_jax.errors import InputError
 from mi_jax.files import replacing
 
 ROBUST, CLEAN_ERROR = -1, -2
-_ARRAYS = ("images", "broken_by", "done", "faults")
+_ARRAYS = ("broken_by", "done", "faults")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +45,7 @@ class EvaluationState:
 
     Attributes:
         fingerprint: of the images, labels, variables, key and attacks.
-        images: [n h w c], adversarial where broken, else clean.
+        adversarial: {index: image [h w c]} of the images that are broken.
         broken_by: [n], index of the stage that broke an image, `ROBUST` or `CLEAN_ERROR`.
         done: [n], images that the current stage has attacked.
         faults: [2, n], shares of the current stage's steps with a zero and with a non-finite gradient.
@@ -56,7 +56,7 @@ class EvaluationState:
     """
 
     fingerprint: str
-    images: np.ndarray
+    adversarial: dict[int, np.ndarray]
     broken_by: np.ndarray
     done: np.ndarray
     faults: np.ndarray
@@ -66,10 +66,10 @@ class EvaluationState:
     reports: list[StageReport] = dataclasses.field(default_factory=list)
 
     @classmethod
-    def begin(cls, fingerprint: str, images: np.ndarray, broken_by: np.ndarray) -> "EvaluationState":
+    def begin(cls, fingerprint: str, broken_by: np.ndarray) -> "EvaluationState":
         """The state before the first stage."""
-        count = len(images)
-        return cls(fingerprint, images.copy(), broken_by, np.zeros(count, bool), np.zeros((2, count)))
+        count = len(broken_by)
+        return cls(fingerprint, {}, broken_by, np.zeros(count, bool), np.zeros((2, count)))
 
     def save(self, path: str | Path) -> None:
         """Writes the state to an .npz file, replacing an old one atomically."""
@@ -82,6 +82,7 @@ class EvaluationState:
         }
         with replacing(Path(path)) as file:
             arrays = {name: getattr(self, name) for name in _ARRAYS}
+            arrays |= {"index": np.array(list(self.adversarial), int), "images": np.array([*self.adversarial.values()])}
             np.savez(file, **arrays, about=np.array(json.dumps(about)))
 
     @classmethod
@@ -93,7 +94,8 @@ class EvaluationState:
                 reports = [
                     StageReport(**report | {"warnings": tuple(report["warnings"])}) for report in about.pop("reports")
                 ]
-                arrays = {name: file[name] for name in _ARRAYS}
+                arrays: dict[str, Any] = {name: file[name] for name in _ARRAYS}
+                arrays["adversarial"] = dict(zip(file["index"].tolist(), file["images"], strict=True))
             return cls(**arrays, **about, reports=reports)
         except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
             raise InputError(f"{path} is not the saved state of an evaluation ({error}); start without it.") from None

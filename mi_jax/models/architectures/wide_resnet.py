@@ -83,3 +83,9 @@ def build_wrn_10_1(spec: ModelSpec, stream: NormalStream) -> WideResNet:
 def build_wrn_28_10(spec: ModelSpec, stream: NormalStream) -> WideResNet:
     """Four blocks a stage, ten times as wide, ReLU."""
     return WideResNet(28, 10, 0.0, spec, stream)
+
+
+@register("wrn-34-10")
+def build_wrn_34_10(spec: ModelSpec, stream: NormalStream) -> WideResNet:
+    """Five blocks a stage, ten times as wide, ReLU."""
+    return WideResNet(34, 10, 0.0, spec, stream)
