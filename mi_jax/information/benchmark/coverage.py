@@ -118,7 +118,7 @@ def _layer(cell: Cell, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def population_information(
-    cell: Cell, variances: np.ndarray, *, draws: int = 16_384
+    cell: Cell, variances: np.ndarray, *, draws: int = 8192
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return I(X;T) and I(T;Y) of the population of a cell and their standard errors, nats [s].
 
