@@ -6,6 +6,7 @@ They take activations of any framework. `register` adds an estimator, `NOISE_RUL
 from mi_jax.information import tasks
 from mi_jax.information.binning import Binning, binning
 from mi_jax.information.estimator import ESTIMATORS, Estimate, Estimator, estimate, estimators_for, register
+from mi_jax.information.estimators.denoiser import Denoiser, denoiser
 from mi_jax.information.estimators.knn import ksg, sliced
 from mi_jax.information.estimators.linear_probe import LinearProbe, fit_probe, probe
 from mi_jax.information.estimators.renyi import renyi
@@ -20,6 +21,7 @@ __all__ = [
     "KDE",
     "NOISE_RULES",
     "Binning",
+    "Denoiser",
     "Estimate",
     "Estimator",
     "Geometry",
@@ -27,6 +29,7 @@ __all__ = [
     "MonteCarlo",
     "ScaleSplit",
     "binning",
+    "denoiser",
     "estimate",
     "estimators_for",
     "fit_probe",

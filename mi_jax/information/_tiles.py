@@ -139,6 +139,28 @@ def rounding_error(
     return xp.where(xp.isfinite(largest[0]) & xp.isfinite(largest[1]), error + floor, xp.inf)
 
 
+def mixed_sums(
+    total: Any, own: Any, scales: np.ndarray, largest: tuple[Any, Any], precision: Precision, *, eps: float = 0.0
+) -> tuple[Any, Any]:
+    """Bound the exact kernel sums [levels, n] over rows of other classes from below and above.
+
+    Args:
+        total: computed kernel sums [levels, n] over all other rows.
+        own: the part [levels, n] from rows of the same class.
+        scales: [levels], the c of each level.
+        largest: what the function `largest` returns.
+        precision: precision of the arithmetic.
+        eps: relative rounding error of the rows, where it is above that of the arithmetic.
+    """
+    xp = jnp if isinstance(total, jax.Array) else np
+    info = np.finfo(np.float64 if is_wide(precision) else np.float32)
+    unit, tiny = float(info.eps), float(info.tiny)
+    exponent = sum(8 * (max(unit, eps) * value + tiny) / scales for value in largest) + 64 * unit
+    factor = xp.exp(xp.fmin(exponent, 50.0))[:, None]  # NaN, of distances that overflowed, is at the maximum too
+    mixed, rounding = xp.maximum(total - own, 0), 4 * unit * total
+    return xp.maximum(mixed - rounding, 0) / factor, (mixed + rounding + total.shape[-1] * tiny) * factor
+
+
 def tile_pairs(tiles: int, tile: int, itemsize: int, blocks: int, mesh: Mesh | None) -> list[np.ndarray]:
     """Return the pairs i <= j of tiles, int32 [p, 2], in groups whose products fit in memory.
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from mi_jax.errors import InputError
 from mi_jax.information._input import as_activations, as_labels, check_finite
-from mi_jax.information.estimator import Estimate, register
+from mi_jax.information.estimator import Estimate, limit_of, register
 
 CORRECTIONS = ("none", "miller_madow", "nsb")
 _BLOCK_VALUES = 2**16
@@ -172,7 +172,8 @@ def _counted(name: str, correction: str, t: Any, other: Any = None, *, key: jax.
     result = binning(t, other, correction=correction, **options)
     value = result.i_tx if result.i_ty is None else result.i_ty
     settings = {"bin_size": result.bin_size, "correction": correction}
-    return Estimate(name, value, None, "heuristic", result.n, settings, {"saturation": result.saturation})
+    limit = limit_of(saturated=result.saturated, undersampled=False)
+    return Estimate(name, value, None, "heuristic", result.n, settings, {"saturation": result.saturation}, limit)
 
 
 for _name, _correction, _label in (
@@ -180,4 +181,11 @@ for _name, _correction, _label in (
     ("binning_miller_madow", "miller_madow", "binning, Miller-Madow"),
     ("binning_nsb", "nsb", "binning, NSB"),
 ):
-    register(_name, targets=("input", "label"), label=_label)(functools.partial(_counted, _name, _correction))
+    register(
+        _name,
+        targets=("input", "label"),
+        label=_label,
+        title=_label[0].upper() + _label[1:],
+        description="entropy of the quantised activations",
+        studied=False,  # runs measure it at every epoch
+    )(functools.partial(_counted, _name, _correction))

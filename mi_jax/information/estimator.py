@@ -16,6 +16,13 @@ from mi_jax.registry import Registry
 
 Kind = Literal["value", "lower", "upper", "heuristic"]
 """Whether the number estimates the information, bounds it on the population or the rows, or is another functional."""
+Limit = Literal["saturated", "sample size", "dimension", "batch size"]
+"""What puts a value out of an estimator's range.
+
+saturated: the value is at the ceiling that the number of samples sets. sample size: the samples leave the information
+of the population open. dimension: neighbourhoods or kernels of the rows are not local. batch size: a variational bound
+is near the logarithm of its batch.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +39,8 @@ class Estimate:
     settings: Mapping[str, Any]
     details: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """By-products: cross-entropy, accuracy, saturation, ..."""
+    unreliable: Limit | None = None
+    """The limit that the estimator is beyond on these data; None where none of its rules applies."""
 
 
 class EstimatorFunction(Protocol):
@@ -49,6 +58,9 @@ class Estimator:
     targets: tuple[Target, ...]
     adds_noise: tuple[Target, ...] = ()
     label: str = ""
+    title: str = ""
+    description: str = ""
+    studied: bool = True
     slow: bool = False
     max_samples: int | None = None
 
@@ -63,6 +75,9 @@ def register(
     targets: tuple[Target, ...],
     adds_noise: tuple[Target, ...] = (),
     label: str | None = None,
+    title: str | None = None,
+    description: str = "",
+    studied: bool = True,
     slow: bool = False,
     max_samples: int | None = None,
 ) -> Callable[[Callable[..., Estimate]], Callable[..., Estimate]]:
@@ -72,7 +87,10 @@ def register(
         name: name of the estimator.
         targets: what it measures information about: any of "input", "label" and "continuous".
         adds_noise: the targets for which it needs the option `noise_variance`, the noise that it adds to t itself.
-        label: name in figures; by default `name`.
+        label: short name in figures; by default `name`.
+        title: title of its panel in figures; by default `label`.
+        description: one phrase for captions on what it measures, such as "held-out lower bound by a linear probe".
+        studied: whether the study `estimators` measures I(T;Y) of every layer by it, if it adds no noise for labels.
         slow: whether the benchmark repeats it less often, as for estimators that train a model.
         max_samples: most samples on which the benchmark runs it; None for any number.
 
@@ -81,7 +99,10 @@ def register(
     """
 
     def enter(function: Callable[..., Estimate]) -> Callable[..., Estimate]:
-        entry = Estimator(name, function, targets, adds_noise, label or name, slow, max_samples)
+        short = label or name
+        entry = Estimator(
+            name, function, targets, adds_noise, short, title or short, description, studied, slow, max_samples
+        )
         ESTIMATORS.register(name, entry, defined_by=function)
         return function
 
@@ -96,9 +117,14 @@ def estimators_for(target: Target) -> tuple[str, ...]:
 
     Examples:
         >>> sorted(estimators_for("continuous"))
-        ['infonce', 'ksg', 'nwj', 'renyi', 'sliced', 'smile']
+        ['denoiser', 'infonce', 'ksg', 'nwj', 'renyi', 'sliced', 'smile']
     """
     return tuple(name for name, entry in ESTIMATORS.items() if target in entry.targets)
+
+
+def limit_of(saturated: bool, undersampled: bool) -> Limit | None:
+    """Return the limit that two flags of a result stand for; saturation is the graver one."""
+    return "saturated" if saturated else "sample size" if undersampled else None
 
 
 def host_generator(key: jax.Array) -> np.random.Generator:

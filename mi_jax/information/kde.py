@@ -26,10 +26,11 @@ from mi_jax.information._input import (
     compact,
     is_traced,
 )
-from mi_jax.information.estimator import Estimate, register
+from mi_jax.information.estimator import Estimate, limit_of, register
 from mi_jax.statistics.jackknife import image_blocks
 
 _LABEL_FIELDS = (
+    "i_ty_leave_one_out",
     "i_ty_upper",
     "i_ty_lower",
     "i_ty_certified_upper",
@@ -39,6 +40,10 @@ _LABEL_FIELDS = (
 )
 _UNIT_ROUNDOFF = {"tf32": 2.0**-11, "bfloat16": 2.0**-8}
 """Relative error of rows rounded to a low precision."""
+_LOG_OVER_ROOT = 0.80475
+"""At least log(1 + r) / sqrt(r) for every r > 0."""
+_OPEN = 0.05
+"""Share of i_tx_upper that leave-one-out may add before the sample size is reported as too small."""
 Value = float | np.ndarray | jax.Array
 """A number; with an array of noise variances, an array [s]."""
 
@@ -46,14 +51,8 @@ Value = float | np.ndarray | jax.Array
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=[
-        "i_tx_upper",
-        "i_tx_lower",
-        *_LABEL_FIELDS,
-        "saturation",
-        "saturated",
-        "error",
-        "noise_variance",
-        "without_block",
+        *("i_tx_upper", "i_tx_lower", "i_tx_leave_one_out", *_LABEL_FIELDS),
+        *("saturation", "saturated", "undersampled", "error", "noise_variance", "without_block"),
     ],
     meta_fields=["n", "precision"],
 )
@@ -68,14 +67,28 @@ class KDE:
     """KL bound on I(X;T): J(2 s2)."""
     i_tx_lower: Value
     """Bhattacharyya bound on I(X;T): J(8 s2)."""
+    i_tx_leave_one_out: Value
+    """J(2 s2) with each row's own kernel left out: in expectation at least I(X;T) of the population the rows are from.
+
+    Infinite where a row is too far from all others.
+    """
+    i_ty_leave_one_out: Value | None
+    """H(Y) + mean_i log(sum of exp(-d_ij / 2 s2) over j != i of i's class) - ln n + J(8 s2).
+
+    In expectation at most I(T;Y) of the population; minus infinity where a row is too far from the others of its class.
+    """
     i_ty_upper: Value | None
     """J(2 s2) - sum_k p_k J_k(2 s2): called the upper estimate in the literature, but not a bound."""
     i_ty_lower: Value | None
     """The same difference at 8 s2: called the lower estimate in the literature, but not a bound."""
     i_ty_certified_upper: Value | None
-    """min(H(Y), J(2 s2) - sum_k p_k J_k(8 s2) + error): at least I(T;Y) of the mixture."""
+    """Least of H(Y), J(2 s2) - sum_k p_k J_k(8 s2) + error and the mixed-pair bound: at least I(T;Y) of the mixture.
+
+    The mixed-pair bound has pairs of different classes only: -mean_i log((n_{y_i} + m_i(2 s2)) / n) with
+    m_i(c) = sum of exp(-d_ij / c) over j of other classes.
+    """
     i_ty_certified_lower: Value | None
-    """max(0, J(8 s2) - sum_k p_k J_k(2 s2) - error): at most I(T;Y) of the mixture."""
+    """The largest of 0, J(8 s2) - sum_k p_k J_k(2 s2) - error and H(Y) - 0.805 mean_i m_i(8 s2): at most I(T;Y)."""
     i_tx_given_y_upper: np.ndarray | jax.Array | None
     """J_k(2 s2) for every class, [..., classes]; 0 for classes with at most one row."""
     i_tx_given_y_lower: np.ndarray | jax.Array | None
@@ -84,6 +97,8 @@ class KDE:
     """i_tx_upper / ln n; 1 where all samples are distinguished and the estimate is just ln n."""
     saturated: bool | np.ndarray | jax.Array
     """Whether saturation exceeds 0.95."""
+    undersampled: bool | np.ndarray | jax.Array
+    """Whether i_tx_leave_one_out exceeds i_tx_upper by more than 5 %: more rows would change the bounds."""
     error: Value
     """Bound on the rounding error of the values, nats."""
     noise_variance: Value
@@ -132,8 +147,9 @@ def kde(
             than two classes, variances that are not positive, and distances that overflow.
 
     References:
-        Kolchinsky & Tracey 2017, eqs. 10 and 11 (pairwise distance estimators of mixture entropy); Kunsch 1989
-        (delete-block jackknife).
+        Kolchinsky & Tracey 2017, eqs. 10 and 11 (pairwise distance estimators of mixture entropy); Ding & Ashok 2021
+        (bounds of I(T;Y) from mixed pairs); Poole et al. 2019 (leave-one-out bounds); Kunsch 1989 (delete-block
+        jackknife).
 
     Examples:
         >>> import numpy as np
@@ -156,7 +172,7 @@ def kde(
             if _tiles.is_wide(precision):
                 raise InputError(f"{layer} is too large for its squared distances to be finite; rescale it first.")
     error = sums.error + sums.rounding
-    bounds = _bounds(sums.total, sums.own, error, labels if y is not None else None, classes)
+    bounds = _bounds(sums, error, labels if y is not None else None, classes)
     bounds |= {"error": error, "noise_variance": variances}
     left_out = None if block is None else _without_block(sums, block, labels if y is not None else None)
     if scalar:
@@ -182,6 +198,8 @@ class _Sums(NamedTuple):
     """Bound [s] on the error from rows rounded to "tf32" or "bfloat16"."""
     by_block: Any
     """The sums by block, total | own of [upper | lower, s, n, blocks]; None without blocks."""
+    mixed: Any
+    """Lower and upper bounds [lower | upper, upper | lower, s, n] on the exact kernel sums over other classes."""
 
 
 def _sums(
@@ -216,7 +234,11 @@ def _sums(
     if precision in _UNIT_ROUNDOFF:
         rounding = bound((largest[0], 0.0), precision, eps=_UNIT_ROUNDOFF[precision] / math.sqrt(x.shape[1]))
     error, rounding = (e.reshape(shape).max(axis=(0, 2)) for e in (error, rounding))
-    return _Sums(total.reshape(shape), own.reshape(shape), error, rounding, by_block)
+    eps = _UNIT_ROUNDOFF[precision] / math.sqrt(x.shape[1]) if precision in _UNIT_ROUNDOFF else 0.0
+    mixed = [
+        m.reshape(shape) for m in _tiles.mixed_sums(total, own, scales, (largest[0], largest[1]), precision, eps=eps)
+    ]
+    return _Sums(total.reshape(shape), own.reshape(shape), error, rounding, by_block, mixed)
 
 
 def _without_block(sums: _Sums, block: np.ndarray, labels: np.ndarray | None) -> dict[str, Any]:
@@ -239,19 +261,24 @@ def _without_block(sums: _Sums, block: np.ndarray, labels: np.ndarray | None) ->
     }
 
 
-def _bounds(total: Any, own: Any, error: Any, labels: np.ndarray | None, classes: int) -> dict[str, Any]:
+def _bounds(sums: _Sums, error: Any, labels: np.ndarray | None, classes: int) -> dict[str, Any]:
     """Turn kernel sums [upper | lower, s, n] into the fields of the result, each with a leading axis s.
 
     log(n / sum), rather than a difference of logarithms, gives exactly 0 for a constant layer.
     """
+    total, own = sums.total, sums.own
     xp, n = (np if isinstance(total, np.ndarray) else jnp), total.shape[-1]
     upper, lower = xp.clip(xp.log(n / (1 + total)).mean(axis=-1), 0, math.log(n))
+    with np.errstate(divide="ignore"):
+        left_out, left_out_own = (-xp.log(part[0]).mean(axis=-1) for part in (total, own))
     saturation = upper / math.log(n)
     fields: dict[str, Any] = {
         "i_tx_upper": upper,
         "i_tx_lower": lower,
+        "i_tx_leave_one_out": math.log(n - 1) + left_out,
         "saturation": saturation,
         "saturated": saturation > 0.95,
+        "undersampled": math.log(n - 1) + left_out > (1 + _OPEN) * upper + error,
     }
     if labels is None:
         return fields | dict.fromkeys(_LABEL_FIELDS)
@@ -263,11 +290,15 @@ def _bounds(total: Any, own: Any, error: Any, labels: np.ndarray | None, classes
     p = counts / n
     within_upper, within_lower = given @ p
     entropy = -np.sum(p[p > 0] * np.log(p[p > 0]))
+    least, most = sums.mixed
+    mixed_upper = -xp.log((counts[labels] + least[0]) / n).mean(axis=-1)
+    mixed_lower = entropy - _LOG_OVER_ROOT * most[1].mean(axis=-1)
     values = (
+        entropy - left_out_own - math.log(n) + lower,
         upper - within_upper,
         lower - within_lower,
-        xp.minimum(entropy, upper - within_lower + error),
-        xp.maximum(0, lower - within_upper - error),
+        xp.minimum(xp.minimum(entropy, mixed_upper), upper - within_lower + error),
+        xp.maximum(xp.maximum(0, mixed_lower), lower - within_upper - error),
         *given,
     )
     return fields | dict(zip(_LABEL_FIELDS, values, strict=True))
@@ -279,7 +310,8 @@ def _bound(side: str, t: Any, other: Any = None, *, key: jax.Array, noise_varian
     value = getattr(result, f"i_tx_{side}" if other is None else f"i_ty_certified_{side}")
     details = {"saturation": float(result.saturation), "error": float(result.error)}
     kind, settings = ("upper" if side == "upper" else "lower"), {"noise_variance": noise_variance} | options
-    return Estimate(f"kde_{side}", value, None, kind, result.n, settings, details)
+    limit = limit_of(bool(result.saturated), bool(result.undersampled))
+    return Estimate(f"kde_{side}", value, None, kind, result.n, settings, details, limit)
 
 
 for _side in ("upper", "lower"):

@@ -16,11 +16,13 @@ from mi_jax.errors import InputError
 from mi_jax.information import _tiles
 from mi_jax.information._input import as_activations, as_labels, as_variances, check_finite, compact
 from mi_jax.information._mixture import mixture_sums
-from mi_jax.information.estimator import Estimate, register
+from mi_jax.information.estimator import Estimate, limit_of, register
 from mi_jax.statistics.jackknife import image_blocks
 
 _TOLERANCE = 1e-4
 """Rounding error in nats above which the sums are repeated in more precise arithmetic: far below any standard error."""
+_OPEN = 0.01
+"""Distance in nats between plug-in and leave-one-out values that is never reported as a sample too small."""
 Value = float | np.ndarray
 
 
@@ -29,7 +31,8 @@ class MonteCarlo:
     """Values in nats; every `Value` has a leading axis when `noise_variance` was an array.
 
     The fields about labels are None when no labels were given. For rows drawn independently from a population, in
-    expectation i_tx <= I(X;T) <= i_tx_leave_one_out, and i_ty_leave_one_out <= I(T;Y).
+    expectation i_tx <= I(X;T) <= i_tx_leave_one_out, as entropy is concave, and i_ty_leave_one_out <= I(T;Y) <= i_ty,
+    the latter for given numbers of rows per class, as information is convex in the distributions of the classes.
     """
 
     i_tx: Value
@@ -55,6 +58,13 @@ class MonteCarlo:
     """i_tx / log n."""
     saturated: bool | np.ndarray
     """Whether saturation exceeds 0.95."""
+    i_tx_undersampled: bool | np.ndarray
+    """Whether i_tx_leave_one_out - i_tx exceeds i_tx_sampling_error and 0.01 nats: an interval around i_tx is biased.
+
+    The two values bracket the population, about half-way between them when rows are few.
+    """
+    i_ty_undersampled: bool | np.ndarray | None
+    """The same of i_ty - i_ty_leave_one_out and i_ty_sampling_error."""
     error: Value
     """Bound on the rounding error of i_tx and i_ty, nats."""
     noise_variance: Value
@@ -221,6 +231,9 @@ def _estimates(
     fields["i_ty_leave_one_out"] = own - np.sum(p * np.log(p)) if labelled else None
     fields["saturation"] = fields["i_tx"] / math.log(n)
     fields["saturated"] = fields["saturation"] > 0.95
+    for name in ("i_tx", "i_ty"):
+        value, sampling, bound = (fields[name + part] for part in ("", "_sampling_error", "_leave_one_out"))
+        fields[f"{name}_undersampled"] = None if value is None else np.abs(bound - value) > np.maximum(sampling, _OPEN)
     return fields, without_block
 
 
@@ -242,4 +255,5 @@ def _value(t: Any, other: Any = None, *, key: jax.Array, noise_variance: float, 
     details = {"saturation": float(result.saturation), "error": float(result.error), "sampling_error": sampling}
     details |= {"leave_one_out": left_out, "degrees_of_freedom": float(result.blocks - 1)}
     settings = options | {"noise_variance": noise_variance, "draws": result.draws}
-    return Estimate("monte_carlo", value, stderr, "value", result.n, settings, details)
+    limit = limit_of(bool(result.saturated), bool(getattr(result, f"{quantity}_undersampled")))
+    return Estimate("monte_carlo", value, stderr, "value", result.n, settings, details, limit)

@@ -15,6 +15,7 @@ from mi_jax import checks, information
 from mi_jax.attacks import PGD
 from mi_jax.batches import map_batches
 from mi_jax.errors import InputError
+from mi_jax.information.estimator import limit_of
 from mi_jax.measure.accuracy import attack_columns
 from mi_jax.models import Network
 from mi_jax.options import Epochs, Names, check_names
@@ -23,6 +24,7 @@ from mi_jax.statistics.jackknife import BLOCKS
 from mi_jax.typing import Images, Labels, Variables
 
 _KDE = ("i_tx_upper", "i_tx_lower", "i_ty_upper", "i_ty_lower", "i_ty_certified_upper", "i_ty_certified_lower")
+_LEAVE_ONE_OUT = ("i_tx_leave_one_out", "i_ty_leave_one_out")
 _KDE_BY_CLASS = ("i_tx_given_y_upper", "i_tx_given_y_lower")
 _BLOCKS_OF = ("i_tx_upper", "i_tx_lower", "i_ty_upper")
 """The quantities whose values without each block of images are recorded: those that the claims compare."""
@@ -232,16 +234,22 @@ def kde_records(
         )
     except InputError as reason:
         return records + failed(given, str(reason))
-    values = {name: np.asarray(getattr(estimate, name)) for name in (*_KDE, *_KDE_BY_CLASS, "saturation")}
+    values = {
+        name: np.asarray(getattr(estimate, name)) for name in (*_KDE, *_LEAVE_ONE_OUT, *_KDE_BY_CLASS, "saturation")
+    }
+    undersampled = np.asarray(estimate.undersampled)
     saturated, error = np.asarray(estimate.saturated), np.asarray(estimate.error)
     without_block = estimate.without_block or {}
     counts = np.bincount(labels, minlength=num_classes).tolist()
     for i, (rule, variance) in enumerate(given.items()):
         common = {**columns, "noise_rule": rule, "noise_variance": variance, "saturated": bool(saturated[i])}
+        common["unreliable"] = limit_of(bool(saturated[i]), bool(undersampled[i]))
         common["numerical_error"] = error[i]
         for name in _KDE:
             left_out = np.asarray(without_block[name][i]) if name in without_block and name in _BLOCKS_OF else None
             records.append(information_record(name, values[name][i], without_block=left_out, **common))
+        finite = [name for name in _LEAVE_ONE_OUT if np.isfinite(values[name][i])]  # all rows within reach of others
+        records += [information_record(name, values[name][i], **common) for name in finite]
         if by_class:
             records += [
                 information_record(name, values[name][i, k], **common | _of_class(values, i, k, counts[k]))
@@ -256,7 +264,7 @@ def kde_records(
 def _of_class(values: Mapping[str, np.ndarray], i: int, k: int, count: int) -> dict[str, Any]:
     """Columns of a record of one class: its number of images, and whether the estimate is saturated."""
     saturated = bool(values["i_tx_given_y_upper"][i, k] >= 0.95 * np.log(count))
-    return {"class_": k, "n": count, "saturated": saturated}
+    return {"class_": k, "n": count, "saturated": saturated, "unreliable": limit_of(saturated, undersampled=False)}
 
 
 def _binning(tap, labels, num_classes: int, bin_size: float, columns: dict[str, Any]) -> list[Record]:

@@ -218,6 +218,7 @@ def condition_handles(
     kinds: Sequence[str],
     *,
     hollow: bool = False,
+    hollow_label: str = "saturated",
     shown: Container[tuple[str, str]] | None = None,
 ) -> list[Line2D]:
     """Legend entries for every training and kind of input (of the pairs `shown`), and for hollow points if wanted."""
@@ -228,11 +229,8 @@ def condition_handles(
         if shown is None or (t, k) in shown
     ]
     if hollow:
-        handles.append(
-            Line2D(
-                [], [], linestyle="none", marker="o", markerfacecolor="white", markeredgecolor=GREY, label="saturated"
-            )
-        )
+        look = {"linestyle": "none", "marker": "o", "markerfacecolor": "white", "markeredgecolor": GREY}
+        handles.append(Line2D([], [], **look, label=hollow_label))
     return handles
 
 

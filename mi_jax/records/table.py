@@ -49,6 +49,8 @@ class Record:
         factor: factor that the row is about: `shape`, `texture`, `colour`, `label`, `shuffled`.
         reference: what a difference or a permutation baseline is taken against.
         saturated: whether an information estimate is at its sample-size limit.
+        unreliable: the limit that an information estimate is beyond, one of `mi_jax.information.estimator.Limit`:
+            `saturated`, `sample size`, `dimension` or `batch size`.
         numerical_error: error bound of the arithmetic, in the unit of `value`.
         ok, note: `ok=False` marks a failed measurement, and `note` gives the reason; notes are for people only.
 
@@ -97,6 +99,7 @@ class Record:
     factor: str | None = None
     reference: str | None = None
     saturated: Scalar | None = None
+    unreliable: str | None = None
     numerical_error: Scalar | None = None
     ok: Scalar = True
     note: str | None = None
@@ -149,7 +152,8 @@ COLUMNS = tuple(_COLUMN_OF.values())
 MEASUREMENT = [
     name
     for name in COLUMNS
-    if name not in ("run", "value", "stderr", "blocks", "unit", "n", "saturated", "numerical_error", "ok", "note")
+    if name
+    not in ("run", "value", "stderr", "blocks", "unit", "n", "saturated", "unreliable", "numerical_error", "ok", "note")
 ]
 """The columns that identify a measurement; a later row of the same identity supersedes the earlier one."""
 

@@ -181,3 +181,60 @@ def test_values_too_large_for_float32_squares_are_measured_in_float64():
     result = kde(np.array([[1e25], [-1e25], [3e25]], np.float32), noise_variance=1e50)
     assert result.precision == "float64"
     assert 0 < result.i_tx_lower < result.i_tx_upper < np.log(3)
+
+
+def test_mixed_pairs_tighten_the_certified_bracket_of_separated_and_of_touching_classes():
+    """Between classes far apart with spread rows, the differences of entropy bounds leave half the information open."""
+    r = np.random.default_rng(0)
+    y = np.arange(90) % 3
+    x = 6 * np.eye(3, 10)[y] + r.standard_normal((90, 10))
+    entropy = np.log(3)
+    apart = kde(x, y, noise_variance=0.5)
+    assert apart.i_ty_upper - apart.i_ty_certified_lower < 1e-3
+    spread = apart.i_tx_lower - np.mean(apart.i_tx_given_y_upper)
+    assert spread < 0.9 * entropy, "the bound without mixed pairs"
+    assert 0.99 * entropy < apart.i_ty_certified_lower <= apart.i_ty_certified_upper <= entropy + 1e-12
+    near = kde(x, y, noise_variance=15.0)
+    assert near.i_ty_certified_upper < entropy - 0.01
+
+
+def test_the_mixed_pair_bounds_bracket_a_brute_force_integral(key):
+    """I(T;Y) of five points on a line by quadrature, at every noise level, for equal and unequal classes."""
+    x = np.array([[-2.0], [-1.5], [0.3], [1.0], [2.5]])
+    grid = np.linspace(-30, 30, 60_001)[:, None]
+    for y in ([0, 0, 1, 1, 1], [0, 1, 0, 1, 2]):
+        for variance in (0.05, 0.5, 2.0, 8.0):
+            kernel = np.exp(-((grid - x.T) ** 2) / (2 * variance)) / np.sqrt(2 * np.pi * variance)
+            whole = kernel.mean(axis=1)
+            classes = [kernel[:, np.array(y) == k].mean(axis=1) for k in range(max(y) + 1)]
+            true = sum(
+                np.mean(np.array(y) == k) * np.sum(p * np.log(np.maximum(p, 1e-300) / np.maximum(whole, 1e-300)))
+                for k, p in enumerate(classes)
+            ) * (grid[1, 0] - grid[0, 0])
+            got = kde(x, y, noise_variance=variance)
+            assert got.i_ty_certified_lower <= true + 1e-9 <= got.i_ty_certified_upper + 2e-9
+
+
+def test_leave_one_out_bounds_bracket_the_population_of_a_gaussian_and_shrink_with_more_rows():
+    d, variance = 2, 1.0
+    true = 0.5 * d * np.log1p(1 / variance)
+    means, gaps = {}, {}
+    for n in (20, 320):
+        found = [
+            kde(np.random.default_rng(seed).standard_normal((n, d)), noise_variance=variance) for seed in range(20)
+        ]
+        means[n] = np.mean([[f.i_tx_lower, f.i_tx_leave_one_out] for f in found], axis=0)
+        gaps[n] = np.mean([f.i_tx_leave_one_out - f.i_tx_upper for f in found])
+        assert means[n][0] < true < means[n][1]
+        assert all(f.undersampled == (n == 20) for f in found)
+    assert gaps[320] < 0.2 * gaps[20]
+
+
+def test_leave_one_out_label_bound_is_below_the_population_and_infinite_for_a_row_alone_in_its_class():
+    y = np.arange(400) % 2
+    x = 8.0 * y[:, None] + 0.3 * np.random.default_rng(0).standard_normal((400, 1))
+    got = kde(x, y, noise_variance=0.5)
+    assert 0.3 < got.i_ty_leave_one_out < np.log(2)
+    alone = kde(np.array([[0.0], [0.0], [1.0]]), [0, 0, 1], noise_variance=1.0)
+    assert alone.i_ty_leave_one_out == -np.inf
+    assert kde(1e6 * np.eye(3), noise_variance=1.0).i_tx_leave_one_out == np.inf

@@ -14,7 +14,8 @@ from mi_jax.measure.accuracy import adversarial_examples
 from mi_jax.measure.information import InformationConfig, activations, frozen_noise_variances, information_plane
 from mi_jax.records import run_records
 from mi_jax.report import figures
-from mi_jax.studies.estimators.study import WITHOUT_NOISE, measure
+from mi_jax.studies.estimators import study
+from mi_jax.studies.estimators.study import measure, without_noise
 from mi_jax.studies.registry import StudyInput
 
 PROBE = InformationConfig(samples=90, noise=("fixed", "trace", "scale_free"), noise_variance=0.5)
@@ -79,12 +80,13 @@ def test_the_panel_is_the_estimators_called_by_hand(study_input, sample, found):
     images, labels = sample
     layer = study_input.network.layers[1]
     tap = np.asarray(activations(study_input.network, study_input.variables, images)[layer])[:SHOWN]
-    for name in WITHOUT_NOISE:
+    for name in without_noise():
         (row,) = [r for r in found if (r.estimator, r.layer, r.inputs) == (name, layer, "clean")]
         key = jax.random.fold_in(study_input.key, 1)
         by_hand = information.estimate(name, tap, np.asarray(labels)[:SHOWN], key=key, num_classes=10)
         assert row.value == pytest.approx(by_hand.value / math.log(2), abs=1e-6)
         assert row.n == SHOWN
+        assert row.unreliable == by_hand.unreliable
 
 
 def test_sampling_errors_are_there_beside_the_errors_of_the_draws(found):
@@ -114,3 +116,43 @@ def test_the_figures_are_drawn(found, tmp_path):
         assert figures.save(specs[name], read, tmp_path).stat().st_size > 10_000
         assert "2 seeds" in specs[name].caption(read)
     assert "not Shannon" in specs["estimator_panel"].caption(read)
+    assert "estimates are unreliable (" in specs["information_values"].caption(read)
+
+
+def test_values_whose_distance_from_leave_one_out_exceeds_their_error_are_flagged(found):
+    rows = {(r.layer, r.inputs, r.noise_rule, r.quantity): r for r in found if r.estimator == "monte_carlo"}
+    flags = set()
+    for (*where, quantity), row in rows.items():
+        if quantity == "i_tx" and not row.saturated and (*where, "i_tx_leave_one_out") in rows:
+            gap = rows[*where, "i_tx_leave_one_out"].value - row.value
+            wide = gap > max(rows[*where, "i_tx_sampling_error"].value, 0.01 / math.log(2))
+            assert row.unreliable == ("sample size" if wide else None)
+            flags.add(wide)
+    assert True in flags
+
+
+def test_an_estimator_of_a_users_own_is_measured_and_drawn(study_input, tmp_path):
+    @information.register("always_one", targets=("label",), title="One bit", description="a constant")
+    def always_one(t, other, *, key, num_classes):
+        return information.Estimate("always_one", math.log(2), None, "value", len(t), {}, unreliable="dimension")
+
+    try:
+        rows = _panel_records(study_input, ["always_one"])
+        records.append(tmp_path, rows)
+        read = run_records.read(tmp_path)
+        (spec,) = [spec for spec in figures.available(read) if spec.name == "estimator_panel"]
+        assert "One bit: a constant" in spec.caption(read)
+        assert "2 of 2 estimates are unreliable (dimension 2)" in spec.caption(read)
+    finally:
+        information.ESTIMATORS.unregister("always_one")
+
+
+def _panel_records(study_input, names):
+    """The records of the estimators on one layer of two trainings, without measuring a network."""
+    tap, labels = np.random.default_rng(0).standard_normal((40, 3)), np.arange(40) % 10
+    columns = {"layer": "fc", "inputs": "clean", "image_set": "test", "seed": 0, "step": 1, "epoch": 1.0}
+    columns |= {"arch": "cnn", "dataset": "digits"}
+    rows = []
+    for training in ("nt", "at"):
+        rows += study._without_noise(tap, labels, 10, study_input.key, columns | {"training": training})
+    return [row for row in rows if row.estimator in names]

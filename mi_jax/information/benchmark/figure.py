@@ -17,7 +17,12 @@ from mi_jax.statistics.intervals import wilson
 
 Table = Any
 TARGETS = {"input": "I(X;T)", "label": "I(T;Y)", "continuous": "I(T;Z)"}
-_CLAIMS = {"noise": "same rows, ± 1.96 standard errors", "rows": "new rows, ± 2.09 jackknife errors"}
+_CLAIMS = {
+    "noise": "mixture of the same rows, ± 1.96 standard errors",
+    "rows": "mean over new rows, ± 2.09 jackknife errors",
+    "population": "population, ± 2.09 jackknife errors",
+    "bracket": "population, from plug-in to leave-one-out ± 2.09 errors",
+}
 _BIAS = matplotlib.colormaps["PuOr"]
 _TICKS = (-10.0, -1.0, -0.1, 0.0, 0.1, 1.0, 10.0)
 _COVERAGE = matplotlib.colormaps["cividis"]
@@ -140,7 +145,8 @@ def draw_tasks(scores: Table) -> Figure:
 def draw_coverage(coverage: Table) -> Figure:
     """Draw the coverage of the 95 % intervals of Monte Carlo in per cent, by dimension, noise, samples and classes.
 
-    The last row of each number of samples has two classes that differ in probability and spread.
+    One row of panels per claim: the mixture of the given rows, new rows, and the population. The last row of each
+    number of samples has two classes that differ in probability and spread.
 
     Args:
         coverage: table of the rows of `measure_coverage`.
@@ -148,11 +154,12 @@ def draw_coverage(coverage: Table) -> Figure:
     widths, noise = sorted(coverage["dimension"].unique()), sorted(coverage["noise"].unique())
     rows = sorted(set(zip(coverage["n"], coverage["mix"], coverage["classes"], strict=True)))
     across = [(d, v) for d in widths for v in noise]
-    figure = style.new_figure(1.9 + 0.5 * len(rows), width=style.WIDTH)
-    panels = style.grid_of(figure, 2, 2, sharex=True, sharey=True)
+    claims = {claim: words for claim, words in _CLAIMS.items() if (coverage["claim"] == claim).any()}
+    figure = style.new_figure(0.8 + (0.55 + 0.25 * len(rows)) * len(claims), width=style.WIDTH)
+    panels = style.grid_of(figure, len(claims), 2, sharex=True, sharey=True)
     norm = Normalize(0.80, 1.10)  # green begins at the nominal 95 %
-    for i, quantity in enumerate(("i_tx", "i_ty")):
-        for j, (claim, words) in enumerate(_CLAIMS.items()):
+    for i, (claim, words) in enumerate(claims.items()):
+        for j, quantity in enumerate(("i_tx", "i_ty")):
             axes = panels[i, j]
             part = coverage[(coverage["quantity"] == quantity) & (coverage["claim"] == claim)]
             for cell in part.itertuples():
@@ -166,10 +173,10 @@ def draw_coverage(coverage: Table) -> Figure:
                 [f"{v:g}" for _, v in across],
                 [f"{n}, {k}" + (" unequal" if mix == "unequal" else "") for n, mix, k in rows],
             )
-            axes.set_title(f"{TARGETS['input' if i == 0 else 'label']}, {words}\n{_pooled(part)}", loc="left")
+            axes.set_title(f"{TARGETS['input' if j == 0 else 'label']}: {words}\n{_pooled(part)}", loc="left")
             for edge in range(len(noise), len(across), len(noise)):
                 axes.axvline(edge - 0.5, color="white", linewidth=3)
-            if i == 1:
+            if i == len(claims) - 1:
                 for k, d in enumerate(widths):
                     centre = (k + 0.5) / len(widths)
                     axes.annotate(
@@ -189,7 +196,12 @@ def _pooled(part: Table) -> str:
     share = part["covered"].sum() / part["repeats"].sum()
     trials = int(part["repeats"].sum()) // part["noise"].nunique()
     low, high = wilson(share, trials)
-    return f"{share:.1%} covered in {trials:,} repeats ({low:.1%} to {high:.1%})"
+    text = f"{share:.1%} covered in {trials:,} repeats ({low:.1%} to {high:.1%})"
+    unflagged = part["repeats"].sum() - part["flagged"].sum()
+    if part["claim"].iloc[0] != "population" or not unflagged:
+        return text
+    kept = (part["covered"].sum() - part["covered_flagged"].sum()) / unflagged
+    return f"{text}; {kept:.1%} of the {unflagged / part['repeats'].sum():.0%} not flagged"
 
 
 def _frame(axes: Axes, across: list[str], down: list[str]) -> None:

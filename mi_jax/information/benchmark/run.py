@@ -18,11 +18,12 @@ from mi_jax.files import replacing, write_text
 from mi_jax.information.benchmark import coverage, figure, scores
 from mi_jax.information.benchmark.coverage import CoveragePlan
 from mi_jax.information.benchmark.scores import ScoresPlan
+from mi_jax.information.benchmark.trust import trust, trust_page
 from mi_jax.plotting.style import RC
 from mi_jax.runs.directory import open_run
 from mi_jax.training import Interrupted
 
-SCORES, SUMMARY, COVERAGE = "scores.csv", "summary.csv", "coverage.csv"
+SCORES, SUMMARY, COVERAGE, TRUST = "scores.csv", "summary.csv", "coverage.csv", "trust.md"
 Table = Any
 ReportProgress = Callable[[float, str], None]
 
@@ -58,7 +59,8 @@ def run(
 ) -> Table:
     """Run the benchmark in a directory, or the rest of it where the directory holds a part already.
 
-    Adds rows to scores.csv and coverage.csv as they are measured; writes summary.csv and the figures at the end.
+    Adds rows to scores.csv and coverage.csv as they are measured; writes summary.csv, the figures and trust.md, which
+    says which estimator to trust where, at the end.
 
     Args:
         config: what to measure.
@@ -77,12 +79,12 @@ def run(
     """
     with open_run(folder, config, say=say) as directory:
         directory.note_start(command=command, data_dir=None, say=say)
-        done = _done(folder / SCORES, scores.KEYS)
+        done = _done(folder / SCORES, scores.KEYS, newest="unreliable")
         found = scores.score(
             config.scores, done=done, report_progress=lambda fraction, stage: report_progress(0.7 * fraction, stage)
         )
         _append(folder / SCORES, ([row] for row in found), stop_asked)
-        done = _done(folder / COVERAGE, coverage.KEYS)
+        done = _done(folder / COVERAGE, coverage.KEYS, newest="flagged")
         rest = coverage.measure_coverage(
             config.coverage,
             done=done,
@@ -92,6 +94,7 @@ def run(
         report_progress(1.0, "figures")
         short = scores.summary(_read(folder / SCORES))
         write_text(folder / SUMMARY, short.to_csv(index=False))
+        write_text(folder / TRUST, trust_page(trust(_read(folder / SCORES))))
         draw(folder)
         directory.note_end()
     return short
@@ -135,8 +138,11 @@ def _read(path: Path) -> Any:
     return table
 
 
-def _done(path: Path, keys: tuple[str, ...]) -> set[tuple[Any, ...]]:
-    """Return the keys of the rows in a table, and remove an incomplete last line from it."""
+def _done(path: Path, keys: tuple[str, ...], *, newest: str) -> set[tuple[Any, ...]]:
+    """Return the keys of the rows in a table, and remove an incomplete last line from it.
+
+    `newest` is the column that tables of earlier versions lack.
+    """
     if not path.exists():
         return set()
     content = path.read_bytes()
@@ -148,6 +154,6 @@ def _done(path: Path, keys: tuple[str, ...]) -> set[tuple[Any, ...]]:
         with replacing(path) as file:
             file.write(whole)
     table = pd.read_csv(path)
-    if missing := [key for key in keys if key not in table]:
+    if missing := [key for key in (*keys, newest) if key not in table]:
         raise InputError(f"{path} has no column {missing[0]!r}, as another version wrote it; choose a new directory.")
     return set(table[list(keys)].itertuples(index=False, name=None))

@@ -15,6 +15,7 @@ from scipy.special import stdtrit
 from mi_jax import information
 from mi_jax.data import shapetex
 from mi_jax.information import Estimate, tasks
+from mi_jax.information.beyond_normal import beyond_normal_tasks
 from mi_jax.information.tasks import Task
 
 Table = Any
@@ -89,8 +90,8 @@ def _factorial(cue: str, erased: bool, n: int, seed: int) -> tuple[np.ndarray, n
 
 
 def known_tasks() -> tuple[Task, ...]:
-    """Return the tasks outside the grid: those of `information.tasks`, and ShapeTex factors."""
-    return (*tasks.tasks(), *shapetex_tasks())
+    """Return the tasks outside the grid: of `information.tasks` and `information.beyond_normal`, and ShapeTex."""
+    return (*tasks.tasks(), *beyond_normal_tasks(), *shapetex_tasks())
 
 
 Attempt = tuple[str, Task, int, str, int]
@@ -120,7 +121,7 @@ def score(
     """Yield one row for every attempt of the plan, in bits.
 
     A row holds the attempt, the true information, the value, whether the interval or bound holds (`held`, None where
-    the estimator gives neither), and the reason of a failure.
+    the estimator gives neither), the limit that the estimator is beyond (`unreliable`), and the reason of a failure.
 
     Args:
         plan: the attempts.
@@ -137,7 +138,7 @@ def _attempt(suite: str, task: Task, n: int, name: str, seed: int) -> dict[str, 
     row: dict[str, Any] = {
         "suite": suite, "task": task.name, "target": task.target, "dimension": task.dimension, "n": n,
         "estimator": name, "seed": seed, "truth": task.information / math.log(2), "kind": None, "value": None,
-        "error": None, "held": None, "seconds": None, "ok": False, "note": "",
+        "error": None, "held": None, "unreliable": None, "seconds": None, "ok": False, "note": "",
     }  # fmt: skip
     if n > (most := information.ESTIMATORS[name].max_samples or n):
         return row | {"note": f"not run above {most} samples, where it takes too long"}
@@ -156,6 +157,7 @@ def _attempt(suite: str, task: Task, n: int, name: str, seed: int) -> dict[str, 
         "value": found.value / math.log(2),
         "error": None if error is None else error / math.log(2),
         "held": held(found, task.information),
+        "unreliable": found.unreliable,
         "ok": True,
         "note": f"noise variance {options['noise_variance']:.4g}" if "noise_variance" in options else "",
     }
@@ -207,7 +209,9 @@ def held(found: Estimate, information: float) -> bool | None:
 
 
 def summary(scores: Table) -> Table:
-    """Summarise the grid by estimator and target: bias, root mean square error, share held, failures, seconds.
+    """Summarise the grid by estimator and target: errors, shares held and flagged, failures, seconds.
+
+    `bias` and `rmse` (bits) are over all attempts, `rmse_unflagged` over those that are not flagged as unreliable.
 
     Args:
         scores: table of the rows of `score`.
@@ -217,6 +221,8 @@ def summary(scores: Table) -> Table:
     for (target, name), group in grid.groupby(["target", "estimator"]):
         good = group[group["ok"]]
         off = (good["value"] - good["truth"]).to_numpy(dtype=float)
+        flagged = good["unreliable"].notna().to_numpy(dtype=bool)
+        trusted = off[~flagged]
         claims = good["held"].dropna()
         rows.append(
             {
@@ -226,6 +232,8 @@ def summary(scores: Table) -> Table:
                 "failed": len(group) - len(good),
                 "bias": off.mean() if len(off) else math.nan,
                 "rmse": math.sqrt(np.mean(off**2)) if len(off) else math.nan,
+                "rmse_unflagged": math.sqrt(np.mean(trusted**2)) if len(trusted) else math.nan,
+                "flagged": flagged.mean() if len(good) else math.nan,
                 "held": claims.astype(float).mean() if len(claims) else math.nan,
                 "seconds": good["seconds"].median(),
             }

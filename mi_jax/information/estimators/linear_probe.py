@@ -137,7 +137,14 @@ def _held_out(regression: Regression, z: np.ndarray, labels: np.ndarray) -> floa
     return float(-np.where(present[where] == labels, own, -np.log(1e6)).mean())
 
 
-@register("probe", targets=("label",), label="linear probe", slow=True)
+@register(
+    "probe",
+    targets=("label",),
+    label="linear probe",
+    title="Linear probe (held out)",
+    description="held-out lower bound by a linear probe",
+    slow=True,
+)
 def probe(
     t: Any,
     other: Any,

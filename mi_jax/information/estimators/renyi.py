@@ -13,6 +13,8 @@ from mi_jax.errors import InputError
 from mi_jax.information._input import as_pair
 from mi_jax.information.estimator import Estimate, register
 
+_CONTRAST = 0.05
+"""Standard deviation of the kernel between rows below which rows are alike: at the median width, above 80 normals."""
 WidthRule = Literal["median", "scott", "silverman"]
 
 
@@ -59,7 +61,15 @@ def _entropy(blocks: list[np.ndarray], alpha: float | int) -> float:
     return float(np.log(np.sum(np.exp(alpha * (log_w - log_w.max())))) + alpha * log_w.max()) / (1 - alpha)
 
 
-@register("renyi", targets=("label", "continuous"), label="matrix Rényi", slow=True, max_samples=1024)
+@register(
+    "renyi",
+    targets=("label", "continuous"),
+    label="matrix Rényi",
+    title="Matrix-based Rényi",
+    description="matrix-based entropy of order 1.01, not Shannon's",
+    slow=True,
+    max_samples=1024,
+)
 def renyi(
     t: Any,
     other: Any,
@@ -82,7 +92,9 @@ def renyi(
         num_classes: number of classes; by default the largest label plus one.
 
     Returns:
-        Estimate; exactly 0 for a constant. details: `entropy` S(T) in nats, `width`.
+        Estimate; exactly 0 for a constant. details: `entropy` S(T) in nats, `width`, and `contrast`, the least standard
+        deviation of a kernel's values between rows. "saturated" where S(T) exceeds 0.95 ln n, so that rows are only
+        counted; unreliable for its "dimension" where the contrast is below 0.05, as all distances are alike.
 
     Raises:
         InputError: for what `kde` refuses, unequal lengths, alpha <= 0 or = 1, and widths that are not positive.
@@ -111,5 +123,13 @@ def renyi(
     value = entropy + _entropy(right, alpha) - _entropy(joint, alpha)
     if left.min() == 1 or right[0].min() == 1 == len(right):  # a constant: the rest is rounding
         value = 0.0
-    details = {"entropy": entropy, "width": s}
-    return Estimate("renyi", value, None, "heuristic", len(x), {"alpha": alpha, "width": width}, details)
+    contrast = min(_contrast(kernel) for kernel in ([left] if classes else [left, *right]))
+    details = {"entropy": entropy, "width": s, "contrast": contrast}
+    limit = "saturated" if entropy > 0.95 * math.log(len(x)) else "dimension" if 0 < contrast < _CONTRAST else None
+    settings = {"alpha": alpha, "width": width}
+    return Estimate("renyi", value, None, "heuristic", len(x), settings, details, limit)
+
+
+def _contrast(kernel: np.ndarray) -> float:
+    """Standard deviation of a kernel's values between different rows; 0 where all rows are equal."""
+    return float(kernel[np.triu_indices(len(kernel), 1)].std())

@@ -147,14 +147,16 @@ def variational(
         num_classes: number of classes; by default the largest label plus one.
 
     Returns:
-        Estimate; its stderr is over held-out batches.
+        Estimate; its stderr is over held-out batches. Unreliable for its "batch size" above 0.8 ln batch (infonce) or
+        ln batch (nwj, smile), which no bound from so few independent pairs exceeds with confidence.
 
     Raises:
         InputError: for what `kde` refuses, unequal lengths, an unknown objective, missing noise, and fewer rows
             than four batches.
 
     References:
-        van den Oord et al. 2018 (InfoNCE); Nguyen, Wainwright & Jordan 2010 (NWJ); Song & Ermon 2020 (SMILE).
+        van den Oord et al. 2018 (InfoNCE); Nguyen, Wainwright & Jordan 2010 (NWJ); Song & Ermon 2020 (SMILE);
+        McAllester & Stratos 2020 (limits of lower bounds).
 
     Examples:
         >>> import jax, numpy as np
@@ -192,7 +194,9 @@ def variational(
     stderr = float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
     settings = {"batch": batch, "steps": steps, "hidden": hidden, "noise_variance": noise_variance}
     kind = "value" if objective == "smile" else "lower"
-    return Estimate(objective, float(values.mean()), stderr, kind, n, settings)
+    value, share = float(values.mean()), 0.8 if objective == "infonce" else 1.0
+    limit = "batch size" if value > share * math.log(batch) else None
+    return Estimate(objective, value, stderr, kind, n, settings, unreliable=limit)
 
 
 def _standard(x: Any) -> tuple[np.ndarray, float]:
@@ -204,6 +208,12 @@ def _standard(x: Any) -> tuple[np.ndarray, float]:
 
 
 for _name, _label in OBJECTIVES.items():
-    register(_name, targets=("input", "label", "continuous"), adds_noise=("input",), label=_label, slow=True)(
-        functools.partial(variational, objective=_name)
-    )
+    register(
+        _name,
+        targets=("input", "label", "continuous"),
+        adds_noise=("input",),
+        label=_label,
+        description="variational bound by a trained critic, at most the logarithm of its batch",
+        studied=False,  # trains a critic for every layer
+        slow=True,
+    )(functools.partial(variational, objective=_name))

@@ -5,8 +5,10 @@ import math
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
+from mi_jax.information.estimator import ESTIMATORS
 from mi_jax.plotting import captions, style
 from mi_jax.plotting.figures import FigureSpec
 from mi_jax.plotting.panels import layers_of
@@ -15,25 +17,16 @@ from mi_jax.records.run_records import RunRecords, conditions
 from mi_jax.statistics.intervals import Table, over_seeds
 
 _BRACKET = {"i_tx": ("i_tx_lower", "i_tx_upper"), "i_ty": ("i_ty_certified_lower", "i_ty_certified_upper")}
-_PANEL = {
-    "probe": "Linear probe (held out)",
-    "ksg": "Nearest neighbours",
-    "sliced": "Sliced",
-    "renyi": "Matrix-based Rényi",
-    "binning": "Binning",
-}
-"""Estimators without noise by panel title."""
-_DESCRIPTIONS = {
-    "probe": "held-out lower bound by a linear probe",
-    "ksg": "nearest neighbours after PCA to 10 components",
-    "sliced": "mean over 64 random directions, a smaller functional than I(T;Y)",
-    "renyi": "matrix-based entropy of order 1.01, not Shannon's",
-    "binning": "entropy of the quantised activations",
-}
+_HOLLOW = "saturated or unreliable"
 
 
 def _values(run_records: RunRecords, symbol: str, rule: str) -> Table:
-    return run_records.select_final(quantity=symbol, estimator="monte_carlo", noise_rule=rule)
+    return _flagged(run_records.select_final(quantity=symbol, estimator="monte_carlo", noise_rule=rule))
+
+
+def _flagged(rows: Table) -> Table:
+    """Let `saturated`, by which points are hollow, include every limit in `unreliable`."""
+    return rows.assign(saturated=rows["saturated"].eq(True) | rows["unreliable"].notna())
 
 
 def _rules(run_records: RunRecords) -> list[str]:
@@ -51,8 +44,8 @@ def _draw_values(run_records: RunRecords) -> Figure:
         panels[i, 0].set_ylabel("bits")
     rows: Table = pd.concat([_values(run_records, symbol, rule) for rule in rules for symbol in INFORMATION])
     trainings = [training for training in run_records.trainings if (rows["training"] == training).any()]
-    handles = style.condition_handles(trainings, _inputs(rows), hollow=bool(rows["saturated"].eq(True).any()))
-    style.legend_above(figure, handles)
+    hollow = bool(rows["saturated"].any())
+    style.legend_above(figure, style.condition_handles(trainings, _inputs(rows), hollow=hollow, hollow_label=_HOLLOW))
     return figure
 
 
@@ -64,7 +57,8 @@ def _inputs(rows: Table) -> list[str]:
 def _draw_rule(axes: Axes, run_records: RunRecords, symbol: str, rule: str) -> None:
     rows = _values(run_records, symbol, rule)
     layers = layers_of(run_records, rows)
-    _draw_layers(axes, run_records, rows, layers)
+    left_out = run_records.select_final(quantity=f"{symbol}_leave_one_out", estimator="monte_carlo", noise_rule=rule)
+    _draw_layers(axes, run_records, rows, layers, left_out)
     place = np.arange(len(layers))
     for training in run_records.trainings:
         ends = []
@@ -85,7 +79,10 @@ def _draw_rule(axes: Axes, run_records: RunRecords, symbol: str, rule: str) -> N
     axes.set_ylim(bottom=-0.1)
 
 
-def _draw_layers(axes: Axes, run_records: RunRecords, rows: Table, layers: list[str]) -> None:
+def _draw_layers(
+    axes: Axes, run_records: RunRecords, rows: Table, layers: list[str], left_out: Table | None = None
+) -> None:
+    """Draw values by layer, with thin lines to the leave-one-out values where they are given."""
     table = over_seeds(rows, ["training", "inputs", "layer"])
     parts = list(conditions(table, run_records.trainings))
     for i, (training, inputs, part) in enumerate(parts):
@@ -95,6 +92,11 @@ def _draw_layers(axes: Axes, run_records: RunRecords, rows: Table, layers: list[
         style.draw_whiskers(axes, x, part, colour=colour)
         hollow = part["saturated"].eq(True).to_numpy(dtype=bool)
         style.draw_marks(axes, x, part["mean"], hollow, colour=colour)
+        if left_out is not None:
+            same = left_out[(left_out["training"] == training) & (left_out["inputs"] == inputs)]
+            far = same.groupby("layer")["value"].mean().reindex(layers)
+            lines = [[(a, b), (a, c)] for a, b, c in zip(x, part["mean"], far, strict=True)]
+            axes.add_collection(LineCollection(lines, colors=colour, linewidths=0.8, alpha=0.6), autolim=False)
     style.layer_axis(axes, layers)
 
 
@@ -108,17 +110,39 @@ def _caption_values(run_records: RunRecords) -> str:
     return (
         f"Information of each layer at {captions.last_epoch(rows)}, {captions.where(run_records)}: unbiased Monte "
         f"Carlo values of the mixture that the KDE bounds bracket (shaded: the bracket on clean inputs). Standard "
-        f"errors of the draws are at most {largest:.2g} bits for I(X;T). Noise: {noise}; {captions.samples(rows)}. "
-        f"{captions.seeds(rows)}"
+        f"errors of the draws are at most {largest:.2g} bits for I(X;T). Thin lines lead to the leave-one-out values, "
+        f"which with the values bracket the population in expectation. {_flags(run_records, rules)} "
+        f"Noise: {noise}; {captions.samples(rows)}. {captions.seeds(rows)}"
     )
 
 
+def _flags(run_records: RunRecords, rules: list[str]) -> str:
+    """How many estimates are beyond which limit, as a sentence."""
+    rows: Table = pd.concat([_values(run_records, symbol, rule) for rule in rules for symbol in INFORMATION])
+    return _limits(rows)
+
+
+def _limits(rows: Table) -> str:
+    counts = rows["unreliable"].value_counts()
+    if counts.empty:
+        return "No estimate is flagged as unreliable."
+    parts = ", ".join(f"{limit} {count}" for limit, count in counts.items())
+    return f"Hollow: {counts.sum()} of {len(rows)} estimates are unreliable ({parts})."
+
+
 def _panel_rows(run_records: RunRecords, estimator: str) -> Table:
-    return run_records.select_final(quantity="i_ty", estimator=estimator, noise_rule=None)
+    return _flagged(run_records.select_final(quantity="i_ty", estimator=estimator, noise_rule=None))
 
 
 def _shown(run_records: RunRecords) -> list[str]:
-    return [name for name in _PANEL if not _panel_rows(run_records, name).empty]
+    """Estimators in the records that added no noise; those whose module is not imported have their name as a title."""
+    rows = run_records.select_final(quantity="i_ty", noise_rule=None)
+    present = list(rows["estimator"].dropna().unique())
+    return [name for name in ESTIMATORS if name in present] + [name for name in present if name not in ESTIMATORS]
+
+
+def _title(name: str) -> str:
+    return ESTIMATORS[name].title if name in ESTIMATORS else name
 
 
 def _draw_panel(run_records: RunRecords) -> Figure:
@@ -130,11 +154,13 @@ def _draw_panel(run_records: RunRecords) -> Figure:
     for axes, name in zip(panels.flat, names, strict=False):
         rows = _panel_rows(run_records, name)
         _draw_layers(axes, run_records, rows, layers_of(run_records, rows))
-        axes.set_title(_PANEL[name], loc="left")
+        axes.set_title(_title(name), loc="left")
     for axes in panels.flat[len(names) :]:
         axes.set_visible(False)
     classes = run_records.select(quantity="i_tx_given_y_upper")["class"].nunique()
-    handles = style.condition_handles(run_records.trainings, _inputs(_panel_rows(run_records, names[0])))
+    hollow = any(_panel_rows(run_records, name)["saturated"].any() for name in names)
+    inputs = _inputs(_panel_rows(run_records, names[0]))
+    handles = style.condition_handles(run_records.trainings, inputs, hollow=hollow, hollow_label=_HOLLOW)
     if classes:
         for axes in panels.flat[: len(names)]:
             style.draw_ceiling(axes, math.log2(classes))
@@ -146,19 +172,22 @@ def _draw_panel(run_records: RunRecords) -> Figure:
 
 def _counts(run_records: RunRecords) -> str:
     """How many samples each estimator had, or all of them."""
-    counts = {_PANEL[name]: captions.samples(_panel_rows(run_records, name)) for name in _shown(run_records)}
+    counts = {_title(name): captions.samples(_panel_rows(run_records, name)) for name in _shown(run_records)}
     if len(set(counts.values())) == 1:
         return next(iter(counts.values()))
     return "; ".join(f"{name}: {count}" for name, count in counts.items())
 
 
 def _caption_panel(run_records: RunRecords) -> str:
-    rows = _panel_rows(run_records, "probe")
-    descriptions = "; ".join(f"{_PANEL[name]}: {_DESCRIPTIONS[name]}" for name in _shown(run_records))
+    names = _shown(run_records)
+    rows = _panel_rows(run_records, names[0])
+    entries = {name: ESTIMATORS[name].description for name in names if name in ESTIMATORS}
+    descriptions = "; ".join(f"{_title(name)}: {what}" for name, what in entries.items() if what)
+    limits = _limits(pd.concat([_panel_rows(run_records, name) for name in names]))
     return (
         f"I(T;Y) of each layer by estimators that add no noise, at {captions.last_epoch(rows)}, "
         f"{captions.where(run_records)}. They measure different things and are compared within a panel: "
-        f"{descriptions}. {_counts(run_records)}. {captions.seeds(rows)}"
+        f"{descriptions}. {limits} {_counts(run_records)}. {captions.seeds(rows)}"
     )
 
 
@@ -177,7 +206,7 @@ FIGURES = (
         title="I(T;Y) by estimators without noise",
         alt="One panel per estimator: I(T;Y) against layer for each training, on clean and adversarial inputs.",
         caption=_caption_panel,
-        needs=lambda run_records: not _panel_rows(run_records, "probe").empty,
+        needs=lambda run_records: set(_shown(run_records)) - {"binning"} != set(),
         draw=_draw_panel,
         order=37,
     ),

@@ -12,14 +12,21 @@ import numpy as np
 from mi_jax import information
 from mi_jax.data.sample import fixed_sample
 from mi_jax.errors import InputError
+from mi_jax.information.estimator import limit_of
 from mi_jax.measure.accuracy import adversarial_examples, attack_columns
 from mi_jax.measure.information import activations, frozen_noise_variances, with_scale_free
 from mi_jax.records.table import Record, information_record
 from mi_jax.studies.registry import StudyInput, StudyResult
 from mi_jax.typing import Key, Labels
 
-WITHOUT_NOISE = ("probe", "ksg", "sliced", "renyi")
-"""Estimators of I(T;Y) that add no noise to the activations."""
+
+def without_noise() -> tuple[str, ...]:
+    """Names of the registered estimators of I(T;Y) that add no noise to the activations and want to be studied."""
+    return tuple(
+        name
+        for name in information.estimators_for("label")
+        if (entry := information.ESTIMATORS[name]).studied and "label" not in entry.adds_noise
+    )
 
 
 def measure(study_input: StudyInput) -> StudyResult:
@@ -27,9 +34,9 @@ def measure(study_input: StudyInput) -> StudyResult:
 
     Estimator `monte_carlo`, under every noise rule of the run: `i_tx` and `i_ty` with the standard error of the noise
     draws; `i_tx_sampling_error` and `i_ty_sampling_error`, standard errors that include the sampling of images; and,
-    where they are finite, `i_tx_leave_one_out` and `i_ty_leave_one_out`, in expectation an upper and a lower bound on
-    the information of the population. The estimators of `WITHOUT_NOISE` give `i_ty` on the first `samples` images of
-    the run's sample.
+    where they are finite, `i_tx_leave_one_out` and `i_ty_leave_one_out`, which with the values bracket the information
+    of the population in expectation. The estimators of `without_noise` give `i_ty` on the first `samples` images of the
+    run's sample. `unreliable` names the limit that an estimate is beyond.
     """
     images, labels = fixed_sample(
         study_input.dataset.test.images, study_input.dataset.test.labels, study_input.probe.samples
@@ -74,10 +81,11 @@ def _mixture(
     for i, (rule, variance) in enumerate(variances.items()):
         ruled = {**columns, "noise_rule": rule, "noise_variance": variance, "saturated": bool(saturated[i])}
         for name in ("i_tx", "i_ty"):
-            value, error, sampling, left_out = (
+            value, error, sampling, left_out, undersampled = (
                 np.asarray(getattr(found, name + part))[i]
-                for part in ("", "_stderr", "_sampling_error", "_leave_one_out")
+                for part in ("", "_stderr", "_sampling_error", "_leave_one_out", "_undersampled")
             )
+            ruled["unreliable"] = limit_of(bool(saturated[i]), bool(undersampled))
             kept = found.without_block[name][i]
             records.append(information_record(name, value, stderr=error, without_block=kept, **ruled))
             records.append(information_record(f"{name}_sampling_error", sampling, **ruled))
@@ -90,12 +98,13 @@ def _without_noise(
     tap: np.ndarray, labels: np.ndarray, num_classes: int, key: Key, columns: dict[str, Any]
 ) -> list[Record]:
     records = []
-    for name in WITHOUT_NOISE:
+    for name in without_noise():
         given = {**columns, "estimator": name, "n": len(labels)}
         try:
             found = information.estimate(name, tap, labels, key=key, num_classes=num_classes)
         except InputError as reason:
             records.append(Record(quantity="i_ty", value=None, ok=False, note=str(reason), **given))
             continue
+        given |= {"saturated": found.unreliable == "saturated", "unreliable": found.unreliable}
         records.append(information_record("i_ty", found.value, stderr=found.stderr, **given))
     return records

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from mi_jax.errors import InputError
+from mi_jax.information import tasks
 from mi_jax.information.benchmark import BenchmarkConfig, CoveragePlan, ScoresPlan, coverage, figure
 from mi_jax.information.benchmark.run import _done, run
 
@@ -18,14 +19,19 @@ TINY = BenchmarkConfig(
 )
 
 
+NEVER = np.zeros((4, 1), bool)
+
+
 def test_intervals_that_contain_the_reference_are_counted():
     values, errors = np.array([[0.0], [1.9], [2.1], [-5.0]]), np.ones((4, 1))
-    got = coverage._covered(values, errors, np.zeros(1), np.zeros(1))
+    got = coverage._covered(values, errors, np.zeros(1), np.zeros(1), NEVER)
     assert got["covered"] == 2
     assert got["half_width"] == pytest.approx(1.9599639845 / math.log(2))
-    wide = coverage._covered(values, errors, np.zeros(1), np.ones(1))  # an uncertain reference widens the interval
+    wide = coverage._covered(
+        values, errors, np.zeros(1), np.ones(1), NEVER
+    )  # an uncertain reference widens the interval
     assert wide["covered"] == 3
-    student = coverage._covered(values, errors, np.zeros(1), np.zeros(1), degrees=19)
+    student = coverage._covered(values, errors, np.zeros(1), np.zeros(1), NEVER, degrees=19)
     assert student["covered"] == 2
     assert student["half_width"] == pytest.approx(2.0930240544 / math.log(2))
 
@@ -33,13 +39,40 @@ def test_intervals_that_contain_the_reference_are_counted():
 def test_intervals_for_new_rows_of_unequal_classes_cover_the_reference():
     """With blocks stratified by class, only 31 of the intervals would contain I(T;Y)."""
     plan = CoveragePlan(repeats=40, draws=2)
-    found = coverage._fresh_rows((240, 2, 2, "unequal"), np.array([0.02]), plan)
+    found = coverage._new_rows((240, 2, 2, "unequal"), np.array([0.02]), plan)["rows"]
     assert found["i_tx"]["covered"] >= 36
     assert found["i_ty"]["covered"] >= 36
 
 
+def test_population_information_of_a_cell_is_that_of_its_closed_forms():
+    """Without a class structure the channel's; with two classes on a line the binary channel's beside it."""
+    variances = np.array([0.5, 2.0])
+    same = coverage.population_information((10, 3, 2, "equal"), variances, draws=4096)
+    p, means, deviation = coverage._classes((10, 3, 2, "equal"))
+    half = np.linalg.norm(means[1] - means[0]) / 2
+    assert (p == 0.5).all()
+    for i, v in enumerate(variances):
+        binary = tasks.amplitude_channel(np.array([-half, half]), 1 + v)
+        value, error = (part[i] for part in same["i_ty"])
+        assert abs(value - binary) < 4 * error < 0.05
+        assert same["i_tx"][0][i] == pytest.approx(value + tasks.gaussian_channel(3, v), abs=1e-9)
+    assert (deviation == 1).all()
+
+
+def test_bracket_intervals_cover_the_population_where_plug_in_intervals_miss_it_and_are_flagged():
+    plan = CoveragePlan(repeats=20, draws=2)
+    found = coverage._new_rows((60, 32, 2, "equal"), np.array([4.0]), plan)
+    for quantity, most in (("i_tx", 0), ("i_ty", 17)):
+        plug_in, bracket = (found[claim][quantity] for claim in ("population", "bracket"))
+        assert plug_in["covered"] <= most
+        assert plug_in["flagged"] >= 19
+        assert bracket["covered"] == 20
+
+
 def test_noise_levels_of_a_repeat_do_not_count_as_separate_trials():
-    part = pd.DataFrame({"covered": [95, 95, 95, 95], "repeats": [100] * 4, "noise": [1.0, 2.0] * 2})
+    part = pd.DataFrame(
+        {"covered": [95, 95, 95, 95], "repeats": [100] * 4, "noise": [1.0, 2.0] * 2, "claim": "rows", "flagged": 0}
+    )
     assert figure._pooled(part) == "95.0% covered in 200 repeats (91.0% to 97.3%)"
 
 
@@ -55,10 +88,12 @@ def test_an_interrupted_benchmark_resumes_with_the_same_results(tmp_path):
     pd.testing.assert_frame_equal(first.drop(columns=drop), second.drop(columns=drop))
     assert len(pd.read_csv(folder / "scores.csv")) == len(lines) - 1
     counted = pd.read_csv(folder / "coverage.csv")
-    assert len(counted) == 2 * 2 * 2 * 2  # mixes of classes, claims, quantities, noise levels
+    assert len(counted) == 2 * 4 * 2 * 2  # mixes of classes, claims, quantities, noise levels
     assert set(counted["draws"]) == {4}
     assert (counted["covered"] <= counted["repeats"]).all()
-    assert (counted["covered"] >= 7).all()
+    kept = counted[counted["claim"] != "population"]  # whose intervals may be biased, if they are flagged
+    assert (kept["covered"] >= 7).all()
+    assert "| KSG |" in (folder / "trust.md").read_text()
     for name in ("estimator_benchmark_input", "estimator_benchmark_label", "monte_carlo_coverage"):
         assert (folder / f"{name}.png").stat().st_size > 5000
 
@@ -66,7 +101,10 @@ def test_an_interrupted_benchmark_resumes_with_the_same_results(tmp_path):
 def test_a_table_of_another_version_is_refused(tmp_path):
     (tmp_path / "coverage.csv").write_text("n,dimension,classes\n40,2,2\n")
     with pytest.raises(InputError, match="no column 'mix'"):
-        _done(tmp_path / "coverage.csv", coverage.KEYS)
+        _done(tmp_path / "coverage.csv", coverage.KEYS, newest="flagged")
+    (tmp_path / "coverage.csv").write_text("n,dimension,classes,mix\n40,2,2,equal\n")
+    with pytest.raises(InputError, match="no column 'flagged'"):
+        _done(tmp_path / "coverage.csv", coverage.KEYS, newest="flagged")
 
 
 def test_a_file_in_place_of_the_directory_is_refused(tmp_path):

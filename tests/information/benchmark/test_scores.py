@@ -11,6 +11,7 @@ from mi_jax import information
 from mi_jax.information import Estimate, monte_carlo
 from mi_jax.information.benchmark import ScoresPlan, figure, known_tasks, score, scores
 from mi_jax.information.benchmark.scores import KEYS, attempts, grid_task, held, summary
+from mi_jax.information.benchmark.trust import trust, trust_page
 
 TINY = ScoresPlan(sizes=(40,), dimensions=(2,), repeats=2, slow_repeats=1, task_rows=0)
 
@@ -105,13 +106,13 @@ def test_a_registered_estimator_is_benchmarked_and_drawn_without_further_changes
 
 
 def test_summary_has_bias_root_mean_square_error_share_held_and_failures():
-    columns = ["suite", "target", "estimator", "truth", "value", "held", "seconds", "ok"]
+    columns = ["suite", "target", "estimator", "truth", "value", "held", "seconds", "ok", "unreliable"]
     table = pd.DataFrame(
         [
-            ["grid", "label", "probe", 1.0, 0.5, True, 1.0, True],
-            ["grid", "label", "probe", 1.0, 1.1, False, 3.0, True],
-            ["grid", "label", "probe", 1.0, None, None, None, False],
-            ["tasks", "label", "probe", 1.0, 9.0, False, 1.0, True],
+            ["grid", "label", "probe", 1.0, 0.5, True, 1.0, True, "dimension"],
+            ["grid", "label", "probe", 1.0, 1.1, False, 3.0, True, None],
+            ["grid", "label", "probe", 1.0, None, None, None, False, None],
+            ["tasks", "label", "probe", 1.0, 9.0, False, 1.0, True, None],
         ],
         columns=columns,
     )
@@ -119,6 +120,30 @@ def test_summary_has_bias_root_mean_square_error_share_held_and_failures():
     assert (row["attempts"], row["failed"], row["held"], row["seconds"]) == (3, 1, 0.5, 2.0)
     assert row["bias"] == pytest.approx(-0.2)
     assert row["rmse"] == pytest.approx(math.sqrt((0.25 + 0.01) / 2))
+    assert row["rmse_unflagged"] == pytest.approx(0.1)
+    assert row["flagged"] == 0.5
+
+
+def test_the_verdict_on_an_estimator_depends_on_its_error_its_bounds_and_its_flags():
+    cell = {"suite": "grid", "target": "label", "dimension": 2, "n": 100, "truth": 1.0, "ok": True, "held": None}
+    cases = {
+        "accurate": {"value": 0.9, "kind": "value", "unreliable": "dimension"},
+        "bound": {"value": 0.3, "kind": "lower", "held": 1.0},
+        "flagged": {"value": 0.1, "kind": "value", "held": 0.0, "unreliable": "dimension"},
+        "wrong": {"value": 0.1, "kind": "lower", "held": 0.0},
+        "failed": {"value": None, "ok": False},
+    }
+    table = pd.DataFrame([cell | {"estimator": name, "unreliable": None} | case for name, case in cases.items()])
+    found = trust(table)
+    assert dict(zip(found["estimator"], found["verdict"], strict=True)) == {name: name for name in cases}
+    assert "| accurate | accurate |" in trust_page(found)
+    assert "| estimator | D = 2, N = 100 |" in trust_page(found)
+
+
+def test_flagged_estimates_of_the_known_tasks_are_recorded_with_their_limit():
+    row = scores._attempt("tasks", grid_task("continuous", 32), 200, "ksg", 0)
+    assert row["unreliable"] == "dimension"
+    assert abs(row["value"] - row["truth"]) > 0.5
 
 
 def test_shapetex_tasks_have_ln_10_nats_or_none_where_the_cue_is_erased():

@@ -1,0 +1,79 @@
+"""The denoiser against closed forms of Gaussians and Gaussian mixtures, and against MINDE."""
+
+import jax
+import numpy as np
+import pytest
+
+from mi_jax.errors import InputError
+from mi_jax.information import beyond_normal, denoiser, estimate, tasks
+
+FEW = {"steps": 100, "hidden": 32, "batch": 64, "learning_rate": 1e-2}
+
+
+def test_one_network_has_the_information_of_a_gaussian_at_every_noise_level(key):
+    """Within three of the stated errors, and not below the truth beyond two: the value is a bound in expectation."""
+    variances = np.array([0.1, 1.0, 10.0])
+    t = np.random.default_rng(0).standard_normal((400, 3)) * [1.0, 0.5, 2.0]
+    found = denoiser(t, noise_variance=variances, key=key, **FEW)
+    true = sum(0.5 * np.log1p(s**2 / variances) for s in (1.0, 0.5, 2.0))
+    assert (np.abs(found.i_tx - true) < 3 * found.i_tx_stderr).all()
+    assert (found.i_tx > true - 2 * found.i_tx_stderr).all()
+    assert (found.i_tx_stderr < 0.15).all()
+    assert not found.unreliable.any()
+
+
+@pytest.fixture(scope="module")
+def two_points():
+    t, y = np.repeat([[1.0], [-1.0]], 120, axis=0), np.repeat([0, 1], 120)
+    return denoiser(t, y, noise_variance=[0.25, 1.0], key=jax.random.key(1), **FEW | {"steps": 400})
+
+
+def test_a_mixture_has_less_information_than_the_gaussian_of_its_variance_which_the_linear_part_sees(two_points):
+    true = np.array([0.6327201937, 0.3368308203])
+    gaussian = 0.5 * np.log1p(1 / np.array([0.25, 1.0]))
+    assert (np.abs(two_points.i_tx - true) < 3 * two_points.i_tx_stderr).all()
+    assert (np.abs(two_points.i_tx - true) < 0.06).all()
+    assert two_points.i_tx[0] < gaussian[0] - 0.1
+
+
+def test_the_label_of_a_point_has_all_of_its_information(two_points):
+    assert np.abs(two_points.i_other - two_points.i_tx).max() < 0.01
+
+
+def test_too_few_rows_are_refused_and_too_few_for_the_width_are_flagged(key):
+    with pytest.raises(InputError, match="at least 16"):
+        denoiser(np.eye(8), noise_variance=1.0, key=key)
+    t, y = np.random.default_rng(0).standard_normal((40, 60)), np.arange(40) % 2
+    found = denoiser(t, y, noise_variance=1.0, key=key, **FEW)
+    assert found.unreliable
+    assert found.i_tx > tasks.gaussian_channel(60, 1.0), "a bound all the same"
+    assert abs(found.i_other) < 2 * found.i_other_stderr, "the label is not in t"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "task",
+    [tasks.label_task(16), beyond_normal.sparse_task(5), tasks.student_task(2, 2), beyond_normal.sparse_task(25)],
+    ids=lambda task: task.name,
+)
+def test_known_information_is_within_three_stated_errors(task, key):
+    t, other = task.sample(2000, 0)
+    options = {"noise_variance": task.noise_variance} if task.noise_variance else {}
+    found = estimate("denoiser", t, other, key=key, **options)
+    assert abs(found.value - task.information) < 3 * found.stderr + 0.05
+
+
+@pytest.mark.slow
+def test_minde_has_the_same_information_of_a_normal_pair_within_two_tenths(key):
+    minde = pytest.importorskip(
+        "dmi.estimators",
+        reason="MINDE is absent; install the package diffusion-mi with torchvision to compare with it",
+        exc_type=ImportError,
+    )
+    task = tasks.normal_task(2, 2, 0.5)
+    t, other = task.sample(2000, 0)
+    peer = minde.MINDEEstimator(learning_rate=1e-3, batch_size=128, max_n_steps=3000)
+    peer.fit(t[:1500], other[:1500])
+    theirs, ours = float(peer.estimate(t[1500:], other[1500:])), estimate("denoiser", t, other, key=key).value
+    assert abs(ours - task.information) < 0.1
+    assert abs(ours - theirs) < 0.2
