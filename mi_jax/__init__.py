@@ -110,12 +110,13 @@ def study(
 
     Args:
         name: one of `mj.studies.STUDIES`.
-        network: from `mj.models.create`, `mj.checkpoints.restore(...)`, or `mj.models.from_torch`.
-        variables: its nested dict of arrays.
+        network: from `mj.models.create`, `mj.checkpoints.restore(...)` or `mj.models.from_torch`; or anything that
+            `mj.models.from_function` takes, such as a Flax model.
+        variables: its nested dict of arrays, or what that function takes.
         dataset: an `mj.data.Dataset`, whose test images are used.
         samples: how many of them.
         attack: makes the adversarial examples; PGD of Linf radius 8/255 by default.
-        key: of every random draw; `jax.random.key(0)` by default.
+        key: of every random draw, or a seed; `jax.random.key(0)` by default.
         baseline: loads the variables of a network to compare with, or None.
         untrained: loads the variables before training, or None.
 

@@ -1,6 +1,7 @@
 """Estimators of the information a layer carries about its input, labels or other variables, in nats.
 
-They take activations of any framework. `register` adds an estimator, `NOISE_RULES.registering` a noise rule.
+They take activations of any framework; `measure_layers` gives a table of all layers. `register` adds an estimator,
+`NOISE_RULES.registering` a noise rule.
 """
 
 from mi_jax.information import tasks
@@ -12,6 +13,7 @@ from mi_jax.information.estimators.renyi import renyi
 from mi_jax.information.estimators.variational import variational
 from mi_jax.information.geometry import Geometry, ScaleSplit, geometry, scale_split
 from mi_jax.information.kde import KDE, kde
+from mi_jax.information.layers import measure_layers
 from mi_jax.information.monte_carlo import MonteCarlo, monte_carlo
 from mi_jax.information.noise import NOISE_RULES, noise_grid, noise_variance
 
@@ -33,6 +35,7 @@ __all__ = [
     "geometry",
     "kde",
     "ksg",
+    "measure_layers",
     "monte_carlo",
     "noise_grid",
     "noise_variance",

@@ -24,6 +24,8 @@ _BLOCK_RESNET = [
 _NAMES: dict[str, list[tuple[str, Any]]] = {
     "resnet18": _BLOCK_RESNET,
     "resnet34": _BLOCK_RESNET,
+    "resnet18-imagenet": _BLOCK_RESNET,
+    "resnet34-imagenet": _BLOCK_RESNET,
     "preact-resnet18": [(r"^bn$", "norm"), *_BLOCK_RESNET],
     "wrn-28-10": [
         (r"^conv1$", "stem"),
@@ -55,8 +57,9 @@ def from_torch(
 
     Args:
         state_dict: parameter names to tensors or arrays; the prefixes `module.` and `model.` are removed.
-        arch: `resnet18`, `resnet34`, `preact-resnet18` (with a last normalisation), `wrn-28-10` or a `vgg` with batch
-            normalisation and one linear layer.
+        arch: `resnet18` or `resnet34` (a 7 x 7 first convolution makes it `resnet18-imagenet`, torchvision's),
+            `preact-resnet18` (with a last normalisation), `wrn-28-10` or a `vgg` with batch normalisation and one
+            linear layer.
         input_shape: height, width, channels of an image.
         num_classes: number of logits; None for as many as the last layer has.
         width: multiplier of every layer's width.
@@ -70,6 +73,9 @@ def from_torch(
     if name not in (*_NAMES, *_VGG):
         raise InputError(f"{name} cannot be imported from PyTorch; choose from {', '.join([*_NAMES, *_VGG])}.")
     modules = _modules(state_dict)
+    stem = modules.get("conv1", {}).get("weight")
+    if name in ("resnet18", "resnet34") and stem is not None and stem.shape[2:] == (7, 7):
+        name += "-imagenet"
     renamed = _vgg_names(modules) if name in _VGG else {_renamed(module, _NAMES[name]): module for module in modules}
     head = modules.get(renamed.get("head", ""), {}).get("weight")
     if head is None or head.ndim != 2:

@@ -11,9 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jax
-
-from mi_jax import records
+from mi_jax import checks, models, records
 from mi_jax.attacks import PGD
 from mi_jax.data import Dataset
 from mi_jax.errors import InputError
@@ -70,8 +68,8 @@ def study_of_network(
     dataset: Dataset,
     *,
     samples: int,
-    attack: PGD | None,
-    key: jax.Array | None,
+    attack: Any,
+    key: Any,
     baseline: Callable[[], Any],
     untrained: Callable[[], Any],
 ) -> "pandas.DataFrame":
@@ -84,7 +82,16 @@ def study_of_network(
 
     if samples < 1:
         raise InputError(f"samples is {samples}; expected at least 1 test image.")
+    if attack is not None and not isinstance(attack, PGD):
+        raise InputError(f"attack must be mi_jax.attacks.PGD, not {type(attack).__name__}.")
     (chosen,) = studies.find_for(dataset, (name,))
+    if not isinstance(network, models.Network):
+        network, variables = models.from_function(network, variables, input_shape=dataset.input_shape)
+    if network.num_classes < dataset.num_classes:
+        raise InputError(
+            f"The network has {network.num_classes} logits, fewer than the {dataset.num_classes} classes of "
+            f"{dataset.name}."
+        )
     result = chosen.measure(
         studies.StudyInput(
             network=network,
@@ -92,7 +99,7 @@ def study_of_network(
             dataset=dataset,
             attack=attack or PGD(),
             samples=samples,
-            key=jax.random.key(0) if key is None else key,
+            key=checks.key(0 if key is None else key),
             baseline=baseline,
             untrained=untrained,
         )

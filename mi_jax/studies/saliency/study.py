@@ -56,6 +56,8 @@ class Maps(NamedTuple):
 
 def attribution_layer(network: Network) -> str | None:
     """The layer that Grad-CAM uses: the deepest with at least 4 positions a side; None if no layer is such a map."""
+    if not network.takes_perturbations:
+        return None
     maps = [name for name, shape in network.tap_shapes.items() if len(shape) == 3 and min(shape[:2]) >= _LEAST_SIDE]
     return maps[-1] if maps else None
 
@@ -118,7 +120,7 @@ def measure(study_input: StudyInput) -> StudyResult:
         )
     )
     if "grad_cam" not in maps:
-        reason = f"no layer of {network.arch} is a map of at least {_LEAST_SIDE} positions a side"
+        reason = f"no layer of {network.arch} is a map of at least {_LEAST_SIDE} positions a side that can be perturbed"
         records.append(
             Record(
                 quantity="insertion_auc",
