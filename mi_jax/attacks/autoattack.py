@@ -145,7 +145,8 @@ def autoattack(
     """
     if not checks.known(x, y, variables):
         raise InputError("autoattack runs on the host and cannot be traced; inside jit use pgd, apgd, fab or square.")
-    check_norm(norm)
+    norm = check_norm(norm)
+    version = version.lower() if isinstance(version, str) else version
     eps = DEFAULT_EPS[norm] if eps is None else eps
     images, labels = (np.asarray(a) for a in check_batch(x, y))
     key = checks.key(key)

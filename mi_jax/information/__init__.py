@@ -6,6 +6,7 @@ They take activations of any framework; `measure_layers` gives a table of all la
 
 from mi_jax.information import tasks
 from mi_jax.information.binning import Binning, binning
+from mi_jax.information.bottleneck import CodeInformation, code_information, gaussian_rate
 from mi_jax.information.estimator import ESTIMATORS, Estimate, Estimator, estimate, estimators_for, register
 from mi_jax.information.estimators.knn import ksg, sliced
 from mi_jax.information.estimators.linear_probe import LinearProbe, fit_probe, probe
@@ -22,6 +23,7 @@ __all__ = [
     "KDE",
     "NOISE_RULES",
     "Binning",
+    "CodeInformation",
     "Estimate",
     "Estimator",
     "Geometry",
@@ -29,9 +31,11 @@ __all__ = [
     "MonteCarlo",
     "ScaleSplit",
     "binning",
+    "code_information",
     "estimate",
     "estimators_for",
     "fit_probe",
+    "gaussian_rate",
     "geometry",
     "kde",
     "ksg",

@@ -25,7 +25,6 @@ _NAMES: dict[str, list[tuple[str, Any]]] = {
     "resnet18": _BLOCK_RESNET,
     "resnet34": _BLOCK_RESNET,
     "resnet18-imagenet": _BLOCK_RESNET,
-    "resnet34-imagenet": _BLOCK_RESNET,
     "preact-resnet18": [(r"^bn$", "norm"), *_BLOCK_RESNET],
     "wrn-28-10": [
         (r"^conv1$", "stem"),
@@ -57,7 +56,7 @@ def from_torch(
 
     Args:
         state_dict: parameter names to tensors or arrays; the prefixes `module.` and `model.` are removed.
-        arch: `resnet18` or `resnet34` (a 7 x 7 first convolution makes it `resnet18-imagenet`, torchvision's),
+        arch: `resnet18` (a 7 x 7 first convolution makes it `resnet18-imagenet`, torchvision's), `resnet34`,
             `preact-resnet18` (with a last normalisation), `wrn-28-10` or a `vgg` with batch normalisation and one
             linear layer.
         input_shape: height, width, channels of an image.
@@ -74,7 +73,7 @@ def from_torch(
         raise InputError(f"{name} cannot be imported from PyTorch; choose from {', '.join([*_NAMES, *_VGG])}.")
     modules = _modules(state_dict)
     stem = modules.get("conv1", {}).get("weight")
-    if name in ("resnet18", "resnet34") and stem is not None and stem.shape[2:] == (7, 7):
+    if name == "resnet18" and stem is not None and stem.shape[2:] == (7, 7):
         name += "-imagenet"
     renamed = _vgg_names(modules) if name in _VGG else {_renamed(module, _NAMES[name]): module for module in modules}
     head = modules.get(renamed.get("head", ""), {}).get("weight")

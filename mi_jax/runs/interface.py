@@ -1,7 +1,9 @@
 """Runs and studies from Python: keyword options in, records as a table out."""
 
+import contextlib
 import dataclasses
 import difflib
+import functools
 import io
 import os
 import shlex
@@ -33,6 +35,7 @@ def run_from_options(
     data_dir: str | os.PathLike[str] | None,
     overwrite: bool,
     quiet: bool,
+    tensorboard: bool,
     options: Mapping[str, Any],
 ) -> "pandas.DataFrame":
     """What `mi_jax.run` does.
@@ -44,12 +47,15 @@ def run_from_options(
 
     from mi_jax import runs
     from mi_jax.runs.progress import Reporter
+    from mi_jax.runs.tensorboard import TensorBoard
 
     if preset not in ("quick", "paper"):
         raise InputError(f"preset is {preset!r}; choose quick or paper.")
     config = _configured(configuration.preset(preset, dataset=dataset, arch=arch, trainings=_listed(training)), options)
     directory = Path(run_dir) if run_dir is not None else default_directory(config)
-    with Reporter(Console(file=io.StringIO())) if quiet else Reporter() as reporter:
+    with contextlib.ExitStack() as stack:
+        reporter = stack.enter_context(Reporter(Console(file=io.StringIO())) if quiet else Reporter())
+        on_records = stack.enter_context(TensorBoard(directory / "tensorboard")) if tensorboard else lambda rows: None
         runs.run(
             config,
             run_dir=directory,
@@ -57,6 +63,7 @@ def run_from_options(
             overwrite=overwrite,
             command=shlex.join(sys.argv),
             reporter=reporter,
+            on_records=on_records,
         )
     return records.load(directory)
 
@@ -72,6 +79,7 @@ def study_of_network(
     key: Any,
     baseline: Callable[[], Any],
     untrained: Callable[[], Any],
+    test_sets: Mapping[str, Dataset],
 ) -> "pandas.DataFrame":
     """What `mi_jax.study` does.
 
@@ -102,11 +110,16 @@ def study_of_network(
             key=checks.key(0 if key is None else key),
             baseline=baseline,
             untrained=untrained,
+            test_sets={name: functools.partial(_same, test_set) for name, test_set in test_sets.items()},
         )
     )
     with tempfile.TemporaryDirectory() as folder:  # through the file, so that the types are those of a run
         records.append(folder, result.records)
         return records.load(folder).dropna(axis=1, how="all")
+
+
+def _same(dataset: Dataset) -> Dataset:
+    return dataset
 
 
 def default_directory(config: RunConfig) -> Path:

@@ -80,9 +80,3 @@ def build_resnet34(spec: ModelSpec, stream: NormalStream) -> ResNet:
 def build_resnet18_imagenet(spec: ModelSpec, stream: NormalStream) -> ResNet:
     """Two blocks a stage after the stem of ImageNet, as torchvision's."""
     return ResNet(_STAGE_DEPTHS["resnet18"], spec, stream, imagenet=True)
-
-
-@register("resnet34-imagenet")
-def build_resnet34_imagenet(spec: ModelSpec, stream: NormalStream) -> ResNet:
-    """Three, four, six and three blocks after the stem of ImageNet, as torchvision's."""
-    return ResNet(_STAGE_DEPTHS["resnet34"], spec, stream, imagenet=True)
