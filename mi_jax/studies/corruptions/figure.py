@@ -46,7 +46,7 @@ def _draw(run_records: RunRecords) -> Figure:
     for axes in panels[:, 0]:
         axes.set_ylabel("accuracy (%)")
     figure.supxlabel("severity, 0 the uncorrupted images", fontsize=9)
-    style.legend_above(figure, style.condition_handles(trainings, []))
+    style.legend_above(figure, style.training_handles(trainings))
     return figure
 
 

@@ -10,7 +10,6 @@ from mi_jax.plotting import captions, style
 from mi_jax.plotting.figures import FigureSpec
 from mi_jax.plotting.panels import layers_of, trainings_of
 from mi_jax.plotting.study_arrays import by_training
-from mi_jax.records.labels import INPUTS
 from mi_jax.records.run_records import RunRecords
 from mi_jax.statistics.intervals import Table, over_seeds
 from mi_jax.studies.hybrid_conflict.images import CUES
@@ -52,7 +51,9 @@ def _draw_choices(run_records: RunRecords) -> Figure:
             axes.set_xlabel("cut-off (cycles per image)" if kind == "hybrid" else "patches a side")
             axes.set_xticks(sorted(rows["level"].unique()))
         row[0].set_ylabel(_NAMES[kind])
-    handles = style.condition_handles(trainings, INPUTS)
+    handles = style.training_handles(trainings)
+    hollow = {"marker": "o", "linestyle": "none", "markerfacecolor": "white"}
+    handles.append(Line2D([], [], markeredgecolor=style.GREY, label="adversarial", **hollow))
     handles += [
         Line2D([], [], color=style.GREY, linestyle=line, label=" / ".join(CUES[kind][i] for kind in kinds))
         for i, line in enumerate(_LINES)
@@ -75,7 +76,7 @@ def _draw_training(axes: Axes, rows: Table, cues: tuple[str, str], training: str
     if not has_cues and not adversarial.empty:
         table = over_seeds(adversarial, ["level"], within=_SHARE)
         style.draw_whiskers(axes, table["level"], table, colour=colour)
-        style.draw_marks(axes, table["level"], table["mean"], np.ones(len(table), bool), colour=colour, size=5)
+        style.draw_marks(axes, table["level"], table["mean"], np.ones(len(table), bool), colour=colour, size=5.0)
 
 
 def _caption_choices(run_records: RunRecords) -> str:
@@ -113,7 +114,7 @@ def _draw_layers(run_records: RunRecords) -> Figure:
             if not cue:
                 axes.set_ylim(-1.08, 1.08)
             style.layer_axis(axes, layers)
-    style.legend_above(figure, style.condition_handles(run_records.trainings, []))
+    style.legend_above(figure, style.training_handles(run_records.trainings))
     return figure
 
 
