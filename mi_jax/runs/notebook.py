@@ -14,7 +14,7 @@ class CellLine:
 
     def __init__(self):
         self._handle: Any = None
-        self._last = 0.0
+        self._last = float("-inf")
 
     def start(self) -> None:
         """Shows nothing yet: the line appears with its first text."""

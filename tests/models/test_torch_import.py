@@ -157,6 +157,20 @@ class VGG(nn.Module):
         return self.classifier(self.features(x).flatten(1))
 
 
+class TorchvisionVGG(VGG):
+    """Three dense layers on a map averaged to 7 x 7, as `vgg11_bn`."""
+
+    def __init__(self, classes: int):
+        super().__init__(classes)
+        c, d = self.classifier.in_features * 49, int(4096 * WIDTH)
+        self.classifier = nn.Sequential(
+            nn.Linear(c, d), nn.ReLU(), nn.Dropout(), nn.Linear(d, d), nn.ReLU(), nn.Dropout(), nn.Linear(d, classes)
+        )
+
+    def forward(self, x):
+        return self.classifier(F.adaptive_avg_pool2d(self.features(x), 7).flatten(1))
+
+
 MODELS = {
     "resnet18": lambda: ResNet(BasicBlock, 7),
     "resnet18, torchvision": lambda: Torchvision(7),
@@ -164,6 +178,7 @@ MODELS = {
     "preact-resnet18": lambda: ResNet(PreActBlock, 7),
     "wrn-28-10": lambda: WideResNet(7),
     "vgg11": lambda: VGG(7),
+    "vgg11, torchvision": lambda: TorchvisionVGG(7),
 }
 
 
