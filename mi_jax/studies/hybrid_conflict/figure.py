@@ -10,6 +10,7 @@ from mi_jax.plotting import captions, style
 from mi_jax.plotting.figures import FigureSpec
 from mi_jax.plotting.panels import layers_of, trainings_of
 from mi_jax.plotting.study_arrays import by_training
+from mi_jax.records.labels import INPUTS
 from mi_jax.records.run_records import RunRecords
 from mi_jax.statistics.intervals import Table, over_seeds
 from mi_jax.studies.hybrid_conflict.images import CUES
@@ -17,6 +18,7 @@ from mi_jax.studies.hybrid_conflict.images import CUES
 _STUDY = "hybrid_conflict"
 _LINES: tuple[LineStyleType, LineStyleType] = ("-", (0.0, (1.0, 1.0)))
 _SHARE = (0.0, 1.0)
+_BESIDE = 0.12
 _COLUMNS = {
     "cue_bias": "Bias to the first cue",
     "cue_sensitivity": "Sensitivity (reciprocal rank)",
@@ -42,14 +44,17 @@ def _draw_choices(run_records: RunRecords) -> Figure:
     for row, kind in zip(panels, kinds, strict=True):
         for axes, (quantity, title) in zip(row, _COLUMNS.items(), strict=True):
             rows = _rows(run_records, quantity, kind)
+            places = {level: place for place, level in enumerate(sorted(rows["level"].unique()))}
             for training in trainings:
-                _draw_training(axes, rows[rows["training"] == training], CUES[kind], training, run_records)
+                own = rows[rows["training"] == training].assign(place=rows["level"].map(places))
+                _draw_training(axes, own, CUES[kind], style.colour_of(training, run_records.trainings))
             if quantity == "cue_bias":
                 axes.axhline(0.5, color="#222222", linewidth=0.8)
             axes.set_title(title, loc="left")
             axes.set_ylim(-0.03, 1.05)
+            axes.set_xlim(-0.4, len(places) - 0.6)
             axes.set_xlabel("cut-off (cycles per image)" if kind == "hybrid" else "patches a side")
-            axes.set_xticks(sorted(rows["level"].unique()))
+            axes.set_xticks(list(places.values()), [f"{level:g}" for level in places])
         row[0].set_ylabel(_NAMES[kind])
     handles = style.training_handles(trainings)
     hollow = {"marker": "o", "linestyle": "none", "markerfacecolor": "white"}
@@ -62,21 +67,19 @@ def _draw_choices(run_records: RunRecords) -> Figure:
     return figure
 
 
-def _draw_training(axes: Axes, rows: Table, cues: tuple[str, str], training: str, run_records: RunRecords) -> None:
-    """One curve for each cue, or for a bias one for clean images and hollow marks for adversarial ones."""
-    colour = style.colour_of(training, run_records.trainings)
-    clean = rows[rows["inputs"] == "clean"]
+def _draw_training(axes: Axes, rows: Table, cues: tuple[str, str], colour: str) -> None:
+    """One curve for each cue, or for a bias one for clean images and hollow marks beside it for adversarial ones."""
+    clean, adversarial = (rows[rows["inputs"] == inputs] for inputs in INPUTS)
     has_cues = clean["factor"].notna().any()
     for cue, line in zip(cues, _LINES, strict=True) if has_cues else ((None, _LINES[0]),):
-        own = clean[clean["factor"] == cue] if cue else clean
-        table = over_seeds(own, ["level"], within=_SHARE)
-        style.draw_curve(axes, table["level"], table, colour=colour, line=line)
-        style.draw_marks(axes, table["level"], table["mean"], np.zeros(len(table), bool), colour=colour, size=3.5)
-    adversarial = rows[rows["inputs"] == "adversarial"]
+        table = over_seeds(clean[clean["factor"] == cue] if cue else clean, ["place"], within=_SHARE)
+        style.draw_curve(axes, table["place"], table, colour=colour, line=line)
+        style.draw_whiskers(axes, table["place"], table, colour=colour)
     if not has_cues and not adversarial.empty:
-        table = over_seeds(adversarial, ["level"], within=_SHARE)
-        style.draw_whiskers(axes, table["level"], table, colour=colour)
-        style.draw_marks(axes, table["level"], table["mean"], np.ones(len(table), bool), colour=colour, size=5.0)
+        table = over_seeds(adversarial, ["place"], within=_SHARE)
+        place = table["place"] + _BESIDE
+        style.draw_whiskers(axes, place, table, colour=colour)
+        style.draw_marks(axes, place, table["mean"], np.ones(len(table), bool), colour=colour, size=5.0)
 
 
 def _caption_choices(run_records: RunRecords) -> str:
