@@ -48,7 +48,7 @@ def measure(study_input: StudyInput) -> StudyResult:
     records = []
     for inputs, taps, attack in (("clean", clean, {}), ("adversarial", attacked, attack_columns(study_input.attack))):
         if {"code_mean", "code_std"} <= set(taps):
-            records += _code(taps["code_mean"], taps["code_std"], study_input.key, {"inputs": inputs, **attack})
+            records += code_records(taps["code_mean"], taps["code_std"], study_input.key, {"inputs": inputs, **attack})
         for i, (layer, tap) in enumerate(taps.items()):
             key = jax.random.fold_in(study_input.key, i)
             columns = {"image_set": "test", "inputs": inputs, **attack, "layer": layer}
@@ -61,7 +61,7 @@ def measure(study_input: StudyInput) -> StudyResult:
     return StudyResult(records)
 
 
-def _code(mean: Any, std: Any, key: Key, columns: dict[str, Any]) -> list[Record]:
+def code_records(mean: Any, std: Any, key: Key, columns: dict[str, Any]) -> list[Record]:
     """The variational upper bound on I(X;Z), and its value on these images."""
     columns = {"image_set": "test", **columns, "layer": "code_mean", "n": len(mean)}
     found = information.code_information(mean, std, key=key)
