@@ -4,11 +4,15 @@
 them: `mj.data`, `mj.models`, `mj.attacks`, `mj.information`, `mj.distortions`, `mj.attribution`, `mj.training`,
 `mj.studies`, `mj.report`, `mj.checkpoints`, `mj.records` and `mj.errors`. Each is imported when it is first used, so
 that an engine used alone does not pay for the others.
+
+A module imports only from layers below its own: `cli` > `cue_strength_sweep`, `information.benchmark` > `runs` >
+`report` > `studies` > `measure` > `training`, `claims` > `data`, `models`, `attacks`, `information`, `plotting` >
+`records`, `statistics` > the single modules.
 """
 
 import importlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -60,6 +64,7 @@ def run(
     data_dir: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     quiet: bool = False,
+    tensorboard: bool = False,
     **options: Any,
 ) -> "pandas.DataFrame":
     """Trains, measures and reports as `mi-jax run` does, or resumes a run, and returns its records.
@@ -73,6 +78,7 @@ def run(
         data_dir: where TFDS data sets are; TFDS's own default without it.
         overwrite: deletes an earlier run in `run_dir`.
         quiet: prints nothing while it works.
+        tensorboard: mirrors the records to TensorBoard, in `run_dir/tensorboard`; needs tensorboardX.
         **options: any other field of `mi_jax.runs.config.RunConfig`, such as `epochs=2` or `attack=mj.attacks.PGD()`.
 
     Returns:
@@ -90,7 +96,7 @@ def run(
 
     return run_from_options(
         arch=arch, dataset=dataset, preset=preset, training=training, run_dir=run_dir, data_dir=data_dir,
-        overwrite=overwrite, quiet=quiet, options=options,
+        overwrite=overwrite, quiet=quiet, tensorboard=tensorboard, options=options,
     )  # fmt: skip
 
 
@@ -105,19 +111,22 @@ def study(
     key: Any = None,
     baseline: Callable[[], Any] = lambda: None,
     untrained: Callable[[], Any] = lambda: None,
+    test_sets: Mapping[str, Any] | None = None,
 ) -> "pandas.DataFrame":
     """Runs one study on one trained network, and returns what it measured.
 
     Args:
         name: one of `mj.studies.STUDIES`.
-        network: from `mj.models.create`, `mj.checkpoints.restore(...)`, or `mj.models.from_torch`.
-        variables: its nested dict of arrays.
+        network: from `mj.models.create`, `mj.checkpoints.restore(...)` or `mj.models.from_torch`; or anything that
+            `mj.models.from_function` takes, such as a Flax model.
+        variables: its nested dict of arrays, or what that function takes.
         dataset: an `mj.data.Dataset`, whose test images are used.
         samples: how many of them.
         attack: makes the adversarial examples; PGD of Linf radius 8/255 by default.
-        key: of every random draw; `jax.random.key(0)` by default.
+        key: of every random draw, or a seed; `jax.random.key(0)` by default.
         baseline: loads the variables of a network to compare with, or None.
         untrained: loads the variables before training, or None.
+        test_sets: for `corruptions`, data sets by name, such as `{"fog_3": mj.data.load("npz:fog_3.npz")}`.
 
     Returns:
         The records, one row a number, without the columns that are empty.
@@ -137,7 +146,7 @@ def study(
 
     return study_of_network(
         name, network, variables, dataset, samples=samples, attack=attack, key=key, baseline=baseline,
-        untrained=untrained,
+        untrained=untrained, test_sets=test_sets or {},
     )  # fmt: skip
 
 

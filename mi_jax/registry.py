@@ -1,5 +1,6 @@
 """Entries by name: how architectures, attacks, estimators, objectives, studies and figures are found."""
 
+import difflib
 import functools
 import importlib
 import pkgutil
@@ -86,7 +87,7 @@ class Registry(Mapping[str, T], Generic[T]):
         return enter
 
     def get_or_explain(self, name: str) -> T:
-        """The entry of that name or alias.
+        """The entry of that name or alias, which may be in another case.
 
         Raises:
             InputError: when there is none; names the choices.
@@ -95,15 +96,20 @@ class Registry(Mapping[str, T], Generic[T]):
         return self._entries[resolved]
 
     def resolve(self, name: str) -> str:
-        """The name behind a name or alias.
+        """The name behind a name or alias, which may be in another case.
 
         Raises:
             InputError: when there is none; names the choices.
         """
         self._discover()
+        known = {known.lower(): known for known in (*self._aliases, *self._entries)}
+        if name not in self._entries and name not in self._aliases:
+            name = known.get(str(name).lower(), name)
         resolved = self._aliases.get(name, name)
         if resolved not in self._entries:
-            raise InputError(f"There is no {self.kind} {name!r}; choose from {', '.join(self._entries)}.")
+            near = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.75)
+            meant = f" Did you mean {known[near[0]]}?" if near else ""
+            raise InputError(f"There is no {self.kind} {name!r}; choose from {', '.join(self._entries)}.{meant}")
         return resolved
 
     def __getitem__(self, name: str) -> T:

@@ -340,3 +340,20 @@ def test_a_reader_that_leaves_early_is_no_error():
         program.stdout.close()
         assert program.stderr.read() == ""
         assert program.wait(timeout=120) == 1
+
+
+def test_a_run_can_start_from_the_configuration_of_another(tmp_path):
+    earlier = parse(["--preset=paper", "--arch=mlp", "--dataset=digits"]).config
+    (tmp_path / "config.json").write_text(json.dumps(json_codec.to_dict(earlier)))
+    for given in (tmp_path, tmp_path / "config.json"):
+        found = parse([f"--config={given}", "--epochs=3", "--evaluation.samples", "99"]).config
+        evaluation = dataclasses.replace(earlier.evaluation, samples=99)
+        assert found == dataclasses.replace(earlier, epochs=3, evaluation=evaluation)
+    (tmp_path / "config.json").write_text('{"archh": "vgg"}')
+    for arguments, words in (
+        (["--config", str(tmp_path)], "has the unknown key 'archh'"),
+        (["--config", str(tmp_path / "none")], "expected a run directory or its config.json"),
+        (["--config"], "--config needs a path"),
+    ):
+        with pytest.raises(InputError, match=words):
+            parse(arguments)

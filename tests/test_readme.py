@@ -25,7 +25,11 @@ def test_the_code_attacks_a_network_and_bounds_the_information_of_a_layer(capsys
     assert np.abs(delta).max() <= 8 / 255 + 1e-6
     wrong = np.argmax(names["network"].apply(names["variables"], names["result"].images)[0], -1) != names["y"]
     np.testing.assert_array_equal(names["result"].success, wrong)
-    assert float(names["bounds"].i_tx_lower) <= float(names["bounds"].i_tx_upper) <= np.log(200) + 1e-6
+    layers = names["layers"]
+    assert list(layers.index) == ["pixels", "logits"]
+    assert (layers.i_tx_lower <= layers.i_tx_upper).all()
+    assert layers.i_tx_upper.max() <= np.log2(200) + 1e-6
+    assert {"clean", "adversarial"} == set(names["rows"].inputs)
     assert f"robust accuracy {1 - wrong.mean():.1%}" in capsys.readouterr().out
 
 

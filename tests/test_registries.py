@@ -86,7 +86,8 @@ def builds_a_network(name: str, build: Any) -> None:
 
 def trains(name: str, kind: Any) -> None:
     """Images in [0, 1], within the radius if adversarial, and a finite loss with a gradient, under jit."""
-    network = models.create("mlp", num_classes=3, input_shape=SHAPE, width=0.05)
+    arch = kind.architectures[0] if kind.architectures else "mlp"
+    network = models.create(arch, num_classes=3, input_shape=SHAPE, width=0.05)
     variables = network.init(jax.random.key(0))
     config = ObjectiveConfig(attack=attacks.PGD(eps=0.1, steps=2, step_size=0.05))
     objective = config.objective(name)

@@ -174,7 +174,7 @@ class Attack:
         jax.tree_util.register_pytree_node(cls, cls._flatten, cls._unflatten)
 
     def __post_init__(self):
-        check_norm(self.norm)
+        object.__setattr__(self, "norm", check_norm(self.norm))
         if self.eps is None:
             object.__setattr__(self, "eps", DEFAULT_EPS[self.norm])
         check_distance("eps", self.eps, self.norm)

@@ -156,7 +156,8 @@ def autoattack(
     """
     if not checks.known(x, y, variables):
         raise InputError("autoattack runs on the host and cannot be traced; inside jit use pgd, apgd, fab or square.")
-    check_norm(norm)
+    norm = check_norm(norm)
+    version = version.lower() if isinstance(version, str) else version
     images, labels = check_batch(x, y, on_host=True)
     eps = DEFAULT_EPS[norm] if eps is None else eps
     check_distances("eps", eps, norm, len(images), positive=True)

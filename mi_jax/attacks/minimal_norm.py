@@ -82,7 +82,7 @@ def minimal_norm(
         >>> minimal_norm(model, weights, x, jnp.array([0, 0]), 0).distance.round(2)
         Array([0.25, 0.5 ], dtype=float32)
     """
-    check_norm(norm)
+    norm = check_norm(norm)
     images, labels = check_batch(x, y)
     classes = jax.eval_shape(lambda v, image: logits_of(logits_fn, v, image), variables, images[:1]).shape[1]
     targets = min(9, classes - 1) if targets is None else targets
@@ -126,7 +126,7 @@ def robust_accuracy_curve(
     Raises:
         InputError: as `autoattack`, and for an empty `eps`.
     """
-    check_norm(norm)
+    norm = check_norm(norm)
     radii = np.sort(np.asarray(eps, float).ravel())
     if not len(radii):
         raise InputError("eps is empty; give at least one radius in pixel units of [0, 1], such as [2/255, 4/255].")

@@ -31,9 +31,17 @@ def default_step_size(norm: str, eps: float) -> float:
     return 2 / 255 if norm == "linf" else eps / 4 or 1.0
 
 
-def check_norm(norm: str) -> None:
-    """Raises `InputError` for an unknown norm."""
-    checks.one_of("norm", norm, get_args(Norm))
+def check_norm(norm: str) -> Norm:
+    """The norm of that name, in any case. Raises `InputError` for an unknown one.
+
+    Examples:
+        >>> check_norm("Linf")
+        'linf'
+    """
+    known = {name: name for name in get_args(Norm)}
+    lower = norm.lower() if isinstance(norm, str) else norm
+    checks.one_of("norm", lower if lower in known else norm, known)
+    return known[lower]
 
 
 def per_image(values: Shaped[Array, " b"]) -> Shaped[Array, "b 1 1 1"]:

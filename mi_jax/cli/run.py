@@ -1,12 +1,14 @@
 """`mi-jax run`: one experiment from data to report."""
 
 import argparse
+import contextlib
 import dataclasses
+import json
 import pkgutil
 import shlex
 import textwrap
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +22,8 @@ from mi_jax.cli.duration import expected
 from mi_jax.cli.session import flags_in_messages, session
 from mi_jax.errors import InputError
 from mi_jax.options import split_commas
+from mi_jax.records.table import Record
+from mi_jax.runs import json_codec
 from mi_jax.runs.config import Option, Preset, RunConfig, preset
 from mi_jax.runs.interface import default_directory
 from mi_jax.training import OBJECTIVES
@@ -47,12 +51,14 @@ class RunCommand:
             directory resumes it.
         data_dir: where TFDS data sets are; TFDS's own default without it.
         overwrite: delete an earlier run in the run directory and start from nothing.
+        tensorboard: mirror the records to TensorBoard, in the folder `tensorboard` of the run directory.
     """
 
     config: Annotated[RunConfig, tyro.conf.arg(name="")]
     run_dir: Path | None = None
     data_dir: str | None = None
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    tensorboard: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
 
     @property
     def directory(self) -> Path:
@@ -63,6 +69,7 @@ class RunCommand:
 def parse(arguments: Sequence[str], *, program: str = "mi-jax run") -> RunCommand:
     """The command that the flags describe; `--preset`, `--dataset`, `--arch` and `--training` choose the defaults.
 
+    `--config PATH` starts from the configuration of another run instead, its directory or its `config.json`.
     `--objective.NAME.OPTION VALUE` sets any option of an objective. Where the threat model is given and the step of the
     training attack is not, the step follows the radius.
     """
@@ -74,6 +81,7 @@ def parse(arguments: Sequence[str], *, program: str = "mi-jax run") -> RunComman
         "--evaluation.autoattack": ("none", "standard", "plus", *attacks.ATTACKS).__contains__,
     }
     arguments, options = _objective_options(list(flags.corrected(map(_today, arguments), known)))
+    arguments, path = _config_path(arguments)
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for flag, usual in (("preset", "quick"), ("dataset", "shapetex"), ("arch", "vgg"), ("training", "nt,at")):
         first.add_argument(f"--{flag}", default=usual)
@@ -82,8 +90,12 @@ def parse(arguments: Sequence[str], *, program: str = "mi-jax run") -> RunComman
         raise InputError(f"--preset is {chosen.preset!r}; choose {' or '.join(get_args(Preset))}.")
     with flags_in_messages(RunCommand):
         trainings = split_commas(chosen.training)
-        defaults = preset(chosen.preset, dataset=chosen.dataset, arch=chosen.arch, trainings=trainings)
-        defaults = dataclasses.replace(defaults, objective_options=options)
+        if path is None:
+            defaults = preset(chosen.preset, dataset=chosen.dataset, arch=chosen.arch, trainings=trainings)
+        else:
+            defaults = _config_in(path)
+        options = {**dict(defaults.objective_options), **dict(options)}
+        defaults = dataclasses.replace(defaults, objective_options=tuple(sorted(options.items())))
         command = flags.parse(
             RunCommand,
             arguments,
@@ -104,10 +116,8 @@ def main(arguments: Sequence[str], *, program: str) -> None:
     from mi_jax.report import terminal
 
     same = "The same command without --overwrite" if command.overwrite else "The same command"
-    with session(RunCommand, when_stopped=f"Stopped; {command.directory} is saved. {same} resumes from here.") as (
-        reporter,
-        stop,
-    ):
+    stopped = f"Stopped; {command.directory} is saved. {same} resumes from here."
+    with session(RunCommand, when_stopped=stopped) as (reporter, stop), mirror(command) as on_records:
         reporter.say(expected(command.config, command.directory))
         page = runs.run(
             command.config,
@@ -117,9 +127,22 @@ def main(arguments: Sequence[str], *, program: str) -> None:
             command=printable(shlex.join([*program.split(), *arguments])),
             reporter=reporter,
             stop_asked=stop,
+            on_records=on_records,
         )
         reporter.show(terminal.table(command.directory))
         reporter.say(f"Report: {page}")
+
+
+@contextlib.contextmanager
+def mirror(command: RunCommand) -> Iterator[Callable[[Sequence[Record]], None]]:
+    """What is told of the records of a run: TensorBoard where it is asked for."""
+    if not command.tensorboard:
+        yield lambda rows: None
+        return
+    from mi_jax.runs.tensorboard import TensorBoard
+
+    with TensorBoard(command.directory / "tensorboard") as writer:
+        yield writer
 
 
 def printable(text: str) -> str:
@@ -172,12 +195,34 @@ def _objective_options(arguments: Sequence[str]) -> tuple[list[str], tuple[tuple
     return rest, tuple(sorted(options.items()))
 
 
+def _config_path(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
+    """The arguments without `--config PATH`, and that path."""
+    rest = list(arguments)
+    if "--config" not in rest:
+        return rest, None
+    at = rest.index("--config")
+    if at + 1 == len(rest):
+        raise InputError("--config needs a path: a run directory or its config.json.")
+    return rest[:at] + rest[at + 2 :], Path(rest[at + 1])
+
+
+def _config_in(path: Path) -> RunConfig:
+    """The configuration in a run directory or a `config.json`."""
+    file = path / "config.json" if path.is_dir() else path
+    try:
+        found = json.loads(file.read_text())
+    except (OSError, ValueError):
+        raise InputError(f"--config is {str(path)!r}; expected a run directory or its config.json.") from None
+    return json_codec.from_dict(RunConfig, found, where=str(file))
+
+
 def _description() -> str:
     choices = {
         "Architectures": models.ARCHITECTURES,
         "Training objectives": OBJECTIVES,
         "Studies": study_names(),
         "Options of an objective": ("--objective.NAME.OPTION VALUE",),
+        "Start from the configuration of another run": ("--config PATH",),
         "Data sets": ("shapetex", "digits", "folder:PATH", "any image-classification set of TFDS"),
     }
     first = (RunCommand.__doc__ or "").splitlines()[0]

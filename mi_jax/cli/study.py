@@ -12,6 +12,7 @@ from mi_jax import runs
 from mi_jax.cli import flags
 from mi_jax.cli.run import printable, study_names
 from mi_jax.cli.session import session
+from mi_jax.options import Names
 from mi_jax.studies import WhichCheckpoints
 
 
@@ -26,6 +27,9 @@ class StudyCommand:
         samples: test images the study uses.
         epochs: the finished networks (last) or those of every measured epoch (measured); by default what the study
             prefers.
+        test_sets: for `corruptions`, the corrupted test sets in place of corruptions of the run's own test images:
+            TFDS, `npz:` or `folder:` sets, such as cifar10_corrupted/brightness_1, or brightness_* for severities 1
+            to 5.
     """
 
     study: Annotated[str, tyro.conf.Positional]
@@ -33,6 +37,7 @@ class StudyCommand:
     data_dir: str | None = None
     samples: int = 500
     epochs: WhichCheckpoints | None = None
+    test_sets: Names = ()
 
 
 def main(arguments: Sequence[str], *, program: str) -> None:
@@ -50,6 +55,7 @@ def main(arguments: Sequence[str], *, program: str) -> None:
             samples=command.samples,
             command=printable(shlex.join([*program.split(), *arguments])),
             which_checkpoints=command.epochs,
+            test_sets=command.test_sets,
             reporter=reporter,
             stop_asked=stop,
         )

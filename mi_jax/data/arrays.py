@@ -1,6 +1,7 @@
 """Data sets of one's own: arrays in memory, `.npz` files, and folders of images with one folder per class."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def from_npz(path: str | Path) -> Dataset:
 
     Args:
         path: file with the arrays `train_images`, `train_labels` and, if there is a test split, `test_images` and
-            `test_labels` (see `from_arrays`), and optionally `class_names`.
+            `test_labels` (see `from_arrays`), and optionally `class_names`. Without the first two it is a test set.
 
     Raises:
         InputError: when the file cannot be read, an array is missing, or the arrays do not fit.
@@ -76,15 +77,22 @@ def from_npz(path: str | Path) -> Dataset:
             arrays = {key: archive[key] for key in archive.files}
     except Exception as error:  # a missing file, no archive, object arrays: several kinds
         raise InputError(f"The archive {path} cannot be read: {_first_line(error)}.") from error
+    if not {"train_images", "train_labels"} & set(arrays) and {"test_images", "test_labels"} <= set(arrays):
+        both = from_arrays(arrays["test_images"], arrays["test_labels"], arrays["test_images"], arrays["test_labels"],
+                           name=path.stem, class_names=_names(arrays))  # fmt: skip
+        return replace(both, train=both.test.take(slice(0)))
     missing = [key for key in ("train_images", "train_labels") if key not in arrays]
     if missing:
         raise InputError(f"The archive {path} has no array {missing[0]}; it has {', '.join(arrays) or 'none'}.")
-    names = arrays.get("class_names")
     return from_arrays(
         *(arrays.get(key) for key in ("train_images", "train_labels", "test_images", "test_labels")),
         name=path.stem,
-        class_names=None if names is None else [str(name) for name in names],
+        class_names=_names(arrays),
     )
+
+
+def _names(arrays: Mapping[str, np.ndarray]) -> list[str] | None:
+    return [str(name) for name in arrays["class_names"]] if "class_names" in arrays else None
 
 
 def from_folder(path: str | Path) -> Dataset:

@@ -1,10 +1,12 @@
 """Estimators of the information a layer carries about its input, labels or other variables, in nats.
 
-They take activations of any framework. `register` adds an estimator, `NOISE_RULES.registering` a noise rule.
+They take activations of any framework; `measure_layers` gives a table of all layers. `register` adds an estimator,
+`NOISE_RULES.registering` a noise rule.
 """
 
 from mi_jax.information import tasks
 from mi_jax.information.binning import Binning, binning
+from mi_jax.information.bottleneck import CodeInformation, code_information, gaussian_rate
 from mi_jax.information.estimator import ESTIMATORS, Estimate, Estimator, estimate, estimators_for, register
 from mi_jax.information.estimators.denoiser import Denoiser, denoiser
 from mi_jax.information.estimators.knn import ksg, sliced
@@ -13,6 +15,7 @@ from mi_jax.information.estimators.renyi import renyi
 from mi_jax.information.estimators.variational import variational
 from mi_jax.information.geometry import Geometry, ScaleSplit, geometry, scale_split
 from mi_jax.information.kde import KDE, kde
+from mi_jax.information.layers import measure_layers
 from mi_jax.information.monte_carlo import MonteCarlo, monte_carlo
 from mi_jax.information.noise import NOISE_RULES, noise_grid, noise_variance
 
@@ -21,6 +24,7 @@ __all__ = [
     "KDE",
     "NOISE_RULES",
     "Binning",
+    "CodeInformation",
     "Denoiser",
     "Estimate",
     "Estimator",
@@ -29,13 +33,16 @@ __all__ = [
     "MonteCarlo",
     "ScaleSplit",
     "binning",
+    "code_information",
     "denoiser",
     "estimate",
     "estimators_for",
     "fit_probe",
+    "gaussian_rate",
     "geometry",
     "kde",
     "ksg",
+    "measure_layers",
     "monte_carlo",
     "noise_grid",
     "noise_variance",

@@ -10,9 +10,11 @@ from typing import Any, Literal, Protocol
 import jax
 import numpy as np
 
+from mi_jax import checks
 from mi_jax.errors import InputError
 from mi_jax.information._input import Target, target_of
 from mi_jax.registry import Registry
+from mi_jax.typing import Key
 
 Kind = Literal["value", "lower", "upper", "heuristic"]
 """Whether the number estimates the information, bounds it on the population or the rows, or is another functional."""
@@ -127,12 +129,12 @@ def limit_of(saturated: bool, undersampled: bool) -> Limit | None:
     return "saturated" if saturated else "sample size" if undersampled else None
 
 
-def host_generator(key: jax.Array) -> np.random.Generator:
+def host_generator(key: Key | int) -> np.random.Generator:
     """Return a NumPy generator seeded by a JAX key, for estimators that run on the host."""
-    return np.random.default_rng(np.asarray(jax.random.bits(key, (4,))))
+    return np.random.default_rng(np.asarray(jax.random.bits(checks.key(key), (4,))))
 
 
-def estimate(name: str, t: Any, other: Any = None, *, key: jax.Array, **options: Any) -> Estimate:
+def estimate(name: str, t: Any, other: Any = None, *, key: Key | int, **options: Any) -> Estimate:
     """Estimate I(T; other) in nats by the estimator of that name.
 
     Args:
@@ -140,7 +142,7 @@ def estimate(name: str, t: Any, other: Any = None, *, key: jax.Array, **options:
         t: activations [n, ...], float.
         other: None for the input (then `noise_variance` is an option where the estimator needs noise), int labels [n],
             or float [n, ...].
-        key: JAX random key.
+        key: JAX random key, or a seed.
         **options: options of the estimator.
 
     Raises:
@@ -156,4 +158,4 @@ def estimate(name: str, t: Any, other: Any = None, *, key: jax.Array, **options:
     if target not in estimator.targets:
         supported = ", ".join(estimator.targets)
         raise InputError(f"The estimator {name!r} has no target {target!r}; choose from {supported}.")
-    return estimator.function(t, other, key=key, **options)
+    return estimator.function(t, other, key=checks.key(key), **options)

@@ -12,12 +12,14 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from mi_jax import checks
 from mi_jax.errors import InputError
 from mi_jax.information import _tiles
 from mi_jax.information._input import as_activations, as_labels, as_variances, check_finite, compact
 from mi_jax.information._mixture import mixture_sums
 from mi_jax.information.estimator import Estimate, limit_of, register
 from mi_jax.statistics.jackknife import image_blocks
+from mi_jax.typing import Key
 
 _TOLERANCE = 1e-4
 """Rounding error in nats above which the sums are repeated in more precise arithmetic: far below any standard error."""
@@ -82,7 +84,7 @@ def monte_carlo(
     y: Any = None,
     *,
     noise_variance: Any,
-    key: jax.Array,
+    key: Key | int,
     num_classes: int | None = None,
     draws: int | None = None,
     blocks: int = 20,
@@ -99,7 +101,7 @@ def monte_carlo(
         t: activations [n, ...] of any float dtype and framework.
         y: int labels [n] in 0..num_classes-1, or None.
         noise_variance: one number, or an array of s numbers.
-        key: JAX random key of the noise.
+        key: JAX random key of the noise, or a seed.
         num_classes: number of classes; by default the largest label plus one.
         draws: noise vectors per row, an even number; with four or more the standard error excludes the variation among
             rows. By default as in `default_draws`.
@@ -124,7 +126,7 @@ def monte_carlo(
     x = as_activations(t, layer)
     check_finite(x, layer)
     variances, scalar = as_variances(noise_variance)
-    n = len(x)
+    n, key = len(x), checks.key(key)
     draws = default_draws(n) if draws is None else draws
     if draws < 2 or draws % 2:
         raise InputError(f"draws is {draws}; noise comes in antithetic pairs, so it must be even and positive.")

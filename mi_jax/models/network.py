@@ -54,7 +54,7 @@ class Network:
 
     def init(self, key: Key) -> Variables:
         """Draws initial variables: `{"params": ..., "batch_stats": ...}`, nested dicts of float32 arrays."""
-        return _init(self, key)
+        return _init(self, checks.key(key))
 
     def apply(
         self, variables: Variables, x: ArrayLike, perturbations: Mapping[str, jax.Array] | None = None
@@ -111,6 +111,11 @@ class Network:
         return dict(_tap_shapes(self))
 
     @property
+    def takes_perturbations(self) -> bool:
+        """Whether `apply` adds perturbations to activations."""
+        return True
+
+    @property
     def parameter_count(self) -> int:
         """Number of trained parameters."""
         return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(_structure(self).shapes["params"]))
@@ -164,7 +169,7 @@ def create(
         9228362
     """
     name = ARCHITECTURES.resolve(arch)
-    shape = _checked_shape(input_shape)
+    shape = checked_shape(input_shape)
     checks.count("num_classes", num_classes, 2)
     checks.positive("width", width, usual="1 or 0.25")
     checks.one_of("dtype", dtype, DTYPES)
@@ -177,7 +182,8 @@ def create(
     return network
 
 
-def _checked_shape(input_shape: Sequence[int]) -> tuple[int, int, int]:
+def checked_shape(input_shape: Sequence[int]) -> tuple[int, int, int]:
+    """The shape of an image as a tuple; raises `InputError` unless it is three whole numbers from 1."""
     shape = tuple(int(n) for n in input_shape if isinstance(n, int | np.integer) and n >= 1)
     if len(shape) != 3 or len(input_shape) != 3:
         raise InputError(f"Invalid input_shape {input_shape!r}: expected (height, width, channels), as (32, 32, 3).")

@@ -34,12 +34,13 @@ _WIDE_RESNET = [
 _NAMES: dict[str, list[tuple[str, Any]]] = {
     "resnet18": _BLOCK_RESNET,
     "resnet34": _BLOCK_RESNET,
+    "resnet18-imagenet": _BLOCK_RESNET,
     "preact-resnet18": [(r"^bn$", "norm"), *_BLOCK_RESNET],
     "wrn-28-10": _WIDE_RESNET,
     "wrn-34-10": _WIDE_RESNET,
 }
 """For each architecture, patterns that turn the name of a PyTorch module into the path of ours, applied in order."""
-_VGG = ("vgg11", "vgg13", "vgg16", "vgg19")
+_VGG = ("vgg11", "vgg13", "vgg16", "vgg19", "vgg11-imagenet")
 _UNUSED = "sub_block1."
 """A copy of the first block that TRADES and RobustBench store with a WideResNet and never use."""
 _CENTRES, _SCALES = ("mean", "mu"), ("std", "sigma")
@@ -47,6 +48,9 @@ _CENTRES, _SCALES = ("mean", "mu"), ("std", "sigma")
 _WRAPPERS = r"^(module\.|model\.|1\.)+"
 """Prefixes of parallel and sequential wrappers; the model is the second layer after a normalisation."""
 _STATE_DICTS = ("state_dict", "model_state_dict", "model", "net", "ema")
+_DENSE = {"classifier.0": "dense1", "classifier.3": "dense2", "classifier.6": "head"}
+"""The dense layers of torchvision's VGG, the first of which reads a map of 7 x 7 positions."""
+_MAP_SIDE = 7
 
 
 def from_torch(
@@ -66,8 +70,9 @@ def from_torch(
 
     Args:
         state_dict: parameter names to tensors or arrays; the prefixes `module.`, `model.` and `1.` are removed.
-        arch: `resnet18`, `resnet34`, `preact-resnet18` (with a last normalisation), `wrn-28-10`, `wrn-34-10` or a `vgg`
-            with batch normalisation and one linear layer.
+        arch: `resnet18` (a 7 x 7 first convolution makes it `resnet18-imagenet`, torchvision's), `resnet34`,
+            `preact-resnet18` (with a last normalisation), `wrn-28-10`, `wrn-34-10` or a `vgg` with batch normalisation
+            and one linear layer (three make `vgg11` the `vgg11-imagenet` of torchvision).
         input_shape: height, width, channels of an image.
         num_classes: number of logits; None for as many as the last layer has.
         width: multiplier of every layer's width.
@@ -82,6 +87,11 @@ def from_torch(
     if name not in (*_NAMES, *_VGG):
         raise InputError(f"{name} cannot be imported from PyTorch; choose from {', '.join([*_NAMES, *_VGG])}.")
     modules = _modules(state_dict)
+    stem = modules.get("conv1", {}).get("weight")
+    if name == "resnet18" and stem is not None and stem.shape[2:] == (7, 7):
+        name += "-imagenet"
+    if name == "vgg11" and set(_DENSE) <= set(modules):
+        name += "-imagenet"
     renamed = _vgg_names(modules) if name in _VGG else {_renamed(module, _NAMES[name]): module for module in modules}
     head = modules.get(renamed.get("head", ""), {}).get("weight")
     if head is None or head.ndim != 2:
@@ -167,6 +177,8 @@ def _vgg_names(modules: Mapping[str, dict[str, np.ndarray]]) -> dict[str, str]:
         block += convolution
         names[f"conv{block}.{'conv' if convolution else 'norm'}"] = module
     rest = [module for module in modules if module not in ordered]
+    if set(rest) == set(_DENSE):
+        return names | {_DENSE[module]: module for module in rest}
     return names | {"head" if len(rest) == 1 else module: module for module in rest}
 
 
@@ -182,6 +194,9 @@ def _variables(network: Network, given: dict[str, dict[str, np.ndarray]], names:
         used.add(module)
         if leaf == "kernel" and "weight" in tensors:
             weight = tensors["weight"]
+            if module == "dense1" and weight.shape[1] % _MAP_SIDE**2 == 0:  # channels come first in PyTorch's map
+                weight = weight.reshape(len(weight), -1, _MAP_SIDE, _MAP_SIDE).transpose(0, 2, 3, 1)
+                weight = weight.reshape(len(weight), -1)
             array = weight.transpose(2, 3, 1, 0) if weight.ndim == 4 else weight.T
         else:
             array = tensors.get({"scale": "weight", "mean": "running_mean", "var": "running_var"}.get(leaf, leaf))

@@ -234,6 +234,11 @@ def condition_handles(
     return handles
 
 
+def training_handles(trainings: Sequence[str]) -> list[Line2D]:
+    """Legend entries for every training."""
+    return [Line2D([], [], color=colour_of(t, trainings), label=name_of(t)) for t in trainings]
+
+
 def legend_above(figure: Figure, handles: Sequence[Artist]) -> None:
     """One legend for the whole figure, above it, in rows of similar length."""
     columns = math.ceil(len(handles) / math.ceil(len(handles) / 5)) if handles else 1

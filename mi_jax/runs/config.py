@@ -190,7 +190,7 @@ _EPS_AND_STEP = {
     "digits": (45 / 255, 8 / 255),
     "stl10": (4 / 255, 2 / 255),
 }
-SMALL_NETWORKS = ("mlp", "lenet", "cnn", "wrn-10-1")
+SMALL_NETWORKS = ("mlp", "lenet", "cnn", "vib", "wrn-10-1")
 _HELD_OUT = 0.02
 
 

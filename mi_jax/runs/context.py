@@ -39,7 +39,8 @@ class RunContext:
     """One call of `run` or `study`.
 
     Attributes:
-        config, network, dataset, directory, reporter, stop_asked: as given, the held-out images taken from the data.
+        config, network, dataset, directory, reporter, stop_asked, on_records: as given, the held-out images taken from
+            the data.
         held_out: those, or None.
         mesh: devices that share a batch, or None.
         images, labels: the training split on the device.
@@ -58,9 +59,10 @@ class RunContext:
         directory: RunDir,
         reporter: Reporter,
         stop_asked: Callable[[], bool] = lambda: False,
+        on_records: Callable[[Sequence[Record]], None] = lambda rows: None,
     ):
         self.config, self.network, self.directory = config, network, directory
-        self.reporter, self.stop_asked = reporter, stop_asked
+        self.reporter, self.stop_asked, self.on_records = reporter, stop_asked, on_records
         self.mesh = parallel.make_mesh(config.mesh)
         train, self.held_out = split_held_out(dataset.train, config.held_out)
         self.dataset: data.Dataset = dataclasses.replace(dataset, train=train)
@@ -212,7 +214,9 @@ class RunContext:
         }
         if seed is not None:
             common["seed"] = seed
-        records.append(self.directory.path, [dataclasses.replace(row, **common) for row in rows])
+        named = [dataclasses.replace(row, **common) for row in rows]
+        records.append(self.directory.path, named)
+        self.on_records(named)
 
     def report_progress(self, trainer: Trainer, progress: TrainingProgress) -> None:
         """Shows how far a training is."""

@@ -1,15 +1,18 @@
 """Measurements of networks in a run: during training, and the stages that evaluate and study the finished ones."""
 
+import dataclasses
 import functools
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import jax.numpy as jnp
 import numpy as np
 
 from mi_jax import studies
 from mi_jax.attacks import EvaluationState, Progress
+from mi_jax.data import Dataset
 from mi_jax.data.sample import fixed_sample
 from mi_jax.errors import InputError
 from mi_jax.files import write_arrays
@@ -134,12 +137,14 @@ def study_stages(
     chosen: studies.Study,
     samples: int,
     which_checkpoints: studies.WhichCheckpoints | None = None,
+    test_sets: Mapping[str, Callable[[], Dataset]] = MappingProxyType({}),
 ) -> dict[str, Callable[[], None]]:
     """The stages of a study, one for each training and seed, at the checkpoints it prefers unless others are given."""
     which = which_checkpoints or chosen.which_checkpoints
+    sets = "".join(f"{name}/" for name in test_sets)
     return {
-        f"study/{chosen.name}/{samples}/{which}/{training}/{seed}": functools.partial(
-            _study, context, chosen, samples, which, training, seed
+        f"study/{chosen.name}/{samples}/{which}/{sets}{training}/{seed}": functools.partial(
+            _study, context, chosen, samples, which, training, seed, test_sets
         )
         for training in context.config.trainings
         for seed in range(context.config.seeds)
@@ -147,7 +152,13 @@ def study_stages(
 
 
 def _study(
-    context: RunContext, chosen: studies.Study, samples: int, which: studies.WhichCheckpoints, training: str, seed: int
+    context: RunContext,
+    chosen: studies.Study,
+    samples: int,
+    which: studies.WhichCheckpoints,
+    training: str,
+    seed: int,
+    test_sets: Mapping[str, Callable[[], Dataset]],
 ) -> None:
     context.directory.drop_unfinished()
     trainer, last = context.trainer(training, (seed,)), context.finished_step(training, seed)
@@ -156,7 +167,8 @@ def _study(
         context.stop_if_asked()
         where = f"{training} seed {seed}" + (f" epoch {step / trainer.steps_per_epoch:g}" if measured else "")
         context.report_stage(f"{chosen.name}: {where}")
-        found = chosen.measure(_study_input(context, training, seed, step, samples))
+        study_input = _study_input(context, training, seed, step, samples)
+        found = chosen.measure(dataclasses.replace(study_input, test_sets=test_sets))
         context.append(trainer, step, found.records, seed=seed, finished=step == last)
         if step == last and found.arrays:
             path = context.directory.path / f"{chosen.name}.npz"

@@ -12,6 +12,7 @@ from pathlib import Path
 from mi_jax import attacks, data, models, parallel, report, studies
 from mi_jax.errors import InputError
 from mi_jax.measure.autoattack import stages as attack_stages
+from mi_jax.records.table import Record
 from mi_jax.runs import evaluate
 from mi_jax.runs.checkpoints import check_directory
 from mi_jax.runs.config import RunConfig
@@ -32,6 +33,7 @@ def run(
     command: str = "",
     reporter: Reporter,
     stop_asked: Callable[[], bool] = lambda: False,
+    on_records: Callable[[Sequence[Record]], None] = lambda rows: None,
 ) -> Path:
     """Trains, measures, evaluates and reports; resumes where an earlier call on the same directory stopped.
 
@@ -44,6 +46,7 @@ def run(
         command: the command line, for the provenance.
         reporter: shows progress.
         stop_asked: called between compiled chunks and between stages.
+        on_records: called with the records that were just written.
 
     Returns:
         The path of the report.
@@ -57,7 +60,7 @@ def run(
     overwrite = overwrite and not begun_by_this_job(run_dir)
     with open_run(run_dir, config, overwrite=overwrite, say=reporter.say) as directory:
         directory.pin_data(data_digest(dataset))
-        context = RunContext(config, network, dataset, directory, reporter, stop_asked)
+        context = RunContext(config, network, dataset, directory, reporter, stop_asked, on_records)
         complete = directory.is_complete("report")
         damaged = _reopen_damaged(context, steps=context.measured_steps if complete else ())
         if complete and not damaged:
@@ -75,6 +78,7 @@ def study(
     data_dir: str | None = None,
     samples: int = 500,
     which_checkpoints: studies.WhichCheckpoints | None = None,
+    test_sets: Sequence[str] = (),
     command: str = "",
     reporter: Reporter,
     stop_asked: Callable[[], bool] = lambda: False,
@@ -90,6 +94,7 @@ def study(
         data_dir: where TFDS data sets are.
         samples: test images the study uses.
         which_checkpoints: finished networks, or those of all measured epochs; None for the study's default.
+        test_sets: names of further data sets for a study that takes them; `NAME_*` is its severities 1 to 5.
         command: the command line, for the provenance.
         reporter: shows progress.
         stop_asked: called before every network.
@@ -101,6 +106,9 @@ def study(
         InputError: when there is no such study, it does not apply to the data set, or the run is not finished.
         Interrupted: when `stop_asked` returned true; networks that were studied count as done.
     """
+    if test_sets and not studies.find(name).uses_test_sets:
+        takers = [study.name for study in studies.STUDIES.values() if study.uses_test_sets]
+        raise InputError(f"The study {name} takes no test_sets; leave them out, or run {', '.join(takers)}.")
     studies.find(name)
     if samples < 1:
         raise InputError(f"Invalid samples {samples}: expected at least 1 test image.")
@@ -113,7 +121,8 @@ def study(
         directory.pin_data(data_digest(dataset))
         directory.note_start(command=command, data_dir=data_dir, say=reporter.say)
         context = RunContext(config, network, dataset, directory, reporter, stop_asked)
-        stages = evaluate.study_stages(context, chosen, samples, which_checkpoints)
+        sets = {name: functools.partial(data.load, name, data_dir=data_dir) for name in _severities(test_sets)}
+        stages = evaluate.study_stages(context, chosen, samples, which_checkpoints, sets)
         try:
             measured = (which_checkpoints or chosen.which_checkpoints) == "measured"
             if _reopen_damaged(context, steps=context.measured_steps if measured else ()):
@@ -128,6 +137,11 @@ def study(
         finally:
             context.compiler.close()
         return report.build(run_dir)
+
+
+def _severities(names: Sequence[str]) -> list[str]:
+    """The names of test sets, `NAME_*` as `NAME_1` to `NAME_5`."""
+    return [f"{name[:-1]}{i}" if i else name for name in names for i in (range(1, 6) if name.endswith("_*") else (0,))]
 
 
 def _prepare(config: RunConfig, data_dir: str | None) -> tuple[models.Network, data.Dataset]:

@@ -1,7 +1,9 @@
 """Runs and studies from Python: keyword options in, records as a table out."""
 
+import contextlib
 import dataclasses
 import difflib
+import functools
 import io
 import os
 import shlex
@@ -11,9 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jax
-
-from mi_jax import records
+from mi_jax import checks, models, records
 from mi_jax.attacks import PGD
 from mi_jax.data import Dataset
 from mi_jax.errors import InputError
@@ -35,6 +35,7 @@ def run_from_options(
     data_dir: str | os.PathLike[str] | None,
     overwrite: bool,
     quiet: bool,
+    tensorboard: bool,
     options: Mapping[str, Any],
 ) -> "pandas.DataFrame":
     """What `mi_jax.run` does.
@@ -46,12 +47,15 @@ def run_from_options(
 
     from mi_jax import runs
     from mi_jax.runs.progress import Reporter
+    from mi_jax.runs.tensorboard import TensorBoard
 
     if preset not in ("quick", "paper"):
         raise InputError(f"preset is {preset!r}; choose quick or paper.")
     config = _configured(configuration.preset(preset, dataset=dataset, arch=arch, trainings=_listed(training)), options)
     directory = Path(run_dir) if run_dir is not None else default_directory(config)
-    with Reporter(Console(file=io.StringIO())) if quiet else Reporter() as reporter:
+    with contextlib.ExitStack() as stack:
+        reporter = stack.enter_context(Reporter(Console(file=io.StringIO())) if quiet else Reporter())
+        on_records = stack.enter_context(TensorBoard(directory / "tensorboard")) if tensorboard else lambda rows: None
         runs.run(
             config,
             run_dir=directory,
@@ -59,6 +63,7 @@ def run_from_options(
             overwrite=overwrite,
             command=shlex.join(sys.argv),
             reporter=reporter,
+            on_records=on_records,
         )
     return records.load(directory)
 
@@ -70,10 +75,11 @@ def study_of_network(
     dataset: Dataset,
     *,
     samples: int,
-    attack: PGD | None,
-    key: jax.Array | None,
+    attack: Any,
+    key: Any,
     baseline: Callable[[], Any],
     untrained: Callable[[], Any],
+    test_sets: Mapping[str, Dataset],
 ) -> "pandas.DataFrame":
     """What `mi_jax.study` does.
 
@@ -84,7 +90,16 @@ def study_of_network(
 
     if samples < 1:
         raise InputError(f"samples is {samples}; expected at least 1 test image.")
+    if attack is not None and not isinstance(attack, PGD):
+        raise InputError(f"attack must be mi_jax.attacks.PGD, not {type(attack).__name__}.")
     (chosen,) = studies.find_for(dataset, (name,))
+    if not isinstance(network, models.Network):
+        network, variables = models.from_function(network, variables, input_shape=dataset.input_shape)
+    if network.num_classes < dataset.num_classes:
+        raise InputError(
+            f"The network has {network.num_classes} logits, fewer than the {dataset.num_classes} classes of "
+            f"{dataset.name}."
+        )
     result = chosen.measure(
         studies.StudyInput(
             network=network,
@@ -92,14 +107,19 @@ def study_of_network(
             dataset=dataset,
             attack=attack or PGD(),
             samples=samples,
-            key=jax.random.key(0) if key is None else key,
+            key=checks.key(0 if key is None else key),
             baseline=baseline,
             untrained=untrained,
+            test_sets={name: functools.partial(_same, test_set) for name, test_set in test_sets.items()},
         )
     )
     with tempfile.TemporaryDirectory() as folder:  # through the file, so that the types are those of a run
         records.append(folder, result.records)
         return records.load(folder).dropna(axis=1, how="all")
+
+
+def _same(dataset: Dataset) -> Dataset:
+    return dataset
 
 
 def default_directory(config: RunConfig) -> Path:

@@ -1,4 +1,4 @@
-"""Progress of a run for people: a live line on a terminal, plain lines elsewhere."""
+"""Progress of a run for people: a live line on a terminal or in a notebook, plain lines elsewhere."""
 
 import codecs
 import io
@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.text import Text
+
+from mi_jax.runs.notebook import CellLine
 
 _PLAIN_LINE_SECONDS = 10.0
 _ASCII = {
@@ -77,7 +79,11 @@ class Reporter:
         self.console = console or Console(highlight=False, soft_wrap=True)
         if isinstance(self.console.file, io.TextIOWrapper):
             self.console.file.reconfigure(errors="mi_jax.ascii")
-        self._live = Live(console=self.console, refresh_per_second=4, transient=True) if self._on_terminal else None
+        self._live: Live | CellLine | None = None
+        if self._on_terminal:
+            self._live = Live(console=self.console, refresh_per_second=4, transient=True)
+        elif self.console.is_jupyter:
+            self._live = CellLine()
         self._began: float | None = None
         self._began_at = 0.0
         self._last_line, self._last_stage = -_PLAIN_LINE_SECONDS, ""

@@ -38,6 +38,7 @@ class StudyInput:
         baseline: loads the variables of the run's first training, of the same seed and epoch; None for that training
             itself, and where there is nothing to compare with.
         untrained: loads the variables from which all trainings of the seed started, or None.
+        test_sets: by name, loads further data sets whose test images are used; for studies that take any.
     """
 
     network: Network
@@ -49,6 +50,7 @@ class StudyInput:
     probe: InformationConfig = InformationConfig()
     baseline: Callable[[], Variables | None] = lambda: None
     untrained: Callable[[], Variables | None] = lambda: None
+    test_sets: Mapping[str, Callable[[], Dataset]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +79,7 @@ class Study:
         unsupported_reason: why the study does not apply to a data set, or None where it does.
         which_checkpoints: networks that are studied by default.
         part_of: name of the study that includes this one; None for most.
+        uses_test_sets: whether it takes further test sets.
     """
 
     name: str
@@ -86,6 +89,7 @@ class Study:
     unsupported_reason: Callable[[Dataset], str | None] = lambda dataset: None
     which_checkpoints: WhichCheckpoints = "last"
     part_of: str | None = None
+    uses_test_sets: bool = False
 
 
 STUDIES: Registry[Study] = Registry("study", package="mi_jax.studies")

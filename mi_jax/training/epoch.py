@@ -72,7 +72,11 @@ class Trainer:
     attack_warmup: float = 0.0
 
     def __post_init__(self):
-        OBJECTIVES.get_or_explain(self.objective)
+        known = OBJECTIVES.get_or_explain(self.objective).architectures
+        if known and self.network.arch not in known:
+            raise InputError(
+                f"The training {self.objective} needs the architecture {' or '.join(known)}, not {self.network.arch}."
+            )
         if self.examples < 1:
             raise InputError("The data set has no training images; it can only be evaluated.")
         checks.count("epochs", self.epochs)

@@ -52,7 +52,7 @@ def test_every_architecture_takes_every_image_size_and_taps_its_layers_in_order(
     assert logits.shape == (2, 3)
     assert all(min(tap.shape) > 0 for tap in taps.values())
     assert set(variables) == {"params", "batch_stats"}
-    assert (variables["batch_stats"] == {}) == (arch in ("mlp", "lenet", "cnn"))
+    assert (variables["batch_stats"] == {}) == (arch in ("mlp", "lenet", "cnn", "vib"))
 
 
 @pytest.mark.parametrize(

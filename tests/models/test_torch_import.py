@@ -72,6 +72,33 @@ class ResNet(nn.Module):
         return self.fc(x.mean((2, 3)))
 
 
+class Torchvision(ResNet):
+    """The stem of ImageNet."""
+
+    def __init__(self, classes: int):
+        super().__init__(BasicBlock, classes)
+        self.conv1 = nn.Conv2d(3, self.conv1.out_channels, 7, 2, 3, bias=False)
+        self.relu, self.maxpool = nn.ReLU(), nn.MaxPool2d(3, 2, 1)
+
+    def forward(self, x):
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        for stage in range(1, 5):
+            x = getattr(self, f"layer{stage}")(x)
+        return self.fc(x.mean((2, 3)))
+
+
+class RobustBench(ResNet):
+    """The names of RobustBench's ResNet-18: `shortcut` in place of `downsample`, `linear` in place of `fc`."""
+
+    def __init__(self, classes: int):
+        super().__init__(BasicBlock, classes)
+
+    def state_dict(self, *args, **kwargs):
+        names = super().state_dict(*args, **kwargs)
+        renamed = {name.replace("downsample", "shortcut").replace("fc.", "linear."): t for name, t in names.items()}
+        return {"mu": torch.zeros(1, 3, 1, 1), "sigma": torch.ones(1, 3, 1, 1), **renamed}
+
+
 class WideBlock(nn.Module):
     """RobustBench's `BasicBlock` of `WideResNet`."""
 
@@ -130,11 +157,28 @@ class VGG(nn.Module):
         return self.classifier(self.features(x).flatten(1))
 
 
+class TorchvisionVGG(VGG):
+    """Three dense layers on a map averaged to 7 x 7, as `vgg11_bn`."""
+
+    def __init__(self, classes: int):
+        super().__init__(classes)
+        c, d = self.classifier.in_features * 49, int(4096 * WIDTH)
+        self.classifier = nn.Sequential(
+            nn.Linear(c, d), nn.ReLU(), nn.Dropout(), nn.Linear(d, d), nn.ReLU(), nn.Dropout(), nn.Linear(d, classes)
+        )
+
+    def forward(self, x):
+        return self.classifier(F.adaptive_avg_pool2d(self.features(x), 7).flatten(1))
+
+
 MODELS = {
     "resnet18": lambda: ResNet(BasicBlock, 7),
+    "resnet18, torchvision": lambda: Torchvision(7),
+    "resnet18, robustbench": lambda: RobustBench(7),
     "preact-resnet18": lambda: ResNet(PreActBlock, 7),
     "wrn-28-10": lambda: WideResNet(7),
     "vgg11": lambda: VGG(7),
+    "vgg11, torchvision": lambda: TorchvisionVGG(7),
 }
 
 
@@ -151,9 +195,9 @@ def randomised(arch: str) -> nn.Module:
     return model
 
 
-@pytest.mark.parametrize("arch", MODELS)
-def test_imported_networks_give_the_logits_of_the_torch_model(arch):
-    model = randomised(arch)
+@pytest.mark.parametrize("model_name", MODELS)
+def test_imported_networks_give_the_logits_of_the_torch_model(model_name):
+    model, arch = randomised(model_name), model_name.split(",")[0]
     prefixed = {f"module.model.{name}": tensor for name, tensor in model.state_dict().items()}
     network, variables = mj.models.from_torch(prefixed, arch=arch, input_shape=(32, 32, 3), width=WIDTH, mean=0.5)
     assert network.num_classes == 7
@@ -172,8 +216,8 @@ def test_state_dicts_that_do_not_fit_are_refused_by_the_name_of_the_parameter():
             mj.models.from_torch(changed, arch=arch, input_shape=(32, 32, 3), **({"width": WIDTH} | options))
         return str(caught.value)
 
-    wide = state | {"conv1.weight": torch.zeros(8, 3, 7, 7)}
-    assert "stem.kernel (conv1 of the state dict) must have shape [3, 3, 3, 8]; found shape [7, 7, 3, 8]" in refused(
+    wide = state | {"conv1.weight": torch.zeros(8, 3, 5, 5)}
+    assert "stem.kernel (conv1 of the state dict) must have shape [3, 3, 3, 8]; found shape [5, 5, 3, 8]" in refused(
         wide
     )
     assert "found nothing" in refused({k: v for k, v in state.items() if k != "layer2.0.conv1.weight"})

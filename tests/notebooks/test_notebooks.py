@@ -51,3 +51,9 @@ def test_the_attacks_grow_stronger_with_effort(on_a_finished_run):
 
 def test_the_estimators_name_the_true_information():
     assert "I(T; Y) = 0.623 bits" in outputs("estimators")
+
+
+def test_ones_own_networks_are_measured_attacked_and_tabulated(on_a_finished_run):
+    text = outputs("own_network")
+    for shown in ("conv1", "hidden", "i_ty_certified_upper", "robust accuracy", "adversarial"):
+        assert shown in text, shown

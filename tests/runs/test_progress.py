@@ -32,3 +32,25 @@ def test_an_output_of_any_encoding_shows_what_it_can_and_ascii_for_the_rest(enco
     reporter.say("a\N{MINUS SIGN}b \N{GREEK SMALL LETTER RHO} \udce9")
     reporter.console.file.flush()
     assert raw.getvalue().decode(encoding).splitlines() == ["a-b ? ?"]
+
+
+def test_a_notebook_shows_one_line_that_is_replaced_in_place_and_removed_at_the_end(monkeypatch):
+    shown, times = [], iter(range(100))
+
+    class Handle:
+        def update(self, content: dict, *, raw: bool) -> None:
+            shown.append(("update", content["text/plain"]))
+
+    def display(content: dict, *, raw: bool, display_id: bool) -> Handle:
+        shown.append(("display", content["text/plain"]))
+        return Handle()
+
+    monkeypatch.setattr("IPython.display.display", display)
+    monkeypatch.setattr("mi_jax.runs.notebook.time", SimpleNamespace(monotonic=lambda: next(times) / 4))
+    with Reporter(Console(file=io.StringIO(), force_jupyter=True)) as reporter:
+        for done in (0.1, 0.2, 0.3, 0.4):
+            reporter.update(Status("nt seed 0", done))
+    assert shown[0][0] == "display"
+    assert "10%" in shown[0][1]
+    assert {kind for kind, _ in shown[1:]} == {"update"}
+    assert shown[-1] == ("update", "")

@@ -159,14 +159,14 @@ def test_on_natural_images_there_are_scores_but_none_of_shape_or_texture(finding
     rows = _values(findings)
     assert not {"edge_enrichment", "shape_cosine", "texture_cosine"} & {quantity for quantity, _ in rows}
     assert {method for quantity, method in rows if quantity == "insertion_auc"} == {
-        "random", "gradient", "smoothgrad", "integrated_gradients", "grad_x_input", "grad_cam",
+        "random", "gradient", "smoothgrad", "integrated_gradients", "grad_x_input", "grad_cam", "layer_cam",
     }  # fmt: skip
     assert rows["completeness_error", "integrated_gradients"].value < 0.01
-    assert all(record.n == 12 for record in findings.records if record.estimator != "grad_cam")
+    assert all(record.n == 12 for record in findings.records if record.estimator not in ("grad_cam", "layer_cam"))
     assert all(
-        6 < record.n <= 12 for record in findings.records if record.estimator == "grad_cam"
+        6 < record.n <= 12 for record in findings.records if record.estimator in ("grad_cam", "layer_cam")
     )  # 0 where all is cut
-    assert findings.arrays["size"].shape == (5, 5, 8, 8)
+    assert findings.arrays["size"].shape == (6, 5, 8, 8)
 
 
 def test_a_study_changes_nothing_it_was_given_and_repeats_itself(digits_subject, findings):

@@ -12,6 +12,7 @@ import numpy as np
 from mi_jax.errors import InputError
 from mi_jax.information._input import as_pair
 from mi_jax.information.estimator import Estimate, Limit, host_generator, register
+from mi_jax.typing import Key
 
 _TIE = 1e-12
 """Distances below this share of the largest coordinate are ties: projections round equal rows apart."""
@@ -212,7 +213,7 @@ def sliced(
     t: Any,
     other: Any,
     *,
-    key: jax.Array,
+    key: Key | int,
     slices: int = 64,
     k: int = 3,
     num_classes: int | None = None,
@@ -225,7 +226,7 @@ def sliced(
     Args:
         t: activations [n, ...], float.
         other: float [n, ...] or int labels [n].
-        key: JAX random key of the directions.
+        key: JAX random key of the directions, or a seed.
         slices: number of directions.
         k: number of neighbours.
         num_classes: number of classes; by default the largest label plus one.

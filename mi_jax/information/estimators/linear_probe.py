@@ -10,9 +10,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from mi_jax import checks
 from mi_jax.errors import InputError
 from mi_jax.information._input import as_activations, as_array, as_labels, check_finite, compact
 from mi_jax.information.estimator import Estimate, register
+from mi_jax.typing import Key
 
 _STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Inverse penalties to choose from, for features of mean square 1."""
@@ -149,7 +151,7 @@ def probe(
     t: Any,
     other: Any,
     *,
-    key: jax.Array,
+    key: Key | int,
     num_classes: int | None = None,
     components: int = 256,
     folds: int = 2,
@@ -164,7 +166,7 @@ def probe(
     Args:
         t: activations [n, ...], float.
         other: int labels [n], the class or any factor of the input.
-        key: JAX random key of the assignment to folds.
+        key: JAX random key of the assignment to folds, or a seed.
         num_classes: number of classes; by default the largest label plus one.
         components: as in `fit_probe`.
         folds: number of folds, from 2 to n / 8.
@@ -195,7 +197,7 @@ def probe(
     labels, fitted = compact(labels, classes)
     if not 2 <= folds <= n // 8:
         raise InputError(f"folds is {folds} for {n} rows; give at least 2, and at least eight rows per fold.")
-    group = _group_ranks(groups, n, key)
+    group = _group_ranks(groups, n, checks.key(key))
     if folds > group.max() + 1:
         raise InputError(
             f"folds is {folds}, but groups holds {group.max() + 1} groups; give at most one fold per group."

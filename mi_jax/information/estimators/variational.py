@@ -14,9 +14,11 @@ import numpy as np
 import optax
 from jax import lax
 
+from mi_jax import checks
 from mi_jax.errors import InputError
 from mi_jax.information._input import as_activations, as_pair, check_finite, compact
 from mi_jax.information.estimator import Estimate, host_generator, register
+from mi_jax.typing import Key
 
 OBJECTIVES = {"infonce": "InfoNCE", "nwj": "NWJ", "smile": "SMILE"}
 """Names of the objectives, and their labels in figures."""
@@ -121,7 +123,7 @@ def variational(
     t: Any,
     other: Any = None,
     *,
-    key: jax.Array,
+    key: Key | int,
     objective: str = "infonce",
     noise_variance: float | None = None,
     batch: int = 64,
@@ -137,7 +139,7 @@ def variational(
     Args:
         t: activations [n, ...], float.
         other: None for the input, int labels [n], or float [n, ...].
-        key: JAX random key.
+        key: JAX random key, or a seed.
         objective: "infonce", "nwj" or "smile".
         noise_variance: of the noise added to t when other is None.
         batch: rows of a batch.
@@ -189,7 +191,7 @@ def variational(
     rng = host_generator(key)
     critic = _init(rng, left.shape[1], right.shape[1], hidden)
     batches = _batches(rng, n, batch, steps)
-    values = _train_and_read(key, critic, left, right, batches, np.float32(deviation), schedule=schedule)
+    values = _train_and_read(checks.key(key), critic, left, right, batches, np.float32(deviation), schedule=schedule)
     values = np.asarray(values, np.float64)
     stderr = float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
     settings = {"batch": batch, "steps": steps, "hidden": hidden, "noise_variance": noise_variance}

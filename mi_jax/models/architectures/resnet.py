@@ -1,4 +1,4 @@
-"""ResNet-18 and ResNet-34 (He et al. 2016a) with the 3 x 3 stem used for small images and no first pooling."""
+"""ResNet-18 and ResNet-34 (He et al. 2016a), with a 3 x 3 stem for small images or the 7 x 7 stem of ImageNet."""
 
 import jax
 from flax import nnx
@@ -34,12 +34,16 @@ class BasicBlock(nnx.Module):
 
 
 class ResNet(nnx.Module):
-    """Stem, four stages, mean pooling. Taps: `stem`, `stage1` to `stage4`, `pooled`, `logits`."""
+    """Stem, four stages, mean pooling. Taps: `stem`, `stage1` to `stage4`, `pooled`, `logits`.
 
-    def __init__(self, depths: tuple[int, ...], spec: ModelSpec, stream: NormalStream):
-        self.depths = depths
+    The stem of ImageNet halves the sides, and so does the max-pooling after it.
+    """
+
+    def __init__(self, depths: tuple[int, ...], spec: ModelSpec, stream: NormalStream, *, imagenet: bool = False):
+        self.depths, self.imagenet = depths, imagenet
         features = spec.channels(_STAGE_WIDTHS[0])
-        self.stem = Conv(spec.input_shape[-1], features, 3, spec, stream)
+        size, stride = (7, 2) if imagenet else (3, 1)
+        self.stem = Conv(spec.input_shape[-1], features, size, spec, stream, stride=stride)
         self.stem_norm = BatchNorm(features, spec)
         for stage, (base, depth) in enumerate(zip(_STAGE_WIDTHS, depths, strict=True), start=1):
             widened = spec.channels(base)
@@ -52,6 +56,7 @@ class ResNet(nnx.Module):
     def __call__(self, x: jax.Array, context: ForwardContext) -> jax.Array:
         """Logits of normalised images."""
         x = context.tap("stem", jax.nn.relu(self.stem_norm(self.stem(x), context)))
+        x = nnx.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1))) if self.imagenet else x
         for stage, depth in enumerate(self.depths, start=1):
             for block in range(1, depth + 1):
                 x = getattr(self, f"stage{stage}_block{block}")(x, context)
@@ -69,3 +74,9 @@ def build_resnet18(spec: ModelSpec, stream: NormalStream) -> ResNet:
 def build_resnet34(spec: ModelSpec, stream: NormalStream) -> ResNet:
     """Three, four, six and three blocks."""
     return ResNet(_STAGE_DEPTHS["resnet34"], spec, stream)
+
+
+@register("resnet18-imagenet")
+def build_resnet18_imagenet(spec: ModelSpec, stream: NormalStream) -> ResNet:
+    """Two blocks a stage after the stem of ImageNet, as torchvision's."""
+    return ResNet(_STAGE_DEPTHS["resnet18"], spec, stream, imagenet=True)

@@ -1,13 +1,16 @@
 """VGG with batch normalisation (Simonyan and Zisserman 2015) for small images: one dense layer after the last pool.
 
 A side that has shrunk to 1 is no longer pooled, so any image size will do; what is left of the map is averaged.
+`vgg11-imagenet` has the three dense layers of the paper.
 """
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from mi_jax.models import convolution
-from mi_jax.models.layers import BatchNorm, Conv, ForwardContext, Head, ModelSpec, NormalStream
+from mi_jax.models.layers import BatchNorm, Conv, ForwardContext, Head, Linear, ModelSpec, NormalStream
 from mi_jax.models.registry import register
 
 _STAGE_WIDTHS = (64, 128, 256, 512, 512)
@@ -17,6 +20,8 @@ _STAGE_DEPTHS = {
     "vgg16": (2, 2, 3, 3, 3),
     "vgg19": (2, 2, 4, 4, 4),
 }
+_DENSE = (4096, 4096)
+_MAP_SIDE = 7
 
 
 class ConvBlock(nnx.Module):
@@ -32,10 +37,13 @@ class ConvBlock(nnx.Module):
 
 
 class VGG(nnx.Module):
-    """Five stages of convolutions with max-pooling after each. Taps: `conv1`, `conv2`, ..., `logits`."""
+    """Five stages of convolutions with max-pooling after each. Taps: `conv1`, `conv2`, ..., `logits`.
 
-    def __init__(self, depths: tuple[int, ...], spec: ModelSpec, stream: NormalStream):
-        self.depths = depths
+    With the dense layers of ImageNet, on a map averaged to 7 x 7 positions, also `dense1` and `dense2`.
+    """
+
+    def __init__(self, depths: tuple[int, ...], spec: ModelSpec, stream: NormalStream, *, imagenet: bool = False):
+        self.depths, self.imagenet = depths, imagenet
         features = spec.input_shape[-1]
         block = 0
         for base, depth in zip(_STAGE_WIDTHS, depths, strict=True):
@@ -43,6 +51,12 @@ class VGG(nnx.Module):
                 block += 1
                 widened = spec.channels(base)
                 setattr(self, f"conv{block}", ConvBlock(features, widened, spec, stream))
+                features = widened
+        if imagenet:
+            features *= _MAP_SIDE**2
+            for number, base in enumerate(_DENSE, start=1):
+                widened = spec.channels(base)
+                setattr(self, f"dense{number}", Linear(features, widened, spec, stream))
                 features = widened
         self.head = Head(features, spec, stream)
 
@@ -55,7 +69,22 @@ class VGG(nnx.Module):
                 name = f"conv{block}"
                 x = context.tap(name, getattr(self, name)(x, context))
             x = convolution.max_pool(x)
-        return self.head(convolution.mean_pool(x), context)
+        if not self.imagenet:
+            return self.head(convolution.mean_pool(x), context)
+        rows, columns = (jnp.asarray(_shares(side), x.dtype) for side in x.shape[1:3])
+        x = jnp.einsum("bhwc,ih,jw->bijc", x, rows, columns).reshape(len(x), -1)
+        for number in range(1, len(_DENSE) + 1):
+            name = f"dense{number}"
+            x = context.tap(name, jax.nn.relu(getattr(self, name)(x)))
+        return self.head(x, context)
+
+
+def _shares(side: int) -> np.ndarray:
+    """The weights that average a side to 7 positions as PyTorch's adaptive pooling does, `[7 side]`."""
+    first = np.arange(_MAP_SIDE) * side // _MAP_SIDE
+    last = -(-(np.arange(_MAP_SIDE) + 1) * side // _MAP_SIDE)
+    inside = (np.arange(side) >= first[:, None]) & (np.arange(side) < last[:, None])
+    return inside / (last - first)[:, None]
 
 
 @register("vgg11", aliases=("vgg",))
@@ -80,3 +109,9 @@ def build_vgg16(spec: ModelSpec, stream: NormalStream) -> VGG:
 def build_vgg19(spec: ModelSpec, stream: NormalStream) -> VGG:
     """Sixteen convolutions."""
     return VGG(_STAGE_DEPTHS["vgg19"], spec, stream)
+
+
+@register("vgg11-imagenet")
+def build_vgg11_imagenet(spec: ModelSpec, stream: NormalStream) -> VGG:
+    """Eight convolutions and three dense layers, as torchvision's `vgg11_bn`."""
+    return VGG(_STAGE_DEPTHS["vgg11"], spec, stream, imagenet=True)

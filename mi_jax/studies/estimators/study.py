@@ -35,8 +35,10 @@ def measure(study_input: StudyInput) -> StudyResult:
     Estimator `monte_carlo`, under every noise rule of the run: `i_tx` and `i_ty` with the standard error of the noise
     draws; `i_tx_sampling_error` and `i_ty_sampling_error`, standard errors that include the sampling of images; and,
     where they are finite, `i_tx_leave_one_out` and `i_ty_leave_one_out`, which with the values bracket the information
-    of the population in expectation. The estimators of `without_noise` give `i_ty` on the first `samples` images of the
-    run's sample. `unreliable` names the limit that an estimate is beyond.
+    of the population in expectation. For a network with a Gaussian code, layer `code_mean` also gets `i_tx` by the
+    estimators `rate`, the variational upper bound of its objective, and `code`, the information of the code itself. The
+    estimators of `without_noise` give `i_ty` on the first `samples` images of the run's sample. `unreliable` names the
+    limit that an estimate is beyond.
     """
     images, labels = fixed_sample(
         study_input.dataset.test.images, study_input.dataset.test.labels, study_input.probe.samples
@@ -52,6 +54,8 @@ def measure(study_input: StudyInput) -> StudyResult:
     attacked = activations(study_input.network, study_input.variables, adversarial_images)
     records = []
     for inputs, taps, attack in (("clean", clean, {}), ("adversarial", attacked, attack_columns(study_input.attack))):
+        if {"code_mean", "code_std"} <= set(taps):
+            records += code_records(taps["code_mean"], taps["code_std"], study_input.key, {"inputs": inputs, **attack})
         for i, (layer, tap) in enumerate(taps.items()):
             key = jax.random.fold_in(study_input.key, i)
             columns = {"image_set": "test", "inputs": inputs, **attack, "layer": layer}
@@ -62,6 +66,18 @@ def measure(study_input: StudyInput) -> StudyResult:
                 np.asarray(tap)[few], np.asarray(labels)[few], study_input.network.num_classes, key, columns
             )
     return StudyResult(records)
+
+
+def code_records(mean: Any, std: Any, key: Key, columns: dict[str, Any]) -> list[Record]:
+    """The variational upper bound on I(X;Z), and its value on these images."""
+    columns = {"image_set": "test", **columns, "layer": "code_mean", "n": len(mean)}
+    found = information.code_information(mean, std, key=key)
+    return [
+        information_record("i_tx", found.rate, stderr=found.rate_stderr, estimator="rate", **columns),
+        information_record(
+            "i_tx", found.i_tx, stderr=found.i_tx_stderr, estimator="code", saturated=found.saturated, **columns
+        ),
+    ]
 
 
 def _mixture(

@@ -21,6 +21,7 @@ METHOD_NAMES = {
     "integrated_gradients": "integrated\ngradients",
     "grad_x_input": "gradient\nx input",
     "grad_cam": "Grad-CAM",
+    "layer_cam": "LayerCAM",
 }
 SCORES = {
     "edge_enrichment": "edge enrichment",

@@ -25,7 +25,7 @@ from mi_jax.studies.saliency.scores import correlation, cosine, edge_enrichment,
 from mi_jax.training import predictions
 from mi_jax.typing import Images, Key, Labels, Variables
 
-METHODS = ("gradient", "smoothgrad", "integrated_gradients", "grad_x_input", "grad_cam")
+METHODS = ("gradient", "smoothgrad", "integrated_gradients", "grad_x_input", "grad_cam", "layer_cam")
 _SHARE = 10
 """One image in so many of the sample is explained."""
 _BATCH = 50
@@ -55,7 +55,9 @@ class Maps(NamedTuple):
 
 
 def attribution_layer(network: Network) -> str | None:
-    """The layer that Grad-CAM uses: the deepest with at least 4 positions a side; None if no layer is such a map."""
+    """The layer of Grad-CAM and LayerCAM: the deepest with 4 or more positions a side; None if there is no such map."""
+    if not network.takes_perturbations:
+        return None
     maps = [name for name, shape in network.tap_shapes.items() if len(shape) == 3 and min(shape[:2]) >= _LEAST_SIDE]
     return maps[-1] if maps else None
 
@@ -76,7 +78,7 @@ def known_fields(dataset: Dataset, rows: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def measure(study_input: StudyInput) -> StudyResult:
-    """Scores of five attribution methods on a tenth of the sample, and maps of a few images for the figure.
+    """Scores of six attribution methods on a tenth of the sample, and maps of a few images for the figure.
 
     Records have the method as `estimator` and the mean over images as value: `image_gradient_correlation`;
     `insertion_auc` and `deletion_auc` (also of a `random` ranking); `randomised_similarity`, the rank correlation of
@@ -118,7 +120,7 @@ def measure(study_input: StudyInput) -> StudyResult:
         )
     )
     if "grad_cam" not in maps:
-        reason = f"no layer of {network.arch} is a map of at least {_LEAST_SIDE} positions a side"
+        reason = f"no layer of {network.arch} is a map of at least {_LEAST_SIDE} positions a side that can be perturbed"
         records.append(
             Record(
                 quantity="insertion_auc",
@@ -177,8 +179,9 @@ def _attributions(network: Network, layer, noise, variables, x, y, baseline, key
         "change": logit(x) - logit(jnp.broadcast_to(baseline, x.shape)),
     }
     if layer is not None:
-        coarse = attribution.grad_cam(network.apply, variables, x, y, layer=layer)
-        found["grad_cam"] = attribution.enlarge(coarse, height=x.shape[1], width=x.shape[2])[..., None]
+        for name, method in (("grad_cam", attribution.grad_cam), ("layer_cam", attribution.layer_cam)):
+            coarse = method(network.apply, variables, x, y, layer=layer)
+            found[name] = attribution.enlarge(coarse, height=x.shape[1], width=x.shape[2])[..., None]
     return found
 
 

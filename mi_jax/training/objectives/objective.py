@@ -37,11 +37,13 @@ class Objective(ABC):
         title: its name in words.
         inputs: what kind of images it trains on.
         adversarial: whether those are adversarial examples.
+        architectures: the only ones that it can train; empty for any.
     """
 
     title: ClassVar[str]
     inputs: ClassVar[Literal["clean", "adversarial", "noisy"]]
     adversarial: ClassVar[bool]
+    architectures: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)

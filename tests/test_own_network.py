@@ -1,0 +1,176 @@
+"""Networks of other frameworks are measured and attacked as functions, and saved activations layer by layer."""
+
+import importlib.util
+
+import flax.linen as linen
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+
+import mi_jax as mj
+from mi_jax.errors import InputError
+
+SHAPE = (4, 4, 1)
+ATTACK = mj.attacks.PGD(steps=1)
+
+
+class Linen(linen.Module):
+    @linen.compact
+    def __call__(self, x):
+        x = linen.relu(linen.Conv(2, (3, 3), name="conv1")(x))
+        return linen.Dense(3, name="head")(x.reshape(len(x), -1))
+
+
+class Nnx(nnx.Module):
+    def __init__(self):
+        self.hidden, self.norm = nnx.Linear(16, 5, rngs=nnx.Rngs(0)), nnx.BatchNorm(5, rngs=nnx.Rngs(0))
+        self.head = nnx.Linear(5, 3, rngs=nnx.Rngs(1))
+
+    def __call__(self, x):
+        h = nnx.relu(self.norm(self.hidden(x.reshape(len(x), -1))))
+        return self.head(h), {"zeroth": x, "hidden": h}
+
+
+@pytest.fixture(scope="module")
+def dataset() -> mj.data.Dataset:
+    rng = np.random.default_rng(0)
+    return mj.data.from_arrays(rng.integers(0, 256, (30, *SHAPE), np.uint8), np.arange(30) % 3)
+
+
+@pytest.fixture(scope="module")
+def x(dataset) -> np.ndarray:
+    return dataset.test.images / np.float32(255)
+
+
+def study(network, variables, dataset):
+    return mj.study("confusion", network, variables, dataset, samples=6, attack=ATTACK)
+
+
+def test_a_linen_model_is_studied_as_it_is_and_its_captured_layers_are_taps_in_their_order(dataset, x):
+    model = Linen()
+    variables = model.init(jax.random.key(0), x)
+    assert {"accuracy", "confidence_right"} <= set(study(model, variables, dataset).quantity)
+    network, own = mj.models.from_function(
+        lambda v, x: model.apply(v, x, capture_intermediates=True), variables, input_shape=SHAPE
+    )
+    assert network.layers == ("conv1", "head", "logits")
+    assert network.tap_shapes["conv1"] == (4, 4, 2)
+    np.testing.assert_allclose(network.apply(own, x)[0], model.apply(variables, x), rtol=1e-6)
+    attacked = mj.attacks.pgd(network.logits, own, x, dataset.test.labels, 0, config=ATTACK)
+    np.testing.assert_array_equal(
+        attacked.success, network.logits(own, attacked.images).argmax(1) != dataset.test.labels
+    )
+
+
+def test_an_nnx_model_and_a_function_of_weights_give_their_own_logits_and_taps(x):
+    model = Nnx()
+    model.eval()
+    network, own = mj.models.from_function(lambda model, x: model(x), model, input_shape=SHAPE)
+    assert network.layers == ("zeroth", "hidden", "logits")
+    logits, taps = network.apply(own, x)
+    np.testing.assert_allclose(logits, model(x)[0], rtol=1e-5)
+    np.testing.assert_allclose(taps["hidden"], model(x)[1]["hidden"], rtol=1e-5)
+    weights = np.eye(16, 3, dtype=np.float32)
+    network, own = mj.models.from_function(lambda w, x: x.reshape(len(x), -1) @ w, weights, input_shape=SHAPE)
+    np.testing.assert_allclose(network.logits(own, x), x.reshape(len(x), -1)[:, :3])
+    assert (network.layers, network.num_classes, network.parameter_count) == (("logits",), 3, 48)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("equinox") is None, reason="equinox is not installed")
+def test_an_equinox_model_is_given_whole_with_its_activation_functions(dataset, x):
+    import equinox as eqx
+
+    model = eqx.nn.MLP(16, 3, 8, 1, key=jax.random.key(0))
+    network, own = mj.models.from_function(
+        lambda model, x: jax.vmap(model)(x.reshape(len(x), -1)), model, input_shape=SHAPE
+    )
+    np.testing.assert_allclose(network.logits(own, x), jax.vmap(model)(x.reshape(len(x), -1)), rtol=1e-5)
+    assert {"clean", "adversarial"} <= set(study(network, own, dataset).inputs)
+
+
+def test_random_variables_of_a_function_are_its_own_in_another_order(x):
+    weights = {"w": np.arange(48, dtype=np.float32).reshape(16, 3)}
+    network, own = mj.models.from_function(lambda v, x: x.reshape(len(x), -1) @ v["w"], weights, input_shape=SHAPE)
+    (drawn,) = network.init(jax.random.key(0))["params"]
+    assert not np.array_equal(drawn, own["params"][0])
+    np.testing.assert_array_equal(np.sort(np.ravel(drawn)), np.arange(48))
+
+
+@pytest.mark.parametrize(
+    ("function", "sentence"),
+    [
+        (lambda w, x: x, "must return logits of shape"),
+        (lambda w, x: x @ jnp.ones((7, 3)), "fails on images of shape"),
+        (lambda w, x: (x[:, 0, 0, :] @ jnp.ones((1, 3)), {"sum": x.sum()}), "'sum' must be a floating array"),
+        (3, "must be a function or have a method apply; got int"),
+    ],
+)
+def test_functions_that_are_no_classifiers_are_refused_in_a_sentence(function, sentence):
+    with pytest.raises(InputError, match=sentence):
+        mj.models.from_function(function, np.ones(3), input_shape=SHAPE)
+
+
+def test_what_a_function_cannot_do_is_said(dataset, x):
+    network, own = mj.models.from_function(lambda w, x: x[:, 0, 0] @ w, np.ones((1, 3)), input_shape=SHAPE)
+    with pytest.raises(InputError, match="cannot be trained"):
+        network.apply_train(own, x, jax.random.key(0))
+    with pytest.raises(InputError, match="takes no perturbations"):
+        network.apply(own, x, {"logits": jnp.zeros(3)})
+    with pytest.raises(InputError, match="has 2 logits, fewer than the 3 classes"):
+        study(lambda w, x: x[:, 0, 0] @ w, np.ones((1, 2)), dataset)
+    with pytest.raises(InputError, match="not APGD"):
+        mj.study("confusion", network, own, dataset, attack=mj.attacks.APGD())
+
+
+@pytest.fixture(scope="module")
+def layers() -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(40) % 2
+    conv = torch.randn(40, 2, 3, 3, generator=generator).requires_grad_()
+    return {"conv1": conv, "logits": torch.nn.functional.one_hot(labels).to(torch.bfloat16)}, labels
+
+
+def test_tensors_files_and_memory_maps_of_activations_give_the_table_of_kde(layers, tmp_path):
+    tensors, labels = layers
+    table = mj.information.measure_layers(tensors, labels, noise_variance=0.5)
+    for name, tensor in tensors.items():
+        found = mj.information.kde(tensor.detach().float().numpy(), labels.numpy(), noise_variance=0.5)
+        assert table.loc[name, "i_tx_upper"] == pytest.approx(float(found.i_tx_upper) / np.log(2))
+        assert table.loc[name, "i_ty_certified_lower"] == pytest.approx(float(found.i_ty_certified_lower) / np.log(2))
+    assert table.features.to_dict() == {"conv1": 18, "logits": 2}
+    arrays = {name: tensor.detach().float().numpy() for name, tensor in tensors.items()}
+    for name, array in arrays.items():
+        np.save(tmp_path / f"{name}.npy", array)
+    np.savez(tmp_path / "all.npz", **arrays)
+    mapped = {name: np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in arrays}
+    for given in (tmp_path, tmp_path / "all.npz", mapped):
+        again = mj.information.measure_layers(given, labels.numpy(), noise_variance=0.5)
+        assert again.equals(table)
+
+
+def test_a_draw_of_rows_is_the_same_for_every_layer_and_units_can_be_nats(layers):
+    tensors, _ = layers
+    table = mj.information.measure_layers({"a": tensors["conv1"], "b": tensors["conv1"]}, samples=20, unit="nats")
+    assert table.n.tolist() == [20, 20]
+    assert table.loc["a"].equals(table.loc["b"])
+    assert table.loc["a", "i_tx_upper"] <= np.log(20)
+    assert "i_ty_upper" not in table
+
+
+def test_activations_that_cannot_be_measured_are_refused_by_layer(layers, tmp_path):
+    tensors, labels = layers
+    measure = mj.information.measure_layers
+    with pytest.raises(InputError, match="short has 10 rows and conv1 40"):
+        measure({"conv1": tensors["conv1"], "short": tensors["conv1"][:10]})
+    with pytest.raises(InputError, match="conv1 has 40 rows and labels 39"):
+        measure(tensors, labels[:39])
+    with pytest.raises(InputError, match="dead is constant"):
+        measure({"dead": np.ones((5, 2))})
+    with pytest.raises(InputError, match="at least one layer"):
+        measure(tmp_path)
+    (tmp_path / "broken.npy").write_text("no array")
+    with pytest.raises(InputError, match=r"broken\.npy cannot be read as NumPy arrays"):
+        measure(tmp_path)
