@@ -109,7 +109,7 @@ def _caption_values(run_records: RunRecords) -> str:
         f"Information of each layer at {captions.last_epoch(rows)}, {captions.where(run_records)}: unbiased Monte "
         f"Carlo values of the mixture that the KDE bounds bracket (shaded: the bracket on clean inputs). Standard "
         f"errors of the draws are at most {largest:.2g} bits for I(X;T). Noise: {noise}; {captions.samples(rows)}. "
-        f"{captions.seeds(rows)}"
+        f"{captions.seeds(rows)} {captions.label_leak(rows)}"
     )
 
 
@@ -158,7 +158,7 @@ def _caption_panel(run_records: RunRecords) -> str:
     return (
         f"I(T;Y) of each layer by estimators that add no noise, at {captions.last_epoch(rows)}, "
         f"{captions.where(run_records)}. They measure different things and are compared within a panel: "
-        f"{descriptions}. {_counts(run_records)}. {captions.seeds(rows)}"
+        f"{descriptions}. {_counts(run_records)}. {captions.seeds(rows)} {captions.label_leak(rows)}"
     )
 
 

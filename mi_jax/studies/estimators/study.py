@@ -29,7 +29,8 @@ def measure(study_input: StudyInput) -> StudyResult:
     draws; `i_tx_sampling_error` and `i_ty_sampling_error`, standard errors that include the sampling of images; and,
     where they are finite, `i_tx_leave_one_out` and `i_ty_leave_one_out`, in expectation an upper and a lower bound on
     the information of the population. The estimators of `WITHOUT_NOISE` give `i_ty` on the first `samples` images of
-    the run's sample.
+    the run's sample. The attack knows the labels, so that I(T;Y) on adversarial examples is no information about the
+    clean image, see `records.labels.LABEL_LEAK`.
     """
     images, labels = fixed_sample(
         study_input.dataset.test.images, study_input.dataset.test.labels, study_input.probe.samples
