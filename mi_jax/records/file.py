@@ -154,10 +154,7 @@ def _closed(line: str) -> bytes:
 
 def _is_intact(line: bytes) -> bool:
     """Whether a line without its line break ends with the checksum of what is before it."""
-    start = len(line) - _CRC_LENGTH
-    if start < 0 or line[start : start + len(_CRC)] != _CRC:
-        return False
-    return line[start + len(_CRC) :] == b'%08x"}' % zlib.crc32(b"}", zlib.crc32(line[:start]))
+    return line[-_CRC_LENGTH:] == _CRC + b'%08x"}' % zlib.crc32(b"}", zlib.crc32(line[:-_CRC_LENGTH]))
 
 
 def _file_in(run_dir: str | os.PathLike[str]) -> Path:
