@@ -44,7 +44,7 @@ def leaks(run_records: RunRecords) -> dict[str, Table]:
 
 def _draw(run_records: RunRecords) -> Figure:
     found = leaks(run_records)
-    everything = pd.concat(found.values())
+    everything: Table = pd.concat(found.values())
     layers, limits = layers_of(run_records, everything), possible(run_records, everything, "i_ty")
     figure = style.new_figure(3.4)
     panels = style.grid_of(figure, 1, len(found), sharey=True)[0]
@@ -70,7 +70,7 @@ def _draw(run_records: RunRecords) -> Figure:
 
 
 def _caption(run_records: RunRecords) -> str:
-    rows = pd.concat(leaks(run_records).values())
+    rows: Table = pd.concat(leaks(run_records).values())
     rule = NOISE_RULE_NAMES[noise_rules(run_records)[-1]]
     return (
         f"I(T;Y) of each layer, KDE, difference of upper bounds, {captions.where(run_records)}. "
