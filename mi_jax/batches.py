@@ -1,5 +1,6 @@
 """Maps a function over many rows in batches of one shape, so that it compiles once."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -38,13 +39,18 @@ def map_batches(function: Callable[..., Any], *arrays: Any, batch_size: int = BA
 
     starts, first = range(0, n, batch_size), part(0)
     if n / batch_size * sum(leaf.nbytes for leaf in jax.tree.leaves(first)) < DEVICE_BYTES:
-        parts = [first, *map(part, starts[1:])]
-        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:n], *parts)
+        return _joined([first, *map(part, starts[1:])], n)
     gathered = jax.tree.map(lambda leaf: np.empty((n, *leaf.shape[1:]), leaf.dtype), first)
     for start in starts:
         made = part(start) if start else first
         jax.tree.map(lambda whole, leaf, start=start: _fill(whole, leaf, start), gathered, made)
     return gathered
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _joined(parts: list[Any], n: int) -> Any:
+    """The first n rows of the parts together, leaf by leaf, in one compiled program."""
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:n], *parts)
 
 
 def _fill(whole: np.ndarray, part: jax.Array, start: int) -> None:

@@ -6,8 +6,8 @@ import jax
 
 from mi_jax.typing import Key
 
-Stream = Literal["evaluation", "studies", "held_out"]
-_STREAMS: dict[Stream, int] = {"evaluation": 1, "studies": 2, "held_out": 3}
+Stream = Literal["evaluation", "studies", "held_out", "random_target"]
+_STREAMS: dict[Stream, int] = {"evaluation": 1, "studies": 2, "held_out": 3, "random_target": 4}
 """Never renumbered, or numbers measured earlier are not reproduced."""
 
 
@@ -16,7 +16,7 @@ def stream_key(seed: int, stream: Stream) -> Key:
 
     Args:
         seed: of the network.
-        stream: `evaluation` for the attacks on finished networks, `studies`, or `held_out` for the attack on held-out
-            images.
+        stream: `evaluation` for the attacks on finished networks, `studies`, `held_out` for the attack on held-out
+            images, or `random_target` for the classes that targeted attacks aim at.
     """
     return jax.random.fold_in(jax.random.key(seed), _STREAMS[stream])

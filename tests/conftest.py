@@ -83,7 +83,7 @@ def small_config() -> RunConfig:
 
 @pytest.fixture
 def quiet() -> Reporter:
-    return Reporter(Console(file=io.StringIO(), width=500))
+    return Reporter(Console(file=io.StringIO(), width=500), line_seconds=0.0)
 
 
 @pytest.fixture(scope="session")

@@ -319,10 +319,15 @@ def test_every_door_fails_alike(monkeypatch, capsys):
 def test_the_first_line_says_what_a_run_does_and_about_how_long(monkeypatch):
     monkeypatch.setattr(duration, "_flops_per_second", lambda: 1e11)
     command = parse(["--arch=vgg"])
-    # 12 forward passes (3 of nt, 9 of at with PGD-3) x 3,000 images x 6 epochs x 3 seeds x 5.16 MFLOP, twice.
-    assert duration.seconds(command.config) == pytest.approx(90 + 2 * 12 * 3000 * 6 * 3 * 5.16e6 / 1e11, rel=1e-3)
+    # Forward passes: 12 (3 of nt, 9 of at with PGD-3) x 3,000 images x 6 epochs; for both PGD-3 and estimators on 1,000
+    # images in 4 epochs, PGD-20 on 250, label-free PGD-3 on 1,000, a study of 500; x 3 seeds x 5.16 MFLOP.
+    forwards = 12 * 3000 * 6 + 2 * (4 * 1000 * 19 + 250 * 43 + 1000 * 26 + 500 * 60)
+    assert duration.seconds(command.config) == pytest.approx(30 + (3 * forwards * 5.162e6 + 1e12) / 1e11, rel=1e-3)
     line = duration.expected(command.config, command.directory)
-    assert line.startswith("vgg on shapetex, nt and at: 3 seeds x 6 epochs, writing runs/shapetex-vgg; about 3 min")
+    assert line.startswith(
+        "vgg on shapetex, nt and at: 3 seeds x 6 epochs, information at 4 of them, then PGD-20, shape_bias, report, "
+        "writing runs/shapetex-vgg; about 2 min 00 s"
+    )
 
 
 def test_a_negative_fraction_is_refused_as_a_number(capsys):

@@ -7,15 +7,14 @@ import jax
 import jax.numpy as jnp
 
 from mi_jax import models, parallel
+from mi_jax.runs import workload
 from mi_jax.runs.config import RunConfig
 from mi_jax.runs.progress import duration
-from mi_jax.training import OBJECTIVES
 
 _IMAGES = {"shapetex": 10_000, "digits": 1_437, "mnist": 60_000, "fashion_mnist": 60_000, "stl10": 5_000}
 _MANY_IMAGES = 50_000
 _SHAPES = {"digits": (8, 8, 1), "mnist": (28, 28, 1), "fashion_mnist": (28, 28, 1), "stl10": (96, 96, 3)}
-_COMPILATION_SECONDS = 90.0
-_MEASUREMENTS = 2.0  # all of a quick run's work, relative to its training
+_COMPILATION_SECONDS = 30.0
 
 
 def expected(config: RunConfig, directory: Path) -> str:
@@ -23,9 +22,11 @@ def expected(config: RunConfig, directory: Path) -> str:
 
     On an accelerator the time is left to the progress line, which measures it.
     """
-    objectives = " and ".join(config.trainings)
+    objectives, attack = " and ".join(config.trainings), config.final_attack
+    then = [f"PGD-{attack.steps}", *(["AutoAttack"] if config.evaluation.autoattack else []), *config.studies, "report"]
     plan = (
         f"{config.arch} on {config.dataset}, {objectives}: {config.seeds} seeds x {config.epochs} epochs, "
+        f"information at {len(config.information.schedule(config.epochs))} of them, then {', '.join(then)}, "
         f"writing {directory}"
     )
     if parallel.backend() != "cpu":
@@ -34,14 +35,20 @@ def expected(config: RunConfig, directory: Path) -> str:
 
 
 def seconds(config: RunConfig) -> float:
-    """Seconds of a run on this CPU: its training from the operations in it, the rest in proportion."""
+    """Seconds of a run on this CPU, from the operations in it; of studies, those that are named."""
     bare = config.dataset.split(":")[0]
     images = min(_IMAGES.get(bare, _MANY_IMAGES), config.limit or _MANY_IMAGES)
     shape = _SHAPES.get(bare, (32, 32, 3))
     network = models.create(config.arch, num_classes=10, input_shape=shape, width=config.width)
-    forwards = sum(OBJECTIVES[name].forwards(config.attack.steps) for name in config.trainings)
-    work = float(network.flops) * forwards * images * config.epochs * config.seeds
-    return _COMPILATION_SECONDS + _MEASUREMENTS * work / _flops_per_second()
+    sizes = {
+        "examples": images, "held_out": round(config.held_out * images), "samples": config.information.samples,
+        "measured": len(config.information.schedule(config.epochs)),
+    }  # fmt: skip
+    forwards = sum(workload.of_training(config, name, **sizes) for name in config.trainings)
+    forwards += workload.of_evaluation(config, test=images, samples=config.information.samples)
+    forwards += len(config.trainings) * sum(workload.of_study(name, config.study_samples) for name in config.studies)
+    work = config.seeds * forwards * network.flops + workload.REPORT_FLOPS
+    return _COMPILATION_SECONDS + work / _flops_per_second()
 
 
 def _flops_per_second() -> float:

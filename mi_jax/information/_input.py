@@ -71,6 +71,8 @@ def as_activations(t: Any, layer: str = "t") -> Activations:
 
 def check_finite(t: Activations, layer: str = "t") -> None:
     """Raise InputError when the array holds NaN or infinity."""
+    if not isinstance(t, np.ndarray) and all(device.platform == "cpu" for device in t.devices()):
+        t = np.asarray(t)  # the same memory, without a program to compile for each shape
     if isinstance(t, np.ndarray):  # in blocks: the mask of a large layer is large itself
         finite = all(np.isfinite(t[begin : begin + 512]).all() for begin in range(0, len(t), 512))
     else:

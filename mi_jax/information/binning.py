@@ -17,6 +17,7 @@ from mi_jax.information.estimator import Estimate, limit_of, register
 CORRECTIONS = ("none", "miller_madow", "nsb")
 _BLOCK_VALUES = 2**16
 """Values quantised at a time, so that the float64 copy stays in a processor's cache."""
+_FIRST_FEATURES = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,23 +99,32 @@ def binning(
 def _cells(x: np.ndarray, origin: float, bin_size: float | int, last: float) -> np.ndarray:
     """Number the distinct rows of bins, counted from `origin` and at most `last`: int [n], equal where all bins agree.
 
+    Features are taken in blocks of growing width, each only of the rows that still share all bins with another: most
+    rows of a wide layer differ in the first block.
+
     A bin is computed in float64, which holds every floor exactly, and compared in the narrowest type that holds all
     of them: int64 would wrap around beyond 9e18.
     """
     extremes = np.floor((np.asarray([x.min(), x.max()], np.float64) - origin) / bin_size)
     kind = next((k for k in (np.int8, np.int16, np.int32) if np.abs(extremes).max() <= np.iinfo(k).max), np.float64)
-    seen: dict[bytes, int] = {}
-    numbers = np.empty(len(x), np.int64)
-    rows = max(1, _BLOCK_VALUES // x.shape[1])
-    for begin in range(0, len(x), rows):
-        block = x[begin : begin + rows].astype(np.float64)
-        block -= origin
-        block /= bin_size
-        np.floor(block, out=block)
-        np.minimum(block, last, out=block)
-        block += 0.0  # -0.0 and 0.0 differ in their bytes
-        for row, q in enumerate(block.astype(kind), begin):
-            numbers[row] = seen.setdefault(q.tobytes(), len(seen))
+    n, begin, width = len(x), 0, _FIRST_FEATURES
+    numbers, shared = np.zeros(n, np.int64), np.arange(n)
+    while begin < x.shape[1] and len(shared):
+        seen: dict[tuple[int, bytes], int] = {}
+        rows = max(1, _BLOCK_VALUES // width)
+        for first in range(0, len(shared), rows):
+            part = shared[first : first + rows]
+            block = x[part, begin : begin + width].astype(np.float64)
+            block -= origin
+            block /= bin_size
+            np.floor(block, out=block)
+            np.minimum(block, last, out=block)
+            block += 0.0  # -0.0 and 0.0 differ in their bytes
+            keys = zip(numbers[part].tolist(), map(np.ndarray.tobytes, block.astype(kind)), strict=True)
+            numbers[part] = [n + seen.setdefault(key, len(seen)) for key in keys]
+        _, numbers, counts = np.unique(numbers, return_inverse=True, return_counts=True)
+        shared = np.flatnonzero(counts[numbers] > 1)
+        begin, width = begin + width, 2 * width
     return numbers
 
 

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mi_jax.attacks import PGD, pgd
@@ -11,7 +12,7 @@ from mi_jax.batches import BATCH_SIZE, map_batches
 from mi_jax.models import Network
 from mi_jax.records.table import Record
 from mi_jax.statistics.jackknife import blocks_to_text, means_without_block
-from mi_jax.training import evaluate, evaluate_each
+from mi_jax.training import evaluate, evaluate_each, predictions
 from mi_jax.typing import Images, Key, Labels, Variables
 
 
@@ -114,7 +115,11 @@ def performance(
 def adversarial_examples(
     network: Network, variables: Variables, images: Images, labels: Labels, *, attack: PGD
 ) -> Images:
-    """The adversarial example of each image for this network, starting from the image itself (no random start)."""
+    """The adversarial example of each image for this network, starting from the image itself (no random start).
+
+    The label is part of what the attack knows, so the examples carry it: where I(T;Y) is measured on them, see
+    `label_free_examples`.
+    """
     plain = dataclasses.replace(attack, random_start=False, restarts=1)
 
     def adversarial_images(x, y):
@@ -123,8 +128,41 @@ def adversarial_examples(
     return map_batches(adversarial_images, images, labels)
 
 
+def label_free_examples(
+    network: Network, variables: Variables, images: Images, key: Key, *, attack: PGD
+) -> dict[str, Images]:
+    """Adversarial examples from attacks that do not know the labels, by the name of the attack.
+
+    They are functions of the image, the network and chance alone, so that the information about the label in them is
+    at most what the image itself has.
+
+    Args:
+        network: the network.
+        variables: its variables.
+        images: in [0, 1], `[n h w c]`.
+        key: for the random classes.
+        attack: the attack; it starts from the image itself.
+
+    Returns:
+        `pgd-prediction`, away from the class that the network predicts; `pgd-random-target`, towards a class drawn
+        uniformly from the others.
+    """
+    plain = dataclasses.replace(attack, random_start=False, restarts=1)
+    predicted = jnp.argmax(predictions(network, variables, images), -1)
+    shift = jax.random.randint(key, (len(images),), 1, network.num_classes)
+    targets = (predicted + shift) % network.num_classes
+
+    def towards(x, y, target):
+        return pgd(network.logits, variables, x, y, config=plain, targets=target).images
+
+    return {
+        "pgd-prediction": adversarial_examples(network, variables, images, predicted, attack=attack),
+        "pgd-random-target": map_batches(towards, images, predicted, targets),
+    }
+
+
 def attack_columns(attack: PGD) -> dict[str, Any]:
-    """The columns of a record that identify the attack behind adversarial inputs.
+    """The columns of a record that identify the attack behind adversarial inputs, one that knows the label.
 
     Examples:
         >>> attack_columns(PGD(norm="l2", eps=0.5, steps=20))

@@ -6,7 +6,7 @@ All networks are measured on one fixed sample of test images, drawn without repl
 import dataclasses
 import functools
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -16,16 +16,16 @@ from mi_jax.attacks import PGD
 from mi_jax.batches import map_batches
 from mi_jax.errors import InputError
 from mi_jax.information.estimator import limit_of
-from mi_jax.measure.accuracy import attack_columns
+from mi_jax.measure.accuracy import attack_columns, label_free_examples
 from mi_jax.models import Network
 from mi_jax.options import Epochs, Names, check_names
 from mi_jax.records.table import Record, information_record
 from mi_jax.statistics.jackknife import BLOCKS
-from mi_jax.typing import Images, Labels, Variables
+from mi_jax.typing import Images, Key, Labels, Variables
 
 _KDE = ("i_tx_upper", "i_tx_lower", "i_ty_upper", "i_ty_lower", "i_ty_certified_upper", "i_ty_certified_lower")
 _LEAVE_ONE_OUT = ("i_tx_leave_one_out", "i_ty_leave_one_out")
-_KDE_BY_CLASS = ("i_tx_given_y_upper", "i_tx_given_y_lower")
+_KDE_BY_CLASS = "i_tx_given_y_upper"
 _BLOCKS_OF = ("i_tx_upper", "i_tx_lower", "i_ty_upper")
 """The quantities whose values without each block of images are recorded: those that the claims compare."""
 _BINNING = ("i_tx", "i_ty")
@@ -48,6 +48,8 @@ class InformationConfig:
             network).
         noise_variance: noise variance of the fixed rule (0.1 in the paper).
         bin_size: bin width of the binning estimate (0.5 in the paper).
+        label_free: networks that are also measured on adversarial examples made without the label: `finished` ones (and
+            the first untrained one), those of all measured `epochs`, or `none`.
 
     Raises:
         InputError: for an unknown noise rule, numbers that are not positive, or fewer than 2 samples.
@@ -58,6 +60,7 @@ class InformationConfig:
     noise: Names = ("fixed", "trace", "scale_free")
     noise_variance: float = 0.1
     bin_size: float = 0.5
+    label_free: Literal["finished", "epochs", "none"] = "finished"
 
     def __post_init__(self):
         checks.count("information.samples", self.samples, 2)
@@ -133,6 +136,9 @@ def information_plane(
 ) -> list[Record]:
     """Information in every layer, on a sample of clean images and on their adversarial examples, as records.
 
+    I(T;Y) on adversarial examples that were made with the labels measures above all that the attack wrote the label
+    into the image; `label_free_information` measures it without.
+
     Args:
         network: the network.
         variables: its variables.
@@ -153,6 +159,45 @@ def information_plane(
     adversarial = activations(network, variables, adversarial_images)
     columns |= {"inputs": "adversarial", **attack_columns(attack)}
     return records + _layers(adversarial, labels, noise_variances, network.num_classes, config, blocks, columns)
+
+
+def label_free_information(
+    network: Network,
+    variables: Variables,
+    images: Images,
+    labels: Labels,
+    key: Key,
+    *,
+    noise_variances: NoiseVariances,
+    config: InformationConfig,
+    attack: PGD,
+) -> list[Record]:
+    """Information in every layer on adversarial examples made without the labels, as records.
+
+    Args:
+        network: the network.
+        variables: its variables.
+        images: the sample, in [0, 1], `[n h w c]`.
+        labels: int `[n]`; no attack knows them.
+        key: for the random classes.
+        noise_variances: from `frozen_noise_variances`.
+        config: gives the noise rules.
+        attack: the attack, see `label_free_examples`.
+
+    Returns:
+        Records of the KDE bounds whose column `attack` is `pgd-prediction` or `pgd-random-target`.
+    """
+    noise_variances = with_scale_free(noise_variances, activations(network, variables, images), config=config)
+    records = []
+    for name, made in label_free_examples(network, variables, images, key, attack=attack).items():
+        columns = {"image_set": "test", "inputs": "adversarial", **attack_columns(attack), "attack": name}
+        for layer, tap in activations(network, variables, made).items():
+            variances = {rule: by_layer[layer] for rule, by_layer in noise_variances.items()}
+            own = {**columns, "layer": layer, "n": len(labels)}
+            records += kde_records(
+                tap, labels, variances, num_classes=network.num_classes, by_class=False, blocks=BLOCKS, **own
+            )
+    return records
 
 
 def with_scale_free(
@@ -187,11 +232,11 @@ def _layers(
     blocks: int,
     columns: dict[str, Any],
 ) -> list[Record]:
-    records = []
+    records, by_class = [], columns["inputs"] == "clean"
     for layer, tap in taps.items():
         own = {**columns, "layer": layer, "n": len(labels)}
         variances = {rule: by_layer[layer] for rule, by_layer in noise_variances.items()}
-        records += kde_records(tap, labels, variances, num_classes=num_classes, by_class=True, blocks=blocks, **own)
+        records += kde_records(tap, labels, variances, num_classes=num_classes, by_class=by_class, blocks=blocks, **own)
         records += _binning(tap, labels, num_classes, config.bin_size, own)
     return records
 
@@ -213,7 +258,7 @@ def kde_records(
         labels: int `[n]`.
         variances: noise variance by rule; 0 for a constant layer, to which the rule assigns none.
         num_classes: number of classes.
-        by_class: whether to add I(X;T) within each class, and the saturation.
+        by_class: whether to add I(X;T) within each class, under the last of the noise rules.
         blocks: blocks of images without each of which the estimates are also made; 0 for none.
         **columns: further columns of every record.
     """
@@ -234,9 +279,7 @@ def kde_records(
         )
     except InputError as reason:
         return records + failed(given, str(reason))
-    values = {
-        name: np.asarray(getattr(estimate, name)) for name in (*_KDE, *_LEAVE_ONE_OUT, *_KDE_BY_CLASS, "saturation")
-    }
+    values = {name: np.asarray(getattr(estimate, name)) for name in (*_KDE, *_LEAVE_ONE_OUT, _KDE_BY_CLASS)}
     undersampled = np.asarray(estimate.undersampled)
     saturated, error = np.asarray(estimate.saturated), np.asarray(estimate.error)
     without_block = estimate.without_block or {}
@@ -250,21 +293,14 @@ def kde_records(
             records.append(information_record(name, values[name][i], without_block=left_out, **common))
         finite = [name for name in _LEAVE_ONE_OUT if np.isfinite(values[name][i])]  # all rows within reach of others
         records += [information_record(name, values[name][i], **common) for name in finite]
-        if by_class:
-            records += [
-                information_record(name, values[name][i, k], **common | _of_class(values, i, k, counts[k]))
-                for name in _KDE_BY_CLASS
-                for k in np.flatnonzero(counts).tolist()
-            ]
-            del common["numerical_error"]
-            records.append(Record(quantity="saturation", value=values["saturation"][i], unit="1", **common))
+    if by_class:
+        for k in np.flatnonzero(counts).tolist():
+            value = values[_KDE_BY_CLASS][-1, k]
+            saturated_class = bool(value >= 0.95 * np.log(counts[k]))
+            of_class = {"class_": k, "n": counts[k], "saturated": saturated_class}
+            of_class["unreliable"] = limit_of(saturated_class, undersampled=False)
+            records.append(information_record(_KDE_BY_CLASS, value, **common | of_class))
     return records
-
-
-def _of_class(values: Mapping[str, np.ndarray], i: int, k: int, count: int) -> dict[str, Any]:
-    """Columns of a record of one class: its number of images, and whether the estimate is saturated."""
-    saturated = bool(values["i_tx_given_y_upper"][i, k] >= 0.95 * np.log(count))
-    return {"class_": k, "n": count, "saturated": saturated, "unreliable": limit_of(saturated, undersampled=False)}
 
 
 def _binning(tap, labels, num_classes: int, bin_size: float, columns: dict[str, Any]) -> list[Record]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -74,7 +75,8 @@ def save(spec: FigureSpec, run_records: RunRecords, directory: Path) -> Path:
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
         figure.set_layout_engine("none")  # keeps the layout found for the PNG
-        figure.savefig(directory / f"{spec.name}.svg", metadata={"Date": None})
+        # `savefig` would draw once more without an output, as it does to find a layout.
+        FigureCanvasSVG(figure).print_svg(directory / f"{spec.name}.svg", metadata={"Date": None})
     path = directory / f"{spec.name}.png"
     # `savefig` lays out and draws twice, which was half the time of a report; three channels as nothing is transparent.
     Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).save(path)

@@ -4,7 +4,6 @@ A line is a JSON object without the columns that are absent, whose last member i
 that member, in hexadecimal. Lines without it are of older runs, see `old_rows`.
 """
 
-import itertools
 import json
 import os
 import zlib
@@ -20,8 +19,8 @@ from mi_jax.records import old_rows
 from mi_jax.records.table import COLUMNS, FLAGS, FLOATS, INTEGERS, MEASUREMENT, Record
 
 FILE_NAME = "records.jsonl"
-_CHUNK = 1000
-"""Lines that are Python objects at a time: few enough for the processor's cache."""
+_BLOCK_BYTES = 2**19
+"""Bytes whose lines are Python objects at a time: few enough for the processor's cache."""
 _CRC, _CRC_LENGTH = b',"crc":"', len(',"crc":"01234567"}')
 _QUANTITY = b'"quantity":'
 _NUMBERS = (*INTEGERS, *FLOATS, *FLAGS)
@@ -154,10 +153,7 @@ def _closed(line: str) -> bytes:
 
 def _is_intact(line: bytes) -> bool:
     """Whether a line without its line break ends with the checksum of what is before it."""
-    start = len(line) - _CRC_LENGTH
-    if start < 0 or line[start : start + len(_CRC)] != _CRC:
-        return False
-    return line[start + len(_CRC) :] == b'%08x"}' % zlib.crc32(b"}", zlib.crc32(line[:start]))
+    return line[-_CRC_LENGTH:] == _CRC + b'%08x"}' % zlib.crc32(b"}", zlib.crc32(line[:-_CRC_LENGTH]))
 
 
 def _file_in(run_dir: str | os.PathLike[str]) -> Path:
@@ -173,9 +169,8 @@ def _load(run_dir: str | os.PathLike[str]) -> pd.DataFrame:
     reader = _Reader(path)
     try:
         with open(path, "rb") as file:
-            lines = _whole_lines(file, path)
-            while chunk := list(itertools.islice(lines, _CHUNK)):
-                reader.read(chunk)
+            for lines in _whole_lines(file, path):
+                reader.read(lines)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; the directory holds no run yet, start one there.") from None
     except OSError as error:
@@ -183,13 +178,14 @@ def _load(run_dir: str | os.PathLike[str]) -> pd.DataFrame:
     return reader.table()
 
 
-def _whole_lines(file: Any, path: Path) -> Iterator[bytes]:
-    """Every whole line, without its line break."""
-    for line in file:
-        if line.endswith(b"\n"):
-            yield line[:-1]
-        else:
-            _check_cut_line(line, path)
+def _whole_lines(file: Any, path: Path) -> Iterator[list[bytes]]:
+    """The whole lines of each block of the file, without their line breaks."""
+    rest = b""
+    while block := file.read(_BLOCK_BYTES):
+        *lines, rest = (rest + block).split(b"\n")
+        if lines:
+            yield lines
+    _check_cut_line(rest, path)
 
 
 def _check_cut_line(line: bytes, path: Path) -> None:

@@ -24,11 +24,13 @@ LABEL_FREE_ATTACKS = ("pgd-prediction", "pgd-random-target")
 """Attacks that do not know the label: away from the network's own prediction, and towards a class drawn at random."""
 LABEL_LEAK = (
     "I(T;Y) on adversarial inputs is not information about the clean image: an attack that knows the label y writes y "
-    "into the image, where any network can read it."
+    "into the image, where any network, even an untrained one, can read it."
 )
 _TRAININGS = {"fast": "Fast AT", "noise": "Gaussian noise"}
 _ATTACKS = {"pgd": "PGD", "fgsm": "FGSM", "autoattack-standard": "AutoAttack", "autoattack-plus": "AutoAttack+"}
+_ATTACKS |= dict.fromkeys(LABEL_FREE_ATTACKS, "PGD")
 _ATTACKS |= {"autoattack-rand": "AutoAttack (rand)", "autoattack-custom": "AutoAttack (custom)"}
+_AIMS = {"pgd-prediction": "on the prediction", "pgd-random-target": "to a random class"}
 
 
 def name_of(training: str) -> str:
@@ -49,6 +51,8 @@ def attack_label(row: Any) -> str:
         'PGD-20 (5 restarts) Linf 8/255'
         >>> attack_label({"attack": "autoattack-standard", "norm": "l2", "eps": 0.5, "reduced": True})
         'AutoAttack L2 0.5 (reduced)'
+        >>> attack_label({"attack": "pgd-random-target", "norm": "linf", "eps": 8 / 255, "attack_steps": 3})
+        'PGD-3 Linf 8/255 to a random class'
     """
     attack, norm, eps, steps, restarts, reduced = (
         _cell(row, name) for name in ("attack", "norm", "eps", "attack_steps", "restarts", "reduced")
@@ -56,11 +60,12 @@ def attack_label(row: Any) -> str:
     if attack is None:
         return "adversarial"
     name: str = _ATTACKS.get(attack, str(attack).upper())
-    if attack == "pgd" and steps is not None:
+    if name == "PGD" and steps is not None:
         name += f"-{int(steps)}"
     if (restarts or 1) > 1:
         name += f" ({int(restarts)} restarts)"
-    parts = [name, norm.capitalize() if norm else None, None if eps is None else radius_label(norm, eps)]
+    radius = None if eps is None else radius_label(norm, eps)
+    parts = [name, norm.capitalize() if norm else None, radius, _AIMS.get(attack)]
     return " ".join(part for part in parts if part) + (" (reduced)" if reduced else "")
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from mi_jax.errors import InputError
 from mi_jax.records import file, old_rows
-from mi_jax.records.labels import INPUTS, NOISE_RULES, attack_label
+from mi_jax.records.labels import INPUTS, LABEL_FREE_ATTACKS, NOISE_RULES, attack_label
 from mi_jax.statistics.intervals import Table
 
 ATTACK_COLUMNS = ["attack", "norm", "eps", "attack_steps", "restarts", "reduced"]
@@ -60,6 +60,9 @@ class RunRecords:
     def select(self, *, quantity: str | tuple[str, ...], **columns: Any) -> Table:
         """The rows of a quantity whose columns equal the given values.
 
+        Adversarial inputs of `LABEL_FREE_ATTACKS` are a control beside those of the study: their rows are left out
+        unless `attack` is given.
+
         Args:
             quantity: one, or several.
             columns: wanted values by column (`class_` for `class`): one value, a tuple for any of several, or None for
@@ -71,7 +74,7 @@ class RunRecords:
         for name, wanted in columns.items():
             values, several = rows[name.rstrip("_")], wanted if isinstance(wanted, tuple) else (wanted,)
             rows = rows[values.isna() if wanted is None else values.isin(several)]
-        return rows
+        return rows if "attack" in columns else rows[~rows["attack"].isin(LABEL_FREE_ATTACKS)]
 
     def select_final(self, *, quantity: str | tuple[str, ...], **columns: Any) -> Table:
         """The rows of `select` that describe finished networks, see `final_rows`."""

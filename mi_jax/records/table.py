@@ -36,8 +36,9 @@ class Record:
             network.
         image_set: `train`, `held_out`, `test`, or a diagnostic set such as `conflict`, `factorial`, `redundant`.
         inputs: `clean`, `adversarial` or `noisy`.
-        attack, norm, eps, attack_steps, restarts, reduced: the attack behind adversarial inputs; `eps` in pixel units
-            of [0, 1]; `reduced` where AutoAttack has less than its default budget.
+        attack, norm, eps, attack_steps, restarts, reduced: the attack behind adversarial inputs: `pgd` knows the label,
+            `pgd-prediction` and `pgd-random-target` do not; `eps` in pixel units of [0, 1]; `reduced` where AutoAttack
+            has less than its default budget.
         source: training whose network the adversarial images were made on, where it is another one.
         distortion, level: name and strength of an image distortion; `level` also is a frequency (cycles per image).
         layer, estimator, quantity: what was measured, where and how: `accuracy`, `i_tx_upper`, ...

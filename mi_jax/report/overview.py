@@ -6,7 +6,7 @@ from html import escape
 
 from mi_jax.claims import Claim
 from mi_jax.plotting import captions
-from mi_jax.records.labels import NOISE_RULE_NAMES, attack_label, name_of
+from mi_jax.records.labels import LABEL_LEAK, NOISE_RULE_NAMES, attack_label, name_of
 from mi_jax.records.run_records import RunRecords, noise_rules
 from mi_jax.report.html_tables import badge
 
@@ -27,6 +27,7 @@ GLOSSARY = {
     "I(X;T)": "the information, in bits, that a layer carries about which image was shown. As a network is "
     "deterministic, it is measured with Gaussian noise added to T. It cannot exceed log₂ N for N images.",
     "I(T;Y)": "the information, in bits, that a layer carries about the label; at most the entropy H(Y) of the labels.",
+    "Label leak": LABEL_LEAK + " Attacks on the network's own prediction or to a random class do not know y.",
     "KDE": "kernel density estimate: bounds of the information under the noise from the pairwise distances of the "
     "layer's outputs (Kolchinsky & Tracey 2017).",
     "Noise rule": "how the variance of that noise is chosen. Fixed: one number for every layer. Trace: in proportion "

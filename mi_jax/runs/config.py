@@ -219,7 +219,7 @@ def preset(name: Preset, *, dataset: str, arch: str, trainings: tuple[str, ...] 
             attack=PGD(eps=eps, steps=7, step_size=step),
             studies=("all",),
             study_samples=1000,
-            information=InformationConfig(samples=5000),
+            information=InformationConfig(samples=5000, label_free="epochs"),
             evaluation=Evaluation(samples=10_000, autoattack=("standard",), autoattack_samples=10_000, checks=100),
         )  # fmt: skip
     return RunConfig(

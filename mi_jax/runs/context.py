@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,24 +15,21 @@ from mi_jax.errors import InputError
 from mi_jax.measure.accuracy import robustness
 from mi_jax.measure.information import NoiseVariances, frozen_noise_variances
 from mi_jax.records.table import Record
+from mi_jax.runs import workload
 from mi_jax.runs.checkpoints import Checkpoints, Saved, variables_of
 from mi_jax.runs.config import SMALL_NETWORKS, RunConfig
 from mi_jax.runs.directory import RunDir
 from mi_jax.runs.precompile import BackgroundCompiler
 from mi_jax.runs.progress import Reporter, Status
 from mi_jax.training import (
-    OBJECTIVES,
     HeldOutAccuracy,
     Interrupted,
     Trainer,
     TrainingProgress,
     best,
-    held_out_attack,
     split_held_out,
 )
 from mi_jax.typing import Variables
-
-_SHARE_BEFORE_REPORT = 0.97
 
 
 class RunContext:
@@ -46,9 +43,9 @@ class RunContext:
         images, labels: the training split on the device.
         sample: the fixed sample on which information is measured.
         measured_epochs: when it is measured.
-        robust_accuracy: as last measured, for the progress line.
+        untrained_rows: measurements of the untrained network by seed, which all trainings share.
+        robust_accuracy: as last measured in the current training, for the progress line.
         compiler: of programs that are compiled ahead; none where several devices must run them in one order.
-        work_done: forward passes of the trainings that are finished.
     """
 
     def __init__(
@@ -72,8 +69,9 @@ class RunContext:
         self.measured_epochs = config.information.schedule(config.epochs)
         self.noise_variances = functools.cache(self._noise_variances)
         self.compiler = BackgroundCompiler({} if self.mesh else self._compiled_ahead())
+        self.untrained_rows: dict[int, list[Record]] = {}
         self.robust_accuracy: float | None = None
-        self.work_done, self._work = 0.0, float(sum(map(self.work_of, config.trainings)) * config.seeds)
+        self._work: dict[str, float] = {}
 
     def stop_if_asked(self) -> None:
         """Raises `Interrupted` if a stop was asked for."""
@@ -218,13 +216,48 @@ class RunContext:
         records.append(self.directory.path, named)
         self.on_records(named)
 
+    def plan(self, work: Mapping[str, float]) -> None:
+        """Sets the stages of this command with the work of each; the time left is estimated from what is done of them.
+
+        Args:
+            work: by stage, in forward passes of one image, complete stages among them.
+        """
+        self._work = dict(work)
+        saved = {
+            stage: work.get(stage, 0.0) * min(self._share_saved(training, seed) for seed in seeds)
+            for stage, (training, seeds) in self.trainings().items()
+            if not self.directory.is_complete(stage)
+        }
+        self.reporter.start_from(self._share_done(sum(saved.values(), 0.0)))
+
+    def trainings(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """The training and the seeds of every stage that trains."""
+        return {
+            training_stage(training, seeds): (training, seeds)
+            for training in self.config.trainings
+            for seeds in self.groups()
+        }
+
+    def training_work(self) -> dict[str, float]:
+        """The work of every stage that trains."""
+        sizes = {
+            "examples": len(self.dataset.train),
+            "held_out": len(self.held_out) if self.held_out else 0,
+            "measured": len(self.measured_epochs),
+            "samples": len(self.sample[1]),
+        }
+        return {
+            stage: len(seeds) * workload.of_training(self.config, training, **sizes)
+            for stage, (training, seeds) in self.trainings().items()
+        }
+
     def report_progress(self, trainer: Trainer, progress: TrainingProgress) -> None:
         """Shows how far a training is."""
-        within = self.work_of(trainer.objective) * len(trainer.seeds) * progress.step / trainer.total_steps
+        stage = training_stage(trainer.objective, trainer.seeds)
         self.reporter.update(
             Status(
                 f"{trainer.objective} seed {join_seeds(trainer.seeds)}",
-                (self.work_done + within) / self._work * _SHARE_BEFORE_REPORT,
+                self._share_done(self._work.get(stage, 0.0) * progress.step / trainer.total_steps),
                 epoch=progress.epoch,
                 epochs=trainer.epochs,
                 loss=float(np.mean(progress.loss)),
@@ -235,33 +268,25 @@ class RunContext:
         )
 
     def report_stage(self, stage: str) -> None:
-        """Shows a stage after training, whose own length is not known."""
-        self.reporter.update(Status(stage, self.work_done / self._work * _SHARE_BEFORE_REPORT))
+        """Shows a stage whose progress within is not known."""
+        self.reporter.update(Status(stage, self._share_done()))
 
-    def done_before(self) -> float:
-        """Share of the run's work that earlier commands did: finished trainings, and the saved steps of the others."""
-        work = 0.0
-        for training in self.config.trainings:
-            for seeds in self.groups():
-                complete = self.directory.is_complete(training_stage(training, seeds))
-                share = 1.0 if complete else min(self._share_saved(training, seed) for seed in seeds)
-                work += share * self.work_of(training) * len(seeds)
-        return work / self._work * _SHARE_BEFORE_REPORT
+    def wait_for_compiled(self, name: str, stage: str) -> None:
+        """Waits for a program that is compiled ahead, and says so."""
+        if self.compiler.is_busy_with(name):
+            self.report_stage(f"{stage}: compiling (once)")
+        self.compiler.wait_for(name)
+
+    def _share_done(self, within: float = 0.0) -> float:
+        """Share of the planned work in complete stages, with the work done within one that is not."""
+        complete = sum((work for stage, work in self._work.items() if self.directory.is_complete(stage)), 0.0)
+        return min(1.0, (complete + within) / (sum(self._work.values()) or 1.0))
 
     def _share_saved(self, training: str, seed: int) -> float:
         store = self.store(training, seed)
         newest = max(store.steps(), default=0)
         store.close()
         return newest / self.trainer(training, (seed,)).total_steps
-
-    def work_of(self, training: str) -> float:
-        """Forward passes of one training of one seed: updates and measurements."""
-        c, steps = self.config, self.config.attack.steps
-        forwards = OBJECTIVES[training].forwards(steps) + (3 if c.awp and OBJECTIVES[training].adversarial else 0)
-        updates = c.epochs * len(self.dataset.train) * forwards
-        if self.held_out:
-            updates += c.epochs * len(self.held_out) * (2 * held_out_attack(c.attack).steps + 2)
-        return float(updates + len(self.measured_epochs) * len(self.sample[1]) * (2 * steps + 3))
 
 
 def make_trainer(

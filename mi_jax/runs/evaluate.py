@@ -18,7 +18,7 @@ from mi_jax.errors import InputError
 from mi_jax.files import write_arrays
 from mi_jax.measure.accuracy import adversarial_examples, attack_columns, performance, robustness, transfer
 from mi_jax.measure.autoattack import sanity_checks, under_autoattack
-from mi_jax.measure.information import information_plane
+from mi_jax.measure.information import information_plane, label_free_information
 from mi_jax.records.labels import attack_label
 from mi_jax.records.table import Record
 from mi_jax.report.figures import examples
@@ -32,11 +32,23 @@ _EXAMPLES = 8
 
 
 def measure(
-    context: RunContext, seed: int, variables: Variables, *, information: bool = True, blocks: int = BLOCKS
+    context: RunContext,
+    seed: int,
+    variables: Variables,
+    *,
+    information: bool = True,
+    label_free: bool = False,
+    blocks: int = BLOCKS,
 ) -> list[Record]:
     """Loss and accuracy on the fixed sample; with `information`, also on its adversarial examples, and of every layer.
 
-    With `blocks`, information also has an error over images, see `information_plane`.
+    Args:
+        context: of the run.
+        seed: of the network.
+        variables: its variables.
+        information: whether to measure more than loss and accuracy.
+        label_free: whether to measure on label-free adversarial examples too, if not every network is.
+        blocks: blocks of images that give information an error over images, see `information_plane`.
 
     Raises:
         Diverged: where the loss is not finite, so that there is nothing to attack.
@@ -51,9 +63,28 @@ def measure(
     rows += performance(network, variables, adversarial, labels, inputs="adversarial", **attack_columns(attack))
     context.robust_accuracy = rows[-1].value
     noise_variances, config = context.noise_variances(seed), context.config.information
-    return rows + information_plane(
-        network, variables, images, adversarial, labels, noise_variances=noise_variances, config=config, attack=attack,
+    rows += information_plane(
+        network,
+        variables,
+        images,
+        adversarial,
+        labels,
+        noise_variances=noise_variances,
+        config=config,
+        attack=attack,
         blocks=blocks,
+    )
+    if label_free or config.label_free == "epochs":
+        rows += _label_free(context, seed, variables)
+    return rows
+
+
+def _label_free(context: RunContext, seed: int, variables: Variables) -> list[Record]:
+    images, labels = context.sample
+    return label_free_information(
+        context.network, variables, images, labels, stream_key(seed, "random_target"),
+        noise_variances=context.noise_variances(seed), config=context.config.information,
+        attack=context.config.attack,
     )  # fmt: skip
 
 
@@ -76,6 +107,8 @@ def evaluate_seed(context: RunContext, seed: int) -> None:
             context.network, variables, images, labels, key, attack=context.config.final_attack
         )
         rows += _autoattack(context, training, seed, variables, key)
+        if context.config.information.label_free == "finished":
+            rows += _label_free(context, seed, variables)
         context.append(trainer, step, rows, seed=seed, finished=True)
         if step not in context.measured_steps:
             context.append(trainer, step, measure(context, seed, variables), seed=seed)

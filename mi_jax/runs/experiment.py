@@ -13,7 +13,7 @@ from mi_jax import attacks, data, models, parallel, report, studies
 from mi_jax.errors import InputError
 from mi_jax.measure.autoattack import stages as attack_stages
 from mi_jax.records.table import Record
-from mi_jax.runs import evaluate
+from mi_jax.runs import evaluate, workload
 from mi_jax.runs.checkpoints import check_directory
 from mi_jax.runs.config import RunConfig
 from mi_jax.runs.context import RunContext, data_digest, join_seeds, make_trainer, training_stage
@@ -129,6 +129,7 @@ def study(
                 _train(context)
             earlier = directory.completed(f"study/{chosen.name}/")
             directory.reopen(*(earlier if set(stages) <= set(earlier) else set(earlier) - set(stages)))
+            context.plan(dict.fromkeys(stages, 1.0))
             for stage, work in stages.items():
                 _stage(context, stage, work)
         except BaseException:
@@ -180,15 +181,31 @@ def _check_autoattack(config: RunConfig, dataset: data.Dataset, chosen: Sequence
 
 def _all_stages(context: RunContext) -> None:
     """Does every stage that is not complete."""
-    context.reporter.start_from(context.done_before())
+    config = context.config
+    evaluations = {
+        f"evaluate/{seed}": functools.partial(evaluate.evaluate_seed, context, seed) for seed in range(config.seeds)
+    }
+    studied = {
+        chosen.name: evaluate.study_stages(context, chosen, config.study_samples)
+        for chosen in studies.find_for(context.dataset, config.studies)
+    }
+    each = workload.of_evaluation(config, test=len(context.dataset.test), samples=len(context.sample[1]))
+    context.plan(
+        {
+            **context.training_work(),
+            **dict.fromkeys(evaluations, each),
+            **{stage: workload.of_study(n, config.study_samples) for n, found in studied.items() for stage in found},
+            "report": workload.REPORT_FLOPS / context.network.flops,
+        }
+    )
     try:
         _train(context)
-        context.compiler.wait_for("attack")
-        for seed in range(context.config.seeds):
-            _stage(context, f"evaluate/{seed}", functools.partial(evaluate.evaluate_seed, context, seed))
+        context.wait_for_compiled("attack", "strong attack")
+        for stage, work in evaluations.items():
+            _stage(context, stage, work)
         _stage(context, "examples", functools.partial(evaluate.save_examples, context))
-        for chosen in studies.find_for(context.dataset, context.config.studies):
-            for stage, work in evaluate.study_stages(context, chosen, context.config.study_samples).items():
+        for found in studied.values():
+            for stage, work in found.items():
                 _stage(context, stage, work)
         _stage(context, "report", functools.partial(_report, context))
     finally:
@@ -197,10 +214,8 @@ def _all_stages(context: RunContext) -> None:
 
 def _train(context: RunContext) -> None:
     """Does every training that is not complete."""
-    for training in context.config.trainings:
-        for seeds in context.groups():
-            _stage(context, training_stage(training, seeds), functools.partial(train, context, training, seeds))
-            context.work_done += context.work_of(training) * len(seeds)
+    for stage, (training, seeds) in context.trainings().items():
+        _stage(context, stage, functools.partial(train, context, training, seeds))
 
 
 def _stage(context: RunContext, name: str, work: Callable[[], None]) -> None:

@@ -21,6 +21,10 @@ class BackgroundCompiler:
         self._futures |= {name: self._pool.submit(call) for name, call in self._calls.items()}
         self._calls = {}
 
+    def is_busy_with(self, name: str) -> bool:
+        """Whether the call of that name is still to be done."""
+        return name in self._futures and not self._futures[name].done()
+
     def wait_for(self, name: str) -> None:
         """Waits for the call of that name, if there is one, and raises its exception."""
         if name in self._futures:

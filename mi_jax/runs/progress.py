@@ -2,6 +2,7 @@
 
 import codecs
 import io
+import math
 import time
 from dataclasses import dataclass
 
@@ -11,7 +12,6 @@ from rich.text import Text
 
 from mi_jax.runs.notebook import CellLine
 
-_PLAIN_LINE_SECONDS = 10.0
 _ASCII = {
     "\N{MINUS SIGN}": "-",
     "\N{EN DASH}": "-",
@@ -55,8 +55,9 @@ class Status:
     images_per_second: float | None = None
 
     def line(self, seconds_left: float | None) -> str:
-        """The status as one line of text."""
-        parts = [f"{self.done:4.0%}", self.stage]
+        """The status as one line of text, the most important first: a narrow terminal cuts its end off."""
+        parts = [] if seconds_left is None else [f"{duration(seconds_left)} left"]
+        parts += [f"{self.done:.0%}", self.stage]
         if self.epoch is not None:
             parts.append(f"epoch {self.epoch:.1f}/{self.epochs}")
         if self.loss is not None:
@@ -67,15 +68,19 @@ class Status:
             parts.append(f"robust {self.robust_accuracy:.1%}")
         if self.images_per_second is not None:
             parts.append(f"{self.images_per_second:,.0f} images/s")
-        if seconds_left is not None:
-            parts.append(f"{duration(seconds_left)} left")
         return "  ".join(parts)
 
 
 class Reporter:
-    """Shows statuses on a console of any encoding; use as a context manager."""
+    """Shows statuses on a console of any encoding; use as a context manager.
 
-    def __init__(self, console: Console | None = None):
+    Args:
+        console: where to; by default standard output.
+        line_seconds: seconds between two plain lines, where there is no terminal to show a live one.
+    """
+
+    def __init__(self, console: Console | None = None, *, line_seconds: float = 60.0):
+        self._line_seconds = line_seconds
         self.console = console or Console(highlight=False, soft_wrap=True)
         if isinstance(self.console.file, io.TextIOWrapper):
             self.console.file.reconfigure(errors="mi_jax.ascii")
@@ -86,7 +91,7 @@ class Reporter:
             self._live = CellLine()
         self._began: float | None = None
         self._began_at = 0.0
-        self._last_line, self._last_stage = -_PLAIN_LINE_SECONDS, ""
+        self._last_line = -math.inf
 
     def __enter__(self) -> "Reporter":
         if self._live:
@@ -110,14 +115,14 @@ class Reporter:
         self.console.print(shown)
 
     def update(self, status: Status) -> None:
-        """Replaces the live line, or prints a plain one now and then."""
+        """Replaces the live line; where there is none, as in a log file, prints a plain one now and then."""
         line = status.line(self._seconds_left(status.done))
         now = time.monotonic()
         if self._live:
-            self._live.update(Text(line))
-        elif status.stage != self._last_stage or now - self._last_line >= _PLAIN_LINE_SECONDS:
+            self._live.update(Text(line, no_wrap=True, overflow="ellipsis"))
+        elif now - self._last_line >= self._line_seconds:
             self.say(line)
-            self._last_line, self._last_stage = now, status.stage
+            self._last_line = now
 
     def _seconds_left(self, done: float) -> float | None:
         """Estimated from the first completed work on: before that, programs are compiled."""

@@ -12,7 +12,7 @@ from mi_jax.measure.accuracy import accuracy_row, attack_columns
 from mi_jax.records.table import Record
 from mi_jax.runs import json_codec
 from mi_jax.runs.checkpoints import Checkpoints, restore_together, restored, to_save
-from mi_jax.runs.context import RunContext
+from mi_jax.runs.context import RunContext, join_seeds
 from mi_jax.runs.evaluate import measure
 from mi_jax.statistics.jackknife import BLOCKS
 from mi_jax.training import OBJECTIVES, Diverged, EarlyStopping, Interrupted, Trainer, TrainingProgress, fit
@@ -40,19 +40,26 @@ class _Training:
     def run(self) -> None:
         """Trains to the end."""
         context = self.context
+        context.robust_accuracy = None
         state = parallel.replicated(context.mesh, self.trainer.init(context.images))
         context.compiler.begin()
         with self._closing_stores():
             saved = self._restore(state)
             if saved is None:
                 context.directory.drop_unfinished()
-                self._measure(state, 0)
+                compiling = context.compiler.is_busy_with(self.trainer.objective)
+                context.report_stage(f"{self._name}: {'compiling (once)' if compiling else 'untrained network'}")
+                self._measure_untrained(state)
                 self._save(state, 0)
                 saved = 0, state
-            context.compiler.wait_for(self.trainer.objective)
+            context.wait_for_compiled(self.trainer.objective, self._name)
             self._fit(*saved)
             if self.early_stopping:
                 self._conclude(self.early_stopping)
+
+    @property
+    def _name(self) -> str:
+        return f"{self.trainer.objective} seed {join_seeds(self.trainer.seeds)}"
 
     @contextmanager
     def _closing_stores(self) -> Iterator[None]:
@@ -176,6 +183,15 @@ class _Training:
             self.context.append(self.trainer, stopping.histories[seed][-1].step, rows, seed=seed)
 
     # Measuring
+
+    def _measure_untrained(self, state: Any) -> None:
+        """Measures every seed once, as all its trainings start from the same network; the label leak of the first."""
+        known, wanted = self.context.untrained_rows, self.context.config.information.label_free == "finished"
+        for seed, member in self.trainer.members(state):
+            if seed not in known:
+                variables = self.trainer.evaluated(member)
+                known[seed] = measure(self.context, seed, variables, label_free=wanted and seed == 0)
+            self.context.append(self.trainer, 0, known[seed], seed=seed)
 
     def _measure(self, state: Any, step: int, *, information: bool = True) -> None:
         may_be_final = step == self.trainer.total_steps or self.early_stopping is not None

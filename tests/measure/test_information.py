@@ -56,7 +56,7 @@ def test_activations_on_the_host_give_the_same_rows(measure, monkeypatch):
     monkeypatch.setattr(plane, "_layers", watched)
     on_host = measure()
     assert kinds == {np.ndarray}
-    assert len(on_host) == 2 * 5 * (4 * 27 + 2)  # inputs, layers; noise rules x quantities and classes; binning
+    assert len(on_host) == 5 * (2 * (4 * 6 + 2) + 10)  # layers; inputs, noise rules x quantities and binning; classes
     assert on_host == on_device
 
 
@@ -74,14 +74,15 @@ def test_clean_activations_are_freed_before_the_adversarial_ones_are_computed(me
     assert len(made) == 3 * 5  # of the noise rules, of clean images, of their adversarial examples; layers
 
 
-def test_records_of_a_class_count_and_saturate_by_its_own_images(measure):
-    labels = mj.data.load("digits", limit=120).train.labels[:60]
-    rows = [row for row in measure() if row.quantity == "i_tx_given_y_upper"]
-    for row in rows:
-        count = int(np.sum(labels == row.class_))
-        assert row.n == count
-        assert row.saturated == (row.value >= 0.95 * np.log2(count) - 1e-9)
-    assert {row.saturated for row in rows} == {True, False}
+def test_records_of_a_class_count_and_saturate_by_its_own_images():
+    tap, labels = jnp.asarray([[0.0], [0.1], [10.0], [20.0], [30.0]], jnp.float32), jnp.asarray([0, 0, 1, 1, 1])
+    rows = plane.kde_records(tap, labels, {"fixed": 9.0, "trace": 0.1}, num_classes=2, by_class=True)
+    found = {row.class_: row for row in rows if row.quantity == "i_tx_given_y_upper"}
+    assert [(row.n, row.saturated, row.noise_rule) for row in found.values()] == [
+        (2, False, "trace"),
+        (3, True, "trace"),
+    ]
+    assert found[1].value == pytest.approx(np.log2(3))
 
 
 def test_a_class_without_images_has_no_records(key):

@@ -289,7 +289,7 @@ def test_measurements_that_differ_in_an_identifying_column_are_both_kept(tmp_pat
 
 
 def test_many_chunks_of_rows_are_read_in_order(tmp_path, monkeypatch):
-    monkeypatch.setattr(records_file, "_CHUNK", 7)
+    monkeypatch.setattr(records_file, "_BLOCK_BYTES", 700)
     rows = [
         accuracy(i / 100, step=i, note="even" if i % 2 == 0 else None, level=i if i > 50 else None) for i in range(100)
     ]

@@ -283,3 +283,29 @@ def test_a_training_with_noise_has_a_colour_and_a_name_of_its_own():
     assert "#000000" not in colours[:-1]
     (handle,) = style.condition_handles(["noise"], ["clean"])
     assert handle.get_label() == "Gaussian noise, clean"
+
+
+def test_label_free_attacks_have_a_figure_of_their_own_and_stay_out_of_the_others(tmp_path):
+    values = {None: 1.0, "pgd": 3.0, "pgd-prediction": 0.5, "pgd-random-target": 0.25}
+    rows = [
+        Record(
+            quantity=quantity, value=value + 0.1 * seed, unit="bits", training="nt", seed=seed, epoch=4, layer="logits",
+            inputs="adversarial" if attack else "clean", attack=attack, checkpoint="last", image_set="test", n=100,
+            estimator="kde", noise_rule="scale_free", noise_variance=0.1, saturated=False,
+        )
+        for quantity in ("i_tx_upper", "i_ty_upper")
+        for seed in (0, 1)
+        for attack, value in values.items()
+    ]  # fmt: skip
+    records.append(tmp_path, rows)
+    found = run_records_module.read(tmp_path)
+    lines = curves_of(drawn("label_leak", found).axes[0])
+    assert lines == [pytest.approx(value + 0.05) for value in values.values()]
+    depth = drawn("information_depth", found).axes[1]
+    assert curves_of(depth) == [pytest.approx(1.05), pytest.approx(3.05)]
+
+
+def curves_of(axes):
+    """The mean of each condition on the single layer, in the order of drawing."""
+    lines = [line for line in axes.lines if line.get_gid() == "fitted" and len(line.get_xdata()) == 1]
+    return [float(line.get_ydata()[0]) for line in lines]

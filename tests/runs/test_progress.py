@@ -17,12 +17,27 @@ def test_time_left_is_estimated_from_the_first_finished_work_not_from_its_compil
     screen = io.StringIO()
     reporter = Reporter(Console(file=screen, width=200))
     reporter.start_from(earlier)
-    for seconds, done in ((0, earlier), (60, earlier + 0.05), (63, earlier + 0.10)):
+    for seconds, done in ((0, earlier), (60, earlier + 0.05), (80, earlier + 0.07), (120, earlier + 0.10)):
         now[0] = seconds
         reporter.update(Status(stage=f"stage {seconds}", done=done))
-    first, second, third = screen.getvalue().splitlines()
+    first, second, third = screen.getvalue().splitlines()  # a line a minute
     assert "left" not in first + second
-    assert f"{round(3 * (0.9 - earlier) / 0.05)} s left" in third
+    assert third.startswith(f"{progress.duration(60 * (0.9 - earlier) / 0.05)} left")
+    assert "stage 120" in third
+
+
+def test_a_narrow_terminal_shows_the_time_left_and_cuts_off_the_rest(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    screen = io.StringIO()
+    with Reporter(Console(file=screen, width=40, force_terminal=True, legacy_windows=False)) as reporter:
+        for seconds, done in ((0, 0.0), (10, 0.2), (20, 0.6)):
+            now[0] = seconds
+            reporter.update(
+                Status("nt seed 0", done, epoch=1.5, epochs=6, loss=0.5, accuracy=0.9, images_per_second=7.0)
+            )
+    assert "10 s left  60%  nt seed 0  epoch 1.5/6" in screen.getvalue()
+    assert "images/s" not in screen.getvalue()
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])

@@ -89,11 +89,13 @@ def differences(run_records: RunRecords, rule: str, baseline: str) -> Table:
 
 
 def _rules_compared(run_records: RunRecords) -> list[str]:
-    if len(run_records.trainings) < 2:
-        return []
-    return [
-        rule for rule in NOISE_RULE_NAMES if len(differences(run_records, rule, compared_trainings(run_records)[0]))
-    ]
+    baseline, rules = compared_trainings(run_records)[0], []
+    for rule in NOISE_RULE_NAMES:
+        rows = final_rows(rows_of(run_records, "i_tx_upper", rule))
+        is_baseline = rows["training"] == baseline
+        if set(rows["seed"][is_baseline]) & set(rows["seed"][~is_baseline]):
+            rules.append(rule)
+    return rules
 
 
 def _draw_difference(run_records: RunRecords) -> Figure:

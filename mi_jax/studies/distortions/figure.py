@@ -143,7 +143,7 @@ def _caption_information(run_records: RunRecords, *, names: tuple[str, ...], rul
         f"{captions.where(run_records)}; {NOISE_RULE_NAMES[rule]} with noise variance {noise}, set by each "
         "network's undistorted clean activations. KDE upper bound of I(X;T), difference of upper bounds for I(T;Y). "
         f"Solid: clean; dashed: adversarial images ({attack_labels(rows)}), distorted afterwards. "
-        f"{captions.samples(rows)}. {captions.seeds(rows)}"
+        f"{captions.samples(rows)}. {captions.seeds(rows)} {captions.label_leak(rows)}"
     )
 
 

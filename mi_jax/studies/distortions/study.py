@@ -107,7 +107,8 @@ def measure(study_input: StudyInput) -> StudyResult:
     Records have the columns `distortion` and `level`; at the identity they are the undistorted measurement. The noise
     variance of the information estimates is that of the network's undistorted clean activations (`fixed`: 0.1;
     `scale_free`: the trace rule). The arrays are one example image at every level, uint8 `[condition h w c]` under
-    `clean` and `adversarial`, with the `distortion` and `level` of each condition.
+    `clean` and `adversarial`, with the `distortion` and `level` of each condition. The attack knows the labels, so that
+    I(T;Y) on adversarial images is no information about the clean image, see `records.labels.LABEL_LEAK`.
     """
     network, variables = study_input.network, study_input.variables
     test = study_input.dataset.test

@@ -112,7 +112,7 @@ def _caption_values(run_records: RunRecords) -> str:
         f"Carlo values of the mixture that the KDE bounds bracket (shaded: the bracket on clean inputs). Standard "
         f"errors of the draws are at most {largest:.2g} bits for I(X;T). Thin lines lead to the leave-one-out values, "
         f"which with the values bracket the population in expectation. {_flags(run_records, rules)} "
-        f"Noise: {noise}; {captions.samples(rows)}. {captions.seeds(rows)}"
+        f"Noise: {noise}; {captions.samples(rows)}. {captions.seeds(rows)} {captions.label_leak(rows)}"
     )
 
 
@@ -187,7 +187,7 @@ def _caption_panel(run_records: RunRecords) -> str:
     return (
         f"I(T;Y) of each layer by estimators that add no noise, at {captions.last_epoch(rows)}, "
         f"{captions.where(run_records)}. They measure different things and are compared within a panel: "
-        f"{descriptions}. {limits} {_counts(run_records)}. {captions.seeds(rows)}"
+        f"{descriptions}. {limits} {_counts(run_records)}. {captions.seeds(rows)} {captions.label_leak(rows)}"
     )
 
 

@@ -38,7 +38,8 @@ def measure(study_input: StudyInput) -> StudyResult:
     of the population in expectation. For a network with a Gaussian code, layer `code_mean` also gets `i_tx` by the
     estimators `rate`, the variational upper bound of its objective, and `code`, the information of the code itself. The
     estimators of `without_noise` give `i_ty` on the first `samples` images of the run's sample. `unreliable` names the
-    limit that an estimate is beyond.
+    limit that an estimate is beyond. The attack knows the labels, so that I(T;Y) on adversarial examples is no
+    information about the clean image, see `records.labels.LABEL_LEAK`.
     """
     images, labels = fixed_sample(
         study_input.dataset.test.images, study_input.dataset.test.labels, study_input.probe.samples

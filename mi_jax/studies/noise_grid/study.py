@@ -25,7 +25,8 @@ def measure(study_input: StudyInput) -> StudyResult:
 
     The grid of a layer is centred on the trace rule at the untrained network, so all trainings of a seed share it. The
     images are those of the run's own measurement. The lower bound on I(X;T) is the upper one at four times the
-    variance, two levels up, and is not repeated.
+    variance, two levels up, and is not repeated. The attack knows the labels, so that I(T;Y) on adversarial examples
+    is no information about the clean image, see `records.labels.LABEL_LEAK`.
     """
     images, labels = fixed_sample(
         study_input.dataset.test.images, study_input.dataset.test.labels, study_input.probe.samples

@@ -1,0 +1,66 @@
+"""The work of the stages of a run in forward passes of one image, for the share that is done and the time left."""
+
+from mi_jax.runs.config import RunConfig
+from mi_jax.training import OBJECTIVES, held_out_attack
+
+ESTIMATORS = 10
+"""Information of all layers on clean and adversarial inputs, per image: of a small network on a CPU."""
+STUDY = 60
+"""A study, per image: most attack the network a few times."""
+AUTOATTACK = 5000
+"""AutoAttack `standard`, per image, where it breaks half of the images: 9,720 for one that it does not break."""
+
+REPORT_FLOPS = 1e12
+"""Figures and page: some 15 s of a processor on which networks reach some 7e10 operations per second."""
+
+
+def of_training(
+    config: RunConfig, training: str, *, examples: int, held_out: int, measured: int, samples: int
+) -> float:
+    """Of one training of one seed, updates and measurements.
+
+    Args:
+        config: of the run.
+        training: the objective.
+        examples, held_out: images that are trained on, and held out.
+        measured: epochs at which information is measured.
+        samples: images on which it is measured.
+    """
+    steps, adversarial = config.attack.steps, OBJECTIVES[training].adversarial
+    updates = (
+        config.epochs * examples * (OBJECTIVES[training].forwards(steps) + (3 if config.awp and adversarial else 0))
+    )
+    if held_out:
+        updates += config.epochs * held_out * (2 * held_out_attack(config.attack).steps + 2)
+    measurement = 2 * steps + 3 + ESTIMATORS
+    if config.information.label_free == "epochs":
+        measurement += _label_free(config)
+    return float(updates + measured * samples * measurement)
+
+
+def of_evaluation(config: RunConfig, *, test: int, samples: int) -> float:
+    """Of the finished networks of one seed, under strong attacks and on label-free adversarial examples.
+
+    Args:
+        config: of the run.
+        test: test images.
+        samples: images on which information is measured.
+    """
+    evaluation, strong = config.evaluation, config.final_attack
+    work = min(test, evaluation.samples) * strong.restarts * (2 * strong.steps + 3)
+    if evaluation.autoattack:
+        work += min(test, evaluation.autoattack_samples) * AUTOATTACK
+    work += min(test, evaluation.checks) * AUTOATTACK
+    if config.information.label_free == "finished":
+        work += samples * _label_free(config)
+    return float(work * len(config.trainings))
+
+
+def of_study(name: str, samples: int) -> float:
+    """Of one study of one network."""
+    return float(samples * (AUTOATTACK if name == "autoattack" else STUDY))
+
+
+def _label_free(config: RunConfig) -> float:
+    """Two attacks on an image, and the estimators on what they made."""
+    return float(2 * (2 * config.attack.steps + 2) + ESTIMATORS)
