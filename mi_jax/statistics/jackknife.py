@@ -128,15 +128,27 @@ class Crossed(NamedTuple):
         return Interval(value, value - half, value + half, self.seeds)
 
     def half_width(self, level: float = LEVEL) -> np.ndarray:
-        """Half the width of each cell's own interval."""
-        return np.asarray(special.stdtrit(self.degrees, 0.5 + level / 2) * self.stderr)
+        """Half the width of each cell's own interval: that over both, and no less than that over either alone.
+
+        With few seeds the degrees of freedom grow with the part of the images, which could narrow the interval.
+        """
+        halves = [special.stdtrit(df, 0.5 + level / 2) * error for df, error in self._parts()]
+        return np.asarray(np.maximum.reduce(halves))
 
     def p_values(self, null: float | np.ndarray = 0.0) -> np.ndarray:
         """Two-sided p-values of each cell against the value `null`; 1 where there is no standard error."""
         distance = np.abs(self.value - null)
         with np.errstate(divide="ignore", invalid="ignore"):
-            t = np.where(distance > 0, distance / self.stderr, 0.0)
-            return np.asarray(np.nan_to_num(2 * special.stdtr(self.degrees, -t), nan=1.0))
+            found = [2 * special.stdtr(df, -np.where(distance > 0, distance / e, 0.0)) for df, e in self._parts()]
+        return np.asarray(np.maximum.reduce(np.nan_to_num(found, nan=1.0)))
+
+    def _parts(self) -> list[tuple[Any, np.ndarray]]:
+        """Degrees of freedom and standard errors: of both together, of seeds alone, of images alone."""
+        return [
+            (self.degrees, self.stderr),
+            (max(self.seeds - 1, 1), np.asarray(np.sqrt(self.of_seeds))),
+            (max(self.blocks - 1, 1), np.asarray(np.sqrt(self.of_images))),
+        ]
 
 
 def crossed(statistic: Statistic, *samples: Sample) -> Crossed:
