@@ -247,6 +247,7 @@ def test_trained_bounds_are_close_to_the_true_information_in_low_dimension(name,
 def test_every_estimator_returns_a_complete_estimate(classes, key):
     x, y = classes
     cheap = {name: {"steps": 2, "batch": 16} for name in ("infonce", "nwj", "smile")} | {"sliced": {"slices": 2}}
+    cheap["denoiser"] = {"steps": 20, "hidden": 8}
     compiled = {"input": "infonce", "label": "nwj", "continuous": "smile"}  # the three share one function
     for target, other in (("input", None), ("label", y), ("continuous", x[:, :2])):
         for name in estimators_for(target):

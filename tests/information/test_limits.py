@@ -6,7 +6,7 @@ import pytest
 from mi_jax.information import binning, estimate, ksg, monte_carlo, renyi, sliced, tasks, variational
 
 
-def test_ksg_flags_twenty_five_dimensions_where_it_reads_a_tenth_of_the_information():
+def test_ksg_flags_twenty_five_dimensions_where_it_reads_a_small_part_of_the_information():
     t, other = tasks.paired_task(25, 1.02).sample(1000, 0)
     found = ksg(t, other)
     assert found.value < 0.15

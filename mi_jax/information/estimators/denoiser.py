@@ -250,8 +250,9 @@ def denoiser(
     if n < 16:
         raise InputError(f"t has {n} rows; a denoiser needs at least 16 to fit and to score it.")
     variances, scalar = as_variances(noise_variance)
-    order = host_generator(key).permutation(n)
-    x = np.asarray(x, np.float64)[order]
+    condition = np.zeros((n, 0)) if z is None else _condition(z, classes)
+    order = _order(np.concatenate([x, condition], axis=1), key)
+    x, condition = np.asarray(x, np.float64)[order], condition[order]
     x = x - x[:1]
     scale = float(np.sqrt(x.var(axis=0).mean())) or 1.0
     fitted, schedule = n - n // 4, _Schedule(steps or min(max(n, 100), 1000), batch, learning_rate)
@@ -261,7 +262,7 @@ def denoiser(
     fields: dict[str, Any] = {"i_tx": value, "i_tx_stderr": np.hypot(error, left)}
     fields |= {"i_other": None, "i_other_stderr": None}
     if z is not None:
-        given = solve(condition=_condition(z, classes)[order], schedule=schedule)
+        given = solve(condition=condition, schedule=schedule)
         _, _, more_left, more_gap = _summary(given, fitted)
         value, error, _, _ = _summary(rows - given, fitted)
         fields |= {"i_other": value, "i_other_stderr": np.hypot(error, left + more_left)}
@@ -270,6 +271,12 @@ def denoiser(
     if scalar:
         fields = {name: None if v is None else v[0].item() for name, v in fields.items()}
     return Denoiser(**fields, n=n)
+
+
+def _order(rows: np.ndarray, key: jax.Array) -> np.ndarray:
+    """Return a random order of the rows that does not depend on the order in which they are given."""
+    rank = np.argsort(rows @ np.random.default_rng(0).standard_normal(rows.shape[1]))
+    return rank[host_generator(key).permutation(len(rows))]
 
 
 def _condition(other: Any, classes: int) -> np.ndarray:
@@ -306,17 +313,24 @@ def _summary(rows: np.ndarray, fitted: int) -> tuple[np.ndarray, ...]:
     slow=True,
 )
 def _value(
-    t: Any, other: Any = None, *, key: jax.Array, noise_variance: float | None = None, **options: Any
+    t: Any,
+    other: Any = None,
+    *,
+    key: jax.Array,
+    noise_variance: float | None = None,
+    steps: int | None = None,
+    **options: Any,
 ) -> Estimate:
     """The registered form of one noise level; a continuous variable has noise so small that it changes little."""
     if noise_variance is None:
         features = np.asarray(as_activations(t), np.float64)
         noise_variance = _CONTINUOUS_NOISE * float((features - features[:1]).var(axis=0).mean()) or 1.0
-    found = denoiser(t, other, noise_variance=noise_variance, key=key, **options)
+    options |= {"noise_variance": noise_variance, "steps": steps}
+    found = denoiser(t, other, key=key, **options)
     value, error = (found.i_tx, found.i_tx_stderr) if other is None else (found.i_other, found.i_other_stderr)
     assert value is not None
     assert error is not None
     limit = "sample size" if found.unreliable else None
     details = {"generalisation_gap": float(found.generalisation_gap)}
-    kind, settings = ("upper" if other is None else "value"), options | {"noise_variance": noise_variance}
-    return Estimate("denoiser", float(value), float(error), kind, found.n, settings, details, limit)
+    kind = "upper" if other is None else "value"
+    return Estimate("denoiser", float(value), float(error), kind, found.n, options, details, limit)
