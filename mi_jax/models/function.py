@@ -133,7 +133,8 @@ def _forward(network: FunctionNetwork, variables: Variables, x: jax.Array) -> tu
     arrays = iter(variables["params"])
     leaves = [next(arrays) if _is_array(leaf) else leaf for leaf in network.leaves]
     found: Any = network.function(jax.tree.unflatten(network.structure, leaves), x.astype(jnp.float32))
-    logits, given = (found[0], found[1]) if isinstance(found, tuple) and len(found) == 2 else (found, {})
+    pair: tuple[Any, Any] = found if isinstance(found, tuple) and len(found) == 2 else (found, {})
+    logits, given = pair
     checks.logits_shape(logits, len(x))
     taps = OrderedDict(_flat(given, ()))
     taps.pop("logits", None)
