@@ -132,8 +132,9 @@ def from_function(
 def _forward(network: FunctionNetwork, variables: Variables, x: jax.Array) -> tuple[jax.Array, Taps]:
     arrays = iter(variables["params"])
     leaves = [next(arrays) if _is_array(leaf) else leaf for leaf in network.leaves]
-    found = network.function(jax.tree.unflatten(network.structure, leaves), x.astype(jnp.float32))
-    logits, given = found if isinstance(found, tuple) and len(found) == 2 else (found, {})
+    found: Any = network.function(jax.tree.unflatten(network.structure, leaves), x.astype(jnp.float32))
+    pair: tuple[Any, Any] = found if isinstance(found, tuple) and len(found) == 2 else (found, {})
+    logits, given = pair
     checks.logits_shape(logits, len(x))
     taps = OrderedDict(_flat(given, ()))
     taps.pop("logits", None)

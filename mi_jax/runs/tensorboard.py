@@ -31,7 +31,7 @@ class TensorBoard:
 
     def __init__(self, folder: Path):
         try:
-            from tensorboardX import SummaryWriter
+            from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]
         except ImportError:
             raise InputError("TensorBoard needs tensorboardX; run `pip install 'mi_jax[tensorboard]'`.") from None
         self._folder, self._writer_of = folder, SummaryWriter

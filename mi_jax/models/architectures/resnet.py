@@ -1,6 +1,7 @@
 """ResNet-18 and ResNet-34 (He et al. 2016a), with a 3 x 3 stem for small images or the 7 x 7 stem of ImageNet."""
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from mi_jax.models import convolution
@@ -56,7 +57,9 @@ class ResNet(nnx.Module):
     def __call__(self, x: jax.Array, context: ForwardContext) -> jax.Array:
         """Logits of normalised images."""
         x = context.tap("stem", jax.nn.relu(self.stem_norm(self.stem(x), context)))
-        x = nnx.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1))) if self.imagenet else x
+        if self.imagenet:
+            sides, border = (1, 3, 3, 1), ((0, 0), (1, 1), (1, 1), (0, 0))
+            x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, sides, (1, 2, 2, 1), border)
         for stage, depth in enumerate(self.depths, start=1):
             for block in range(1, depth + 1):
                 x = getattr(self, f"stage{stage}_block{block}")(x, context)

@@ -40,5 +40,5 @@ class VIB(nnx.Module):
         mean, raw = jnp.split(self.encoder(x).astype(jnp.float32), 2, axis=-1)
         std = context.tap("code_std", jax.nn.softplus(raw - _SHIFT))
         mean = context.tap("code_mean", mean)
-        drawn = std * jax.random.normal(context.key, mean.shape) if context.train else 0.0
+        drawn = 0.0 if context.key is None else std * jax.random.normal(context.key, mean.shape)
         return self.head(mean + drawn, context)

@@ -57,11 +57,20 @@ def _draw_choices(run_records: RunRecords) -> Figure:
             axes.set_xticks(list(places.values()), [f"{level:g}" for level in places])
         row[0].set_ylabel(_NAMES[kind])
     handles = style.training_handles(trainings)
-    hollow = {"marker": "o", "linestyle": "none", "markerfacecolor": "white"}
-    handles.append(Line2D([], [], markeredgecolor=style.GREY, label="adversarial", **hollow))
     handles += [
-        Line2D([], [], color=style.GREY, linestyle=line, label=" / ".join(CUES[kind][i] for kind in kinds))
-        for i, line in enumerate(_LINES)
+        Line2D(
+            [],
+            [],
+            marker="o",
+            linestyle="none",
+            markerfacecolor="white",
+            markeredgecolor=style.GREY,
+            label="adversarial",
+        ),
+        *(
+            Line2D([], [], color=style.GREY, linestyle=line, label=" / ".join(CUES[kind][i] for kind in kinds))
+            for i, line in enumerate(_LINES)
+        ),
     ]
     style.legend_above(figure, handles)
     return figure
@@ -71,7 +80,8 @@ def _draw_training(axes: Axes, rows: Table, cues: tuple[str, str], colour: str) 
     """One curve for each cue, or for a bias one for clean images and hollow marks beside it for adversarial ones."""
     clean, adversarial = (rows[rows["inputs"] == inputs] for inputs in INPUTS)
     has_cues = clean["factor"].notna().any()
-    for cue, line in zip(cues, _LINES, strict=True) if has_cues else ((None, _LINES[0]),):
+    lines: dict[str | None, LineStyleType] = dict(zip(cues, _LINES, strict=True)) if has_cues else {None: _LINES[0]}
+    for cue, line in lines.items():
         table = over_seeds(clean[clean["factor"] == cue] if cue else clean, ["place"], within=_SHARE)
         style.draw_curve(axes, table["place"], table, colour=colour, line=line)
         style.draw_whiskers(axes, table["place"], table, colour=colour)
