@@ -1,6 +1,7 @@
 """Evaluation of PyTorch checkpoints and of finished networks: the numbers of torch and pyautoattack, and of the run."""
 
 import dataclasses
+import sys
 
 import jax
 import numpy as np
@@ -98,7 +99,7 @@ def test_the_command_prints_the_accuracies_of_pyautoattack(case, capsys, monkeyp
     assert robust == pytest.approx(1 - broken.mean(), abs=1.01 / 24)
     assert 0 < robust < clean
     # The second call finds the finished evaluation, and has nothing to attack.
-    monkeypatch.setattr("mi_jax.attacks.autoattack.attack_rows", None)
+    monkeypatch.setattr(sys.modules["mi_jax.attacks.autoattack"], "attack_rows", None)
     cli.main(arguments)
     assert capsys.readouterr().out.splitlines()[-2:] == shown.splitlines()[-2:]
 
