@@ -331,10 +331,10 @@ class _Evaluation:
             clean, labels = jnp.asarray(self.clean), jnp.asarray(self.labels)
             ranked = np.asarray(ranked_targets(clean, labels, config.targets))
             targets = ranked[image, fold % config.targets]
-        rows = Batch(self.images[image], self.labels[image], targets, fold // max(1, config.targets))
+        columns: Any = self.images[image], self.labels[image], targets, fold // max(1, config.targets)
         size = max(self.model.rows, self.model.bucket(len(image)))
         filled = [np.resize(a, size).astype(np.int32) for a in (image, fold)]
-        return rows, image, row_keys(self._stage_key(index), *self.model.place(filled))
+        return Batch(*columns), image, row_keys(self._stage_key(index), *self.model.place(filled))
 
     def _stage_key(self, index: int) -> Key:
         return jax.random.fold_in(self.model.key, index)

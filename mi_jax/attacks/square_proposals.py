@@ -209,7 +209,7 @@ def bump(side: int, norm: str = "l2") -> np.ndarray:
 
 
 def _norm(values: np.ndarray, norm: str) -> float:
-    return np.linalg.norm(values.ravel(), {"l2": 2, "l1": 1}[norm])
+    return float(np.linalg.norm(values.ravel(), {"l2": 2, "l1": 1}[norm]))
 
 
 def _pyramid(height: int, width: int, norm: str) -> np.ndarray:

@@ -97,11 +97,11 @@ def from_torch(
     if head is None or head.ndim != 2:
         raise InputError(f"The state dict has no last linear layer of a {name}; it has {_some(modules)}.")
     classes = len(head) if num_classes is None else num_classes
-    mean = _stored(state_dict, _CENTRES, 0.0) if mean is None else mean
-    std = _stored(state_dict, _SCALES, 1.0) if std is None else std
+    centre = _stored(state_dict, _CENTRES, 0.0) if mean is None else np.asarray(mean)
+    scale = _stored(state_dict, _SCALES, 1.0) if std is None else np.asarray(std)
     network = create(
-        name, num_classes=classes, input_shape=input_shape, width=width, mean=tuple(np.ravel(mean).tolist()),
-        std=tuple(np.ravel(std).tolist()),
+        name, num_classes=classes, input_shape=input_shape, width=width, mean=tuple(centre.ravel().tolist()),
+        std=tuple(scale.ravel().tolist()),
     )  # fmt: skip
     given = {path: modules[module] for path, module in renamed.items()}
     return network, _variables(network, given, renamed)

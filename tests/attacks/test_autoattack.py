@@ -449,7 +449,7 @@ def test_the_same_call_resumes_from_its_state_file_and_a_finished_one_attacks_no
     rest = run(linear, softmax, batch_size=32, progress=calls.append, state_path=path)
     assert calls[-1].seconds_left == 0
     np.testing.assert_array_equal(rest.images, whole.images)
-    monkeypatch.setattr("mi_jax.attacks.autoattack.attack_rows", None)
+    monkeypatch.setattr(sys.modules["mi_jax.attacks.autoattack"], "attack_rows", None)
     again = run(linear, softmax, batch_size=32, state_path=path)
     np.testing.assert_array_equal(again.broken_by, whole.broken_by)
     assert again.stages == rest.stages
