@@ -228,7 +228,7 @@ def phase_scramble(x: ArrayLike, strength: ArrayLike, key: Key | int) -> Images:
     opposite = np.roll(index[::-1, ::-1], (1, 1), axis=(0, 1))
     drawn = jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(key, i), (height * width,), minval=-1.0))
     angles = jnp.pi * jnp.asarray(strength, jnp.float32) * drawn(jnp.arange(count))
-    angles = jnp.sign(opposite - index) * angles[:, np.minimum(index, opposite)]
+    angles = np.sign(opposite - index)[None] * angles[:, np.minimum(index, opposite)]
     spectrum = jnp.fft.fft2(images, axes=(1, 2)) * jnp.exp(1j * angles)[..., None]
     return jnp.clip(jnp.fft.ifft2(spectrum, axes=(1, 2)).real, 0.0, 1.0).astype(images.dtype)
 
@@ -250,7 +250,7 @@ def greyscale(x: ArrayLike) -> Images:
         return images
     if images.shape[-1] != 3:
         raise InputError(f"Images must have 1 or 3 channels for greyscale; got {images.shape[-1]}.")
-    luminance = jnp.sum(images * jnp.asarray(LUMINANCE, images.dtype), axis=-1, keepdims=True)
+    luminance = jnp.sum(images * jnp.asarray(LUMINANCE, images.dtype).reshape(1, 1, 1, 3), axis=-1, keepdims=True)
     return jnp.clip(jnp.broadcast_to(luminance, images.shape), 0.0, 1.0)
 
 

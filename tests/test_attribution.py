@@ -117,7 +117,7 @@ def test_integrated_gradients_of_a_square_is_the_square_of_the_way(x, key):
 
     baseline = jax.random.uniform(key, SHAPE)
     maps = attribution.integrated_gradients(quadratic, None, x, jnp.zeros(2, int), baseline=baseline, steps=3)
-    np.testing.assert_allclose(maps, x**2 - baseline**2, atol=1e-5)
+    np.testing.assert_allclose(maps, x**2 - baseline[None] ** 2, atol=1e-5)
 
 
 @pytest.mark.parametrize("baseline", [0.0, 0.5])

@@ -139,7 +139,7 @@ def _nearest_boundary(problem: Problem, point: Images, i: Any):
     differences = logits - at(logits, problem.labels)[:, None]
 
     def slope(k):
-        gradient = pull(jax.nn.one_hot(k, classes, dtype=logits.dtype) - own)[0]
+        gradient = pull(jax.nn.one_hot(k, classes, dtype=logits.dtype)[None] - own)[0]
         gradient = jnp.where(jnp.isfinite(gradient), gradient, 0)
         return length(gradient, dual)
 

@@ -25,8 +25,12 @@ def at(logits: Logits, labels: Labels) -> Losses:
 
 def best_other(logits: Logits, labels: Labels) -> Losses:
     """Largest logit among the classes other than the given one [b]."""
-    own = jnp.arange(logits.shape[1]) == labels[:, None]
-    return jnp.max(jnp.where(own, -jnp.inf, logits), axis=1)
+    return jnp.max(others(logits, labels), axis=1)
+
+
+def others(logits: Logits, labels: Labels) -> Logits:
+    """The logits with minus infinity in the place of the given class [b k]."""
+    return jnp.where(jax.nn.one_hot(labels, logits.shape[1], dtype=bool), -jnp.inf, logits)
 
 
 def misclassified(logits: Logits, labels: Labels) -> Flags:

@@ -231,9 +231,9 @@ def centre(x: jax.Array, layout: Layout, *, rows: int, precision: Precision) -> 
     means = lax.dot_general(onehot, a, (((0,), (0,)), ((), ())), precision=lax.Precision.HIGHEST)
     means = means / jnp.maximum(layout.counts, 1).astype(x.dtype)[:, None]
     a = _round(a - means[layout.labels], precision)
-    centres = (firsts - firsts[0]) + means
+    centres = (firsts - firsts[:1]) + means
     wide = a.astype(x.dtype)
-    apart = lax.map(lambda m: jnp.sum((m - centres) ** 2, axis=1), centres)
+    apart = lax.map(lambda m: jnp.sum((m[None] - centres) ** 2, axis=1), centres)
     terms = Terms(jnp.sum(wide * wide, axis=1), dot(wide, centres, "float32"), apart)
     return jnp.pad(a, ((0, rows - x.shape[0]), (0, 0))), centres, terms
 
@@ -281,7 +281,7 @@ def cross_terms(terms: Terms, layout: Layout, *, rows: int) -> tuple[jax.Array, 
     n, classes = terms.cross.shape
     apart = terms.centres[layout.labels]
     along = jnp.take_along_axis(terms.cross, layout.labels[:, None], axis=1) - terms.cross
-    other = layout.labels[:, None] != jnp.arange(classes)
+    other = layout.labels[:, None] != jnp.arange(classes)[None]
     w = jnp.where(other, 2 * along + 0.5 * apart, 0)
     norms = jnp.pad(terms.norms, (0, rows - n), constant_values=jnp.inf)
     labels = jnp.pad(layout.labels, (0, rows - n), constant_values=classes)

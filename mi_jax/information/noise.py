@@ -82,7 +82,7 @@ def _layer(x: Activations) -> float:
 def _squares(x: jax.Array) -> jax.Array:
     """Sum of squares about the mean row; the first row is subtracted first, so a constant gives 0."""
     a = x - x[:1]
-    return jnp.sum((a - a.mean(axis=0)) ** 2)
+    return jnp.sum((a - a.mean(axis=0, keepdims=True)) ** 2)
 
 
 @NOISE_RULES.registering("trace")

@@ -201,14 +201,15 @@ class BatchNorm(nnx.Module):
         """Normalises; in training mode also updates the running statistics."""
         mean, var = self._update(x) if context.train else (self.mean[...], self.var[...])
         factor = self.scale[...] * jax.lax.rsqrt(var + BATCH_NORM_EPSILON)
-        return (x.astype(jnp.float32) * factor + (self.bias[...] - mean * factor)).astype(self.dtype)
+        factor, shift = (v.reshape(*(1,) * (x.ndim - 1), -1) for v in (factor, self.bias[...] - mean * factor))
+        return (x.astype(jnp.float32) * factor + shift).astype(self.dtype)
 
     def _update(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         axes = tuple(range(x.ndim - 1))
         count = x.size // x.shape[-1]
         x = x.astype(jnp.float32)
-        mean = x.mean(axes)
-        var = jnp.square(x - mean).mean(axes)
+        mean = x.mean(axes, keepdims=True)
+        var, mean = jnp.square(x - mean).mean(axes), mean.reshape(-1)
         kept, new = BATCH_NORM_MOMENTUM, 1 - BATCH_NORM_MOMENTUM
         self.mean[...] = kept * self.mean[...] + new * mean
         self.var[...] = kept * self.var[...] + new * var * (count / max(count - 1, 1))

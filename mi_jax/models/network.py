@@ -284,7 +284,7 @@ def _merge(network: Network, variables: Variables) -> Any:
 def _normalise(network: Network, x: jax.Array) -> jax.Array:
     x = x.astype(jnp.float32)
     if any(network.mean):
-        x = x - jnp.asarray(network.mean, jnp.float32)
+        x = x - jnp.asarray(network.mean, jnp.float32).reshape(1, 1, 1, -1)
     if any(s != 1.0 for s in network.std):
-        x = x / jnp.asarray(network.std, jnp.float32)
+        x = x / jnp.asarray(network.std, jnp.float32).reshape(1, 1, 1, -1)
     return x

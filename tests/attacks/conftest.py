@@ -18,7 +18,7 @@ torch.set_num_threads(1)
 
 
 def affine(variables, x):
-    return x.reshape(len(x), -1) @ variables["w"] + variables["b"]
+    return x.reshape(len(x), -1) @ variables["w"] + variables["b"][None]
 
 
 @pytest.fixture(scope="session")
@@ -45,12 +45,12 @@ def convolve(x, kernel):
 
 def small_cnn(variables, x):
     """Two convolutions and a dense layer on 8 x 8 x 3 images."""
-    x = jax.nn.relu(convolve(x, variables["k1"]) + variables["b1"])
+    x = jax.nn.relu(convolve(x, variables["k1"]) + variables["b1"][None, None, None])
     # Means, not maxima: where pixels tie, as on the black border of digits, frameworks split the gradient of a
     # maximum differently.
     x = x.reshape(len(x), 4, 2, 4, 2, 8).mean(axis=(2, 4))
-    x = jax.nn.relu(convolve(x, variables["k2"]) + variables["b2"])
-    return x.reshape(len(x), -1) @ variables["w"] + variables["b"]
+    x = jax.nn.relu(convolve(x, variables["k2"]) + variables["b2"][None, None, None])
+    return x.reshape(len(x), -1) @ variables["w"] + variables["b"][None]
 
 
 def as_torch(variables) -> torch.nn.Module:

@@ -236,7 +236,7 @@ def test_torch_tensors_integer_seeds_and_rounded_images_are_accepted(linear_mode
 
 def prototypes(variables, x):
     """Minus the distance to each prototype: at a prototype the logits are finite and the gradient is NaN."""
-    return -jnp.sqrt(jnp.sum((x.reshape(len(x), 1, -1) - variables) ** 2, axis=-1))
+    return -jnp.sqrt(jnp.sum((x.reshape(len(x), 1, -1) - variables[None]) ** 2, axis=-1))
 
 
 @pytest.mark.parametrize("keep", ["last", "best"])
@@ -360,7 +360,7 @@ def test_labels_of_a_narrow_type_do_not_narrow_the_targets(key):
     }
 
     def model(v, images):
-        return images.reshape(len(images), -1) @ v["w"] + v["b"]
+        return images.reshape(len(images), -1) @ v["w"] + v["b"][None]
 
     config = mj.attacks.APGD(eps=0.4, steps=5, loss="dlr", targets=2)
     wide, narrow = (

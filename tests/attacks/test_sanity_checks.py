@@ -117,7 +117,7 @@ def test_loss_surfaces_on_which_more_steps_or_a_larger_eps_hurt_are_caught(softm
 def test_batch_statistics_probabilities_and_infinities_are_caught(linear, softmax):
     def batch_statistics(variables, x):
         logits = linear(variables, x)
-        return logits - logits.mean(axis=0)
+        return logits - logits.mean(axis=0, keepdims=True)
 
     assert names(checked(batch_statistics, softmax)) == {"batch_dependent"}
     assert names(checked(lambda v, x: jax.nn.softmax(linear(v, x)), softmax)) == {"probabilities"}

@@ -58,7 +58,7 @@ def test_a_linear_model_is_sensitive_to_its_own_wave_alone_and_flips_where_the_s
     images, labels = jnp.full((n, 8, 8, 1), 0.5), jnp.zeros(n, jnp.int32)
 
     def logits_of(x):  # the margin of class 0 is 0.1 + <wave, x>, which a wave of norm 0.5 changes by +-0.5
-        margin = 0.1 + jnp.sum(x[..., 0] * basis[own], axis=(1, 2))
+        margin = 0.1 + jnp.sum(x[..., 0] * basis[own][None], axis=(1, 2))
         return jnp.stack([margin, jnp.zeros_like(margin)], axis=1)
 
     errors = sensitivity(logits_of, images, labels, key, basis=basis, norm=norm)

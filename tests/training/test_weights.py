@@ -41,7 +41,7 @@ def test_adversarial_weights_of_a_linear_model_have_their_closed_form():
     y = rng.integers(0, 3, 12)
 
     def loss(params):
-        logits = jnp.asarray(x, jnp.float32) @ params["w"] + params["b"]
+        logits = jnp.asarray(x, jnp.float32) @ params["w"] + params["b"][None]
         return optax.losses.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(y)).mean()
 
     params = {"w": jnp.asarray(w, jnp.float32), "b": jnp.asarray(b, jnp.float32)}

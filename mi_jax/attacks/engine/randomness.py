@@ -49,4 +49,4 @@ def signs(bits: Bits, count: int) -> Float[Array, "... c"]:
     """`count` signs (+1 or -1) from the bits of the words on the last axis, 32 per word."""
     places = jnp.arange(count, dtype=jnp.uint32)
     chosen = jnp.take(bits, places // 32, axis=-1)
-    return 2 * ((chosen >> (places % 32)) & 1).astype(jnp.float32) - 1
+    return 2 * ((chosen >> jnp.broadcast_to(places % 32, chosen.shape)) & 1).astype(jnp.float32) - 1

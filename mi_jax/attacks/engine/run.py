@@ -22,7 +22,7 @@ from mi_jax.attacks.engine.input_checks import (
     logits_of,
 )
 from mi_jax.attacks.engine.randomness import Bits, row_bits, row_keys
-from mi_jax.attacks.losses import margin, misclassified
+from mi_jax.attacks.losses import margin, misclassified, others
 from mi_jax.attacks.threat_model import diameter
 from mi_jax.batches import map_batches
 from mi_jax.errors import InputError
@@ -118,8 +118,7 @@ def ranked_targets(logits: jax.Array, labels: Labels, count: int) -> jax.Array:
             f"targets is {count}, but a model of {logits.shape[1]} classes has {logits.shape[1] - 1} wrong ones; "
             "take fewer."
         )
-    own = jnp.arange(logits.shape[1]) == labels[:, None]
-    return jax.lax.top_k(jnp.where(own, -jnp.inf, logits), count)[1]
+    return jax.lax.top_k(others(logits, labels), count)[1]
 
 
 @functools.partial(jax.jit, static_argnums=0, inline=True)

@@ -77,8 +77,8 @@ def _scores(critic: Critic, x: jax.Array, z: jax.Array) -> jax.Array:
 
     The first layer is linear in the two sides, so it is applied to each before they are paired.
     """
-    h = jax.nn.relu((x @ critic["left"])[:, None] + (z @ critic["right"])[None] + critic["first_bias"])
-    h = jax.nn.relu(h @ critic["middle"] + critic["middle_bias"])
+    h = jax.nn.relu((x @ critic["left"])[:, None] + (z @ critic["right"])[None] + critic["first_bias"][None, None])
+    h = jax.nn.relu(h @ critic["middle"] + critic["middle_bias"][None, None])
     return (h @ critic["out"])[..., 0]
 
 

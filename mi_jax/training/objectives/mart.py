@@ -62,10 +62,6 @@ def boosted_cross_entropy(logits: Logits, labels: Labels) -> jax.Array:
 
     Exact, with log(1 - p_k) as a logsumexp over the other classes; the authors' code adds 1e-4 inside this logarithm.
     """
-    rival = jnp.argmax(jnp.where(_one_hot(logits, labels), -jnp.inf, logits), axis=1)
-    without_rival = jax.nn.logsumexp(jnp.where(_one_hot(logits, rival), -jnp.inf, logits), axis=1)
+    rival = jnp.argmax(losses.others(logits, labels), axis=1)
+    without_rival = jax.nn.logsumexp(losses.others(logits, rival), axis=1)
     return losses.cross_entropy(logits, labels) + jax.nn.logsumexp(logits, axis=1) - without_rival
-
-
-def _one_hot(logits: Logits, labels: Labels) -> jax.Array:
-    return jnp.arange(logits.shape[1]) == labels[:, None]
