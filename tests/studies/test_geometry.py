@@ -164,3 +164,12 @@ def test_the_figures_of_both_studies_are_drawn(tmp_path, doubled):
     for name in ("geometry", "scale_split", "noise_grid_i_tx", "noise_grid_i_ty"):
         assert figures.save(specs[name], read, tmp_path).stat().st_size > 10_000
         assert "2 seeds" in specs[name].caption(read)
+
+
+def test_rotating_changes_nothing_doubling_adds_and_merging_loses(doubled):
+    def change(name):
+        return value_of(doubled, quantity="i_tx_map_change", noise_rule="fixed", reference=name)
+
+    assert change("rotation") == pytest.approx(0, abs=1e-4)
+    assert change("scaling") > 0
+    assert change("merging") < 0
