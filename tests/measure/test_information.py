@@ -56,7 +56,8 @@ def test_activations_on_the_host_give_the_same_rows(measure, monkeypatch):
     monkeypatch.setattr(plane, "_layers", watched)
     on_host = measure()
     assert kinds == {np.ndarray}
-    assert len(on_host) == 2 * 5 * (4 * 27 + 2)  # inputs, layers; noise rules x quantities and classes; binning
+    certain = [row for row in on_host if "leave_one_out" not in row.quantity]  # those are rows where they are finite
+    assert len(certain) == 2 * 5 * (4 * 27 + 2)  # inputs, layers; noise rules x quantities and classes; binning
     assert on_host == on_device
 
 
