@@ -56,7 +56,8 @@ def test_activations_on_the_host_give_the_same_rows(measure, monkeypatch):
     monkeypatch.setattr(plane, "_layers", watched)
     on_host = measure()
     assert kinds == {np.ndarray}
-    assert len(on_host) == 5 * (2 * (4 * 6 + 2) + 10)  # layers; inputs, noise rules x quantities and binning; classes
+    certain = [row for row in on_host if "leave_one_out" not in row.quantity]  # those are rows where they are finite
+    assert len(certain) == 5 * (2 * (4 * 6 + 2) + 10)  # layers; inputs, noise rules x quantities and binning; classes
     assert on_host == on_device
 
 
