@@ -178,7 +178,7 @@ def output_findings(predict: Predict, logits_fn: Any, variables: Any, images: Im
 
 def _precision(logits_fn: Any, variables: Any, images: Images) -> float:
     """Relative rounding of the coarsest arithmetic in a model: of its narrowest dtype, or of the device's products."""
-    traced = str(jax.make_jaxpr(lambda v, x: logits_of(logits_fn, v, x))(variables, images))
+    traced = str(predict.trace(logits_fn, variables, images, None).jaxpr)
     narrow = [dtype for name, dtype in (("bf16", jnp.bfloat16), ("f16", jnp.float16)) if f":{name}[" in traced]
     narrow += [jnp.bfloat16] if backend() == "tpu" else []
     tensor_float = [2.0**-10] if backend() in ("gpu", "cuda") else []

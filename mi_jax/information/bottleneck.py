@@ -91,7 +91,9 @@ def _pointwise(mean: jax.Array, std: jax.Array, keys: jax.Array) -> jax.Array:
     def one(key: jax.Array) -> jax.Array:
         noise = jax.random.normal(key, mean.shape)
         z = mean + std * noise
-        densities = -0.5 * (z**2) @ precision.T + z @ (mean * precision).T - constant  # without the common constant
+        densities = (
+            -0.5 * (z**2) @ precision.T + z @ (mean * precision).T - constant[None]
+        )  # without the common constant
         own = -0.5 * jnp.sum(noise**2, axis=1) - jnp.sum(jnp.log(std), axis=1)
         return own - jax.nn.logsumexp(densities, axis=1) + math.log(len(mean))
 

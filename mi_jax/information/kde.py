@@ -286,12 +286,12 @@ def _bounds(sums: _Sums, error: Any, labels: np.ndarray | None, classes: int) ->
     rows = [np.flatnonzero(labels == k) if count else None for k, count in enumerate(counts)]
     absent = xp.zeros(total.shape[:2])
     given = [absent if r is None else xp.log(len(r) / (1 + own[..., r])).mean(axis=-1) for r in rows]
-    given = xp.clip(xp.stack(given, axis=-1), 0, np.log(np.maximum(counts, 1))[None])
+    given = xp.clip(xp.stack(given, axis=-1), 0, np.log(np.maximum(counts, 1))[None, None])
     p = counts / n
     within_upper, within_lower = given @ p
     entropy = -np.sum(p[p > 0] * np.log(p[p > 0]))
     least, most = sums.mixed
-    mixed_upper = -xp.log((counts[labels] + least[0]) / n).mean(axis=-1)
+    mixed_upper = -xp.log((counts[labels][None] + least[0]) / n).mean(axis=-1)
     mixed_lower = entropy - _LOG_OVER_ROOT * most[1].mean(axis=-1)
     values = (
         entropy - left_out_own - math.log(n) + lower,

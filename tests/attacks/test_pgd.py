@@ -201,7 +201,7 @@ def test_radius_of_the_l2_start_has_the_named_distribution(init):
         ({"steps": -1}, "Invalid steps -1: expected a whole number of at least 0"),
         ({"step_size": 0.0}, "Invalid step_size 0.0: expected a positive number, such as 2/255"),
         ({"step_size": 2.0}, r"Invalid step_size 2.0: expected a number in \[0, 1\], such as 2/255"),
-        ({"norm": "l1"}, "linf, l2"),
+        ({"norm": "l3"}, "linf, l2, l1"),
         ({"loss": "hinge"}, "ce, dlr, cw, kl"),
         ({"keep": "first"}, "last, best"),
         ({"restarts": 3, "random_start": False}, "repeat one attack"),
@@ -318,7 +318,7 @@ def test_bad_images_labels_and_models_raise_a_clear_error(linear_model, batch):
         "NaN logits for 9 of 9": lambda: attack(f=lambda v, i: logits_fn(v, i) * jnp.nan),
         "at least 3 classes": lambda: attack(f=lambda v, i: logits_fn(v, i)[:, :2], labels=y % 2, loss="dlr"),
         "must return logits of shape": lambda: attack(f=lambda v, i: logits_fn(v, i)[0]),
-        r"Invalid eps of shape \(3,\): expected one number in pixel units": lambda: pgd(
+        "eps has 3 values for 9 images; give one number, or one per image.": lambda: pgd(
             logits_fn, variables, x, y, jax.random.key(0), config=PGD(), eps=np.array([0.1, 0.2, 0.3])
         ),
         "Invalid step_size -0.01: expected a number": lambda: pgd(

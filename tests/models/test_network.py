@@ -172,7 +172,7 @@ def test_training_mode_can_be_differentiated(vgg, variables, x):
 def test_normalisation_is_inside_the_network(vgg, variables, x):
     mean, std = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
     normalising = SMALL("vgg11", mean=mean, std=std)
-    expected = vgg.logits(variables, (x - np.array(mean, np.float32)) / np.array(std, np.float32))
+    expected = vgg.logits(variables, (x - jnp.array(mean)[None, None, None]) / jnp.array(std)[None, None, None])
     np.testing.assert_allclose(normalising.logits(variables, x), expected, atol=1e-5)
     grey = SMALL("vgg11", mean=0.5, std=0.5)
     np.testing.assert_allclose(grey.logits(variables, x), vgg.logits(variables, 2 * x - 1), atol=1e-5)

@@ -18,7 +18,7 @@ DOCUMENTED = [
     *("run", "cell", "arch", "dataset", "training", "seed", "step", "epoch", "checkpoint", "image_set", "inputs"),
     *("attack", "norm", "eps", "attack_steps", "restarts", "reduced", "source", "distortion", "level", "layer"),
     *("estimator", "quantity", "value", "stderr", "blocks", "unit", "n", "noise_rule", "noise_variance", "class"),
-    *("factor", "reference", "saturated", "numerical_error", "ok", "note"),
+    *("factor", "reference", "saturated", "unreliable", "numerical_error", "ok", "note"),
 ]
 
 

@@ -108,7 +108,7 @@ def test_the_command_prints_the_accuracies_of_pyautoattack(case, capsys, monkeyp
 
 def test_finished_networks_of_a_run_have_the_clean_accuracy_of_its_records(finished_run):
     dataset = data.load("digits", limit=300)
-    protocol = robustness.Protocol.of("linf", 0.1, version="apgd-ce", budget=Budget(apgd_steps=4), samples=60)
+    protocol = robustness.Protocol.of("linf", 0.5, version="apgd-ce", budget=Budget(apgd_steps=4), samples=60)
     table = records.load(finished_run)
     for candidate in robustness.finished_networks(finished_run, trainings=("at",), seeds=(1,)):
         result = robustness.evaluate(candidate, dataset, protocol)

@@ -202,7 +202,7 @@ def test_running_statistics_move_with_the_clean_and_then_with_the_perturbed_batc
         ({"fast_step": 0.0}, "Invalid fast_step 0.0: expected a positive number, such as 1.25 radii"),
         ({"noise": 0.0}, "Invalid noise 0.0: expected a positive number"),
         ({"batch_norm": "train"}, "Invalid batch_norm 'train': expected one of eval, batch, batch_update"),
-        ({"trades_gamma": 1.0}, "No training has an option 'trades_gamma'; choose from fast_step, mart_weight, noise"),
+        ({"trades_gamma": 1.0}, "No training has an option 'trades_gamma'. .*trades_beta"),
         ({"attack": attacks.PGD(loss="dlr")}, "Invalid attack.loss 'dlr': expected 'ce', since the attack of a"),
         ({"attack": attacks.PGD(keep="best")}, "Invalid attack.keep 'best': expected 'last'"),
         ({"attack": attacks.PGD(restarts=3)}, "Invalid attack.restarts 3: expected 1"),

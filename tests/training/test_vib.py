@@ -37,12 +37,12 @@ def test_the_code_is_drawn_in_training_and_at_its_mean_otherwise(network, variab
     x = jnp.full((2, *SHAPE), 0.5).at[1].set(0.2)
     logits, taps = network.apply(variables, x)
     head = variables["params"]["head"]
-    np.testing.assert_allclose(logits, taps["code_mean"] @ head["kernel"] + head["bias"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(logits, taps["code_mean"] @ head["kernel"] + head["bias"][None], rtol=1e-5, atol=1e-6)
     one, _, _ = network.apply_train(variables, x, jax.random.key(0))
     other, _, _ = network.apply_train(variables, x, jax.random.key(1))
     assert float(jnp.abs(one - other).max()) > 0
     drawn = taps["code_mean"] + taps["code_std"] * jax.random.normal(jax.random.key(0), taps["code_mean"].shape)
-    np.testing.assert_allclose(one, drawn @ head["kernel"] + head["bias"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(one, drawn @ head["kernel"] + head["bias"][None], rtol=1e-5, atol=1e-6)
 
 
 def test_the_loss_is_cross_entropy_plus_beta_times_the_rate(network, variables):

@@ -75,7 +75,7 @@ class _Network(nnx.Module):
             layer.kernel[...] = jnp.asarray(rng.standard_normal(shape) * math.sqrt(2 / shape[0]), jnp.float32)
 
     def __call__(self, x: jax.Array, level: jax.Array, condition: jax.Array) -> jax.Array:
-        phase = level[:, None] * jnp.array([0.2, 0.5, 1.0])
+        phase = level[:, None] * jnp.array([[0.2, 0.5, 1.0]])
         h = nnx.silu(self.first(jnp.concatenate([x, jnp.sin(phase), jnp.cos(phase), condition], axis=1)))
         return self.last(h + nnx.silu(self.middle(h)))
 
@@ -87,7 +87,7 @@ def _residuals(
 
     The linear denoiser is the best one of independent normals of variances `spectrum`; `level` [rows] is the log snr.
     """
-    snr = jnp.exp(level)[:, None]
+    snr, spectrum = jnp.exp(level)[:, None], spectrum[None]
     gain = 1 / (1 + spectrum * snr)
     noisy = a + g / jnp.sqrt(snr)
     linear = jnp.sqrt(snr) * (a - spectrum * snr * gain * noisy)
@@ -152,7 +152,7 @@ def _improvement(
         key, level = item
         g, level = jax.random.normal(key, a.shape), jnp.full(len(a), level)
         both = [_residuals(graph, parameters, spectrum, a, condition, level, sign * g) for sign in (1, -1)]
-        return sum(0.5 * jnp.sum(linear**2 - off**2, axis=1) for linear, off in both)
+        return jnp.stack([0.5 * jnp.sum(linear**2 - off**2, axis=1) for linear, off in both]).sum(axis=0)
 
     return lax.map(at, (jax.random.split(key, len(levels)), levels))
 
