@@ -205,10 +205,11 @@ class _Network:
 
 @functools.partial(jax.jit, static_argnums=1)
 def _begin(config: Attack, model, variables, noise, batch, bits):
-    return config.initial_state(problem_of(config, model, variables, noise, batch), bits)
+    # Copies, because `_advance` donates each leaf of the state, and some are the clean images.
+    return jax.tree.map(jnp.copy, config.initial_state(problem_of(config, model, variables, noise, batch), bits))
 
 
-@functools.partial(jax.jit, static_argnums=1)
+@functools.partial(jax.jit, static_argnums=1, donate_argnames="state")
 def _advance(config: Attack, model, variables, noise, batch, state, bits, first, count):
     return steps(config, problem_of(config, model, variables, noise, batch), state, bits, first, count)
 

@@ -171,7 +171,7 @@ class ProbedNetwork:
     def __call__(self, variables: Variables, images: jax.Array) -> jax.Array:
         """The probe's logits `[b k]`."""
         tap = self._network.apply(variables["network"], images)[1][self._layer]
-        return tap.reshape(len(images), -1) @ variables["weight"] + variables["bias"]
+        return jnp.matmul(tap.reshape(len(images), -1), variables["weight"], precision="highest") + variables["bias"]
 
 
 @functools.cache

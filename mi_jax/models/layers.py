@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import lax
 
 from mi_jax.errors import InputError
 from mi_jax.models.convolution import Method, conv2d
@@ -30,7 +31,8 @@ class ModelSpec:
         num_classes: number of logits.
         input_shape: height, width and channels of an image.
         width: multiplier of every layer's width, see `channels`.
-        dtype: what convolutions and linear layers compute in.
+        dtype: what convolutions and linear layers compute in: `float32`, `bfloat16`, or `tf32`, which is float32 whose
+            products an accelerator may round as its matrix units do (TF32 on a GPU, bfloat16 on a TPU).
         convolution: how convolutions are computed, see `convolution.METHODS`.
     """
 
@@ -39,6 +41,16 @@ class ModelSpec:
     width: float = 1.0
     dtype: str = "float32"
     convolution: Method = "auto"
+
+    @property
+    def compute_dtype(self) -> Any:
+        """The dtype of activations."""
+        return jnp.dtype("float32" if self.dtype == "tf32" else self.dtype)
+
+    @property
+    def precision(self) -> lax.Precision:
+        """The precision of convolutions and matrix products: float32 means float32 on every platform."""
+        return lax.Precision.HIGHEST if self.dtype == "float32" else lax.Precision.DEFAULT
 
     def channels(self, base: int) -> int:
         """The width of a layer: `base` times the multiplier, rounded.
@@ -141,16 +153,19 @@ class Conv(nnx.Conv):
             stride,
             padding=size // 2 if padding is None else padding,
             use_bias=bias,
-            dtype=jnp.dtype(spec.dtype),
+            dtype=spec.compute_dtype,
+            precision=spec.precision,
             kernel_init=stream.initializer(math.sqrt(2 / (size * size * features))),
             conv_general_dilated=functools.partial(_convolve, method=spec.convolution),
             rngs=nnx.Rngs(0),
         )
 
 
-def _convolve(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, *, method: Any, **_: Any) -> jax.Array:
+def _convolve(
+    x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, *, method: Any, precision: Any, **_: Any
+) -> jax.Array:
     """`convolution.conv2d` behind the interface of `lax.conv_general_dilated`, as far as `Conv` uses it."""
-    return conv2d(x, kernel, stride=strides[0], padding=padding[0][0], method=method)
+    return conv2d(x, kernel, stride=strides[0], padding=padding[0][0], method=method, precision=precision)
 
 
 class Linear(nnx.Linear):
@@ -160,7 +175,8 @@ class Linear(nnx.Linear):
         super().__init__(
             in_features,
             features,
-            dtype=jnp.dtype(spec.dtype),
+            dtype=spec.compute_dtype,
+            precision=spec.precision,
             kernel_init=stream.initializer(math.sqrt(gain / in_features)),
             rngs=nnx.Rngs(0),
         )
@@ -174,6 +190,7 @@ class Head(nnx.Linear):
             in_features,
             spec.num_classes,
             dtype=jnp.float32,
+            precision=lax.Precision.HIGHEST,
             kernel_init=stream.initializer(math.sqrt(1 / in_features)),
             rngs=nnx.Rngs(0),
         )
@@ -191,7 +208,7 @@ class BatchNorm(nnx.Module):
     """
 
     def __init__(self, features: int, spec: ModelSpec):
-        self.dtype = jnp.dtype(spec.dtype)
+        self.dtype = spec.compute_dtype
         self.scale = nnx.Param(jnp.ones((features,), jnp.float32))
         self.bias = nnx.Param(jnp.zeros((features,), jnp.float32))
         self.mean = nnx.BatchStat(jnp.zeros((features,), jnp.float32))

@@ -21,8 +21,8 @@ from mi_jax.models.layers import ForwardContext, ModelSpec, NormalStream
 from mi_jax.models.registry import ARCHITECTURES
 from mi_jax.typing import Key, Variables
 
-DTYPES = ("float32", "bfloat16")
-"""Compute dtypes; parameters, batch statistics and logits are always float32."""
+DTYPES = ("float32", "tf32", "bfloat16")
+"""Compute dtypes, see `ModelSpec`; parameters, batch statistics and logits are always float32."""
 
 Taps = OrderedDict[str, jax.Array]
 """Layer name to activation. Ordered, because JAX sorts the keys of a plain dict that crosses `jit`."""
@@ -37,7 +37,7 @@ class Network:
         num_classes: number of logits.
         input_shape: height, width, channels of an image.
         width: multiplier of every layer's width.
-        dtype: compute dtype, `float32` or `bfloat16`.
+        dtype: compute dtype, one of `DTYPES`.
         mean: subtracted from the image, one value or one per channel.
         std: divides the centred image, one value or one per channel.
         convolution: how convolutions are computed, one of `mi_jax.models.convolution.METHODS`.
