@@ -282,4 +282,5 @@ def relu(x: jax.Array) -> jax.Array:
 @relu.defjvp
 def _relu_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     y = relu(*primals)
-    return y, jnp.where(y > 0, tangents[0], 0)
+    # Not y > 0, which XLA turns into x > 0: the input would be kept, too.
+    return y, jnp.where(y != 0, tangents[0], 0)
