@@ -48,6 +48,13 @@ _ITEM_SIZES = {
     **dict.fromkeys(("f32", "s32", "u32"), 4),
     **dict.fromkeys(("f64", "s64", "u64"), 8),
 }
+_WITHOUT_TPU = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_WORKER_ID": "0",
+}
+"""What libtpu would otherwise ask of the machine."""
 _NO_KERNEL = {
     *("parameter", "tuple", "get-tuple-element", "bitcast", "constant", "while", "after-all", "conditional", "call"),
     *("copy-done", "async-done"),
@@ -86,7 +93,8 @@ class Device:
     @functools.cached_property
     def sharding(self) -> NamedSharding:
         """Of arguments on one such device."""
-        os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+        for name, value in _WITHOUT_TPU.items():
+            os.environ.setdefault(name, value)
         devices = topologies.get_topology_desc(**self.topology).devices
         return NamedSharding(Mesh(np.array(devices[:1]), ("device",)), PartitionSpec())
 
