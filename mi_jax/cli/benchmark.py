@@ -17,6 +17,7 @@ PEERS = {
     "training": ("torch", "torchattacks"),
     "attacks": ("torch", "torchattacks", "foolbox", "pyautoattack"),
     "information": ("torch",),
+    "accelerator": (),
 }
 FOLDER = Path(__file__).parents[2] / "experiments" / "benchmarks"
 
@@ -26,11 +27,12 @@ class BenchmarkCommand:
     """Times this package and others on the same weights and images, in turn, and prints ratios.
 
     Attributes:
-        subject: `training` (PGD and adversarial training of VGG-11), `attacks`, or `information`.
+        subject: `training` (PGD and adversarial training of VGG-11), `attacks`, `information`, or `accelerator`, which
+            compiles for an H100 and a TPU without either and prints what their rates allow.
         quick: small sizes, once, to see that everything runs; its figures mean nothing.
     """
 
-    subject: Annotated[Literal["training", "attacks", "information"], tyro.conf.Positional]
+    subject: Annotated[Literal["training", "attacks", "information", "accelerator"], tyro.conf.Positional]
     quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
 
 

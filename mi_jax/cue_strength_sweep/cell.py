@@ -18,6 +18,7 @@ from mi_jax.data.shapetex import SHAPES, Scene
 from mi_jax.measure.accuracy import accuracy_row, attack_columns, misclassified_under
 from mi_jax.measure.autoattack import autoattack_columns
 from mi_jax.models import Network
+from mi_jax.parallel import backend
 from mi_jax.records.table import Record
 from mi_jax.seeding import stream_key
 from mi_jax.studies.shape_texture import information, shape_bias
@@ -184,7 +185,7 @@ def trainer_of(sweep: Sweep, network: Network, objective: str, norm: Norm | None
 
 def _populations(sweep: Sweep) -> list[tuple[int, ...]]:
     everyone = tuple(range(sweep.seeds))
-    together = sweep.population == "vmap" or (sweep.population == "auto" and jax.default_backend() != "cpu")
+    together = sweep.population == "vmap" or (sweep.population == "auto" and backend() != "cpu")
     return [everyone] if together else [(seed,) for seed in everyone]
 
 

@@ -24,6 +24,8 @@ import numpy as np
 from jax import core, lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from mi_jax.parallel import backend
+
 Precision = Literal["direct", "float64", "float32", "tf32", "bfloat16"]
 Rows = np.ndarray | jax.Array
 _DOT = {
@@ -70,14 +72,14 @@ def sort_rows(y: np.ndarray, num_classes: int) -> Layout:
 
 def tile_height(n: int) -> int:
     """Return the tile height for n rows: large enough for the matrix product, small enough to profit from symmetry."""
-    target = 2048 if jax.default_backend() != "cpu" else (256 if n <= 2048 else 512)
+    target = 2048 if backend() != "cpu" else (256 if n <= 2048 else 512)
     count = -(-n // target)
     return -(-n // count // 8) * 8
 
 
 def chunk_width() -> int:
     """Return the largest width of a feature chunk."""
-    return 1024 if jax.default_backend() == "cpu" else 8192
+    return 1024 if backend() == "cpu" else 8192
 
 
 def is_wide(precision: Precision) -> bool:

@@ -171,7 +171,8 @@ class ProbedNetwork:
     def __call__(self, variables: Variables, images: jax.Array) -> jax.Array:
         """The probe's logits `[b k]`."""
         tap = self._network.apply(variables["network"], images)[1][self._layer]
-        return tap.reshape(len(images), -1) @ variables["weight"] + variables["bias"][None]
+        t, weight = tap.reshape(len(images), -1), variables["weight"]
+        return jnp.matmul(t, weight, precision="highest") + variables["bias"][None]
 
 
 @functools.cache

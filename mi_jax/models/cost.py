@@ -34,4 +34,6 @@ def _of_equation(equation: Any) -> int:
         (contracted, _), _ = equation.params["dimension_numbers"]
         left = equation.invars[0].aval
         return 2 * equation.outvars[0].aval.size * math.prod(left.shape[axis] for axis in contracted)
+    if equation.primitive.name == "cond":
+        return max(map(_count, core.jaxprs_in_params(equation.params)))
     return sum(_count(inner) for inner in core.jaxprs_in_params(equation.params))

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import lax
 
 from mi_jax.errors import InputError
 from mi_jax.models.convolution import Method, conv2d
@@ -30,7 +31,8 @@ class ModelSpec:
         num_classes: number of logits.
         input_shape: height, width and channels of an image.
         width: multiplier of every layer's width, see `channels`.
-        dtype: what convolutions and linear layers compute in.
+        dtype: what convolutions and linear layers compute in: `float32`, `bfloat16`, or `tf32`, which is float32 whose
+            products an accelerator may round as its matrix units do (TF32 on a GPU, bfloat16 on a TPU).
         convolution: how convolutions are computed, see `convolution.METHODS`.
     """
 
@@ -39,6 +41,16 @@ class ModelSpec:
     width: float = 1.0
     dtype: str = "float32"
     convolution: Method = "auto"
+
+    @property
+    def compute_dtype(self) -> Any:
+        """The dtype of activations."""
+        return jnp.dtype("float32" if self.dtype == "tf32" else self.dtype)
+
+    @property
+    def precision(self) -> lax.Precision:
+        """The precision of convolutions and matrix products: float32 means float32 on every platform."""
+        return lax.Precision.HIGHEST if self.dtype == "float32" else lax.Precision.DEFAULT
 
     def channels(self, base: int) -> int:
         """The width of a layer: `base` times the multiplier, rounded.
@@ -141,16 +153,19 @@ class Conv(nnx.Conv):
             stride,
             padding=size // 2 if padding is None else padding,
             use_bias=bias,
-            dtype=jnp.dtype(spec.dtype),
+            dtype=spec.compute_dtype,
+            precision=spec.precision,
             kernel_init=stream.initializer(math.sqrt(2 / (size * size * features))),
             conv_general_dilated=functools.partial(_convolve, method=spec.convolution),
             rngs=nnx.Rngs(0),
         )
 
 
-def _convolve(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, *, method: Any, **_: Any) -> jax.Array:
+def _convolve(
+    x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, *, method: Any, precision: Any, **_: Any
+) -> jax.Array:
     """`convolution.conv2d` behind the interface of `lax.conv_general_dilated`, as far as `Conv` uses it."""
-    return conv2d(x, kernel, stride=strides[0], padding=padding[0][0], method=method)
+    return conv2d(x, kernel, stride=strides[0], padding=padding[0][0], method=method, precision=precision)
 
 
 class Linear(nnx.Linear):
@@ -160,7 +175,8 @@ class Linear(nnx.Linear):
         super().__init__(
             in_features,
             features,
-            dtype=jnp.dtype(spec.dtype),
+            dtype=spec.compute_dtype,
+            precision=spec.precision,
             kernel_init=stream.initializer(math.sqrt(gain / in_features)),
             rngs=nnx.Rngs(0),
         )
@@ -174,6 +190,7 @@ class Head(nnx.Linear):
             in_features,
             spec.num_classes,
             dtype=jnp.float32,
+            precision=lax.Precision.HIGHEST,
             kernel_init=stream.initializer(math.sqrt(1 / in_features)),
             rngs=nnx.Rngs(0),
         )
@@ -190,8 +207,9 @@ class BatchNorm(nnx.Module):
     (a quarter too small for a batch of 4 on a 1 x 1 map), so that networks trained here and there would differ.
     """
 
-    def __init__(self, features: int, spec: ModelSpec):
-        self.dtype = jnp.dtype(spec.dtype)
+    def __init__(self, features: int, spec: ModelSpec, *, after: str | None = None):
+        """`after` names the convolution of the same module whose outputs, and nothing else, this normalises."""
+        self.dtype, self.after, self.folded = spec.compute_dtype, after, False
         self.scale = nnx.Param(jnp.ones((features,), jnp.float32))
         self.bias = nnx.Param(jnp.zeros((features,), jnp.float32))
         self.mean = nnx.BatchStat(jnp.zeros((features,), jnp.float32))
@@ -199,18 +217,70 @@ class BatchNorm(nnx.Module):
 
     def __call__(self, x: jax.Array, context: ForwardContext) -> jax.Array:
         """Normalises; in training mode also updates the running statistics."""
+        if self.folded:
+            return x if self.after else (x.astype(jnp.float32) * self.scale[...] + self.bias[...]).astype(self.dtype)
         mean, var = self._update(x) if context.train else (self.mean[...], self.var[...])
-        factor = self.scale[...] * jax.lax.rsqrt(var + BATCH_NORM_EPSILON)
-        factor, shift = (v.reshape(*(1,) * (x.ndim - 1), -1) for v in (factor, self.bias[...] - mean * factor))
+        factor, shift = (v.reshape(*(1,) * (x.ndim - 1), -1) for v in self._line(mean, var))
         return (x.astype(jnp.float32) * factor + shift).astype(self.dtype)
+
+    def fold(self, convolution: "Conv | None") -> None:
+        """Evaluation mode for good: makes the line of each channel part of the convolution before, if there is one."""
+        factor, shift = self._line(self.mean[...], self.var[...])
+        self.folded = True
+        del self.mean, self.var
+        if convolution is None:
+            self.scale[...], self.bias[...] = factor, shift
+            return
+        del self.scale, self.bias
+        if convolution.bias is not None:
+            shift = shift + convolution.bias[...] * factor
+        convolution.kernel, convolution.bias = nnx.Param(convolution.kernel[...] * factor), nnx.Param(shift)
+        convolution.use_bias = True
+
+    def _line(self, mean: jax.Array, var: jax.Array) -> tuple[jax.Array, jax.Array]:
+        factor = self.scale[...] * lax.rsqrt(var + BATCH_NORM_EPSILON)
+        return factor, self.bias[...] - mean * factor
 
     def _update(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         axes = tuple(range(x.ndim - 1))
         count = x.size // x.shape[-1]
-        x = x.astype(jnp.float32)
-        mean = x.mean(axes, keepdims=True)
-        var, mean = jnp.square(x - mean).mean(axes), mean.reshape(-1)
+        # Both moments in one pass over x, about the running mean so that little cancels.
+        about = lax.stop_gradient(self.mean[...])
+        x = x.astype(jnp.float32) - about.reshape(*(1,) * (x.ndim - 1), -1)
+        offset = x.mean(axes)
+        mean, var = about + offset, jnp.maximum(jnp.square(x).mean(axes) - jnp.square(offset), 0)
         kept, new = BATCH_NORM_MOMENTUM, 1 - BATCH_NORM_MOMENTUM
         self.mean[...] = kept * self.mean[...] + new * mean
         self.var[...] = kept * self.var[...] + new * var * (count / max(count - 1, 1))
         return mean, var
+
+
+def fold(model: nnx.Module) -> None:
+    """Does once what evaluation would do in every pass: folds batch normalisation, and casts weights.
+
+    References:
+        Jacob et al. 2018, section 3.2 (batch normalisation folded into the convolution before).
+    """
+    modules = [module for _, module in nnx.iter_modules(model)]
+    for module in modules:
+        for child in list(vars(module).values()):
+            if isinstance(child, BatchNorm):
+                child.fold(getattr(module, child.after) if child.after else None)
+    for module in modules:
+        if isinstance(module, Conv | Linear):
+            module.kernel = nnx.Param(module.kernel[...].astype(module.dtype))
+            if module.bias is not None:
+                module.bias = nnx.Param(module.bias[...].astype(module.dtype))
+
+
+@jax.custom_jvp
+def relu(x: jax.Array) -> jax.Array:
+    """max(x, 0), with a gradient that reads the output, which the next layer keeps anyway, and not the input."""
+    return jnp.maximum(x, 0)
+
+
+@relu.defjvp
+def _relu_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    y = relu(*primals)
+    # Not y > 0, which XLA turns into x > 0: the input would be kept, too.
+    return y, jnp.where(y != 0, tangents[0], 0)

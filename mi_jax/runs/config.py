@@ -80,7 +80,8 @@ class RunConfig:
         width: multiplier of every layer's width.
         batch_size: images per update.
         limit: use at most so many images of each split, balanced over classes; None for all.
-        dtype: of computation; parameters, statistics, images and logits stay float32.
+        dtype: of computation; parameters, statistics, images and logits stay float32. `float32` is float32 on every
+            platform; `tf32` lets accelerators round products to TF32 (TPU: bfloat16).
         mesh: devices that share each batch: `auto`, `none`, or `data=N`.
         population: train the seeds side by side (`vmap`) or in turn (`loop`); `auto` chooses by backend and network.
         studies: of the finished networks (see `mi_jax.studies.STUDIES`); `all` that apply to the data set, or `none`.
@@ -116,7 +117,7 @@ class RunConfig:
     width: float = 1.0
     batch_size: int = 128
     limit: int | None = None
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["float32", "tf32", "bfloat16"] = "float32"
     mesh: str = "auto"
     population: Literal["auto", "vmap", "loop"] = "auto"
     optimizer: Optimizer = Optimizer()

@@ -84,7 +84,7 @@ class RunContext:
         """Which seeds are trained in one compiled call."""
         seeds = tuple(range(self.config.seeds))
         side_by_side = self.config.population == "vmap" or (
-            self.config.population == "auto" and jax.default_backend() != "cpu" and self.network.arch in SMALL_NETWORKS
+            self.config.population == "auto" and parallel.backend() != "cpu" and self.network.arch in SMALL_NETWORKS
         )
         return [seeds] if side_by_side else [(seed,) for seed in seeds]
 

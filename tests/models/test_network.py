@@ -237,7 +237,7 @@ def test_forward_and_input_gradient_are_traced_once_for_one_shape(vgg, variables
         ({"num_classes": 1}, "Invalid num_classes 1: expected a whole number of at least 2"),
         ({"input_shape": (32, 32)}, r"Invalid input_shape \(32, 32\): expected \(height, width, channels\)"),
         ({"input_shape": (0, 32, 3)}, r"Invalid input_shape \(0, 32, 3\)"),
-        ({"dtype": "float16"}, "Invalid dtype 'float16': expected one of float32, bfloat16"),
+        ({"dtype": "float16"}, "Invalid dtype 'float16': expected one of float32, tf32, bfloat16"),
         ({"mean": (0.1, 0.2)}, "expected one finite number, or 3"),
         ({"std": (1.0, 0.0, 1.0)}, "Invalid std .*: expected positive numbers"),
     ],

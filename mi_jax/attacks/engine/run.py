@@ -26,7 +26,6 @@ from mi_jax.attacks.losses import margin, misclassified, others
 from mi_jax.attacks.threat_model import diameter
 from mi_jax.batches import map_batches
 from mi_jax.errors import InputError
-from mi_jax.parallel import backend
 from mi_jax.typing import Images, Key, Labels, LogitsFn
 
 BLOCK = 250
@@ -257,6 +256,8 @@ def _worst_rows(config: Attack, outcome: Outcome, losses, images: Images, labels
 def chunked_map(attack: Callable[..., Any], *rows: Any, most: int | None = None) -> Any:
     """`attack(*rows)`, on a CPU in equal chunks of at most `ROWS_ON_CPU` rows, one after the other. Traceable.
 
+    The platform is that of lowering.
+
     Args:
         attack: takes chunks of the rows and returns a pytree of arrays with the chunk's length first; each row's
             results must not depend on the others'.
@@ -267,11 +268,12 @@ def chunked_map(attack: Callable[..., Any], *rows: Any, most: int | None = None)
         The results of all rows, in their order.
     """
     count = len(jax.tree.leaves(rows)[0])
-    if most is None:
-        most = ROWS_ON_CPU if backend() == "cpu" else count
-    chunks = -(-count // most)
-    if chunks == 1:
+    if count <= (ROWS_ON_CPU if most is None else most):
         return attack(*rows)
+    if most is None:
+        in_chunks = functools.partial(chunked_map, attack, most=ROWS_ON_CPU)
+        return jax.lax.platform_dependent(*rows, cpu=in_chunks, default=attack)
+    chunks = -(-count // most)
     size = -(-count // chunks)
     # The last chunk is padded with the last row.
     places = jnp.minimum(jnp.arange(chunks * size), count - 1)

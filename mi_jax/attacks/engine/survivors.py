@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mi_jax import parallel
@@ -90,10 +91,11 @@ def _rows_at_once(batch_size: int | None, devices: int) -> int:
 
 @functools.partial(jax.jit, static_argnums=1)
 def _begin(config: Attack, model, variables, noise, batch, bits):
-    return config.initial_state(problem_of(config, model, variables, noise, batch), bits)
+    # Copies, because `_advance` donates each leaf of the state, and some are the clean images.
+    return jax.tree.map(jnp.copy, config.initial_state(problem_of(config, model, variables, noise, batch), bits))
 
 
-@functools.partial(jax.jit, static_argnums=1)
+@functools.partial(jax.jit, static_argnums=1, donate_argnames="state")
 def _advance(config: Attack, model, variables, noise, batch, state, bits, first, count):
     return steps(config, problem_of(config, model, variables, noise, batch), state, bits, first, count)
 

@@ -77,9 +77,11 @@ def _scores(critic: Critic, x: jax.Array, z: jax.Array) -> jax.Array:
 
     The first layer is linear in the two sides, so it is applied to each before they are paired.
     """
-    h = jax.nn.relu((x @ critic["left"])[:, None] + (z @ critic["right"])[None] + critic["first_bias"][None, None])
-    h = jax.nn.relu(h @ critic["middle"] + critic["middle_bias"][None, None])
-    return (h @ critic["out"])[..., 0]
+    product = functools.partial(jnp.matmul, precision="highest")
+    left, right = product(x, critic["left"]) + critic["first_bias"][None], product(z, critic["right"])
+    h = jax.nn.relu(left[:, None] + right[None])
+    h = jax.nn.relu(product(h, critic["middle"]) + critic["middle_bias"][None, None])
+    return product(h, critic["out"])[..., 0]
 
 
 @functools.partial(jax.jit, static_argnames="schedule")

@@ -4,7 +4,7 @@ import jax
 from flax import nnx
 
 from mi_jax.models import convolution
-from mi_jax.models.layers import Conv, ForwardContext, Head, Linear, ModelSpec, NormalStream
+from mi_jax.models.layers import Conv, ForwardContext, Head, Linear, ModelSpec, NormalStream, relu
 from mi_jax.models.registry import register
 
 _CONV_WIDTHS = (16, 32, 64)
@@ -33,7 +33,7 @@ class CNN(nnx.Module):
         """Logits of normalised images."""
         for number in range(1, len(_CONV_WIDTHS) + 1):
             name = f"conv{number}"
-            x = context.tap(name, jax.nn.relu(getattr(self, name)(x)))
+            x = context.tap(name, relu(getattr(self, name)(x)))
             x = convolution.max_pool(x)
-        x = context.tap("dense1", jax.nn.relu(self.dense1(x.reshape(x.shape[0], -1))))
+        x = context.tap("dense1", relu(self.dense1(x.reshape(x.shape[0], -1))))
         return self.head(x, context)

@@ -8,7 +8,7 @@ import jax
 from flax import nnx
 
 from mi_jax.models import convolution
-from mi_jax.models.layers import Conv, ForwardContext, Head, Linear, ModelSpec, NormalStream
+from mi_jax.models.layers import Conv, ForwardContext, Head, Linear, ModelSpec, NormalStream, relu
 from mi_jax.models.registry import register
 
 _KERNEL = 5
@@ -35,10 +35,10 @@ class LeNet(nnx.Module):
 
     def __call__(self, x: jax.Array, context: ForwardContext) -> jax.Array:
         """Logits of normalised images."""
-        x = context.tap("conv1", jax.nn.relu(self.conv1(x)))
-        x = context.tap("conv2", jax.nn.relu(self.conv2(convolution.max_pool(x))))
+        x = context.tap("conv1", relu(self.conv1(x)))
+        x = context.tap("conv2", relu(self.conv2(convolution.max_pool(x))))
         x = convolution.max_pool(x)
         x = x.reshape(x.shape[0], -1)
-        x = context.tap("dense1", jax.nn.relu(self.dense1(x)))
-        x = context.tap("dense2", jax.nn.relu(self.dense2(x)))
+        x = context.tap("dense1", relu(self.dense1(x)))
+        x = context.tap("dense2", relu(self.dense2(x)))
         return self.head(x, context)

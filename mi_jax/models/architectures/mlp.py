@@ -3,7 +3,7 @@
 import jax
 from flax import nnx
 
-from mi_jax.models.layers import ForwardContext, Head, Linear, ModelSpec, NormalStream
+from mi_jax.models.layers import ForwardContext, Head, Linear, ModelSpec, NormalStream, relu
 from mi_jax.models.registry import register
 
 _WIDTHS = (1024, 20, 20, 20)
@@ -27,5 +27,5 @@ class MLP(nnx.Module):
         x = x.reshape(x.shape[0], -1)
         for number in range(1, len(_WIDTHS) + 1):
             name = f"dense{number}"
-            x = context.tap(name, jax.nn.relu(getattr(self, name)(x)))
+            x = context.tap(name, relu(getattr(self, name)(x)))
         return self.head(x, context)

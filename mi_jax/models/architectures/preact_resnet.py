@@ -5,7 +5,7 @@ from flax import nnx
 
 from mi_jax.models import convolution
 from mi_jax.models.architectures.wide_resnet import PreactivationBlock
-from mi_jax.models.layers import BatchNorm, Conv, ForwardContext, Head, ModelSpec, NormalStream
+from mi_jax.models.layers import BatchNorm, Conv, ForwardContext, Head, ModelSpec, NormalStream, relu
 from mi_jax.models.registry import register
 
 _STAGE_WIDTHS = (64, 128, 256, 512)
@@ -42,5 +42,5 @@ class PreactResNet(nnx.Module):
             for block in range(1, _BLOCKS + 1):
                 x = getattr(self, f"stage{stage}_block{block}")(x, context)
             x = context.tap(f"stage{stage}", x)
-        x = jax.nn.relu(self.norm(x, context))
+        x = relu(self.norm(x, context))
         return self.head(context.tap("pooled", convolution.mean_pool(x)), context)

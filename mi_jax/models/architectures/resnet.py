@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mi_jax.models import convolution
-from mi_jax.models.layers import BatchNorm, Conv, ForwardContext, Head, ModelSpec, NormalStream
+from mi_jax.models.layers import BatchNorm, Conv, ForwardContext, Head, ModelSpec, NormalStream, relu
 from mi_jax.models.registry import register
 
 _STAGE_WIDTHS = (64, 128, 256, 512)
@@ -17,21 +17,21 @@ class BasicBlock(nnx.Module):
 
     def __init__(self, in_features: int, features: int, stride: int, spec: ModelSpec, stream: NormalStream):
         self.conv1 = Conv(in_features, features, 3, spec, stream, stride=stride)
-        self.norm1 = BatchNorm(features, spec)
+        self.norm1 = BatchNorm(features, spec, after="conv1")
         self.conv2 = Conv(features, features, 3, spec, stream)
-        self.norm2 = BatchNorm(features, spec)
+        self.norm2 = BatchNorm(features, spec, after="conv2")
         self.projected = stride != 1 or in_features != features
         if self.projected:
             self.shortcut = Conv(in_features, features, 1, spec, stream, stride=stride)
-            self.shortcut_norm = BatchNorm(features, spec)
+            self.shortcut_norm = BatchNorm(features, spec, after="shortcut")
 
     def __call__(self, x: jax.Array, context: ForwardContext) -> jax.Array:
         """`[b h w in_features] -> [b h/stride w/stride features]`."""
-        y = jax.nn.relu(self.norm1(self.conv1(x), context))
+        y = relu(self.norm1(self.conv1(x), context))
         y = self.norm2(self.conv2(y), context)
         if self.projected:
             x = self.shortcut_norm(self.shortcut(x), context)
-        return jax.nn.relu(x + y)
+        return relu(x + y)
 
 
 class ResNet(nnx.Module):
@@ -45,7 +45,7 @@ class ResNet(nnx.Module):
         features = spec.channels(_STAGE_WIDTHS[0])
         size, stride = (7, 2) if imagenet else (3, 1)
         self.stem = Conv(spec.input_shape[-1], features, size, spec, stream, stride=stride)
-        self.stem_norm = BatchNorm(features, spec)
+        self.stem_norm = BatchNorm(features, spec, after="stem")
         for stage, (base, depth) in enumerate(zip(_STAGE_WIDTHS, depths, strict=True), start=1):
             widened = spec.channels(base)
             for block in range(1, depth + 1):
@@ -56,7 +56,7 @@ class ResNet(nnx.Module):
 
     def __call__(self, x: jax.Array, context: ForwardContext) -> jax.Array:
         """Logits of normalised images."""
-        x = context.tap("stem", jax.nn.relu(self.stem_norm(self.stem(x), context)))
+        x = context.tap("stem", relu(self.stem_norm(self.stem(x), context)))
         if self.imagenet:
             sides, border = (1, 3, 3, 1), ((0, 0), (1, 1), (1, 1), (0, 0))
             x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, sides, (1, 2, 2, 1), border)

@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 
 from mi_jax.models import convolution
-from mi_jax.models.layers import BatchNorm, Conv, ForwardContext, Head, Linear, ModelSpec, NormalStream
+from mi_jax.models.layers import BatchNorm, Conv, ForwardContext, Head, Linear, ModelSpec, NormalStream, relu
 from mi_jax.models.registry import register
 
 _STAGE_WIDTHS = (64, 128, 256, 512, 512)
@@ -29,11 +29,11 @@ class ConvBlock(nnx.Module):
 
     def __init__(self, in_features: int, features: int, spec: ModelSpec, stream: NormalStream):
         self.conv = Conv(in_features, features, 3, spec, stream)
-        self.norm = BatchNorm(features, spec)
+        self.norm = BatchNorm(features, spec, after="conv")
 
     def __call__(self, x: jax.Array, context: ForwardContext) -> jax.Array:
         """`[b h w in_features] -> [b h w features]`."""
-        return jax.nn.relu(self.norm(self.conv(x), context))
+        return relu(self.norm(self.conv(x), context))
 
 
 class VGG(nnx.Module):

@@ -7,7 +7,7 @@ import jax
 from flax import nnx
 
 from mi_jax.models import convolution
-from mi_jax.models.layers import BatchNorm, Conv, ForwardContext, Head, ModelSpec, NormalStream
+from mi_jax.models.layers import BatchNorm, Conv, ForwardContext, Head, ModelSpec, NormalStream, relu
 from mi_jax.models.registry import register
 
 _STAGE_WIDTHS = (16, 32, 64)
@@ -22,7 +22,7 @@ class PreactivationBlock(nnx.Module):
         self.slope = slope
         self.norm1 = BatchNorm(in_features, spec)
         self.conv1 = Conv(in_features, features, 3, spec, stream, stride=stride)
-        self.norm2 = BatchNorm(features, spec)
+        self.norm2 = BatchNorm(features, spec, after="conv1")
         self.conv2 = Conv(features, features, 3, spec, stream)
         self.projected = stride != 1 or in_features != features
         if self.projected:
@@ -70,7 +70,7 @@ class WideResNet(nnx.Module):
 
 
 def _activate(x: jax.Array, slope: float) -> jax.Array:
-    return jax.nn.leaky_relu(x, slope) if slope else jax.nn.relu(x)
+    return jax.nn.leaky_relu(x, slope) if slope else relu(x)
 
 
 @register("wrn-10-1")

@@ -193,11 +193,12 @@ def attacked_logits(
 ) -> Callable[[Images, Statistics], tuple[Logits, Statistics]]:
     """The function that the inner attack differentiates: images and batch statistics to logits and batch statistics."""
     params, mode = variables["params"], config.batch_norm
+    if mode == "eval":
+        folded, weights = network.fold(variables)  # once, before the steps
+        return lambda images, statistics: (folded.logits(weights, images), statistics)
 
     def logits_of(images: Images, statistics: Statistics) -> tuple[Logits, Statistics]:
         current = {"params": params, "batch_stats": statistics}
-        if mode == "eval":
-            return network.logits(current, images), statistics
         logits, _, updated = network.apply_train(current, images, key)
         return logits, updated if mode == "batch_update" else statistics
 
