@@ -1,7 +1,6 @@
 """Every kind of compiled program lowers for accelerators, as convolutions and in the precision that its dtype names."""
 
 import functools
-import importlib
 import re
 
 import jax
@@ -12,6 +11,7 @@ import pytest
 from mi_jax import data, information, models
 from mi_jax.attacks import APGD, ATTACKS, PGD, run
 from mi_jax.attacks.attack import Batch
+from mi_jax.attacks.engine import survivors
 from mi_jax.attacks.engine.input_checks import Model
 from mi_jax.information import _mixture, _pairwise
 from mi_jax.information.estimators import variational
@@ -19,8 +19,6 @@ from mi_jax.measure import linear_probes
 from mi_jax.training import OBJECTIVES, ObjectiveConfig, Optimizer, Trainer
 
 PLATFORMS = ("cuda", "tpu")
-autoattack = importlib.import_module("mi_jax.attacks.autoattack")
-"""The module; `mi_jax.attacks.autoattack` is its function."""
 CLASSES, COUNT, SHAPE = 10, 5, (4, 4, 3)
 NETWORK = functools.partial(models.create, num_classes=CLASSES, input_shape=SHAPE)
 SPEC = jax.ShapeDtypeStruct
@@ -157,7 +155,7 @@ def test_iterations_of_autoattack_donate_their_state():
     variables, x, y = network_specs(network)
     rows, model = Batch(x, y, None, y), Model(network.logits)
     words = SPEC((COUNT, config.start_words(SHAPE)), jnp.uint32)
-    state = jax.eval_shape(lambda *given: autoattack._begin(config, model, *given), variables, None, rows, words)
-    traced = autoattack._advance.trace(config, model, variables, None, rows, state, None, 0, 1)
+    state = jax.eval_shape(lambda *given: survivors._begin(config, model, *given), variables, None, rows, words)
+    traced = survivors._advance.trace(config, model, variables, None, rows, state, None, 0, 1)
     program = traced.lower(lowering_platforms=("cuda",)).as_text()
     assert program.count("tf.aliasing_output") == len(jax.tree.leaves(state))
