@@ -129,7 +129,11 @@ def probed():
 
 
 PROGRAMS = {
-    **{f"training {name}": functools.partial(training, name) for name in OBJECTIVES},
+    **{
+        f"training {name}": functools.partial(training, name)
+        for name, kind in OBJECTIVES.items()
+        if not kind.architectures
+    },
     **{f"attack {name}": functools.partial(attack, name) for name in ATTACKS},
     "kde": functools.partial(information_estimate, kernel_sums),
     "kde estimate": functools.partial(

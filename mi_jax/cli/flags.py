@@ -56,7 +56,7 @@ def corrected(arguments: Iterable[str], known: Mapping[str, Callable[[str], bool
             yield argument
         elif known and flag in known:
             is_known, parts = known[flag], [part.strip() for part in argument.split(",")]
-            yield ",".join(part.lower() if not is_known(part) and is_known(part.lower()) else part for part in parts)
+            yield ",".join(part.lower() if is_known(part.lower()) else part for part in parts)
         else:
             yield repr(number(argument)) if argument.startswith("-") and _FRACTION.fullmatch(argument) else argument
 

@@ -288,7 +288,7 @@ def _bounds(sums: _Sums, error: Any, labels: np.ndarray | None, classes: int) ->
     given = [absent if r is None else xp.log(len(r) / (1 + own[..., r])).mean(axis=-1) for r in rows]
     given = xp.clip(xp.stack(given, axis=-1), 0, np.log(np.maximum(counts, 1))[None, None])
     p = counts / n
-    within_upper, within_lower = (given * p).sum(axis=-1)  # a product would be in TF32 on an accelerator
+    within_upper, within_lower = (given * p[None, None]).sum(axis=-1)  # a product would be in TF32 on an accelerator
     entropy = -np.sum(p[p > 0] * np.log(p[p > 0]))
     least, most = sums.mixed
     mixed_upper = -xp.log((counts[labels][None] + least[0]) / n).mean(axis=-1)

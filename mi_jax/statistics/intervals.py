@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import special
 
@@ -111,7 +111,7 @@ def accuracy_over_seeds(rows: Table, by: Sequence[str]) -> Table:
     """
     table = over_seeds(rows, by, within=(0.0, 1.0))
     counted = zip(table["mean"], table["n"], strict=True)
-    low, high = np.array([(math.nan,) * 2 if n is pd.NA else wilson(rate, int(n)) for rate, n in counted]).T
+    low, high = np.array([wilson(rate, int(n)) if isinstance(n, Real) else (math.nan,) * 2 for rate, n in counted]).T
     return table.assign(low=np.fmin(table["low"], low), high=np.fmax(table["high"], high))
 
 

@@ -33,7 +33,20 @@ def evaluate(network: Network, variables: Variables, images: Any, labels: Any) -
 
 
 def evaluate_each(network: Network, variables: Variables, images: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Cross-entropy in nats of each image, and whether it is classified correctly, both `[n]`; as `evaluate`."""
+    """Cross-entropy of each image in evaluation mode, and whether it is classified correctly.
+
+    Args:
+        network: what to evaluate.
+        variables: its variables.
+        images: float in [0, 1], `[n h w c]`.
+        labels: int `[n]`.
+
+    Returns:
+        The cross-entropies in nats `[n]`, and bool `[n]`.
+
+    Raises:
+        InputError: as `evaluate`.
+    """
     x = checks.images(images)
     y = checks.labels(labels, len(x), classes=network.num_classes)
     logits = predictions(network, variables, x)
