@@ -229,8 +229,9 @@ def condition_handles(
         if shown is None or (t, k) in shown
     ]
     if hollow:
-        look = {"linestyle": "none", "marker": "o", "markerfacecolor": "white", "markeredgecolor": GREY}
-        handles.append(Line2D([], [], **look, label=hollow_label))
+        mark = Line2D([], [], linestyle="none", marker="o", markerfacecolor="white", markeredgecolor=GREY)
+        mark.set_label(hollow_label)
+        handles.append(mark)
     return handles
 
 

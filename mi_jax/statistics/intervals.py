@@ -111,7 +111,9 @@ def accuracy_over_seeds(rows: Table, by: Sequence[str]) -> Table:
     """
     table = over_seeds(rows, by, within=(0.0, 1.0))
     counted = zip(table["mean"], table["n"], strict=True)
-    low, high = np.array([wilson(rate, int(n)) if isinstance(n, Real) else (math.nan,) * 2 for rate, n in counted]).T
+    low, high = np.array(
+        [wilson(rate, round(float(n))) if isinstance(n, Real) else (math.nan,) * 2 for rate, n in counted]
+    ).T
     return table.assign(low=np.fmin(table["low"], low), high=np.fmax(table["high"], high))
 
 

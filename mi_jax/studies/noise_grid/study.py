@@ -60,7 +60,7 @@ def measure(study_input: StudyInput) -> StudyResult:
                     noise_variance=variance,
                     saturated=bool(saturated[i]),
                     numerical_error=error[i],
-                    without_block=left_out[i] if inputs == "clean" and name == "i_tx_upper" else None,
+                    without_block=np.asarray(left_out[i]) if inputs == "clean" and name == "i_tx_upper" else None,
                     **columns,
                 )
                 for i, variance in enumerate(grid)
