@@ -380,14 +380,21 @@ def test_a_finished_run_with_damaged_progress_is_measured_again_on_the_networks_
     pd.testing.assert_frame_equal(measured(finished), measured(tiny_run))
 
 
-@pytest.mark.parametrize("content", [None, "", '{"step": 6}'])
-def test_a_damaged_best_epoch_is_rebuilt_from_the_checkpoints(tiny_config, tmp_path, quiet, content):
+@pytest.fixture(scope="module")
+def run_with_a_best_epoch(tiny_config, tmp_path_factory):
     config = dataclasses.replace(tiny_config, trainings=("nt",), seeds=1, held_out=0.2, batch_size=20)
-    runs.run(config, run_dir=tmp_path / "run", reporter=quiet)
-    best = tmp_path / "run" / "checkpoints" / "nt" / "0" / "best.json"
+    run_dir = tmp_path_factory.mktemp("best") / "run"
+    runs.run(config, run_dir=run_dir, reporter=Reporter(Console(file=io.StringIO())))
+    return run_dir
+
+
+@pytest.mark.parametrize("content", [None, "", '{"step": 6}'])
+def test_a_damaged_best_epoch_is_rebuilt_from_the_checkpoints(run_with_a_best_epoch, tmp_path, quiet, content):
+    run_dir = shutil.copytree(run_with_a_best_epoch, tmp_path / "run")
+    best = run_dir / "checkpoints" / "nt" / "0" / "best.json"
     before = json.loads(best.read_text())
     best.write_text(content) if content is not None else best.unlink()
-    runs.study("geometry", run_dir=tmp_path / "run", samples=20, reporter=quiet)
+    runs.study("geometry", run_dir=run_dir, samples=20, reporter=quiet)
     assert json.loads(best.read_text()) == before
     assert "it is rebuilt from a checkpoint" in quiet.console.file.getvalue()
 
