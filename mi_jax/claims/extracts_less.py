@@ -73,7 +73,7 @@ def extracts_less(run_records: RunRecords, pair: Pair) -> Claim:
         "the estimate is a lower limit: the interval then reaches to the largest value that the sample allows, log2 N. "
         "Layers saturated in both cannot be compared.",
         statistics=tuple(statistics),
-        figures=("information_difference", "noise_grid"),
+        figures=("information_difference", "noise_grid_i_tx"),
         scope=scope(run_records, shown),
     )
 

@@ -217,10 +217,13 @@ class BatchNorm(nnx.Module):
 
     def __call__(self, x: jax.Array, context: ForwardContext) -> jax.Array:
         """Normalises; in training mode also updates the running statistics."""
+        if self.folded and self.after:
+            return x
         if self.folded:
-            return x if self.after else (x.astype(jnp.float32) * self.scale[...] + self.bias[...]).astype(self.dtype)
-        mean, var = self._update(x) if context.train else (self.mean[...], self.var[...])
-        factor, shift = (v.reshape(*(1,) * (x.ndim - 1), -1) for v in self._line(mean, var))
+            line = self.scale[...], self.bias[...]
+        else:
+            line = self._line(*self._update(x)) if context.train else self._line(self.mean[...], self.var[...])
+        factor, shift = (v.reshape(*(1,) * (x.ndim - 1), -1) for v in line)
         return (x.astype(jnp.float32) * factor + shift).astype(self.dtype)
 
     def fold(self, convolution: "Conv | None") -> None:
@@ -234,7 +237,8 @@ class BatchNorm(nnx.Module):
         del self.scale, self.bias
         if convolution.bias is not None:
             shift = shift + convolution.bias[...] * factor
-        convolution.kernel, convolution.bias = nnx.Param(convolution.kernel[...] * factor), nnx.Param(shift)
+        kernel = convolution.kernel[...] * factor[None, None, None]
+        convolution.kernel, convolution.bias = nnx.Param(kernel), nnx.Param(shift)
         convolution.use_bias = True
 
     def _line(self, mean: jax.Array, var: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -63,7 +63,8 @@ def test_records_of_label_free_inputs_name_their_attack(untrained):
         network, variables, images, labels, jax.random.key(1), noise_variances=frozen, config=config, attack=ATTACK
     )
     assert {row.attack for row in rows} == set(LABEL_FREE_ATTACKS)
-    assert len(rows) == 2 * len(network.layers) * 2 * 6  # attacks, layers, noise rules, quantities
+    bounds = [row for row in rows if "leave_one_out" not in row.quantity]  # those are rows where they are finite
+    assert len(bounds) == 2 * len(network.layers) * 2 * 6  # attacks, layers, noise rules, quantities
     assert {attack_label({**attack_columns(ATTACK), "attack": name}) for name in LABEL_FREE_ATTACKS} == {
         "PGD-10 Linf 76.5/255 on the prediction",
         "PGD-10 Linf 76.5/255 to a random class",

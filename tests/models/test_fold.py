@@ -58,7 +58,7 @@ def test_relu_has_the_values_and_gradients_of_jax():
 
 
 def test_batch_statistics_of_channels_far_from_zero_lose_little_to_rounding(key):
-    x = jax.random.normal(key, (64, 4, 4, 2)) + jnp.array([0.0, 300.0])
+    x = jax.random.normal(key, (64, 4, 4, 2)) + jnp.array([0.0, 300.0])[None, None, None]
     norm = BatchNorm(2, ModelSpec(2, (4, 4, 2)))
     norm.mean[...] = jnp.array([0.0, 290.0])
     y = norm(x, ForwardContext(train=True))
