@@ -85,7 +85,7 @@ class ThreatModel:
     Examples:
         >>> threat = ThreatModel("linf", 0.1)
         >>> clean = jnp.full((1, 1, 1, 2), 0.5)
-        >>> threat.project(clean + jnp.array([0.3, -0.05]), clean).ravel()
+        >>> threat.project(clean + jnp.array([[[[0.3, -0.05]]]]), clean).ravel()
         Array([0.6 , 0.45], dtype=float32)
     """
 

@@ -24,7 +24,7 @@ DARK_OR_BRIGHT = np.broadcast_to((60 + 120 * LABELS).astype(np.uint8)[:, None, N
 def brightness(weights: jax.Array, x: jax.Array) -> jax.Array:
     """Bright images are class 1."""
     mean = x.mean((1, 2, 3))[:, None]
-    return jnp.concatenate([0.5 - mean, mean - 0.5], axis=1) * weights
+    return jnp.concatenate([0.5 - mean, mean - 0.5], axis=1) * weights[None]
 
 
 def arrays(images: np.ndarray, **options) -> mj.data.Dataset:

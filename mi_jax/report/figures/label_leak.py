@@ -31,13 +31,13 @@ def leaks(run_records: RunRecords) -> dict[str, Table]:
         `clean`) and on those of each attack (`shown` is its name), under the last noise rule of the claims.
     """
     where = {
-        "quantity": "i_ty_upper", "estimator": "kde", "noise_rule": noise_rules(run_records)[-1], "inputs": INPUTS,
+        "quantity": "i_ty_upper", "estimator": "kde", "noise_rule": noise_rules(run_records)[-1:], "inputs": INPUTS,
         **WHOLE_LAYERS,
     }  # fmt: skip
     rows = run_records.select(**where, attack=(None, *_INPUTS))
     rows = rows.assign(shown=rows["attack"].where(rows["inputs"] == "adversarial", "clean").fillna("pgd"))
     last = final_rows(rows)
-    found = {_UNTRAINED: rows[(rows["epoch"] == 0) & (rows["training"] == run_records.trainings[0])]}
+    found = {_UNTRAINED: rows[(rows["epoch"] == 0) & rows["training"].isin(run_records.trainings[:1])]}
     found |= {training: last[last["training"] == training] for training in run_records.trainings}
     return {name: table for name, table in found.items() if table["shown"].isin(LABEL_FREE_ATTACKS).any()}
 
