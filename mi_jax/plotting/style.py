@@ -240,9 +240,15 @@ def training_handles(trainings: Sequence[str]) -> list[Line2D]:
     return [Line2D([], [], color=colour_of(t, trainings), label=name_of(t)) for t in trainings]
 
 
+_LEGEND_LETTERS, _HANDLE_LETTERS = 115, 6
+"""Letters that fit in a row of a legend, and letters as long as a handle with its spaces."""
+
+
 def legend_above(figure: Figure, handles: Sequence[Artist]) -> None:
-    """One legend for the whole figure, above it, in rows of similar length."""
-    columns = math.ceil(len(handles) / math.ceil(len(handles) / 5)) if handles else 1
+    """One legend for the whole figure, above it, in rows of similar length that fit its width."""
+    letters = sum(len(str(handle.get_label())) + _HANDLE_LETTERS for handle in handles)
+    rows = max(1, math.ceil(len(handles) / 5), math.ceil(letters / _LEGEND_LETTERS))
+    columns = max(1, math.ceil(len(handles) / rows))
     figure.legend(handles=list(handles), loc="outside upper center", ncols=columns, handlelength=2.6)
 
 
