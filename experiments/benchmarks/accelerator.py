@@ -83,7 +83,7 @@ class Device:
         """The pip packages that are not installed."""
         return [package for module, package in self.packages.items() if not _found(module)]
 
-    def compiler_options(self) -> dict[str, str | int]:
+    def compiler_options(self) -> dict[str, Any]:
         """Without autotuning, which would need the device, and with the folder of NVIDIA's assembler."""
         if self.topology["platform"] != "cuda":
             return {}
