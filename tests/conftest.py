@@ -2,6 +2,7 @@
 
 import fcntl
 import gc
+import importlib.metadata
 import io
 import os
 import subprocess
@@ -15,7 +16,9 @@ from pathlib import Path
 # kept between workers and sessions in pytest's own cache, never in the user's.
 os.environ.setdefault(
     "XLA_FLAGS",
-    "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1 --xla_cpu_use_fusion_emitters=false",
+    "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
+    # Later compilers do not know this flag, and abort.
+    + (" --xla_cpu_use_fusion_emitters=false" if importlib.metadata.version("jaxlib").startswith("0.10.") else ""),
 )
 os.environ["XDG_CACHE_HOME"] = str(Path(__file__).parents[1] / ".pytest_cache" / "xdg")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["XDG_CACHE_HOME"] + "/mi_jax/xla"
