@@ -1,7 +1,6 @@
 """Networks of other frameworks are measured and attacked as functions, and saved activations layer by layer."""
 
-import importlib.util
-
+import equinox as eqx
 import flax.linen as linen
 import jax
 import jax.numpy as jnp
@@ -79,10 +78,7 @@ def test_an_nnx_model_and_a_function_of_weights_give_their_own_logits_and_taps(x
     assert (network.layers, network.num_classes, network.parameter_count) == (("logits",), 3, 48)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("equinox") is None, reason="equinox is not installed")
 def test_an_equinox_model_is_given_whole_with_its_activation_functions(dataset, x):
-    import equinox as eqx
-
     model = eqx.nn.MLP(16, 3, 8, 1, key=jax.random.key(0))
     network, own = mj.models.from_function(
         lambda model, x: jax.vmap(model)(x.reshape(len(x), -1)), model, input_shape=SHAPE
