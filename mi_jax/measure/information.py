@@ -5,6 +5,7 @@ All networks are measured on one fixed sample of test images, drawn without repl
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
@@ -80,17 +81,25 @@ class InformationConfig:
 
         Examples:
             >>> InformationConfig().schedule(200)
-            (0, 1, 2, 4, 7, 14, 27, 53, 103, 200)
+            (0, 1, 2, 3, 5, 8, 14, 24, 41, 69, 118, 200)
             >>> InformationConfig(epochs=(3, 5, 900)).schedule(8)
             (0, 3, 5, 8)
         """
-        if self.epochs == "auto":
-            between = np.round(
-                np.geomspace(1, max(last, 1), min(max(last, 1), 3 + 3 * len(str(last // 10 or ""))))
-            ).astype(int)
-        else:
-            between = np.asarray(self.epochs)
-        return tuple(sorted({0, last, *(int(e) for e in between if e < last)}))
+        chosen = _log_spaced(last) if self.epochs == "auto" else self.epochs
+        return tuple(sorted({0, last, *(epoch for epoch in chosen if epoch < last)}))
+
+
+def _log_spaced(last: int) -> set[int]:
+    """Three of fewer than ten epochs, else at least the ten that a trend needs, as even in logarithm as whole ones are.
+
+    One more per factor of ten beyond a hundred.
+    """
+    wanted = 3 if last < 10 else 10 + max(len(str(last)) - 2, 0)
+    for count in itertools.count(wanted):
+        epochs = {int(epoch) for epoch in np.round(np.geomspace(1, max(last, 1), count))}
+        if len(epochs) >= min(wanted, last):
+            return epochs
+    raise AssertionError
 
 
 def noise_rules() -> tuple[str, ...]:

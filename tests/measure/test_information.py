@@ -9,10 +9,12 @@ import pytest
 import mi_jax as mj
 from mi_jax import batches, data
 from mi_jax.attacks import PGD
+from mi_jax.claims.same_trend import FEWEST_EPOCHS
 from mi_jax.errors import InputError
 from mi_jax.information import NOISE_RULES
 from mi_jax.measure import information as plane
 from mi_jax.measure.information import InformationConfig, frozen_noise_variances, information_plane
+from mi_jax.runs.config import preset
 
 ATTACK = PGD(steps=1)
 CONFIG = InformationConfig(noise=("fixed", "trace", "median", "scale_free"))
@@ -104,3 +106,16 @@ def test_a_registered_noise_rule_can_be_configured_and_gives_its_variance(key):
     assert variances == {"seven": dict.fromkeys(network.layers, 7.0)}
     with pytest.raises(InputError, match="scale_free"):
         InformationConfig(noise=("seven",))
+
+
+@pytest.mark.parametrize("last", [10, 11, 30, 99, 100, 200, 999])
+def test_ten_or_more_epochs_are_measured_at_enough_of_them_for_a_trend(last):
+    epochs = InformationConfig().schedule(last)
+    assert len(epochs) - 1 >= FEWEST_EPOCHS
+    assert (epochs[0], epochs[1], epochs[-1]) == (0, 1, last)
+    assert len(epochs) <= 13
+
+
+def test_the_paper_preset_can_decide_the_claim_of_one_trend():
+    config = preset("paper", dataset="cifar10", arch="vgg")
+    assert len(config.information.schedule(config.epochs)) - 1 >= FEWEST_EPOCHS
