@@ -85,16 +85,17 @@ def code_information(mean: Any, std: Any, *, key: Key | int, draws: int = 4) -> 
 @jax.jit
 def _pointwise(mean: jax.Array, std: jax.Array, keys: jax.Array) -> jax.Array:
     """Log q(z | x) - log of the mean of q(z | x') over the rows, averaged over the draws, `[n]`."""
-    precision = 1 / std**2
-    constant = jnp.sum(jnp.log(std) + 0.5 * mean**2 * precision, axis=1)
+    scale = jnp.sum(jnp.log(std), axis=1)
+
+    def gain(row: tuple[jax.Array, jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        # From differences of means, as squares of large means would leave nothing of the deviations.
+        own_mean, own_std, own_scale, noise = row
+        apart = (own_mean[None] - mean + (own_std * noise)[None]) / std
+        densities = -0.5 * jnp.sum(apart**2, axis=1) - scale  # without the common constant
+        return -0.5 * jnp.sum(noise**2) - own_scale - jax.nn.logsumexp(densities) + math.log(len(mean))
 
     def one(key: jax.Array) -> jax.Array:
         noise = jax.random.normal(key, mean.shape)
-        z = mean + std * noise
-        densities = (
-            -0.5 * (z**2) @ precision.T + z @ (mean * precision).T - constant[None]
-        )  # without the common constant
-        own = -0.5 * jnp.sum(noise**2, axis=1) - jnp.sum(jnp.log(std), axis=1)
-        return own - jax.nn.logsumexp(densities, axis=1) + math.log(len(mean))
+        return jax.lax.map(gain, (mean, std, scale, noise), batch_size=16)
 
     return jax.lax.map(one, keys).mean(0)

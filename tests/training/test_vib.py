@@ -97,3 +97,12 @@ def test_other_networks_and_trainings_are_told_apart():
     mlp = mj.models.create("mlp", num_classes=10, input_shape=SHAPE)
     with pytest.raises(InputError, match="The training vib needs the architecture vib, not mlp"):
         make_trainer(config, mlp, mj.data.load("digits", limit=200), "vib", (0,), mesh=None)
+
+
+@pytest.mark.parametrize(("centre", "std"), [(100.0, 0.01), (1000.0, 0.1)])
+def test_the_information_of_a_code_does_not_depend_on_where_it_lies(centre, std):
+    mean = np.random.default_rng(0).standard_normal((64, 8)).astype(np.float32) * 1.5 * std
+    there = np.asarray(mean + np.float32(centre))
+    near, far = (code_information(m, np.full_like(m, std), key=0).i_tx for m in (there - np.float32(centre), there))
+    assert far == pytest.approx(near, abs=1e-3)
+    assert 2 < near < np.log(64)
