@@ -29,7 +29,7 @@ is near the logarithm of its batch.
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """One number in nats, with what is needed to judge it."""
+    """One number in nats, with what is needed to assess it."""
 
     estimator: str
     value: float
