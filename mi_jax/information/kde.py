@@ -162,6 +162,8 @@ def kde(
     labels, classes = (np.zeros(len(x), np.int32), 1) if y is None else as_labels(y, len(x), num_classes)
     mesh = mesh or _tiles.mesh_of(x)
     precision = wanted = precision or ("float64" if x.dtype == np.float64 else "float32")
+    if blocks < 0 or blocks == 1:
+        raise InputError(f"blocks is {blocks}; the jackknife needs at least two, or 0 for none.")
     block = image_blocks(len(x), blocks) if blocks else None
     for precision in (wanted,) if is_traced(x) else _tiles.fall_backs(wanted):
         sums = _sums(x, *compact(labels, classes), variances, precision, mesh, block)

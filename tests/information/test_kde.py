@@ -13,6 +13,7 @@ from mi_jax.errors import InputError
 from mi_jax.information import KDE, _pairwise, _tiles, kde
 from mi_jax.information._input import target_of
 from mi_jax.information._pairwise import pair_sums
+from mi_jax.statistics.jackknife import image_blocks
 
 _spec = importlib.util.spec_from_file_location("make_golden", Path(__file__).with_name("make_golden.py"))
 assert _spec is not None
@@ -238,3 +239,21 @@ def test_leave_one_out_label_bound_is_below_the_population_and_infinite_for_a_ro
     alone = kde(np.array([[0.0], [0.0], [1.0]]), [0, 0, 1], noise_variance=1.0)
     assert alone.i_ty_leave_one_out == -np.inf
     assert kde(1e6 * np.eye(3), noise_variance=1.0).i_tx_leave_one_out == np.inf
+
+
+def test_values_without_a_block_are_those_of_the_other_rows():
+    r = np.random.default_rng(0)
+    x, y = r.standard_normal((53, 4)), np.r_[np.zeros(2, int), 1 + np.arange(51) % 3]
+    options = {"noise_variance": [0.3, 2.0], "num_classes": 4}
+    found = kde(x, y, blocks=7, **options).without_block
+    for b in range(7):
+        rows = image_blocks(53, 7) != b
+        again = kde(x[rows], y[rows], **options)
+        for name, values in found.items():
+            np.testing.assert_allclose(values[:, b], getattr(again, name), atol=1e-9)
+
+
+@pytest.mark.parametrize("blocks", [1, -3])
+def test_a_jackknife_of_one_block_is_refused(blocks):
+    with pytest.raises(InputError, match=f"blocks is {blocks}; the jackknife needs at least two, or 0 for none"):
+        kde(np.eye(4), noise_variance=1.0, blocks=blocks)
