@@ -140,7 +140,8 @@ class Crossed(NamedTuple):
         distance = np.abs(self.value - null)
         with np.errstate(divide="ignore", invalid="ignore"):
             found = [2 * special.stdtr(df, -np.where(distance > 0, distance / e, 0.0)) for df, e in self._parts()]
-        return np.asarray(np.maximum.reduce(np.nan_to_num(found, nan=1.0)))
+        largest = np.maximum.reduce(np.nan_to_num(found, nan=1.0))
+        return np.asarray(np.where(self.stderr == 0, 1.0, largest))
 
     def _parts(self) -> list[tuple[Any, np.ndarray]]:
         """Degrees of freedom and standard errors: of both together, of seeds alone, of images alone."""

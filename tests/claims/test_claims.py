@@ -106,13 +106,14 @@ def test_less_information_needs_both_bounds_to_agree(tmp_path):
 
 def test_a_layer_saturated_in_one_training_is_kept_up_to_what_the_sample_allows(tmp_path):
     rows = []
-    for seed in range(3):
-        rows += both_bounds("nt", seed, "wide", 6.5, saturated=True) + both_bounds("at", seed, "wide", 4.0)
-        rows += both_bounds("nt", seed, "narrow", 3.5) + both_bounds("at", seed, "narrow", 3.0)
+    for seed, shift in enumerate((-1e-4, 0.0, 1e-4)):
+        rows += both_bounds("nt", seed, "wide", 6.5, saturated=True) + both_bounds("at", seed, "wide", 4.0 + shift)
+        rows += both_bounds("nt", seed, "narrow", 3.5) + both_bounds("at", seed, "narrow", 3.0 - shift / 2)
     found = statistic(claims_of(tmp_path, rows)["2a"], "I(X;T), KDE upper bound", "fixed")
-    assert (found.value, found.high) == pytest.approx((-3 / 10, -3 / 10))
+    assert (found.value, found.high) == pytest.approx((-3 / 10, -3 / 10), abs=1e-4)
     full = math.log2(100)
-    assert found.low == pytest.approx((4.0 - full + 3.0 - 3.5) / (full + 3.5)), "NT may carry up to log2 N"
+    lowest = (4.0 - full + 3.0 - 3.5) / (full + 3.5)
+    assert found.low == pytest.approx(lowest, abs=1e-4), "NT may carry up to log2 N"
     assert found.remark == "2 layers; less in: wide, narrow; saturated in one training: wide"
 
 

@@ -54,3 +54,8 @@ def test_the_interval_covers_the_population_in_95_per_cent_of_runs(weights):
         interval = crossed(lambda x: x.mean(), Sample(each.mean(axis=1), without)).interval()
         covered += interval.low <= 0 <= interval.high
     assert covered / runs > 0.95 - 2 * (0.95 * 0.05 / runs) ** 0.5
+
+
+def test_seeds_that_agree_exactly_are_no_evidence():
+    same = crossed(lambda a: a.mean(axis=0), Sample(np.ones((2, 3))))
+    np.testing.assert_array_equal(same.p_values(), np.ones(3))
