@@ -13,8 +13,8 @@ VERDICTS = {
     "accurate": "root mean square error at most a fifth of the true information",
     "bound": "a bound that holds in at least nine of ten attempts, less accurate than that",
     "flagged": "neither, and flagged as unreliable in at least nine of ten attempts",
-    "wrong": "neither, and not flagged",
-    "failed": "no value",
+    "wrong": "neither, and flagged in fewer",
+    "failed": "a value in fewer than nine of ten attempts",
 }
 """The verdicts, from the best to the worst, and what they mean."""
 _ACCURATE, _MOST = 0.2, 0.9
@@ -38,13 +38,12 @@ def trust(scores: Table) -> Table:
     for cell, group in grid.groupby(["target", "estimator", "dimension", "n"], sort=False):
         good = group[group["ok"]]
         rmse = math.sqrt(float(np.mean((good["value"] - good["truth"]) ** 2))) if len(good) else math.nan
-        rows.append((*cell, _verdict(good, rmse), rmse))
+        failed = len(good) < _MOST * len(group)
+        rows.append((*cell, "failed" if failed else _verdict(good, rmse), rmse))
     return pd.DataFrame(rows, columns=["target", "estimator", "dimension", "n", "verdict", "rmse"])
 
 
 def _verdict(good: Table, rmse: float) -> str:
-    if good.empty:
-        return "failed"
     if rmse <= _ACCURATE * float(good["truth"].iloc[0]):
         return "accurate"
     held = good["held"].dropna()
