@@ -18,7 +18,7 @@ _ESTIMATES = (
     ("monte_carlo", "i_tx", "Monte Carlo"),
 )
 _ALPHA = 0.05
-_JUDGE = difference(sign=-1, smallest=SMALLEST["relative"])
+_CRITERION = difference(sign=-1, smallest=SMALLEST["relative"])
 
 
 class Effect(NamedTuple):
@@ -37,9 +37,9 @@ class Effect(NamedTuple):
     censored: list[str]
     over_images: bool
 
-    def judge(self, low: float, high: float) -> Verdict:
+    def criterion(self, low: float, high: float) -> Verdict:
         """The verdict on "less": mixed where cells differ significantly in the other direction, or in both."""
-        verdict = _JUDGE(low, high)
+        verdict = _CRITERION(low, high)
         against = {"supported": self.more, "contradicted": self.less}.get(verdict, self.less and self.more)
         if against:
             return "mixed"
@@ -70,8 +70,9 @@ def extracts_less(run_records: RunRecords, pair: Pair) -> Claim:
         "bounds alone is not a difference of information. Equivalent: the whole interval lies within "
         f"±{100 * SMALLEST['relative']:.0f} %. Mixed: single layers (or layers at a noise variance) differ in the "
         "other direction, by Holm's test at a family-wise error of 5 %. Where one training is saturated in a layer, "
-        "the estimate is a lower limit: the interval then reaches to the largest value that the sample allows, log2 N. "
-        "Layers saturated in both cannot be compared.",
+        "the estimate is a lower limit: the interval then reaches to the largest value that the sample allows, log2 N, "
+        "so that the verdict is on the information about which of the N images was seen. Layers saturated in both "
+        "cannot be compared.",
         statistics=tuple(statistics),
         figures=("information_difference", "noise_grid_i_tx"),
         scope=scope(run_records, shown),
@@ -82,10 +83,10 @@ def _statistic(rows: Table, pair: Pair, name: str, noise_rule: str | None, *, ce
     found = compared(rows, pair, cell=cell)
     effect = None if found is None else effect_of(found)
     interval = t_interval([]) if effect is None else effect.interval
-    judge = _JUDGE if effect is None else effect.judge
+    criterion = _CRITERION if effect is None else effect.criterion
     over_images = effect is not None and effect.over_images
     remark = _remark(found, effect, "layer" if cell == "layer" else "point")
-    return statistic(name, interval, "relative", judge, remark, noise_rule=noise_rule, over_images=over_images)
+    return statistic(name, interval, "relative", criterion, remark, noise_rule=noise_rule, over_images=over_images)
 
 
 def _with_cells(rows: Table) -> Table:

@@ -17,7 +17,7 @@ _RULES = ("fixed", "trace")
 _PRESERVING = ("scaling", "channel_gain")
 _LOSS = "merging"
 _NEEDS = "needs the study geometry"
-_JUDGE = difference(sign=+1, smallest=SMALLEST["bits"])
+_CRITERION = difference(sign=+1, smallest=SMALLEST["bits"])
 
 
 @CLAIMS.registering("geometry")
@@ -28,7 +28,7 @@ def geometry(run_records: RunRecords, pair: Pair) -> Claim:
         statistics += _split(run_records, pair, rule)
         statistics += _maps(run_records, pair, rule)
     if not any(s.decides for s in statistics):
-        statistics.append(statistic("Scale part minus the rest", t_interval([]), "bits", _JUDGE, _NEEDS))
+        statistics.append(statistic("Scale part minus the rest", t_interval([]), "bits", _CRITERION, _NEEDS))
     for noise_rule in noise_rules(run_records):
         rows = final_rows(layer_information(run_records, "i_tx_upper", noise_rule, inputs="clean"))
         rows = rows[rows["training"].isin(pair)]
@@ -49,9 +49,10 @@ def geometry(run_records: RunRecords, pair: Pair) -> Claim:
         method=f"The difference in I(X;T) of {second} from {first}, upper bounds under a noise variance of both, is "
         "split by layer into a part from the scale of the activations and the rest, the mean of the two orders in "
         "which scale and rest can be exchanged (Shapley value), so that neither training is the reference. The "
-        "statistic compares the two parts: the root mean square of the scale part over layers minus that of the rest, "
-        "each from products of different seeds, so that noise between seeds adds to neither; it is 0 where there is "
-        "nothing but noise. The second statistic asks how far the estimate moves where no information is lost (all "
+        "statistic compares the two parts: the mean square of the scale part over layers minus that of the rest, each "
+        "from products of different seeds, so that noise between seeds adds to neither, shown in bits as the root of "
+        "the difference with its sign; it is 0 where there is nothing but noise. The second statistic asks how far "
+        "the estimate moves where no information is lost (all "
         "activations doubled; every channel multiplied by a number of its own, at the same total variance), minus how "
         "far it moves where a known amount is lost (images merged in pairs, one bit). Both must agree; intervals over "
         f"seeds; within ±{SMALLEST['bits']} bits counts as none.",
@@ -76,10 +77,10 @@ def _split(run_records: RunRecords, pair: Pair, rule: str) -> list[ClaimStatisti
     scale = (forward + own - rescaled) / 2  # rescaling the baseline up, and the other training down
     rest = change - scale
     effect = crossed(lambda c, h: excess(c) - excess(h), Sample(scale), Sample(rest))
-    root = [math.copysign(math.sqrt(abs(end)), end) for end in effect.interval()[:3]] if seeds > 1 else [math.nan] * 3
-    remark = f"{scale.shape[1]} layers" if seeds > 1 else "one seed: noise cannot be told from a difference"
+    root = [math.copysign(math.sqrt(abs(end)), end) for end in effect.interval()[:3]] if seeds > 2 else [math.nan] * 3
+    remark = f"{scale.shape[1]} layers" if seeds > 2 else f"{seeds} seeds: products of different ones need three"
     interval = Interval(root[0], root[1], root[2], seeds)
-    statistics = [statistic("Scale part minus the rest", interval, "bits", _JUDGE, remark, noise_rule=rule)]
+    statistics = [statistic("Scale part minus the rest", interval, "bits", _CRITERION, remark, noise_rule=rule)]
     for name, part in (("scale", scale), ("rest, at equal variance", rest)):
         mean = t_interval(part.mean(axis=1))
         label, note = f"Difference of I(X;T), mean over layers: {name}", "context"
@@ -113,7 +114,7 @@ def _maps(run_records: RunRecords, pair: Pair, rule: str) -> list[ClaimStatistic
     loss = moved[_LOSS].mean(axis=1)
     remark = f"moves by {preserving.mean():.2f} bits where nothing is lost, by {loss.mean():.2f} where one bit is"
     name = "Movement under maps that preserve information, minus under the loss of one bit"
-    return [statistic(name, t_interval(preserving - loss), "bits", _JUDGE, remark, noise_rule=rule)]
+    return [statistic(name, t_interval(preserving - loss), "bits", _CRITERION, remark, noise_rule=rule)]
 
 
 def _aligned(tables: list[Table]) -> tuple[list[np.ndarray] | None, int]:

@@ -62,7 +62,7 @@ def _on_test(run_records: RunRecords, quantity: str) -> Table:
 
 
 def _delays(rows: Table, pair: Pair) -> list[float]:
-    """Epochs to `_SHARE` of the fall from the first epoch's loss to the last one's, second minus first, by seed."""
+    """Epochs to `_SHARE` of the fall from the first epoch's loss to the lowest one, second minus first, by seed."""
     reached = {
         key: _epochs_to_share(curve.sort_values("epoch"))
         for key, curve in rows.dropna(subset=["epoch"]).groupby(["training", "seed"])

@@ -21,9 +21,9 @@ def prefers_shape(run_records: RunRecords, pair: Pair) -> Claim:
     first, second = map(name_of, pair)
     gap, over_images = final_difference(rows, pair)
     remark = missing(gap, "shape bias") or _coverage(run_records, pair)
-    judge = difference(sign=+1, smallest=SMALLEST["shape bias"])
+    criterion = difference(sign=+1, smallest=SMALLEST["shape bias"])
     name = f"Shape bias, {second} minus {first}"
-    statistics = [statistic(name, gap.clipped(-1.0, 1.0), "points", judge, remark, over_images=over_images)]
+    statistics = [statistic(name, gap.clipped(-1.0, 1.0), "points", criterion, remark, over_images=over_images)]
     statistics += _sensitivities(run_records, pair)
     for training, side in ((pair[0], "<"), (pair[1], ">")):
         bias = t_interval(final_rows(rows[rows["training"] == training])["value"]).clipped(0.0, 1.0)
@@ -68,10 +68,10 @@ def _sensitivities(run_records: RunRecords, pair: Pair) -> list[ClaimStatistic]:
     first, second = map(name_of, pair)
     parts: list[Sample] = [shape.first, shape.second, texture.first, texture.second]
     effect = crossed(_change_of_preference, *parts)
-    judge = difference(sign=+1, smallest=SMALLEST["sensitivity"])
+    criterion = difference(sign=+1, smallest=SMALLEST["sensitivity"])
     over_images = effect.blocks > 0
     name = f"Shape {MINUS} texture sensitivity, {second} minus {first}"
-    statistics = [statistic(name, effect.interval(), "score", judge, "", over_images=over_images)]
+    statistics = [statistic(name, effect.interval(), "score", criterion, "", over_images=over_images)]
     for cue, part in zip(_CUES, found, strict=True):
         assert part is not None
         change = crossed(lambda a, b: (b - a).mean(), part.first, part.second)

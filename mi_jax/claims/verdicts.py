@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from mi_jax.statistics.intervals import Interval
@@ -13,7 +13,7 @@ Verdict = Literal["supported", "contradicted", "equivalent", "mixed", "undecided
 Unit = Literal["bits", "nats", "points", "share", "relative", "score", "ratio", "epochs"]
 """Of a statistic; `share` is a fraction between 0 and 1, `points` a difference of two shares, `relative` a difference
 as a fraction of the baseline, `score` a difference of mean reciprocal ranks, `ratio` one of two distances."""
-Judge = Callable[[float, float], Verdict]
+Criterion = Callable[[float, float], Verdict]
 """The verdict on the two ends of an interval."""
 SMALLEST = {"relative": 0.05, "accuracy": 0.01, "nats": 0.05, "shape bias": 0.05, "sensitivity": 0.02, "bits": 0.05}
 """Differences within these count as none: of the baseline's information, share of images, nats of loss, share of
@@ -35,8 +35,8 @@ class ClaimStatistic:
         unit: of the three.
         seeds: the number of seeds behind the interval.
         verdict: what the interval says about the claim.
-        fragile: whether the verdict changes where an end of the interval moves by a tenth of its half-width, or within
-            the digits shown.
+        alternatives: the other verdicts that it would have where an end of the interval moves by a tenth of its
+            half-width, or within the digits shown.
         over_images: whether the interval contains the error over images beside that over seeds.
         remark: why there is no value, or what qualifies it (which layers, which reference).
         decides: whether the claim's verdict depends on it; otherwise it is context.
@@ -50,10 +50,15 @@ class ClaimStatistic:
     unit: Unit
     seeds: int
     verdict: Verdict
-    fragile: bool = False
+    alternatives: frozenset[Verdict] = frozenset()
     over_images: bool = False
     remark: str = ""
     decides: bool = True
+
+    @property
+    def fragile(self) -> bool:
+        """Whether it would have another verdict within the accuracy of its interval."""
+        return bool(self.alternatives)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,18 +95,14 @@ class Claim:
     def verdict(self, noise_rule: str | None) -> Verdict:
         """The verdict under a noise rule: that which all its statistics share, see `joint`.
 
-        Each statistic is judged at 95 %. As all must share a verdict, it then holds at 95 % at least, however many
+        Each statistic is tested at 95 %. As all must share a verdict, it then holds at 95 % at least, however many
         there are (intersection-union test, Berger 1982).
         """
         return joint(statistic.verdict for statistic in self.deciding(noise_rule))
 
     def fragile(self, noise_rule: str | None) -> bool:
-        """Whether the verdict hangs on statistics that are fragile."""
-        found, verdict = self.deciding(noise_rule), self.verdict(noise_rule)
-        settling = [s for s in found if s.verdict == verdict] or list(found)
-        if verdict == "undecided":
-            return bool(settling) and all(s.fragile for s in settling)
-        return any(s.fragile for s in settling)
+        """Whether an alternative of any one statistic changes the verdict."""
+        return self._hangs_on_one(lambda claim: claim.verdict(noise_rule))
 
     def testable(self, noise_rules: Sequence[str]) -> tuple[str, ...]:
         """Those of the noise rules under which some statistic that decides has a value."""
@@ -112,13 +113,16 @@ class Claim:
         return joint(self.verdict(rule) for rule in self.testable(noise_rules))
 
     def combined_is_fragile(self, noise_rules: Sequence[str]) -> bool:
-        """Whether the combined verdict hangs on a verdict that is fragile."""
-        found = {rule: self.fragile(rule) for rule in self.testable(noise_rules)}
-        combined = self.combined(noise_rules)
-        settling = [fragile for rule, fragile in found.items() if self.verdict(rule) == combined] or list(
-            found.values()
-        )
-        return bool(settling) and (all(settling) if combined == "undecided" else any(settling))
+        """Whether an alternative of any one statistic changes the combined verdict."""
+        return self._hangs_on_one(lambda claim: claim.combined(noise_rules))
+
+    def _hangs_on_one(self, verdict: Callable[["Claim"], Verdict]) -> bool:
+        for i, found in enumerate(self.statistics):
+            for other in found.alternatives:
+                changed = (*self.statistics[:i], replace(found, verdict=other), *self.statistics[i + 1 :])
+                if verdict(replace(self, statistics=changed)) != verdict(self):
+                    return True
+        return False
 
     def weakest(self, noise_rule: str | None) -> ClaimStatistic | None:
         """The statistic that settles the verdict: the first of those that contradict the claim most."""
@@ -131,7 +135,8 @@ class Claim:
 def joint(verdicts: Iterable[Verdict]) -> Verdict:
     """The verdict of several that must all hold: the one that they share; none of them makes undecided.
 
-    Mixed where some are supported and others contradicted, or where all are decided and differ; else undecided.
+    Mixed where one is, where some are supported and others contradicted, or where all are decided and differ; else
+    undecided.
 
     Examples:
         >>> joint(["supported", "supported"]), joint(["supported", "undecided"]), joint(["supported", "equivalent"])
@@ -149,7 +154,7 @@ def statistic(
     name: str,
     interval: Interval,
     unit: Unit,
-    judge: Judge,
+    criterion: Criterion,
     remark: str,
     *,
     noise_rule: str | None = None,
@@ -160,7 +165,7 @@ def statistic(
     if interval.count == 1:
         remark = "; ".join(filter(None, ["one paired seed: an interval needs two", remark]))
     value, low, high = (None if math.isnan(number) else number for number in interval[:3])
-    verdict, fragile = judged(interval, unit, judge)
+    verdict, alternatives = verdict_on(interval, unit, criterion)
     return ClaimStatistic(
         name=name,
         noise_rule=noise_rule,
@@ -170,49 +175,51 @@ def statistic(
         unit=unit,
         seeds=interval.count,
         verdict=verdict,
-        fragile=fragile,
+        alternatives=alternatives,
         over_images=over_images,
         remark=remark,
         decides=decides,
     )
 
 
-def judged(interval: Interval, unit: Unit, judge: Judge) -> tuple[Verdict, bool]:
-    """The verdict on an interval and whether it is fragile, see `ClaimStatistic`; undecided without an interval."""
+def verdict_on(interval: Interval, unit: Unit, criterion: Criterion) -> tuple[Verdict, frozenset[Verdict]]:
+    """The verdict on an interval and its alternatives, see `ClaimStatistic`; undecided without an interval."""
     low, high = interval.low, interval.high
     if math.isnan(low) or math.isnan(high):
-        return "undecided", False
-    verdict, by = judge(low, high), max(_SHOWN.get(unit, 0.01) / 2, _LOOSE * (high - low) / 2)
-    moved = (judge(low + a * by, max(low + a * by, high + b * by)) for a, b in itertools.product((-1, 1), repeat=2))
-    return verdict, any(other != verdict for other in moved)
+        return "undecided", frozenset()
+    verdict, by = criterion(low, high), max(_SHOWN.get(unit, 0.01) / 2, _LOOSE * (high - low) / 2)
+    moved: set[Verdict] = {
+        criterion(low + a * by, max(low + a * by, high + b * by)) for a, b in itertools.product((-1, 1), repeat=2)
+    }
+    return verdict, frozenset(moved - {verdict})
 
 
-def difference(*, sign: int, smallest: float) -> Judge:
-    """Judges "the difference has this sign".
+def difference(*, sign: int, smallest: float) -> Criterion:
+    """Decides "the difference has this sign".
 
     Equivalent where the whole interval lies within ±`smallest`, the smallest difference of interest (two one-sided
     tests, Schuirmann 1987); otherwise supported or contradicted where the interval excludes 0.
     """
 
-    def judge(low: float, high: float) -> Verdict:
+    def criterion(low: float, high: float) -> Verdict:
         if -smallest < low and high < smallest:
             return "equivalent"
         if low > 0 or high < 0:
             return "supported" if (low > 0) == (sign > 0) else "contradicted"
         return "undecided"
 
-    return judge
+    return criterion
 
 
-def at_most(threshold: float) -> Judge:
-    """Judges "the value is at most `threshold`": by the side on which the whole interval lies."""
+def at_most(threshold: float) -> Criterion:
+    """Decides "the value is at most `threshold`": by the side on which the whole interval lies."""
 
-    def judge(low: float, high: float) -> Verdict:
+    def criterion(low: float, high: float) -> Verdict:
         if high <= threshold:
             return "supported"
         return "contradicted" if low > threshold else "undecided"
 
-    return judge
+    return criterion
 
 
 def context(low: float, high: float) -> Verdict:

@@ -10,7 +10,7 @@ from mi_jax.claims.extracts_less import effect_of
 from mi_jax.claims.geometry import excess
 from mi_jax.claims.paired import Compared
 from mi_jax.claims.same_trend import ratio
-from mi_jax.claims.verdicts import SMALLEST, at_most, difference, judged
+from mi_jax.claims.verdicts import SMALLEST, at_most, difference, verdict_on
 from mi_jax.statistics.jackknife import BLOCKS, Sample, crossed, means_without_block
 
 RUNS = 120
@@ -44,7 +44,7 @@ def curves(rng, mean, *, seeds=5, layers=4, spread=0.2):
 
 
 def trend_verdict(a, b):
-    return judged(ratio(a, b)[0], "ratio", at_most(math.sqrt(2)))[0]
+    return verdict_on(ratio(a, b)[0], "ratio", at_most(math.sqrt(2)))[0]
 
 
 def test_unrelated_random_walks_have_no_common_trend_and_no_opposed_one():
@@ -100,7 +100,7 @@ def information(rng, effect, *, seeds=5, layers=6):
 def test_less_information_is_found_and_none_invented(effect, true, power):
     def draw(rng):
         found = effect_of(information(rng, effect))
-        return judged(found.interval, "relative", found.judge)[0]
+        return verdict_on(found.interval, "relative", found.criterion)[0]
 
     found = shares(draw)
     assert found.get(true, 0) >= power
@@ -133,7 +133,7 @@ def test_a_change_of_shape_bias_is_found_and_none_invented(biases, true, power):
 
     def draw(rng):
         first, second = (bias_sample(decisions(rng, bias)) for bias in biases)
-        return judged(crossed(lambda a, b: (b - a).mean(), first, second).interval(), "points", judge)[0]
+        return verdict_on(crossed(lambda a, b: (b - a).mean(), first, second).interval(), "points", judge)[0]
 
     found = shares(draw)
     assert found.get(true, 0) >= power
@@ -147,7 +147,7 @@ def test_four_of_nine_against_five_of_nine_in_three_seeds_decides_nothing():
         return bias_sample(each)
 
     interval = crossed(lambda a, b: (b - a).mean(), share(4), share(5)).interval()
-    assert judged(interval, "points", difference(sign=+1, smallest=SMALLEST["shape bias"]))[0] == "undecided"
+    assert verdict_on(interval, "points", difference(sign=+1, smallest=SMALLEST["shape bias"]))[0] == "undecided"
 
 
 @pytest.mark.parametrize(("drop", "true", "power"), [(0.0, "equivalent", 0.0), (0.08, "supported", 0.7)])
@@ -162,7 +162,7 @@ def test_a_loss_of_accuracy_is_found_and_none_invented(drop, true, power):
             right = 0.7 * hard + 0.3 * rng.random((3, 1000)) > np.quantile(0.7 * hard + 0.3 * 0.5, rate)
             without = np.stack([means_without_block(seed) for seed in right])
             samples.append(Sample(right.mean(axis=1), without))
-        return judged(crossed(lambda a, b: (b - a).mean(), *samples).interval(), "points", judge)[0]
+        return verdict_on(crossed(lambda a, b: (b - a).mean(), *samples).interval(), "points", judge)[0]
 
     found = shares(draw)
     assert found.get(true, 0) >= power
@@ -190,7 +190,7 @@ def test_scale_is_found_where_it_is_and_not_in_noise(scale, rest, true, power):
         parts = [Sample(mean + spread * rng.normal(size=(3, 9))) for mean, spread in (scale, rest)]
         interval = crossed(lambda c, h: excess(c) - excess(h), *parts).interval()
         ends = [math.copysign(math.sqrt(abs(end)), end) for end in interval[:3]]
-        return judged(interval._replace(mean=ends[0], low=ends[1], high=ends[2]), "bits", judge)[0]
+        return verdict_on(interval._replace(mean=ends[0], low=ends[1], high=ends[2]), "bits", judge)[0]
 
     found = shares(draw)
     assert found.get(true, 0) >= power

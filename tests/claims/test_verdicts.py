@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from mi_jax.claims.verdicts import Claim, ClaimStatistic, at_most, difference, judged
+from mi_jax.claims.verdicts import Claim, ClaimStatistic, at_most, difference, verdict_on
 from mi_jax.statistics.intervals import Interval
 
 
@@ -44,14 +44,17 @@ def test_verdict_on_a_threshold(low, high, verdict):
     ],
 )
 def test_a_verdict_is_fragile_where_it_hangs_on_a_tenth_of_the_half_width_or_on_rounding(low, high, unit, expected):
-    assert judged(Interval((low + high) / 2, low, high, 3), unit, difference(sign=+1, smallest=0.05)) == expected
+    verdict, others = verdict_on(Interval((low + high) / 2, low, high, 3), unit, difference(sign=+1, smallest=0.05))
+    assert (verdict, bool(others)) == expected
 
 
-def claim(*verdicts, context=(), fragile=()):
+def claim(*verdicts, context=(), others=()):
+    """A claim of statistics with these verdicts; `others` has the alternatives of some by their place."""
     statistics = [
         ClaimStatistic(
             name=verdict, noise_rule="fixed" if i else None, value=1.0, low=0.0, high=2.0, unit="bits",
-            seeds=3, verdict=verdict, decides=i < len(verdicts), fragile=i in fragile,
+            seeds=3, verdict=verdict, decides=i < len(verdicts),
+            alternatives=frozenset(dict(others).get(i, ())),
         )
         for i, verdict in enumerate([*verdicts, *context])
     ]  # fmt: skip
@@ -85,9 +88,14 @@ def test_statistics_under_another_noise_rule_do_not_decide():
     assert claim().weakest("trace") is None
 
 
-def test_a_claim_is_fragile_where_a_statistic_that_settles_it_is():
-    assert claim("supported", "supported", fragile=(1,)).fragile("fixed")
-    assert claim("supported", "supported", fragile=(1,)).combined_is_fragile(("fixed", "trace"))
-    assert not claim("supported", "supported", fragile=(1,)).fragile("trace")
-    assert not claim("undecided", "undecided", fragile=(1,)).fragile("fixed"), "the other one stays undecided"
-    assert claim("supported", "undecided", fragile=(1,)).fragile("fixed")
+def test_a_claim_is_fragile_where_an_alternative_of_one_statistic_changes_its_verdict():
+    second = [(1, {"undecided"})]
+    assert claim("supported", "supported", others=second).fragile("fixed")
+    assert claim("supported", "supported", others=second).combined_is_fragile(("fixed", "trace"))
+    assert not claim("supported", "supported", others=second).fragile("trace")
+    second = [(1, {"supported"})]
+    assert not claim("undecided", "undecided", others=second).fragile("fixed"), "the other one stays undecided"
+    assert claim("supported", "undecided", others=second).fragile("fixed")
+    second = [(1, {"contradicted"})]
+    assert claim("supported", "undecided", "undecided", others=second).fragile("fixed"), "it would be mixed"
+    assert not claim("supported", "contradicted", "undecided", others=[(2, {"supported"})]).fragile("fixed")
