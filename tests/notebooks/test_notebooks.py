@@ -40,7 +40,7 @@ def test_the_quickstart_shows_every_layer_and_the_robust_accuracy(finished_run, 
     for layer in mj.checkpoints.restore(finished_run, training="at").network.layers:
         assert layer in text
     assert "robust accuracy" in text
-    assert "apgd-ce" in text or "autoattack" in text, "the attacks are told apart"
+    assert "apgd-ce" in text or "autoattack" in text, "each attack is named"
 
 
 def test_the_attacks_grow_stronger_with_effort(on_a_finished_run):

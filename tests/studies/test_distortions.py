@@ -121,7 +121,7 @@ def test_levels_fit_the_image():
     assert "patch_shuffle" not in [d.name for d in distortions_for((7, 7, 3))]
 
 
-def test_a_constant_network_gives_rows_that_say_why_there_is_no_ruler(study_input):
+def test_a_constant_network_gives_rows_that_say_why_there_is_no_noise_variance(study_input):
     blind = dataclasses.replace(study_input, variables=jax.tree.map(jnp.zeros_like, study_input.variables))
     found = measure(blind)
     refused = _chosen(found, noise_rule="scale_free")
