@@ -1,10 +1,11 @@
 """Claim 4: the estimates show the geometry of a layer's output, above all its scale, rather than information alone."""
 
+import itertools
 import math
 
 import numpy as np
 
-from mi_jax.claims.paired import Compared, Pair, compared, layer_information, scope
+from mi_jax.claims.paired import Pair, layer_information, scope
 from mi_jax.claims.registry import CLAIMS
 from mi_jax.claims.verdicts import SMALLEST, Claim, ClaimStatistic, context, difference, statistic
 from mi_jax.records.labels import name_of
@@ -17,7 +18,7 @@ _RULES = ("fixed", "trace")
 _PRESERVING = ("scaling", "channel_gain")
 _LOSS = "merging"
 _NEEDS = "needs the study geometry"
-_CRITERION = difference(sign=+1, smallest=SMALLEST["bits"])
+CRITERION = difference(sign=+1, smallest=SMALLEST["bits"])
 
 
 @CLAIMS.registering("geometry")
@@ -28,7 +29,7 @@ def geometry(run_records: RunRecords, pair: Pair) -> Claim:
         statistics += _split(run_records, pair, rule)
         statistics += _maps(run_records, pair, rule)
     if not any(s.decides for s in statistics):
-        statistics.append(statistic("Scale part minus the rest", t_interval([]), "bits", _CRITERION, _NEEDS))
+        statistics.append(statistic("Scale part minus the rest", t_interval([]), "bits", CRITERION, _NEEDS))
     for noise_rule in noise_rules(run_records):
         rows = final_rows(layer_information(run_records, "i_tx_upper", noise_rule, inputs="clean"))
         rows = rows[rows["training"].isin(pair)]
@@ -76,16 +77,27 @@ def _split(run_records: RunRecords, pair: Pair, rule: str) -> list[ClaimStatisti
     change, forward, rescaled, own = values
     scale = (forward + own - rescaled) / 2  # rescaling the baseline up, and the other training down
     rest = change - scale
-    effect = crossed(lambda c, h: excess(c) - excess(h), Sample(scale), Sample(rest))
-    root = [math.copysign(math.sqrt(abs(end)), end) for end in effect.interval()[:3]] if seeds > 2 else [math.nan] * 3
     remark = f"{scale.shape[1]} layers" if seeds > 2 else f"{seeds} seeds: products of different ones need three"
-    interval = Interval(root[0], root[1], root[2], seeds)
-    statistics = [statistic("Scale part minus the rest", interval, "bits", _CRITERION, remark, noise_rule=rule)]
+    gap = scale_minus_rest(scale, rest)
+    statistics = [statistic("Scale part minus the rest", gap, "bits", CRITERION, remark, noise_rule=rule)]
     for name, part in (("scale", scale), ("rest, at equal variance", rest)):
         mean = t_interval(part.mean(axis=1))
         label, note = f"Difference of I(X;T), mean over layers: {name}", "context"
         statistics.append(statistic(label, mean, "bits", context, note, noise_rule=rule, decides=False))
     return statistics
+
+
+def scale_minus_rest(scale: np.ndarray, rest: np.ndarray) -> Interval:
+    """Signed root of the mean square of the scale part minus that of the rest, parts `[seeds layers]` in bits.
+
+    NaN for fewer than three seeds.
+    """
+    seeds = len(scale)
+    if seeds < 3:
+        return Interval(math.nan, math.nan, math.nan, seeds)
+    found = crossed(lambda c, h: excess(c) - excess(h), Sample(scale), Sample(rest)).interval()
+    mean, low, high = (math.copysign(math.sqrt(abs(end)), end) for end in found[:3])
+    return Interval(mean, low, high, seeds)
 
 
 def excess(part: np.ndarray) -> float:
@@ -103,18 +115,21 @@ def excess(part: np.ndarray) -> float:
 
 def _maps(run_records: RunRecords, pair: Pair, rule: str) -> list[ClaimStatistic]:
     """How far maps that preserve information move the estimate, minus how far a known loss does."""
-    found: dict[str, Compared | None] = {
-        name: compared(run_records.select(quantity="i_tx_map_change", noise_rule=rule, reference=name), pair)
-        for name in (*_PRESERVING, _LOSS)
-    }
-    if any(part is None for part in found.values()):
+    rows = run_records.select(quantity="i_tx_map_change", noise_rule=rule)
+    names = (*_PRESERVING, _LOSS)
+    values, seeds = _aligned(
+        [
+            rows[(rows["reference"] == name) & (rows["training"] == training)]
+            for name, training in itertools.product(names, pair)
+        ]
+    )
+    if values is None:
         return []
-    moved = {name: (np.abs(part.first.values) + np.abs(part.second.values)) / 2 for name, part in found.items() if part}
-    preserving = np.mean([moved[name].mean(axis=1) for name in _PRESERVING], axis=0)
-    loss = moved[_LOSS].mean(axis=1)
+    moved = np.abs(values).reshape(len(names), len(pair), seeds, -1).mean(axis=(1, 3))  # [maps, seeds]
+    preserving, loss = moved[:-1].mean(axis=0), moved[-1]
     remark = f"moves by {preserving.mean():.2f} bits where nothing is lost, by {loss.mean():.2f} where one bit is"
     name = "Movement under maps that preserve information, minus under the loss of one bit"
-    return [statistic(name, t_interval(preserving - loss), "bits", _CRITERION, remark, noise_rule=rule)]
+    return [statistic(name, t_interval(preserving - loss), "bits", CRITERION, remark, noise_rule=rule)]
 
 
 def _aligned(tables: list[Table]) -> tuple[list[np.ndarray] | None, int]:

@@ -235,7 +235,8 @@ def _estimates(
     fields["saturated"] = fields["saturation"] > 0.95
     for name in ("i_tx", "i_ty"):
         value, sampling, bound = (fields[name + part] for part in ("", "_sampling_error", "_leave_one_out"))
-        fields[f"{name}_undersampled"] = None if value is None else np.abs(bound - value) > np.maximum(sampling, _OPEN)
+        short = None if value is None else (np.abs(bound - value) > np.maximum(sampling, _OPEN)) | np.isinf(sampling)
+        fields[f"{name}_undersampled"] = short
     return fields, without_block
 
 

@@ -391,6 +391,21 @@ def test_maps_that_keep_information_are_compared_with_the_loss_of_one_bit(tmp_pa
     assert (found.value, found.verdict) == (pytest.approx(scaling - 1), verdict)
 
 
+def test_maps_of_a_seed_that_failed_in_one_training_are_left_out_in_both(tmp_path):
+    moves = {"scaling": 1.5, "channel_gain": 1.5, "merging": -1.0}
+    rows = [
+        at_end("i_tx_map_change", training, seed, value * (10 if seed == 1 else 1 + 0.01 * seed),
+               reference=name, layer="a", noise_rule="fixed", inputs="clean")
+        for training in ("nt", "at")
+        for seed in range(3)
+        for name, value in moves.items()
+        if (training, seed, name) != ("at", 1, "merging")
+    ]  # fmt: skip
+    name = "Movement under maps that preserve information, minus under the loss of one bit"
+    found = statistic(claims_of(tmp_path, rows)["4"], name, "fixed")
+    assert (found.value, found.seeds) == (pytest.approx(0.505), 2)
+
+
 def test_a_single_training_is_never_compared_with_itself(tmp_path):
     records.append(tmp_path, [row for seed in range(3) for row in both_bounds("at", seed, "a", 4.0)])
     run_records = read(tmp_path)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mi_jax.claims.extracts_less import effect_of
-from mi_jax.claims.geometry import excess
+from mi_jax.claims.geometry import CRITERION, scale_minus_rest
 from mi_jax.claims.paired import Compared
 from mi_jax.claims.same_trend import ratio
 from mi_jax.claims.verdicts import SMALLEST, at_most, difference, verdict_on
@@ -178,19 +178,16 @@ def test_a_loss_of_accuracy_is_found_and_none_invented(drop, true, power):
         ((0.0, 1.0), (0.0, 1.0), "equivalent", 0.0),
         ((0.0, 1.0), (0.0, 0.3), "equivalent", 0.0),
         ((0.5, 0.3), (0.5, 0.3), "equivalent", 0.0),
+        ((0.0, 0.02), (0.0, 0.02), "equivalent", 0.9),
         ((1.0, 0.3), (0.2, 0.2), "supported", 0.85),
         ((0.2, 0.2), (1.0, 0.3), "contradicted", 0.85),
     ],
-    ids=["noise", "unequal noise", "equal parts", "scale", "rest"],
+    ids=["noise", "unequal noise", "equal parts", "neither", "scale", "rest"],
 )
 def test_scale_is_found_where_it_is_and_not_in_noise(scale, rest, true, power):
-    judge = difference(sign=+1, smallest=SMALLEST["bits"])
-
     def draw(rng):
-        parts = [Sample(mean + spread * rng.normal(size=(3, 9))) for mean, spread in (scale, rest)]
-        interval = crossed(lambda c, h: excess(c) - excess(h), *parts).interval()
-        ends = [math.copysign(math.sqrt(abs(end)), end) for end in interval[:3]]
-        return verdict_on(interval._replace(mean=ends[0], low=ends[1], high=ends[2]), "bits", judge)[0]
+        parts = [mean + spread * rng.normal(size=(3, 9)) for mean, spread in (scale, rest)]
+        return verdict_on(scale_minus_rest(*parts), "bits", CRITERION)[0]
 
     found = shares(draw)
     assert found.get(true, 0) >= power

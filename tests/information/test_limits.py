@@ -75,3 +75,10 @@ def test_monte_carlo_flags_rows_too_few_for_six_bits_and_not_plenty_for_one(key)
     got = monte_carlo(plenty.sample(600, 0)[0], noise_variance=1 / 3, key=key)
     assert abs(got.i_tx - plenty.information) < 3 * got.i_tx_sampling_error
     assert not got.i_tx_undersampled
+
+
+def test_two_rows_say_nothing_about_the_population(key):
+    got = monte_carlo([[0.0], [1.0]], [0, 1], noise_variance=0.1, key=key)
+    assert got.i_tx_sampling_error == np.inf
+    assert got.i_tx_undersampled
+    assert got.i_ty_undersampled
