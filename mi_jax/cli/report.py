@@ -1,4 +1,4 @@
-"""`mi-jax report`: the figures and the report of a run, from its records alone."""
+"""`mi-jax report`: reports from the records of runs alone, a summary of several runs, and copies to publish."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,24 +10,47 @@ import tyro
 from mi_jax import report
 from mi_jax.cli import flags
 from mi_jax.cli.session import flags_in_messages
+from mi_jax.errors import InputError
 from mi_jax.runs.directory import disk_errors_explained
 
 
 @dataclass(frozen=True)
 class ReportCommand:
-    """Rebuilds figures/*.png and report.html of a run directory from its records.
+    """Rebuilds figures/*.png and report.html of run directories from their records.
 
     Attributes:
-        run_dir: the run directory, for example runs/shapetex-vgg.
+        run_dirs: the run directories, for example runs/shapetex-vgg.
         every_figure: draw the minor figures too: further noise rules, and binning.
+        summary: write the accuracies of all the runs and the verdicts on the claims side by side to this Markdown
+            file, with a figure beside it, in place of the reports.
+        publish: copy the one run to this new directory, with compressed records and without what `report` makes, in
+            place of the report.
+        networks: copy the finished networks too.
     """
 
-    run_dir: Annotated[Path, tyro.conf.Positional]
+    run_dirs: Annotated[list[Path], tyro.conf.Positional]
     every_figure: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    summary: Path | None = None
+    publish: Path | None = None
+    networks: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
 
 
 def main(arguments: Sequence[str], *, program: str) -> None:
-    """Parses the flags, rebuilds the report, and prints where it is."""
+    """Parses the flags, makes what they ask for, and prints where it is."""
     command = flags.parse(ReportCommand, arguments, program=program)
-    with flags_in_messages(ReportCommand), disk_errors_explained(command.run_dir):
-        print(report.build(command.run_dir, every_figure=command.every_figure))
+    if not command.run_dirs:
+        raise InputError("No run directory was given; give at least one, for example runs/shapetex-vgg.")
+    if command.publish is not None and len(command.run_dirs) > 1:
+        raise InputError("--publish copies one run; give one run directory.")
+    if command.networks and command.publish is None:
+        raise InputError("--networks belongs to --publish; give the directory of the copy too.")
+    with flags_in_messages(ReportCommand), disk_errors_explained(command.run_dirs[0]):
+        if command.summary is not None:
+            print(report.summarise(command.run_dirs, command.summary))
+        if command.publish is not None:
+            from mi_jax.runs.publish import publish  # checkpoints take seconds to import
+
+            print(publish(command.run_dirs[0], command.publish, networks=command.networks))
+        if command.summary is None and command.publish is None:
+            for run_dir in command.run_dirs:
+                print(report.build(run_dir, every_figure=command.every_figure))

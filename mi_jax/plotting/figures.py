@@ -64,20 +64,25 @@ def available(run_records: RunRecords, more: Iterable[FigureSpec] = ()) -> list[
 
 
 def save(spec: FigureSpec, run_records: RunRecords, directory: Path) -> Path:
-    """Draws a figure and writes `<name>.png` and `<name>.svg`; the same records give the same bytes.
+    """Draws a figure of a report and writes it, see `write`."""
+    return write(spec.name, lambda: spec.draw(run_records), directory)
+
+
+def write(name: str, draw: Callable[[], Figure], directory: Path) -> Path:
+    """Draws a figure in the style of the package as `<name>.png` and `<name>.svg`; the same data give the same bytes.
 
     Returns:
         The path of the PNG.
     """
-    with matplotlib.rc_context({**RC, "svg.hashsalt": spec.name}):
-        figure = spec.draw(run_records)
+    with matplotlib.rc_context({**RC, "svg.hashsalt": name}):
+        figure = draw()
         figure.set_dpi(_DPI)
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
         figure.set_layout_engine("none")  # keeps the layout found for the PNG
         # `savefig` would draw once more without an output, as it does to find a layout.
-        FigureCanvasSVG(figure).print_svg(directory / f"{spec.name}.svg", metadata={"Date": None})
-    path = directory / f"{spec.name}.png"
+        FigureCanvasSVG(figure).print_svg(directory / f"{name}.svg", metadata={"Date": None})
+    path = directory / f"{name}.png"
     # `savefig` lays out and draws twice, which was half the time of a report; three channels as nothing is transparent.
     Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).save(path)
     return path

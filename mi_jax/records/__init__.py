@@ -5,9 +5,21 @@ from typing import TYPE_CHECKING, Any
 from mi_jax.records.table import COLUMNS, MEASUREMENT, Record, information_record
 
 if TYPE_CHECKING:
-    from mi_jax.records.file import FILE_NAME, append, load, size, truncate
+    from mi_jax.records.file import COMPRESSED_NAME, FILE_NAME, append, compress, load, size, truncate
 
-__all__ = ["COLUMNS", "FILE_NAME", "MEASUREMENT", "Record", "append", "information_record", "load", "size", "truncate"]
+__all__ = [
+    "COLUMNS",
+    "COMPRESSED_NAME",
+    "FILE_NAME",
+    "MEASUREMENT",
+    "Record",
+    "append",
+    "compress",
+    "information_record",
+    "load",
+    "size",
+    "truncate",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,23 +2,29 @@
 
 A line is a JSON object without the columns that are absent, whose last member is `crc`: the CRC-32 of the line without
 that member, in hexadecimal. Lines without it are of older runs, see `old_rows`.
+
+A published run has the file compressed. It is read as it is, and unpacked before anything is written.
 """
 
 import json
+import lzma
 import os
+import shutil
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
 
 from mi_jax.errors import InputError
+from mi_jax.files import replacing
 from mi_jax.records import old_rows
 from mi_jax.records.table import COLUMNS, FLAGS, FLOATS, INTEGERS, MEASUREMENT, Record
 
-FILE_NAME = "records.jsonl"
+FILE_NAME, COMPRESSED_NAME = "records.jsonl", "records.jsonl.xz"
 _BLOCK_BYTES = 2**19
 """Bytes whose lines are Python objects at a time: few enough for the processor's cache."""
 _CRC, _CRC_LENGTH = b',"crc":"', len(',"crc":"01234567"}')
@@ -43,7 +49,7 @@ def append(run_dir: str | os.PathLike[str], records: Iterable[Record]) -> int:
         InputError: if the directory is missing or cannot be written to.
     """
     lines = [_closed(record.to_json()) for record in records]
-    path = _file_in(run_dir)
+    path = _unpacked(_file_in(run_dir))
     try:
         created = not path.exists()
         with open(path, "ab+", buffering=0) as file:
@@ -108,8 +114,24 @@ def size(run_dir: str | os.PathLike[str]) -> int:
     Raises:
         InputError: if the directory is missing.
     """
-    path = _file_in(run_dir)
+    path = _unpacked(_file_in(run_dir))
     return path.stat().st_size if path.exists() else 0
+
+
+def compress(run_dir: str | os.PathLike[str], destination: str | os.PathLike[str]) -> None:
+    """Writes the records of a run to a compressed file in another directory, from which `load` reads them.
+
+    Args:
+        run_dir: the directory of the run.
+        destination: an existing directory without records.
+
+    Raises:
+        InputError: if a directory or the records are missing, or a record is damaged.
+    """
+    load(run_dir)  # refuses damaged records
+    target = _file_in(destination).with_name(COMPRESSED_NAME)
+    with _opened(_file_in(run_dir)) as source, replacing(target) as file, lzma.open(file, "wb", preset=9) as packed:
+        shutil.copyfileobj(source, packed)
 
 
 def truncate(run_dir: str | os.PathLike[str], length: int) -> None:
@@ -164,11 +186,35 @@ def _file_in(run_dir: str | os.PathLike[str]) -> Path:
     return directory / FILE_NAME
 
 
+def _opened(path: Path) -> IO[bytes]:
+    """The file of records, or the compressed one where there is no other."""
+    packed = path.with_name(COMPRESSED_NAME)
+    return lzma.open(packed) if packed.exists() and not path.exists() else open(path, "rb")
+
+
+def _unpacked(path: Path) -> Path:
+    """The path of the file of records, unpacked where there is only the compressed one."""
+    if not path.exists() and path.with_name(COMPRESSED_NAME).exists():
+        with _damage_explained(path), _opened(path) as source, replacing(path) as file:
+            shutil.copyfileobj(source, file)
+    return path
+
+
+@contextmanager
+def _damage_explained(path: Path) -> Iterator[None]:
+    """Turns errors of a compressed file into one `InputError`."""
+    try:
+        yield
+    except (lzma.LZMAError, EOFError):
+        packed = path.with_name(COMPRESSED_NAME)
+        raise InputError(f"{packed} is damaged: it cannot be decompressed; restore the file from a copy.") from None
+
+
 def _load(run_dir: str | os.PathLike[str]) -> pd.DataFrame:
     path = _file_in(run_dir)
     reader = _Reader(path)
     try:
-        with open(path, "rb") as file:
+        with _damage_explained(path), _opened(path) as file:
             for lines in _whole_lines(file, path):
                 reader.read(lines)
     except FileNotFoundError:

@@ -2,5 +2,6 @@
 
 from mi_jax.records.run_records import RunRecords, read
 from mi_jax.report.page import build
+from mi_jax.report.summary import write as summarise
 
-__all__ = ["RunRecords", "build", "read"]
+__all__ = ["RunRecords", "build", "read", "summarise"]

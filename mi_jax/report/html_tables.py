@@ -32,7 +32,7 @@ def number(value: float | None, unit: str = "", *, signed: bool = False) -> str:
     if value is None or math.isnan(value):
         return DASH
     sign = "+" if signed else ""
-    digits = f"{100 * value:{sign}.1f}" if unit in _PERCENT else f"{value:{sign}.{2 if abs(value) < 100 else 0}f}"
+    digits = f"{100 * value:{sign}z.1f}" if unit in _PERCENT else f"{value:{sign}z.{2 if abs(value) < 100 else 0}f}"
     return digits.replace("-", MINUS) + _UNITS.get(unit, "")
 
 
@@ -41,7 +41,7 @@ def interval(low: float | None, high: float | None, unit: str = "") -> str:
     if low is None or high is None or math.isnan(low):
         return ""
     scale, digits = (100, 1) if unit in _PERCENT else (1, 2)
-    return f"[{scale * low:.{digits}f}, {scale * high:.{digits}f}]".replace("-", MINUS)
+    return f"[{scale * low:z.{digits}f}, {scale * high:z.{digits}f}]".replace("-", MINUS)
 
 
 def value_of(statistic: ClaimStatistic) -> str:

@@ -10,7 +10,7 @@ from mi_jax.records.labels import LABEL_LEAK, NOISE_RULE_NAMES, attack_label, na
 from mi_jax.records.run_records import RunRecords, noise_rules
 from mi_jax.report.html_tables import badge
 
-_VERDICTS = (
+VERDICTS = (
     "Supported, contradicted (the opposite holds) and equivalent (no difference of interest) are at the 95 % level "
     "over the seeds and images of this run. Mixed: parts of the claim, or its verdicts under different noise rules, "
     "differ. Undecided: the intervals are too wide, the seeds or epochs too few, or a measurement is missing. Fragile: "
@@ -74,7 +74,7 @@ def answers(run_records: RunRecords, found: Sequence[Claim]) -> str:
         items.append(
             f"<li>{escape(claim.text.removesuffix('.'))}: {verdict}{f' ({escape(depends)})' if depends else ''}.</li>"
         )
-    return f'<ul class="answers">{"".join(items)}</ul><p class="small">{escape(_VERDICTS)}</p>'
+    return f'<ul class="answers">{"".join(items)}</ul><p class="small">{escape(VERDICTS)}</p>'
 
 
 def verdicts_in_words(claim: Claim, rules: Sequence[str]) -> str:
@@ -99,15 +99,15 @@ def verdicts_in_words(claim: Claim, rules: Sequence[str]) -> str:
     return ", ".join(parts)
 
 
-def what_was_run(run_records: RunRecords) -> str:
-    """Architecture, width, images, epochs, seeds, attack; and that a quick run is small."""
+def facts(run_records: RunRecords) -> dict[str, str]:
+    """Architecture, width, images, epochs, seeds and attack of a run, as far as they are known."""
     config, rows = run_records.config, run_records.records
     width = config.get("width")
     training_images = run_records.select(quantity="loss", image_set="train")["n"]
     measured = run_records.select(quantity=("i_tx_upper", "i_tx"), class_=None)["n"]
     finished = set(rows["checkpoint"].dropna()) & {"best", "last"}
     attack = attack_label(captions.configured_attack(run_records))
-    facts = {
+    found = {
         "Network": _listed(_texts(run_records, "arch")) + (f", width factor {width:g}" if _is_number(width) else ""),
         "Data set": _listed([_DATASETS.get(name, name) for name in _texts(run_records, "dataset")]),
         "Training images": f"{int(training_images.max())} per epoch" if training_images.notna().any() else "",
@@ -118,14 +118,20 @@ def what_was_run(run_records: RunRecords) -> str:
         "Images for information": f"{int(measured.max())}" if measured.notna().any() else "",
         "Final networks": "best on held-out images" if "best" in finished else "last epoch" if finished else "",
     }
-    items = "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(fact)}</dd></div>" for name, fact in facts.items() if fact
-    )
+    return {name: fact for name, fact in found.items() if fact}
+
+
+def what_was_run(run_records: RunRecords) -> str:
+    """The facts of a run as HTML; and that a quick run is small."""
+    found = facts(run_records)
+    items = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(fact)}</dd></div>" for name, fact in found.items())
     small = (
         "<p><b>This is a quick run: a small network, few images and few epochs.</b> It shows how the measurements "
         "behave; its accuracies are not comparable with published ones.</p>"
     )
-    return (small if config.get("preset") == "quick" else "") + (f'<dl class="facts">{items}</dl>' if items else "")
+    return (small if run_records.config.get("preset") == "quick" else "") + (
+        f'<dl class="facts">{items}</dl>' if items else ""
+    )
 
 
 def glossary() -> str:

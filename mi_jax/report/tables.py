@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from mi_jax.claims import Claim, evaluate
+from mi_jax.claims import Claim, ClaimStatistic, evaluate
 from mi_jax.records.run_records import RunRecords, accuracy_on_test, compared_trainings, final_rows
 from mi_jax.statistics.intervals import Table, accuracy_over_seeds
 
@@ -56,7 +56,7 @@ def write_csv(run_records: RunRecords, found: dict[str, tuple[Claim, ...]], dire
     directory.mkdir(exist_ok=True)
     baseline, _ = compared_trainings(run_records)
     statistics = [
-        {"claim": claim.number, "text": claim.text, "training": training, "baseline": baseline, **vars(statistic)}
+        {"claim": claim.number, "text": claim.text, "training": training, "baseline": baseline, **_flat(statistic)}
         for training, claims_of in found.items()
         for claim in claims_of
         for statistic in claim.statistics
@@ -71,6 +71,11 @@ def write_csv(run_records: RunRecords, found: dict[str, tuple[Claim, ...]], dire
     for name, path in paths.items():
         data[name].to_csv(path, index=False)
     return paths
+
+
+def _flat(statistic: ClaimStatistic) -> dict[str, object]:
+    """A statistic with its alternatives as text."""
+    return {**vars(statistic), "alternatives": " ".join(sorted(statistic.alternatives)), "fragile": statistic.fragile}
 
 
 def _without_lists(table: Table) -> Table:

@@ -21,7 +21,7 @@ from mi_jax.files import PART, json_digest, write_json
 from mi_jax.runs import json_codec, provenance
 
 _CONFIG, _PROVENANCE, _PROGRESS = "config.json", "provenance.json", "progress.json"
-_OWN_FILES = (_CONFIG, _PROVENANCE, _PROGRESS, records.FILE_NAME)
+_OWN_FILES = (_CONFIG, _PROVENANCE, _PROGRESS, records.FILE_NAME, records.COMPRESSED_NAME)
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 

@@ -298,3 +298,47 @@ def test_many_chunks_of_rows_are_read_in_order(tmp_path, monkeypatch):
     assert frame.value.tolist() == [i / 100 for i in range(100)]
     assert frame.note.tolist() == ["even", None] * 50
     assert frame.level.isna().sum() == 51
+
+
+@pytest.fixture
+def published(tmp_path):
+    """A directory with 20 compressed records, and the bytes that were compressed."""
+    run_dir, copy = tmp_path / "run", tmp_path / "copy"
+    run_dir.mkdir(), copy.mkdir()
+    records.append(run_dir, [accuracy(0.05 * seed, seed=seed) for seed in range(20)])
+    records.compress(run_dir, copy)
+    return copy, (run_dir / "records.jsonl").read_bytes()
+
+
+def test_compressed_records_are_read_as_they_are(published):
+    copy, _ = published
+    assert records.load(copy).value.tolist() == [0.05 * seed for seed in range(20)]
+    assert [file.name for file in copy.iterdir()] == ["records.jsonl.xz"]
+
+
+def test_compressed_records_are_unpacked_before_anything_is_written(published):
+    copy, content = published
+    assert records.size(copy) == len(content)
+    assert (copy / "records.jsonl").read_bytes() == content
+    records.append(copy, [accuracy(0.5, seed=20)])
+    assert records.load(copy).value.iloc[-1] == 0.5
+
+
+def test_damaged_compressed_records_are_refused(published):
+    copy, _ = published
+    packed = copy / "records.jsonl.xz"
+    for damage in (packed.read_bytes()[:-40], b"no archive"):
+        packed.write_bytes(damage)
+        for read in (records.load, records.size):
+            with pytest.raises(InputError, match=r"records.jsonl.xz is damaged: it cannot be decompressed; restore"):
+                read(copy)
+        assert not (copy / "records.jsonl").exists()
+
+
+def test_damaged_records_are_not_compressed(tmp_path, published):
+    copy, content = published
+    (copy / "records.jsonl").write_bytes(content.replace(b"0.05", b"0.06", 1))
+    (tmp_path / "other").mkdir()
+    with pytest.raises(InputError, match=r"Line 2 of .* is damaged"):
+        records.compress(copy, tmp_path / "other")
+    assert not list((tmp_path / "other").iterdir())

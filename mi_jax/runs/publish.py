@@ -1,0 +1,62 @@
+"""A copy of a run that is small enough to be committed or mailed."""
+
+import os
+import shutil
+from pathlib import Path
+
+from mi_jax import records
+from mi_jax.errors import InputError
+from mi_jax.runs.checkpoints import Checkpoints
+from mi_jax.runs.restore import read_config
+
+
+def publish(run_dir: str | os.PathLike[str], destination: str | os.PathLike[str], *, networks: bool = False) -> Path:
+    """Copies a run without what can be made again from the copy: records compressed, no figures, no report.
+
+    The copy is a run directory: `mj.records.load` and `mi-jax report` read it, `mi-jax study` needs its networks.
+
+    Args:
+        run_dir: the directory of a run.
+        destination: a directory that does not exist yet.
+        networks: whether to copy the finished network of every training and seed, without the optimizer's state.
+
+    Returns:
+        The path of the copy.
+
+    Raises:
+        InputError: when the directory is not a run's, its records or networks are missing or damaged, or the
+            destination exists.
+    """
+    source, target = Path(run_dir), Path(destination)
+    config = read_config(source)
+    if target.exists():
+        raise InputError(f"{target} exists; give a new directory for the copy.")
+    part = target.with_name(target.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        records.compress(source, part)
+        for file in [*source.glob("*.json"), *source.glob("*.npz")]:
+            shutil.copyfile(file, part / file.name)
+        if networks:
+            for training in config.trainings:
+                for seed in range(config.seeds):
+                    _copy_network(source, part, f"checkpoints/{training}/{seed}")
+        part.rename(target)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    return target
+
+
+def _copy_network(source: Path, target: Path, place: str) -> None:
+    """Saves the variables of the finished network of one training and seed again, without what only training needs."""
+    store, copy = Checkpoints(source / place), Checkpoints(target / place)
+    try:
+        saved = store.restore(store.best_step())
+        if saved is None:
+            raise InputError(f"{source / place} holds no network; finish the run, or copy it without networks.")
+        copy.save(saved.step, {"variables": saved.state["variables"]}, saved.metadata)
+    finally:
+        store.close()
+        copy.close()

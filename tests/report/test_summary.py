@@ -1,0 +1,58 @@
+"""The summary of several runs: verdicts and numbers are those of each run's own report."""
+
+import re
+
+import pytest
+
+from mi_jax import report
+from mi_jax.claims import evaluate
+from mi_jax.errors import InputError
+from mi_jax.records.run_records import noise_rules, read
+from tests.report.conftest import FINAL, write_run
+
+
+@pytest.fixture(scope="module")
+def two_runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    return write_run(folder / "wide"), write_run(folder / "short", epochs=(0, 1, 3), layers=3)
+
+
+def table_below(page, heading):
+    """The first table after a heading, as lists of cells."""
+    lines = page.split(heading, 1)[1].splitlines()
+    rows = [line for line in lines if line.startswith("|")]
+    end = next(
+        (i for i, line in enumerate(lines) if rows and i > lines.index(rows[0]) and not line.startswith("|")), None
+    )
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[lines.index(rows[0]) : end]]
+
+
+def test_the_verdicts_are_those_of_the_runs(two_runs, tmp_path):
+    page = report.summarise(two_runs, tmp_path / "all.md").read_text()
+    heads, _, *rows = table_below(page, "# What the runs say")
+    assert heads == ["claim", "wide", "short"]
+    for run_dir, column in zip(two_runs, (1, 2), strict=True):
+        run = read(run_dir)
+        expected = {f"{c.number} {c.name}": c.combined(noise_rules(run)) for c in evaluate(run)}
+        shown = {row[0]: re.match(r"\*\*(\w+)", row[column])[1] for row in rows}
+        assert shown == expected
+    assert len(set(shown.values())) > 1
+
+
+def test_accuracies_and_sizes_are_named(two_runs, tmp_path):
+    page = report.summarise(two_runs, tmp_path / "all.md").read_text()
+    cells = {tuple(row[:2]): row[3] for row in table_below(page, "## Test accuracy") if row[2] == "clean"}
+    for key, training in (("NT", "nt"), ("AT", "adversarial")):
+        assert float(cells["wide", key].split(" %")[0]) == pytest.approx(100 * FINAL[training][None], abs=1)
+    facts = {row[0]: row[1:] for row in table_below(page, "## Runs")}
+    assert facts["Epochs"] == ["10", "3"]
+    assert "| I(X;T), KDE upper bound | fixed noise rule |" in page
+    assert {file.name for file in tmp_path.iterdir()} == {"all.md", "all.png", "all.svg"}
+
+
+def test_what_cannot_be_summarised_is_refused(two_runs, tmp_path):
+    with pytest.raises(InputError, match=r"ends in \.md, not all\.txt"):
+        report.summarise(two_runs, tmp_path / "all.txt")
+    with pytest.raises(InputError, match="have the same name; rename one"):
+        report.summarise([two_runs[0], two_runs[0]], tmp_path / "all.md")
+    assert not list(tmp_path.iterdir())

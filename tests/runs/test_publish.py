@@ -1,0 +1,60 @@
+"""A published copy of a run: small, readable without the original, with networks that answer as the original's do."""
+
+import io
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+import mi_jax as mj
+from mi_jax import report
+from mi_jax.errors import InputError
+from mi_jax.runs.progress import Reporter
+from mi_jax.runs.publish import publish
+from mi_jax.runs.restore import restore_finished
+
+
+def test_a_copy_has_the_same_records_report_and_networks(finished_run, tmp_path):
+    copy = publish(finished_run, tmp_path / "copy", networks=True)
+    pd.testing.assert_frame_equal(mj.records.load(copy), mj.records.load(finished_run))
+    for training in ("nt", "at"):
+        first, second = (restore_finished(run_dir, training=training) for run_dir in (finished_run, copy))
+        assert (first.network, first.step, first.config) == (second.network, second.step, second.config)
+        jax.tree.map(np.testing.assert_array_equal, first.variables, second.variables)
+    assert not {"figures", "report.html", "records.jsonl"} & {file.name for file in copy.iterdir()}
+    size = sum(file.stat().st_size for file in copy.rglob("*"))
+    assert size < sum(file.stat().st_size for file in finished_run.rglob("*")) / 3
+    report.build(copy)
+    assert (copy / "report.html").stat().st_size > 10_000
+    assert not (copy / "records.jsonl").exists(), "a report writes no records"
+
+
+def test_a_copy_without_networks_says_so_where_one_is_asked_for(finished_run, tmp_path):
+    copy = publish(finished_run, tmp_path / "copy")
+    assert not (copy / "checkpoints").exists()
+    with pytest.raises(InputError, match="holds no checkpoint of training 'nt', seed 0"):
+        restore_finished(copy, training="nt")
+    with pytest.raises(InputError, match="holds no network; finish the run, or copy it without networks"):
+        publish(copy, tmp_path / "again", networks=True)
+    assert [file.name for file in tmp_path.iterdir()] == ["copy"], "nothing half-made is left"
+
+
+def test_a_copy_never_takes_the_place_of_anything(finished_run, tmp_path):
+    with pytest.raises(InputError, match="exists; give a new directory for the copy"):
+        publish(finished_run, tmp_path)
+    with pytest.raises(InputError, match="is not a run directory"):
+        publish(tmp_path, tmp_path / "copy")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_study_runs_on_a_copy_and_adds_to_its_records(finished_run, tmp_path):
+    copy = publish(finished_run, tmp_path / "copy", networks=True)
+    before = mj.records.load(copy)
+    reporter = Reporter(Console(file=io.StringIO()))
+    mj.runs.study("confusion", run_dir=copy, samples=20, command="test", reporter=reporter)
+    after = mj.records.load(copy)
+    added = after[after["quantity"].isin(["transfer_accuracy", "agreement"])]
+    assert len(added)
+    pd.testing.assert_frame_equal(after.iloc[: len(before)], before)
