@@ -228,8 +228,9 @@ def phase_scramble(x: ArrayLike, strength: ArrayLike, key: Key | int) -> Images:
     opposite = np.roll(index[::-1, ::-1], (1, 1), axis=(0, 1))
     drawn = jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(key, i), (height * width,), minval=-1.0))
     angles = jnp.pi * jnp.asarray(strength, jnp.float32) * drawn(jnp.arange(count))
-    angles = np.sign(opposite - index)[None] * angles[:, np.minimum(index, opposite)]
-    spectrum = jnp.fft.fft2(images, axes=(1, 2)) * jnp.exp(1j * angles)[..., None]
+    angles = np.sign(opposite - index).astype(np.float32)[None] * angles[:, np.minimum(index, opposite)]
+    spectrum = jnp.fft.fft2(images, axes=(1, 2))
+    spectrum = spectrum * jnp.exp(1j * angles.astype(spectrum.dtype))[..., None]
     return jnp.clip(jnp.fft.ifft2(spectrum, axes=(1, 2)).real, 0.0, 1.0).astype(images.dtype)
 
 
@@ -286,7 +287,8 @@ def _radius(images: Any) -> np.ndarray:
 
 def _filtered(images: Any, passes: Any) -> Any:
     wide = images.astype(jnp.promote_types(images.dtype, jnp.float32))  # there is no transform of half precision
-    spectrum = jnp.fft.rfft2(wide, axes=(1, 2)) * passes[None, :, :, None]
+    spectrum = jnp.fft.rfft2(wide, axes=(1, 2))
+    spectrum = spectrum * jnp.asarray(passes, spectrum.dtype)[None, :, :, None]
     return jnp.fft.irfft2(spectrum, s=images.shape[1:3], axes=(1, 2)).astype(images.dtype)
 
 

@@ -198,11 +198,11 @@ def _update(config: APGD, s: APGDState, gradient, losses, wrong, i, window):
     best = jnp.where(per_image(better), s.point, s.best)
     best_gradient = jnp.where(per_image(better), gradient, s.best_gradient)
     best_loss = jnp.where(better, losses, s.best_loss)
-    increases = s.increases + ((i > 0) & rose)
+    increases = s.increases + ((i > 0) & rose).astype(jnp.int32)
 
     check = window > 0
     stalled = ~s.halved & (s.best_at_check >= best_loss)
-    halve = check & ((increases <= config.rho * window) | stalled)
+    halve = check & ((increases.astype(jnp.float32) <= config.rho * window.astype(jnp.float32)) | stalled)
     s = s._replace(
         best=best,
         best_gradient=best_gradient,

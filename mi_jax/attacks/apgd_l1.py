@@ -94,7 +94,7 @@ def initial_state(problem: Problem, words: Words, schedule: Schedule) -> L1State
         last_loss=least,
         share=pixels / size / SHARE_DECAY if known else jnp.full(rows, FIRST_SHARE, clean.dtype),
         pixels=pixels if known else jnp.full(rows, size, clean.dtype),
-        step_size=jnp.broadcast_to(schedule.radius[0] * problem.threat.radii, rows).astype(clean.dtype),
+        step_size=jnp.broadcast_to(_scaled(problem.threat, schedule.radius[0]).radii, rows).astype(clean.dtype),
         adversarial=clean,
         found=jnp.zeros(rows, bool),
         faults=Faults.none(rows),
@@ -107,7 +107,7 @@ def advance(
     """Keeps the evaluated iterate if it is the best of its radius, and moves on."""
     clean, size = problem.clean, float(problem.clean[0].size)
     radius, begins, ends, check = (jnp.asarray(column)[i] for column in schedule)
-    longest = radius * problem.threat.radii
+    longest = _scaled(problem.threat, radius).radii
     better = begins | (losses > s.best_loss)
     best = jnp.where(per_image(better), s.point, s.best)
     best_gradient = jnp.where(per_image(better), gradient, s.best_gradient)
@@ -133,7 +133,7 @@ def advance(
         last_loss=losses,
         share=jnp.where(ends, left / size / SHARE_DECAY, share),
         pixels=jnp.where(ends, left, jnp.where(check, pixels, s.pixels)),
-        step_size=jnp.where(ends, following * problem.threat.radii, step_size),
+        step_size=jnp.where(ends, _scaled(problem.threat, following).radii, step_size),
         adversarial=jnp.where(per_image(hit), s.point, s.adversarial),
         found=s.found | hit,
         faults=s.faults.add(gradient, wrong),
@@ -147,9 +147,9 @@ def sparse_sign(gradient: Images, share: Float[Array, " r"]) -> Images:
     count = size.shape[1]
     kept = count - jnp.clip((1 - share) * count, 0, count - 1).astype(jnp.int32)
     least = threshold(size, jnp.ones((), jnp.int32), kept)
-    signs = jnp.sign(gradient) * (jnp.abs(gradient) >= per_image(least))
+    signs = jnp.where(jnp.abs(gradient) >= per_image(least), jnp.sign(gradient), 0)
     return signs / (per_image(length(signs, "l1")) + 1e-10)
 
 
 def _scaled(threat: ThreatModel, factor: Any) -> ThreatModel:
-    return dataclasses.replace(threat, eps=factor * threat.radii)
+    return dataclasses.replace(threat, eps=jnp.asarray(factor, threat.radii.dtype) * threat.radii)

@@ -43,7 +43,8 @@ class Faults(NamedTuple):
         """Adds the faults of a gradient [r h w c]; `wrong` [r] are the points that are misclassified."""
         finite = jnp.isfinite(gradient)
         zero = ~jnp.any(finite & (gradient != 0), axis=(1, 2, 3)) & ~wrong
-        return Faults(self.zero + zero, self.nonfinite + ~jnp.all(finite, axis=(1, 2, 3)))
+        nonfinite = ~jnp.all(finite, axis=(1, 2, 3))
+        return Faults(self.zero + zero.astype(jnp.int32), self.nonfinite + nonfinite.astype(jnp.int32))
 
 
 class Batch(NamedTuple):

@@ -54,7 +54,7 @@ def onto_l1_ball(delta: Rows2D, clean: Rows2D, eps: ArrayLike) -> Rows2D:
         low, high = jnp.where(over > 0, level, low), jnp.where(over > 0, high, level)
         left = size - level[:, None]
         falling = jnp.sum((left > 0) & (left <= room), axis=1)
-        root = level + over / jnp.maximum(falling, 1)
+        root = level + over / jnp.maximum(falling, 1).astype(over.dtype)
         inside = (falling > 0) & (root > low) & (root < high)
         following = jnp.where(inside, root, (low + high) / 2)
         moving = moving & (jnp.abs(over) > rounding * eps) & (following != level)

@@ -125,7 +125,7 @@ class ThreatModel:
             return unit(gradient, "l2")
         size = flat(jnp.abs(gradient))
         least = jax.lax.top_k(size, max(1, round(SPARSITY * size.shape[1])))[0][:, -1]
-        return unit(jnp.sign(gradient) * (jnp.abs(gradient) >= per_image(least)), "l1")
+        return unit(jnp.where(jnp.abs(gradient) >= per_image(least), jnp.sign(gradient), 0), "l1")
 
     def project(self, images: Images, clean: Images) -> Images:
         """Each image projected into the ball, then clipped to [0, 1]; in L1 into the intersection of both."""

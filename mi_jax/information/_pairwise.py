@@ -114,7 +114,7 @@ def _sum_step(tile: int, powers: tuple[int, ...], mesh: Mesh | None) -> Callable
                     lambda: _kernel_sums(jnp.where(same, d, jnp.inf), inverse, powers, members),
                     lambda: jnp.zeros_like(total),
                 )
-            both = jnp.stack([total, own]) * (pairs[p, 0] >= 0)
+            both = jnp.stack([total, own]) * (pairs[p, 0] >= 0).astype(total.dtype)
             sums = sums.at[i].add(both[*rows, 0])
             return sums.at[j].add(jnp.where(i == j, 0, both[*rows, 1]))
 

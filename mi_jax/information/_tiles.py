@@ -283,7 +283,7 @@ def cross_terms(terms: Terms, layout: Layout, *, rows: int) -> tuple[jax.Array, 
     n, classes = terms.cross.shape
     apart = terms.centres[layout.labels]
     along = jnp.take_along_axis(terms.cross, layout.labels[:, None], axis=1) - terms.cross
-    other = layout.labels[:, None] != jnp.arange(classes)[None]
+    other = layout.labels[:, None] != jnp.arange(classes, dtype=layout.labels.dtype)[None]
     w = jnp.where(other, 2 * along + 0.5 * apart, 0)
     norms = jnp.pad(terms.norms, (0, rows - n), constant_values=jnp.inf)
     labels = jnp.pad(layout.labels, (0, rows - n), constant_values=classes)

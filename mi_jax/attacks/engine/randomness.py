@@ -42,7 +42,7 @@ def normal(bits: Bits) -> Float[Array, "..."]:
 
 def integer(bits: Bits, count: Int[Array, "..."]) -> Int[Array, "..."]:
     """Uniform integer in 0..count - 1; count below 2^24."""
-    return jnp.minimum(jnp.floor(uniform(bits) * count).astype(jnp.int32), count - 1)
+    return jnp.minimum(jnp.floor(uniform(bits) * count.astype(jnp.float32)).astype(jnp.int32), count - 1)
 
 
 def signs(bits: Bits, count: int) -> Float[Array, "... c"]:

@@ -154,7 +154,7 @@ def mask(
         angle: clockwise rotation in radians.
         scale: factor on the nominal size, at which the shape covers `SHAPE_AREA` pixels.
     """
-    centre = jnp.arange(IMAGE_SIZE) + 0.5 - IMAGE_SIZE / 2
+    centre = jnp.arange(IMAGE_SIZE, dtype=jnp.float32) + 0.5 - IMAGE_SIZE / 2
     x, y = jnp.meshgrid(centre - shift[0], centre - shift[1])
     frame = jnp.asarray(FRAMES)[shape]
     pixels = frame[2] * scale

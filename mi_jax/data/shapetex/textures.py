@@ -67,7 +67,8 @@ def _band_pass(noise: Float[Array, "h w"], band: tuple[float, float]) -> Float[A
     cycles = np.fft.fftfreq(IMAGE_SIZE, 1 / IMAGE_SIZE)
     radius = np.hypot(cycles[:, None], cycles[None, :])
     kept = ((radius >= band[0]) & (radius <= band[1])).astype(np.float32)
-    return jnp.fft.ifft2(jnp.fft.fft2(noise) * kept).real
+    spectrum = jnp.fft.fft2(noise)
+    return jnp.fft.ifft2(spectrum * kept.astype(spectrum.dtype)).real
 
 
 def _upper_half(field: Float[Array, "h w"], tie_break: Int[Array, "h w"]) -> Float[Array, "h w"]:
