@@ -102,7 +102,7 @@ def check(
     Raises:
         InputError: for bad images, labels or eps, as `autoattack`.
     """
-    check_norm(norm)
+    norm = check_norm(norm)
     eps = DEFAULT_EPS[norm] if eps is None else eps
     check_distance("eps", eps, norm, positive=True)
     if not checks.known(x, y, variables):
