@@ -82,6 +82,7 @@ def plan(
         raise InputError(f"budget must be mi_jax.attacks.Budget, not {type(budget).__name__}.")
     if not isinstance(version, Sequence):
         raise InputError(f"Invalid version {version!r}: expected one of {', '.join(VERSIONS)}, or a list of attacks.")
+    version = version.lower() if isinstance(version, str) else version
     if isinstance(version, str) and version not in VERSIONS:
         raise InputError(
             f"Invalid version {version!r}: expected one of {', '.join(VERSIONS)}, or a list of {', '.join(ATTACKS)}."
