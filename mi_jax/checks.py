@@ -91,7 +91,7 @@ def array(value: Any, *, name: str) -> Any:
             return tensor.numpy()
         except TypeError:  # NumPy has no bfloat16
             return tensor.float().numpy()
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | np.generic):
         try:
             return np.asarray(value)
         except ValueError:
