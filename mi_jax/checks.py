@@ -239,9 +239,9 @@ def key(value: Any) -> Key:
     Raises:
         InputError: for anything else.
     """
-    given = value.item() if isinstance(value, np.integer) else value
+    given: Any = value.item() if isinstance(value, np.integer) else value
     given = array(given, name="key") if hasattr(given, "dtype") else given
-    shape = getattr(given, "shape", None)
+    shape: Any = getattr(given, "shape", None)
     integer = jnp.issubdtype(given.dtype, jnp.integer) if shape == () else isinstance(given, int)
     try:
         if integer and not isinstance(given, bool):
