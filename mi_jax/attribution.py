@@ -4,11 +4,13 @@ For any JAX function that returns logits. Everything here can be traced by `jax.
 and maps have at least that precision, whatever the dtype of the images.
 """
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -27,6 +29,8 @@ ApplyFn = Callable[[Any, Any, Mapping[str, Any]], tuple[Any, Mapping[str, Any]]]
 """`apply(variables, images, perturbations) -> (logits, taps)`: adds `perturbations[layer]` to that layer's activation
 before the next layer reads it. `mi_jax.models.Network.apply` is one."""
 
+_APPLY_FORM = "(variables, images, perturbations) -> (logits, taps)"
+
 
 def gradient(logits_fn: LogitsFn, variables: Any, x: Images, labels: Labels) -> PixelMaps:
     """Derivative of each image's label logit with respect to its pixels: the saliency map.
@@ -42,7 +46,7 @@ def gradient(logits_fn: LogitsFn, variables: Any, x: Images, labels: Labels) -> 
 
     Raises:
         InputError: images that are not floating `[b h w c]` in [0, 1], labels that are not integers `[b]` or no
-            classes, or logits that are not `[b k]`.
+            classes, and logits that are not `[b k]`, NaN, infinite or probabilities.
 
     References:
         Simonyan et al. (2014), section 3.
@@ -53,7 +57,7 @@ def gradient(logits_fn: LogitsFn, variables: Any, x: Images, labels: Labels) -> 
         >>> gradient(lambda w, x: x.reshape(1, -1) @ w, weights, x, jnp.array([1])).ravel().tolist()
         [0.0, 2.0]
     """
-    images, labels = _checked(x, labels)
+    images, labels = _checked(logits_fn, variables, x, labels)
     return _gradient(logits_fn, variables, images, labels)
 
 
@@ -75,7 +79,7 @@ def grad_x_input(logits_fn: LogitsFn, variables: Any, x: Images, labels: Labels)
     References:
         Shrikumar et al. (2017).
     """
-    images, labels = _checked(x, labels)
+    images, labels = _checked(logits_fn, variables, x, labels)
     return _gradient(logits_fn, variables, images, labels) * images
 
 
@@ -111,7 +115,7 @@ def smoothgrad(
     """
     checks.between("noise", noise, 0, 1, usual="0.15")
     checks.count("samples", samples)
-    images, labels = _checked(x, labels)
+    images, labels = _checked(logits_fn, variables, x, labels)
     keys = jax.random.split(checks.key(key), samples)
 
     def add(total: Array, key: Key) -> tuple[Array, None]:
@@ -147,13 +151,13 @@ def integrated_gradients(
         `[b h w c]`, signed, in logits.
 
     Raises:
-        InputError: no steps, and as `gradient`.
+        InputError: no steps, a baseline outside [0, 1], and as `gradient`.
 
     References:
         Sundararajan et al. (2017), eq. 1.
     """
     checks.count("steps", steps)
-    images, labels = _checked(x, labels)
+    images, labels = _checked(logits_fn, variables, x, labels)
     start = _baseline(baseline, images)
     difference = images.astype(_wide(images)) - start
 
@@ -191,7 +195,7 @@ def completeness_error(
     Raises:
         InputError: as `gradient`.
     """
-    images, labels = _checked(x, labels)
+    images, labels = _checked(logits_fn, variables, x, labels)
     if jnp.shape(maps) != images.shape:
         raise InputError(f"Maps must have the images' shape {images.shape}; got {jnp.shape(maps)}.")
     start = _baseline(baseline, images).astype(images.dtype)
@@ -273,7 +277,14 @@ def enlarge(maps: LayerMaps, *, height: int, width: int) -> Maps:
 
     Returns:
         `[b height width]`.
+
+    Raises:
+        InputError: maps of another rank, and a height or width below 1.
     """
+    checks.count("height", height)
+    checks.count("width", width)
+    if jnp.ndim(maps) != 3:
+        raise InputError(f"Maps must have shape [b, rows, columns]; got {jnp.shape(maps)}.")
     return jax.image.resize(maps, (maps.shape[0], height, width), "bilinear")
 
 
@@ -297,7 +308,12 @@ def activation_and_derivative(
     Raises:
         InputError: as `grad_cam`.
     """
-    images, labels = _checked(x, labels)
+    checks.model(apply, name="apply", form=_APPLY_FORM)
+    images, labels = checks.images(x), checks.labels(labels, len(x))
+    try:
+        inspect.signature(apply).bind(variables, images, {})
+    except TypeError:
+        raise InputError(f"apply must be a function {_APPLY_FORM}, such as that of a mi_jax.models.Network.") from None
     _, shapes = jax.eval_shape(lambda v, x: apply(v, x, {}), variables, images)
     if layer not in shapes:
         raise InputError(f"There is no layer {layer!r}; choose from {', '.join(shapes)}.")
@@ -314,9 +330,14 @@ def activation_and_derivative(
     return activation.astype(jnp.float32), derivative.astype(jnp.float32)
 
 
-def _checked(x: Any, labels: Any) -> tuple[Images, Labels]:
+def _checked(logits_fn: Any, variables: Any, x: Any, labels: Any) -> tuple[Images, Labels]:
+    """Images and labels; known logits are checked too, in a forward pass of their own, as gradients hide them."""
+    checks.model(logits_fn)
     images = checks.images(x)
-    return images, checks.labels(labels, len(images))
+    labels = checks.labels(labels, len(images))
+    if checks.known(images, labels, variables):
+        checks.logits(logits_fn(variables, images), labels)
+    return images, labels
 
 
 def _wide(array: Array) -> Any:
@@ -326,16 +347,17 @@ def _wide(array: Array) -> Any:
 
 def _baseline(baseline: Any, images: Images) -> Images:
     try:
-        return jnp.broadcast_to(jnp.asarray(baseline, _wide(images)), images.shape)
-    except ValueError:
+        start = jnp.broadcast_to(jnp.asarray(baseline, _wide(images)), images.shape)
+    except (TypeError, ValueError):
         raise InputError(
-            f"The baseline must be a pixel value or broadcast to {images.shape}; got shape {jnp.shape(baseline)}."
+            f"The baseline must be a pixel value or broadcast to {images.shape}; got shape {np.shape(baseline)}."
         ) from None
+    return checks.images(start, name="The baseline")
 
 
 def _gradient(logits_fn: LogitsFn, variables: Any, images: Images, labels: Labels) -> PixelMaps:
     # In evaluation mode images do not interact, so that the gradient of the sum is that of each image.
-    gradient = jax.grad(lambda x: _label_logits(logits_fn(variables, x), labels).sum())(images)
+    gradient = jax.grad(lambda x: _label_logits(checks.traced(logits_fn, variables, x), labels).sum())(images)
     return gradient.astype(_wide(images))
 
 

@@ -3,6 +3,7 @@
 Every function raises `InputError`. Shapes and dtypes are checked on tracers too; values only where they are known.
 """
 
+import inspect
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -75,16 +76,22 @@ def known(*arrays: Any) -> bool:
 
 
 def array(value: Any, *, name: str) -> Any:
-    """A JAX or NumPy array as it is; a torch tensor, a list or a tuple as a NumPy array.
+    """A JAX or NumPy array as it is; a torch tensor, a list or a tuple as a NumPy array (of float32 for bfloat16).
 
     Raises:
-        InputError: for anything else.
+        InputError: for anything else, and masked arrays.
     """
+    if isinstance(value, np.ma.MaskedArray):
+        raise InputError(f"{name} must be an array without a mask; fill it with `filled`.")
     if isinstance(value, jax.Array | np.ndarray):
         return value
     if hasattr(value, "detach"):  # a torch tensor
-        return value.detach().cpu().numpy()
-    if isinstance(value, list | tuple):
+        tensor = value.detach().cpu()
+        try:
+            return tensor.numpy()
+        except TypeError:  # NumPy has no bfloat16
+            return tensor.float().numpy()
+    if isinstance(value, list | tuple | np.generic):
         try:
             return np.asarray(value)
         except ValueError:
@@ -115,6 +122,9 @@ def images(value: Any, *, name: str = "Images", on_host: bool = False) -> Any:
         )
     if known(x):
         low, high = float(np.min(np.asarray(x))), float(np.max(np.asarray(x)))
+        if math.isnan(low):
+            count = np.count_nonzero(np.isnan(np.asarray(x)).any(axis=(1, 2, 3)))
+            raise InputError(f"{name} must lie in [0, 1]; {count} of {len(x)} hold NaN.")
         if not (low >= -ROUNDING and high <= 1 + ROUNDING):
             advice = "Map [-1, 1] to [0, 1] by (x + 1) / 2. " if -1 <= low < 0 and high <= 1 else ""
             raise InputError(
@@ -137,18 +147,56 @@ def labels(value: Any, size: int, *, classes: int | None = None, name: str = "La
         raise InputError(
             f"{name} must be integers of shape [{size}], one per image; got {y.dtype} of shape {tuple(y.shape)}."
         )
-    if classes is not None:
-        class_indices(y, classes, name=name)
+    class_indices(y, 2**31 if classes is None and not _fits_int32(y) else classes, name=name)
     return jnp.asarray(y, jnp.int32)
 
 
-def class_indices(value: Any, classes: int, *, name: str = "Labels") -> None:
-    """Checks that known labels lie in 0..classes - 1."""
-    if not known(value) or not np.size(value):
+def _fits_int32(labels: Any) -> bool:
+    """Whether known labels keep their values as int32, so that later checks see those that were given."""
+    return not known(labels) or bool(np.all(np.asarray(labels) == np.asarray(labels).astype(np.int32)))
+
+
+def class_indices(value: Any, classes: int | None, *, name: str = "Labels") -> None:
+    """Checks that known labels lie in 0..classes - 1, where the number of classes is known."""
+    if classes is None or not known(value) or not np.size(value):
         return
     low, high = int(np.min(np.asarray(value))), int(np.max(np.asarray(value)))
     if low < 0 or high >= classes:
         raise InputError(f"{name} must lie in 0..{classes - 1}; got values from {low} to {high}.")
+
+
+def model(value: Any, *, name: str = "logits_fn", form: str = "(variables, x) -> logits") -> None:
+    """Checks that a model is a function; for a module of another framework the message names what to give instead.
+
+    Examples:
+        >>> model(3)
+        Traceback (most recent call last):
+        mi_jax.errors.InputError: logits_fn must be a function (variables, x) -> logits, not int.
+    """
+    kind = type(value).__name__
+    if any(base.__module__.startswith("torch.") for base in type(value).__mro__):
+        raise InputError(
+            f"{name} is a torch module, which JAX cannot differentiate; convert it with mi_jax.models.from_torch."
+        )
+    if not isinstance(value, type) and not inspect.isroutine(value) and hasattr(value, "apply"):
+        raise InputError(f"{name} is a {kind}; give its method `apply` or `logits`, a function {form}.")
+    if not callable(value):
+        raise InputError(f"{name} must be a function {form}, not {kind}.")
+
+
+def traced(function: Any, *arguments: Any, name: str = "logits_fn") -> Any:
+    """`function(*arguments)`.
+
+    Raises:
+        InputError: where it turns tracers of JAX into NumPy or Python values.
+    """
+    try:
+        return function(*arguments)
+    except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError) as error:
+        raise InputError(
+            f"{name} cannot be compiled and differentiated by JAX, since it turns its input into NumPy or Python "
+            f"values ({type(error).__name__}); write it with jax.numpy."
+        ) from None
 
 
 def logits_shape(value: Any, size: int) -> None:
@@ -191,15 +239,22 @@ def key(value: Any) -> Key:
     Raises:
         InputError: for anything else.
     """
-    if isinstance(value, int | np.integer) and not isinstance(value, bool):
-        return jax.random.key(int(value))
-    dtype, shape = getattr(value, "dtype", None), getattr(value, "shape", None)
-    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key) and shape == ()
-    raw = dtype == jnp.uint32 and shape is not None and len(shape) == 1
-    if not (typed or raw):
-        got = f"of shape {tuple(shape)}" if shape else repr(value)
-        raise InputError(f"Invalid key {got}: expected a JAX random key or an integer seed, such as jax.random.key(0).")
-    return value  # pyright: ignore[reportReturnType]
+    given: Any = value.item() if isinstance(value, np.integer) else value
+    given = array(given, name="key") if hasattr(given, "dtype") else given
+    shape: Any = getattr(given, "shape", None)
+    integer = jnp.issubdtype(given.dtype, jnp.integer) if shape == () else isinstance(given, int)
+    try:
+        if integer and not isinstance(given, bool):
+            return jax.random.key(given)
+        if shape is not None and jnp.issubdtype(given.dtype, jax.dtypes.prng_key) and shape == ():
+            return given
+        if shape is not None and given.dtype == jnp.uint32:
+            jax.random.wrap_key_data(jnp.asarray(given)).reshape(())
+            return given
+    except (OverflowError, TypeError):  # a seed of more than 64 bits, or words of another generator
+        pass
+    got = f"of shape {tuple(shape)}" if shape else repr(value)
+    raise InputError(f"Invalid key {got}: expected a JAX random key or an integer seed, such as jax.random.key(0).")
 
 
 def _is_number(value: Any) -> bool:

@@ -63,6 +63,19 @@ def make_mesh(spec: str) -> Mesh | None:
     return Mesh(np.asarray(available[:count]), ("data",), axis_types=(AxisType.Auto,))
 
 
+def with_automatic_axes(mesh: Mesh | None) -> Mesh | None:
+    """The mesh with axes that the compiler shards, as `jax.make_mesh` alone does not make them.
+
+    Raises:
+        InputError: for anything but a mesh or None.
+    """
+    if mesh is None:
+        return None
+    if not isinstance(mesh, Mesh):
+        raise InputError(f"mesh must be a jax.sharding.Mesh or None, not {mesh!r}; call mi_jax.parallel.make_mesh.")
+    return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names))
+
+
 def over_batch(mesh: Mesh | None, x: jax.Array) -> jax.Array:
     """The array with its first axis shared out over the mesh; as it is without one."""
     if mesh is None:

@@ -290,3 +290,44 @@ def test_completeness_error_of_an_image_equal_to_the_baseline_is_zero():
     np.testing.assert_allclose(errors, [0, 0], atol=1e-6)
     off = attribution.completeness_error(linear_logits, weights, x, labels, maps + 1)
     assert float(off[0]) == float("inf"), "a map that differs from no change at all has no finite relative error"
+
+
+@pytest.mark.parametrize(
+    ("sentence", "explain"),
+    [
+        ("returns probabilities", lambda x, y: attribution.gradient(lambda v, x: jax.nn.softmax(_sums(x)), 0, x, y)),
+        ("NaN logits for 2 of 2", lambda x, y: attribution.gradient(lambda v, x: _sums(x) * jnp.nan, 0, x, y)),
+        ("logits_fn must be a function", lambda x, y: attribution.gradient(3, 0, x, y)),
+        (
+            "into NumPy or Python",
+            lambda x, y: attribution.gradient(lambda v, x: np.stack([x, x]).sum((2, 3, 4)).T, 0, x, y),
+        ),
+        (
+            r"baseline must lie in \[0, 1\]",
+            lambda x, y: attribution.integrated_gradients(_model, 0, x, y, baseline=127),
+        ),
+        (
+            "baseline must lie .* hold NaN",
+            lambda x, y: attribution.integrated_gradients(_model, 0, x, y, baseline=np.nan),
+        ),
+        (
+            "baseline must be a pixel value",
+            lambda x, y: attribution.integrated_gradients(_model, 0, x, y, baseline="black"),
+        ),
+        ("apply must be a function", lambda x, y: attribution.grad_cam(_model, 0, x, y, layer="a")),
+        (r"Maps must have shape \[b, rows, columns\]", lambda x, y: attribution.enlarge(x, height=4, width=4)),
+        ("Invalid height 0", lambda x, y: attribution.enlarge(x[..., 0], height=0, width=4)),
+    ],
+)
+def test_models_baselines_and_maps_that_do_not_fit_are_refused(sentence, explain, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # it would refuse them first
+    with pytest.raises(InputError, match=sentence):
+        explain(jnp.full((2, 2, 2, 1), 0.5), jnp.array([0, 1]))
+
+
+def _sums(x):
+    return jnp.stack([x.sum((1, 2, 3)), -x.sum((1, 2, 3))], axis=1)
+
+
+def _model(variables, x):
+    return _sums(x)

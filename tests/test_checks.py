@@ -1,5 +1,6 @@
 """The validators shared by configurations and engines."""
 
+import flax.linen
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -110,3 +111,30 @@ def test_a_random_key_is_taken_as_it_is_and_made_from_an_integer_seed():
 def test_what_is_neither_a_random_key_nor_a_seed_is_refused(value):
     with pytest.raises(InputError, match=r"^Invalid key .*: expected a JAX random key or an integer seed, such as"):
         checks.key(value)
+
+
+def test_whole_numbers_of_any_array_library_are_seeds_and_words_of_another_generator_are_no_key():
+    for seed in (np.array(7), jnp.int32(7), torch.tensor(7), np.uint32(7)):
+        assert checks.key(seed) == jax.random.key(7)
+    for value in (2**70, np.zeros(3, np.uint32), torch.tensor(0.5)):
+        with pytest.raises(InputError, match=r"^Invalid key "):
+            checks.key(value)
+
+
+def test_arrays_that_would_lose_values_on_the_way_are_refused_and_bfloat16_is_widened():
+    assert checks.array(torch.tensor([0.5], dtype=torch.bfloat16), name="Images").dtype == np.float32
+    with pytest.raises(InputError, match="without a mask"):
+        checks.images(np.ma.array(X))
+    with pytest.raises(InputError, match="1 of 3 hold NaN"):
+        checks.images(np.where(np.arange(3)[:, None, None, None] == 1, np.nan, X))
+    with pytest.raises(InputError, match="got values from 4294967296 to 4294967298"):  # as int32 they were 0 to 2
+        checks.labels(Y + 2**32, 3)
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [(3, "must be a function"), (torch.nn.ReLU(), "is a torch module"), (flax.linen.Dense(2), "its method `apply`")],
+)
+def test_what_is_no_function_of_variables_and_images_is_refused(value, sentence):
+    with pytest.raises(InputError, match=sentence):
+        checks.model(value)

@@ -288,8 +288,11 @@ def register(name: str, attack: Attack | None = None) -> Any:
         attack: its settings. Without it, `register(name)` is a decorator of a class with defaults for all settings.
 
     Examples:
-        >>> register("apgd-cw", APGD(loss="cw"))  # doctest: +SKIP
-        >>> autoattack(logits_fn, variables, x, y, key, version=["apgd-cw"])  # doctest: +SKIP
+        >>> from mi_jax.attacks import APGD, Budget, plan
+        >>> attack = register("apgd-cw", APGD(loss="cw"))
+        >>> [(name, config.loss) for name, config in plan(["apgd-cw"], "linf", 0.1, Budget(), 10, (32, 32, 3))]
+        [('apgd-cw', 'cw')]
+        >>> ATTACKS.unregister("apgd-cw")
     """
     if attack is not None:
         return ATTACKS.register(name, attack)

@@ -143,8 +143,8 @@ def autoattack(
         The outcome, as NumPy arrays.
 
     Raises:
-        InputError: as `pgd` and `plan`, for a model whose logits change from call to call, and for a state of other
-            images, variables or attacks.
+        InputError: as `pgd` and `plan`, for a model whose logits change from call to call, and for a state of
+            another model, other images or attacks.
 
     Examples:
         >>> model = lambda weights, x: (x.reshape(len(x), -1) - 0.5) @ weights  # the boundary is at 0.5
@@ -168,18 +168,23 @@ def autoattack(
     _check_arity(logits_fn, version)
     clean = model.logits(images)
     checks.logits(clean, labels)
-    stages = plan(version, norm, float(radii.max()), budget or Budget(), clean.shape[1], images.shape[1:])
-    output_warnings = _check_outputs(model, images)
-    mark = fingerprint(images, labels, radii, stages, *(_on_host(leaf) for leaf in jax.tree.leaves((key, variables))))
+    budget = Budget() if budget is None else budget
+    stages = plan(version, norm, float(radii.max()), budget, clean.shape[1], images.shape[1:])
+    output_warnings, tolerance = _check_outputs(model, images)
+    leaves = jax.tree.leaves((key, variables, model.model.arrays))
+    mark = fingerprint(images, labels, radii, stages, *map(_on_host, leaves))
     saver = _Saver(state_path)
     state = saver.load() if state is None else state
     if state is None:
         start = np.where(clean.argmax(axis=1) == labels, ROBUST, CLEAN_ERROR)
-        state = EvaluationState.begin(mark, start)
-    elif state.fingerprint != mark:
+        state = EvaluationState.begin(mark, start, clean)
+    elif not isinstance(state, EvaluationState):
+        raise InputError(f"state must be mi_jax.attacks.EvaluationState, not {type(state).__name__}.")
+    elif state.fingerprint != mark or _differ(state.clean, clean, tolerance):
         where = "The state" if saver.path is None else f"The state in {saver.path}"
         raise InputError(
-            f"{where} belongs to other images, labels, variables, key or attacks; give the same ones or no state."
+            f"{where} belongs to other images, labels, variables, key or attacks, or to another model; give the same "
+            "ones or no state."
         )
     evaluation = _Evaluation(model, images, labels, radii, clean, stages, state, progress, saver)
     with saver.saving(state):
@@ -188,23 +193,43 @@ def autoattack(
     return evaluation.result(norm, output_warnings)
 
 
-def _check_outputs(model: PlacedModel, images: np.ndarray) -> list[str]:
-    """Warnings about the model's outputs. Raises `InputError` for a model that is not a function of its input."""
+def _check_outputs(model: PlacedModel, images: np.ndarray) -> tuple[list[str], float]:
+    """Warnings about the model's outputs, and the share of the largest logit by which rounding may change logits.
+
+    Raises:
+        InputError: for a model that is not a function of its input.
+    """
     if model.random:
-        return []
+        return [], np.inf
     few = model.padded(images[: model.batch])
-    findings = output_findings(lambda x: model.logits(np.asarray(x)), model.model, model.variables, few)[1].findings
-    for finding in findings:
+    report = output_findings(lambda x: model.logits(np.asarray(x)), model.model, model.variables, few)[1]
+    for finding in report.findings:
         if finding.name == "random":
             raise InputError(finding.message)
-    return [finding.message for finding in findings]
+    tolerance = max(1e-3, 8 * report.measurements.get("precision", 0.0))
+    return [finding.message for finding in report.findings], tolerance
+
+
+def _differ(saved: np.ndarray, clean: np.ndarray, tolerance: float) -> bool:
+    """Whether logits differ by more than a share `tolerance` of the largest."""
+    return saved.shape != clean.shape or bool(np.abs(saved - clean).max() > tolerance * np.abs(clean).max())
+
+
+def _writable(path: str | Path) -> Path:
+    """The path of the state, in a folder that is made where there is none."""
+    try:
+        file = Path(path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except (TypeError, OSError) as error:
+        raise InputError(f"state_path {path!r} cannot be written ({error}); give the path of a file.") from None
+    return file
 
 
 class _Saver:
     """Keeps the state of an evaluation in a file, if there is one."""
 
     def __init__(self, path: str | Path | None):
-        self.path = None if path is None else Path(path)
+        self.path = None if path is None else _writable(path)
         self.last, self.took = time.monotonic(), 0.0
 
     def load(self) -> EvaluationState | None:

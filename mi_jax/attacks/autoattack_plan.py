@@ -76,8 +76,13 @@ def plan(
         InputError: for an unknown norm, version or name, an eps that is not positive, too few classes, images too small
             for the Square attack in L2 or L1, the loss `kl`, and `eot_draws` outside of `rand`.
     """
-    check_norm(norm)
+    norm = check_norm(norm)
     check_distance("eps", eps, norm, positive=True)
+    if not isinstance(budget, Budget):
+        raise InputError(f"budget must be mi_jax.attacks.Budget, not {type(budget).__name__}.")
+    if not isinstance(version, Sequence):
+        raise InputError(f"Invalid version {version!r}: expected one of {', '.join(VERSIONS)}, or a list of attacks.")
+    version = version.lower() if isinstance(version, str) else version
     if isinstance(version, str) and version not in VERSIONS:
         raise InputError(
             f"Invalid version {version!r}: expected one of {', '.join(VERSIONS)}, or a list of {', '.join(ATTACKS)}."

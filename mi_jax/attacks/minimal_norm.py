@@ -1,5 +1,6 @@
 """Robustness beyond one radius: the distance to the nearest adversarial image, and robust accuracy over eps."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ from jax.typing import ArrayLike
 from mi_jax import checks
 from mi_jax.attacks.autoattack import autoattack
 from mi_jax.attacks.autoattack_plan import Budget
-from mi_jax.attacks.engine.input_checks import Model, check_batch, check_distance, logits_of
+from mi_jax.attacks.engine.input_checks import Model, check_batch, check_distance, check_reach, logits_of
 from mi_jax.attacks.engine.run import predict
 from mi_jax.attacks.fab import FAB, fab
 from mi_jax.attacks.losses import misclassified
@@ -84,7 +85,7 @@ def minimal_norm(
     """
     norm = check_norm(norm)
     images, labels = check_batch(x, y)
-    classes = jax.eval_shape(lambda v, image: logits_of(logits_fn, v, image), variables, images[:1]).shape[1]
+    classes = jax.eval_shape(functools.partial(logits_of, Model(logits_fn)), variables, images[:1]).shape[1]
     targets = min(9, classes - 1) if targets is None else targets
     config = FAB(norm, diameter(norm, images.shape), steps=steps, restarts=restarts, targets=targets)
     result = fab(logits_fn, variables, images, labels, key, config=config)
@@ -127,12 +128,16 @@ def robust_accuracy_curve(
         InputError: as `autoattack`, and for an empty `eps`.
     """
     norm = check_norm(norm)
-    radii = np.sort(np.asarray(eps, float).ravel())
+    try:
+        radii = np.sort(np.asarray(eps, float).ravel())
+    except (TypeError, ValueError):
+        raise InputError(f"Invalid eps {eps!r}: expected radii in pixel units, such as [2/255, 4/255].") from None
     if not len(radii):
         raise InputError("eps is empty; give at least one radius in pixel units of [0, 1], such as [2/255, 4/255].")
     images, labels = check_batch(x, y, on_host=True)
     for radius in radii:
         check_distance("eps", float(radius), norm)
+    check_reach("eps", radii, diameter(norm, images.shape))
     correct = ~_clean_errors(logits_fn, variables, images, labels)
     # Robust at radii[: low], broken at radii[high:].
     low = np.full(len(labels), np.count_nonzero(radii == 0))
@@ -153,10 +158,8 @@ def robust_accuracy_curve(
 
 
 def _clean_errors(logits_fn: LogitsFn, variables: Any, images: Any, labels: Any) -> np.ndarray:
-    """Whether each image is misclassified without an attack [b]."""
-    model = Model(logits_fn)
-
-    def errors(x, y):
-        return misclassified(predict(model, variables, jnp.asarray(x), None), jnp.asarray(y))
-
-    return np.asarray(map_batches(errors, images, labels, batch_size=min(BATCH_SIZE, len(labels))))
+    """Whether each image is misclassified without an attack [b]. Raises `InputError` for logits that do not fit."""
+    predictions = functools.partial(predict, Model(logits_fn), variables)
+    logits = map_batches(lambda x: predictions(jnp.asarray(x), None), images, batch_size=min(BATCH_SIZE, len(labels)))
+    checks.logits(logits, labels)
+    return np.asarray(misclassified(logits, jnp.asarray(labels)))

@@ -93,7 +93,7 @@ class ThreatModel:
     eps: ArrayLike = 8 / 255
 
     def __post_init__(self):
-        check_norm(self.norm)
+        object.__setattr__(self, "norm", check_norm(self.norm))
         check_distance("eps", self.eps, self.norm, per_image=True)
 
     @property

@@ -10,6 +10,7 @@ from mi_jax.attacks import Budget
 from mi_jax.attacks.autoattack_plan import VERSIONS
 from mi_jax.measure.accuracy import accuracy_row
 from mi_jax.models import Network
+from mi_jax.options import split_commas
 from mi_jax.parallel import Mesh
 from mi_jax.records.table import Record
 from mi_jax.typing import Images, Key, Labels, Variables
@@ -80,8 +81,14 @@ def sanity_checks(
 
 
 def stages(version: str) -> str | list[str]:
-    """The argument `version` of `mi_jax.attacks.autoattack`: a name, or a list of names of attacks."""
-    return version if version in VERSIONS else version.split(",")
+    """The argument `version` of `mi_jax.attacks.autoattack`: a name, or a list of names of attacks.
+
+    Examples:
+        >>> stages("Standard"), stages("APGD-CE, square")
+        ('standard', ['apgd-ce', 'square'])
+    """
+    name = version.strip().lower()
+    return name if name in VERSIONS else list(map(attacks.ATTACKS.resolve, split_commas(version)))
 
 
 def autoattack_columns(norm: str, eps: float, version: str, budget: Budget) -> dict[str, Any]:
@@ -95,12 +102,12 @@ def autoattack_columns(norm: str, eps: float, version: str, budget: Budget) -> d
         >>> autoattack_columns("l2", 0.5, "apgd-t,square", Budget())
         {'attack': 'autoattack-custom', 'norm': 'l2', 'eps': 0.5, 'reduced': True}
     """
-    names = _names(version)
+    chosen, names = stages(version), _names(version)
     usual = _default_values(version, names, norm)
     changed = _changed(budget, usual)
-    missing = version != "rand" and not set(names).issuperset(VERSIONS["standard"])
+    missing = chosen != "rand" and not set(names).issuperset(VERSIONS["standard"])
     return {
-        "attack": f"autoattack-{version if version in VERSIONS else 'custom'}",
+        "attack": f"autoattack-{chosen if isinstance(chosen, str) else 'custom'}",
         "norm": norm,
         "eps": eps,
         "reduced": missing or any(value < usual[field] for field, value in changed.items()),
@@ -118,12 +125,16 @@ def budget_in_words(version: str, budget: Budget, norm: str = "linf") -> str | N
     """
     names = _names(version)
     changed = _changed(budget, _default_values(version, names, norm))
-    parts = [*(names if version not in VERSIONS else ()), *(f"{k.replace('_', ' ')} {v}" for k, v in changed.items())]
+    parts = [
+        *(names if not isinstance(stages(version), str) else ()),
+        *(f"{k.replace('_', ' ')} {v}" for k, v in changed.items()),
+    ]
     return ", ".join(parts) or None
 
 
 def _names(version: str) -> Sequence[str]:
-    return VERSIONS[version] if version in VERSIONS else version.split(",")
+    chosen = stages(version)
+    return VERSIONS[chosen] if isinstance(chosen, str) else chosen
 
 
 def _changed(budget: Budget, usual: dict[str, int]) -> dict[str, int]:
@@ -138,6 +149,6 @@ def _default_values(version: str, names: Sequence[str], norm: str) -> dict[str, 
         budget = _DEFAULT.of(version, attack, norm)
         for field in attack.budget_fields.values():
             usual[field] = max(usual.get(field, 0), getattr(budget, field))
-    if version != "rand":
+    if stages(version) != "rand":
         usual.pop("eot_draws", None)
     return usual

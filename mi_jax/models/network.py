@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from mi_jax import checks
@@ -160,7 +161,7 @@ class Network:
         return cost.matmul_flops(partial(_forward, counted), variables, image)
 
     def _checked(self, x: ArrayLike) -> jax.Array:
-        x = jnp.asarray(x)
+        x = x if isinstance(x, Tracer) else jnp.asarray(checks.array(x, name="Images"))
         if x.ndim != 4 or x.shape[1:] != self.input_shape:
             wanted = ", ".join(map(str, self.input_shape))
             raise InputError(f"Images for this {self.arch} must have shape [batch, {wanted}]; got {x.shape}.")
@@ -193,7 +194,8 @@ def create(
         convolution: how convolutions are computed, one of `mi_jax.models.convolution.METHODS`.
 
     Raises:
-        InputError: an unknown name, a shape or width that leaves nothing, or a normalisation of the wrong length.
+        InputError: an unknown name, a shape or width that leaves nothing, or a normalisation of the wrong length or not
+            in pixel units of [0, 1].
 
     Examples:
         >>> create("vgg", num_classes=10, input_shape=(32, 32, 3)).parameter_count
@@ -201,6 +203,8 @@ def create(
     """
     name = ARCHITECTURES.resolve(arch)
     shape = checked_shape(input_shape)
+    if isinstance(num_classes, jax.Array | np.ndarray) and num_classes.ndim == 0:
+        num_classes = num_classes[()].item()
     checks.count("num_classes", num_classes, 2)
     checks.positive("width", width, usual="1 or 0.25")
     checks.one_of("dtype", dtype, DTYPES)
@@ -208,6 +212,9 @@ def create(
     means, stds = _per_channel("mean", mean, shape[-1]), _per_channel("std", std, shape[-1])
     if min(stds) <= 0:
         raise InputError(f"Invalid std {std!r}: expected positive numbers.")
+    for field, values, given in (("mean", means, mean), ("std", stds, std)):
+        if max(map(abs, values)) > 1:
+            raise InputError(f"Invalid {field} {given!r}: expected pixel units of [0, 1]; divide 8-bit values by 255.")
     network = Network(name, int(num_classes), shape, float(width), dtype, means, stds, convolution)
     _structure(network)
     return network
@@ -215,15 +222,19 @@ def create(
 
 def checked_shape(input_shape: Sequence[int]) -> tuple[int, int, int]:
     """The shape of an image as a tuple; raises `InputError` unless it is three whole numbers from 1."""
-    shape = tuple(int(n) for n in input_shape if isinstance(n, int | np.integer) and n >= 1)
-    if len(shape) != 3 or len(input_shape) != 3:
+    sizes: Any = input_shape if isinstance(input_shape, Sequence | np.ndarray) else ()
+    shape = tuple(int(n) for n in sizes if isinstance(n, int | np.integer) and not isinstance(n, bool) and n >= 1)
+    if len(shape) != 3 or len(sizes) != 3 or (shape[0] in (1, 3) and shape[1] == shape[2] > 4):
         raise InputError(f"Invalid input_shape {input_shape!r}: expected (height, width, channels), as (32, 32, 3).")
     return shape
 
 
 def _per_channel(name: str, value: float | Sequence[float] | np.ndarray, count: int) -> tuple[float, ...]:
-    values = tuple(np.ravel(np.asarray(value, float)).tolist())
-    if np.ndim(value) > 1 or len(values) not in (1, count) or not all(map(math.isfinite, values)):
+    try:
+        values = tuple(np.ravel(np.asarray(value, float)).tolist())
+    except (TypeError, ValueError):
+        values = ()
+    if values == () or np.ndim(value) > 1 or len(values) not in (1, count) or not all(map(math.isfinite, values)):
         raise InputError(f"Invalid {name} {value!r}: expected one finite number, or {count}, one per channel.")
     return values
 

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from mi_jax import checks
 from mi_jax.errors import InputError
 from mi_jax.models.network import Network, create
 from mi_jax.models.registry import ARCHITECTURES
@@ -45,8 +46,8 @@ _UNUSED = "sub_block1."
 """A copy of the first block that TRADES and RobustBench store with a WideResNet and never use."""
 _CENTRES, _SCALES = ("mean", "mu"), ("std", "sigma")
 """Names under which checkpoints keep the normalisation of images, as buffers of the model or of a first layer."""
-_WRAPPERS = r"^(module\.|model\.|1\.)+"
-"""Prefixes of parallel and sequential wrappers; the model is the second layer after a normalisation."""
+_WRAPPERS = r"^(module\.|model\.|_orig_mod\.|1\.)+"
+"""Prefixes of parallel, compiled and sequential wrappers; the model is the second layer after a normalisation."""
 _STATE_DICTS = ("state_dict", "model_state_dict", "model", "net", "ema")
 _DENSE = {"classifier.0": "dense1", "classifier.3": "dense2", "classifier.6": "head"}
 """The dense layers of torchvision's VGG, the first of which reads a map of 7 x 7 positions."""
@@ -69,7 +70,8 @@ def from_torch(
     evaluation mode.
 
     Args:
-        state_dict: parameter names to tensors or arrays; the prefixes `module.`, `model.` and `1.` are removed.
+        state_dict: parameter names to tensors or arrays, or a checkpoint that holds them under a name such as
+            `state_dict`, `model` or `net`; the prefixes `module.`, `model.`, `_orig_mod.` and `1.` are removed.
         arch: `resnet18` (a 7 x 7 first convolution makes it `resnet18-imagenet`, torchvision's), `resnet34`,
             `preact-resnet18` (with a last normalisation), `wrn-28-10`, `wrn-34-10` or a `vgg` with batch normalisation
             and one linear layer (three make `vgg11` the `vgg11-imagenet` of torchvision).
@@ -81,11 +83,13 @@ def from_torch(
         std: divides the centred images; None for what it holds under `std` or `sigma`, else 1.
 
     Raises:
-        InputError: when the architecture cannot be imported, or a parameter is missing, unknown or of another shape.
+        InputError: when the architecture cannot be imported, or a parameter is missing, unknown, of another shape or
+            not finite.
     """
     name = ARCHITECTURES.resolve(arch)
     if name not in (*_NAMES, *_VGG):
         raise InputError(f"{name} cannot be imported from PyTorch; choose from {', '.join([*_NAMES, *_VGG])}.")
+    state_dict = _state_dict_in(state_dict)
     modules = _modules(state_dict)
     stem = modules.get("conv1", {}).get("weight")
     if name == "resnet18" and stem is not None and stem.shape[2:] == (7, 7):
@@ -129,26 +133,37 @@ def read_torch_checkpoint(path: str | Path) -> dict[str, Any]:
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path} is no file of torch.save with tensors alone ({reason}).") from None
-    while isinstance(found, dict) and not any(map(torch.is_tensor, found.values())):
-        inner = [found[name] for name in _STATE_DICTS if isinstance(found.get(name), dict)]
+    try:
+        return _state_dict_in(found)
+    except InputError:
+        raise InputError(f"{path} holds no state dict: expected one, or one under {', '.join(_STATE_DICTS)}.") from None
+
+
+def _state_dict_in(checkpoint: Any) -> dict[str, Any]:
+    """The tensors by name in a state dict, or in a checkpoint with a state dict among its entries."""
+    while isinstance(checkpoint, Mapping):
+        inner = [checkpoint[name] for name in _STATE_DICTS if isinstance(checkpoint.get(name), Mapping)]
         if not inner:
             break
-        found = inner[0]
-    if not isinstance(found, dict) or not any(map(torch.is_tensor, found.values())):
-        raise InputError(f"{path} holds no state dict: expected one, or one under {', '.join(_STATE_DICTS)}.")
-    return {name: value for name, value in found.items() if torch.is_tensor(value)}
+        checkpoint = inner[0]
+    entries = checkpoint.items() if isinstance(checkpoint, Mapping) else ()
+    found = {name: value for name, value in entries if isinstance(name, str) and hasattr(value, "shape")}
+    if not found:
+        kind = type(checkpoint).__name__
+        raise InputError(f"state_dict must map names to tensors; got a {kind}. A torch module has it as .state_dict().")
+    return found
 
 
 def _stored(state_dict: Mapping[str, Any], names: Sequence[str], default: float) -> np.ndarray:
     """The tensor of one of these names that is a buffer of the model, or of its normalisation layer."""
     for key, value in state_dict.items():
-        if re.fullmatch(rf"(?:module\.|model\.|0\.|normali[sz]\w*\.)*(?:{'|'.join(names)})", key):
+        if re.fullmatch(rf"(?:module\.|model\.|_orig_mod\.|0\.|normali[sz]\w*\.)*(?:{'|'.join(names)})", key):
             return _array(value)
     return np.asarray(default)
 
 
 def _array(value: Any) -> np.ndarray:
-    return value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
+    return np.asarray(checks.array(value, name="A parameter"))
 
 
 def _modules(state_dict: Mapping[str, Any]) -> dict[str, dict[str, np.ndarray]]:
@@ -210,7 +225,10 @@ def _variables(network: Network, given: dict[str, dict[str, np.ndarray]], names:
                 f"The state dict does not fit {network.arch}: {module}.{leaf}{source} must have shape "
                 f"{list(expected[path])}; found {found}."
             )
-        return np.asarray(array, np.float32)
+        values = np.asarray(array, np.float32)
+        if not np.isfinite(values).all():
+            raise InputError(f"The state dict holds NaN or infinite values in {names.get(module, module)}.")
+        return values
 
     variables = jax.tree.map_with_path(lambda path, _: value(tuple(entry.key for entry in path)), shapes)
     unknown = sorted(set(given) - used)

@@ -55,7 +55,7 @@ class Protocol(NamedTuple):
     @classmethod
     def of(cls, norm: str, eps: float | None, **options) -> "Protocol":
         """A protocol whose radius is the usual one of the norm where none is given."""
-        check_norm(norm)
+        norm = check_norm(norm)
         return cls(norm=norm, eps=DEFAULT_EPS[norm] if eps is None else eps, **options)
 
 

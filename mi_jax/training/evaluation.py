@@ -9,6 +9,7 @@ import optax
 
 from mi_jax import checks
 from mi_jax.batches import map_batches
+from mi_jax.errors import InputError
 from mi_jax.models import Network
 from mi_jax.typing import Variables
 
@@ -47,6 +48,11 @@ def evaluate_each(network: Network, variables: Variables, images: Any, labels: A
     Raises:
         InputError: as `evaluate`.
     """
+    if not isinstance(network, Network):
+        raise InputError(
+            f"network must be a mi_jax.models.Network, not {type(network).__name__}; mi_jax.models.from_function makes "
+            "one from a function."
+        )
     x = checks.images(images)
     y = checks.labels(labels, len(x), classes=network.num_classes)
     logits = predictions(network, variables, x)

@@ -11,6 +11,7 @@ import sys
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 from pyautoattack import AutoAttack
@@ -478,7 +479,7 @@ model = lambda v, x: (x.reshape(len(x), -1) - 0.5) @ v
 x = random.uniform(0, 1, (40, 5, 5, 3)).astype(np.float32)
 y = np.asarray(model(weights, x)).argmax(1)
 options = {"eps": 0.02, "version": ["apgd-ce", "square"], "budget": Budget(apgd_steps=3, square_queries=9)}
-mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+mesh = jax.make_mesh((8,), ("data",))
 one, eight = (autoattack(model, weights, x, y, 0, mesh=m, batch_size=32, **options) for m in (None, mesh))
 assert len(jax.devices()) == 8 and 0 < one.robust_accuracy < 1, one.stages
 assert (one.broken_by == eight.broken_by).all()
@@ -493,3 +494,42 @@ def test_eight_devices_give_the_outcome_of_one():
     answer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert answer.returncode == 0, answer.stderr[-2000:]
     assert float(answer.stdout) < 1e-6
+
+
+def test_a_saved_evaluation_is_not_resumed_with_another_function_or_another_closed_over_model(softmax, tmp_path):
+    x, y, held = softmax.images[:20], softmax.labels[:20], dict(softmax.variables)
+
+    def closed(variables, images):
+        return (images.reshape(len(images), -1) @ held["w"] + held["b"][None]) ** power
+
+    def evaluate():
+        options = {"eps": 0.05, "version": ["apgd-ce"], "budget": Budget(apgd_steps=1), "batch_size": 32}
+        return autoattack(closed, None, x, y, 0, state_path=tmp_path / "new" / "state.npz", **options)
+
+    power = 1
+    first = evaluate()
+    assert evaluate().stages == first.stages
+    power = 3
+    with pytest.raises(InputError, match="or to another model"):
+        evaluate()
+    power, held["w"] = 1, held["w"] * (1 + 1e-6)
+    with pytest.raises(InputError, match="or to another model"):
+        evaluate()
+
+
+@pytest.mark.parametrize(
+    ("expected", "options"),
+    [
+        ("Invalid batch_size 64.0: expected a whole number", {"batch_size": 64.0}),
+        ("Invalid batch_size True", {"batch_size": True}),
+        ("mesh must be a jax.sharding.Mesh or None, not 'auto'", {"mesh": "auto"}),
+        ("budget must be mi_jax.attacks.Budget, not dict", {"budget": {"apgd_steps": 1}}),
+        ("Invalid version None", {"version": None}),
+        ("state must be mi_jax.attacks.EvaluationState, not int", {"state": 3}),
+        ("state_path 3 cannot be written", {"state_path": 3}),
+    ],
+)
+def test_options_of_another_type_raise_a_clear_error(linear, softmax, expected, options, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # it would refuse them first
+    with pytest.raises(InputError, match=expected):
+        run(linear, softmax, **options)

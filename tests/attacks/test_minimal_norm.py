@@ -1,6 +1,7 @@
 """Minimal distances and robust accuracy over eps, against the closed form of a linear model of two classes."""
 
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -54,3 +55,27 @@ def test_an_empty_list_of_radii_raises_a_clear_error(problem):
     w, x, y, _ = problem
     with pytest.raises(InputError, match="eps is empty"):
         robust_accuracy_curve(half_space, w, x, y, 0, eps=[])
+
+
+@pytest.mark.parametrize(
+    ("expected", "options"),
+    [
+        ("Labels must lie in 0..1; got values from 7 to 8", {"labels": 7}),  # clean errors all, and so never attacked
+        ("Invalid eps 128: images in", {"norm": "l2", "eps": [128.0]}),
+        ("expected radii in pixel units", {"eps": ["wide"]}),
+    ],
+)
+def test_labels_and_radii_that_do_not_fit_are_refused_even_if_no_image_is_attacked(
+    problem, expected, options, monkeypatch
+):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # it would refuse them first
+    w, x, y, _ = problem
+    with pytest.raises(InputError, match=expected):
+        robust_accuracy_curve(half_space, w, x, y + options.pop("labels", 0), 0, **{"eps": [0.1]} | options)
+
+
+def test_a_model_that_is_no_function_is_refused(problem, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # it would refuse them first
+    w, x, y, _ = problem
+    with pytest.raises(InputError, match="must be a function"):
+        minimal_norm(3, w, x, y, 0)

@@ -3,6 +3,7 @@
 import flax.linen
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -368,3 +369,47 @@ def test_labels_of_a_narrow_type_do_not_narrow_the_targets(key):
     )
     np.testing.assert_array_equal(narrow.images, wide.images)
     assert set(np.asarray(wide.logits).argmax(axis=1)) <= {3, 4, 290, 280}
+
+
+_HELD = {"w": np.ones((24, 5), np.float32)}
+
+
+def _rows(x):
+    return x.reshape(len(x), -1)
+
+
+class _Slots:
+    __slots__ = ("w",)
+
+
+def test_a_model_is_another_one_when_an_array_or_function_that_it_reaches_is_replaced(monkeypatch):
+    slots = _Slots()
+    slots.w = np.ones((24, 5), np.float32)
+    functions = {
+        "a global of an inner function": lambda v, x: jax.vmap(lambda row: row.ravel() @ _HELD["w"])(x),
+        "a function that it calls": lambda v, x: _rows(x) @ v,
+        "a slot": lambda v, x: _rows(x) @ slots.w,
+    }
+    before = {name: Model(f) for name, f in functions.items()}
+    assert all(Model(f) == before[name] for name, f in functions.items())
+    monkeypatch.setitem(_HELD, "w", -_HELD["w"])
+    slots.w = -slots.w
+    monkeypatch.setitem(globals(), "_rows", lambda x: 1 - x.reshape(len(x), -1))
+    assert all(Model(f) != before[name] for name, f in functions.items())
+
+
+def test_starts_and_numbers_of_images_that_do_not_fit_raise_a_clear_error(linear_model, batch, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # it would refuse them first
+    for expected, options in {
+        "start must be floating": {"start": np.zeros(batch[0].shape, np.uint8)},
+        "start holds NaN": {"start": np.full(batch[0].shape, np.nan, np.float32)},
+        r"index must be integers of shape \[9\]": {"index": np.arange(3)},
+        r"eps has shape \(9, 1, 1, 1\) for 9 images": {"eps": np.full((9, 1, 1, 1), 0.1)},
+        r"Invalid eps \[\[0.1\], \[0.1, 0.2\]\]": {"eps": [[0.1], [0.1, 0.2]]},
+    }.items():
+        with pytest.raises(InputError, match=expected):
+            pgd(*linear_model, *batch, 0, config=PGD(), **options)
+
+
+def test_the_norm_of_a_threat_model_is_understood_in_any_case():
+    assert mj.attacks.ThreatModel("Linf", 0.1) == mj.attacks.ThreatModel("linf", 0.1)

@@ -7,7 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mi_jax.attacks import check
+import mi_jax as mj
+from mi_jax.attacks import PGD, check, sanity_checks
+from mi_jax.attacks.engine.input_checks import Model
+from mi_jax.attacks.engine.run import predict
 from mi_jax.errors import InputError
 
 COUNT = 50
@@ -132,3 +135,76 @@ def test_bad_input_is_an_error_not_a_finding(linear, softmax):
         checked(linear, softmax, eps=0.0)
     with pytest.raises(InputError, match=r"\[0, 1\]"):
         checked(linear, softmax._replace(images=softmax.images * 2))
+
+
+def findings_about_gradients(logits_fn, variables, images, labels):
+    """The findings that need no attack, for few seconds of compilation."""
+    model, labels = Model(logits_fn), jnp.asarray(labels)
+
+    def predicted(x):
+        return np.asarray(predict(model, variables, x, None))
+
+    logits, report = sanity_checks.output_findings(predicted, model, variables, jnp.asarray(images))
+    assert report.findings == []
+    sanity_checks._check_gradients(report, predicted, model, variables, images, labels, logits, ("ce", "cw"))
+    return {finding.name for finding in report.findings}
+
+
+def in_bfloat16(logits_fn):
+    def cast(tree):
+        return jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), tree)
+
+    return lambda variables, x: logits_fn(cast(variables), cast(x))
+
+
+FAULTS = {
+    "saturated logits": (lambda f, v, x: 10 * jnp.tanh(f(v, x) / 2.5), "saturated"),
+    "rounded logits": (lambda f, v, x: jnp.round(f(v, x)), "zero_gradients"),
+    "binary images": (lambda f, v, x: f(v, (x > 0.5).astype(x.dtype)), "zero_gradients"),
+    "straight-through": (lambda f, v, x: f(v, x + jax.lax.stop_gradient((x > 0.5) - x)), "discontinuous"),
+    "dead units": (lambda f, v, x: f(v, 0.9 + jax.nn.relu(x - 1.5)) + f(v, jax.lax.stop_gradient(x)), "zero_gradients"),
+    "none": (lambda f, v, x: f(v, x), None),
+    "none, in bfloat16": (lambda f, v, x: in_bfloat16(f)(v, x), None),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_gradients_of_faulty_linear_models_are_found_and_those_of_sound_ones_are_not(linear, softmax, fault):
+    change, name = FAULTS[fault]
+    batch = softmax.variables, softmax.images[:COUNT], softmax.labels[:COUNT]
+    found = findings_about_gradients(lambda v, x: change(linear, v, x), *batch)
+    assert found == ({name} if name else set())
+
+
+def test_pgd_on_every_loss_reaches_the_corner_of_the_ball_of_a_linear_model(linear_model, batch):
+    (logits_fn, variables), x = linear_model, batch[0]
+    pair = {"w": variables["w"][:, :2], "b": jnp.zeros(2)}
+    labels = jnp.argmax(logits_fn(pair, x), axis=1)
+    towards = jnp.sign(pair["w"][:, 1] - pair["w"][:, 0])[None] * jnp.where(labels == 0, 1, -1)[:, None]
+    corner = jnp.clip(x + 0.05 * towards.reshape(x.shape), 0, 1)
+    broken = sanity_checks._broken_on(
+        Model(logits_fn), ("ce", "cw"), PGD(steps=8), pair, x, labels, jax.random.key(0), 0.05, 0.02
+    )
+    assert broken.tolist() == 2 * [(jnp.argmax(logits_fn(pair, corner), axis=1) != labels).tolist()]
+
+
+@pytest.mark.parametrize(("gained", "lost", "found"), [(7, 0, True), (6, 0, False), (20, 13, False), (4, 0, False)])
+def test_another_loss_is_stronger_by_a_twentieth_of_the_images_and_more_than_chance_allows(gained, lost, found):
+    image, report = np.arange(100), sanity_checks.Report()
+    by_ce = image >= 100 - lost
+    sanity_checks._compare_losses(report, {"ce": by_ce, "cw": by_ce, "dlr": image < gained})
+    assert [finding.name for finding in report.findings] == ["weaker_on_cross_entropy"] * found
+    assert report.measurements["accuracy_pgd_dlr"] == pytest.approx(1 - gained / 100)
+    if found:
+        assert report.findings[0].value == pytest.approx((gained - lost) / 100)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "tf32"])
+@pytest.mark.parametrize("arch", ["cnn", "mlp", "vgg11"])
+def test_sound_networks_in_every_dtype_pass_without_findings(arch, dtype):
+    network = mj.models.create(arch, num_classes=4, input_shape=(8, 8, 3), width=0.25, dtype=dtype)
+    variables = network.init(0)
+    x = jax.random.uniform(jax.random.key(1), (COUNT, 8, 8, 3))
+    y = jnp.argmax(network.logits(variables, x), axis=1)
+    assert check(network.logits, variables, x, y, 0, eps=0.05, steps=20, queries=50).findings == ()

@@ -273,3 +273,30 @@ def test_variables_of_another_network_are_refused(vgg, x):
     other = SMALL("vgg11", input_shape=(8, 8, 3), width=0.5).init(jax.random.key(0))
     with pytest.raises(InputError, match=r"The variables do not fit this vgg11 of width 0.25: at .*conv1.* it has"):
         vgg.logits(other, x)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"input_shape": 32},
+        {"input_shape": None},
+        {"input_shape": (True, 8, 3)},
+        {"input_shape": (3, 8, 8)},
+        {"mean": "grey"},
+        {"mean": [[0.1, 0.2], [0.3]]},
+        {"mean": [123.7, 116.3, 103.5]},
+        {"std": [58.4, 57.1, 57.4]},
+        {"num_classes": jnp.float32(4)},
+    ],
+)
+def test_shapes_and_normalisations_of_another_form_or_unit_are_refused(options):
+    (name,) = options
+    with pytest.raises(InputError, match=f"Invalid {name} .*: expected "):
+        SMALL("mlp", **options)
+
+
+def test_the_number_of_classes_may_be_an_array_and_images_that_are_none_are_refused():
+    network = SMALL("mlp", num_classes=jnp.max(jnp.arange(4)) + 1)
+    assert network == SMALL("mlp")
+    with pytest.raises(InputError, match="Images must be an array, not NoneType"):
+        network.logits({}, None)

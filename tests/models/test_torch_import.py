@@ -227,3 +227,25 @@ def test_state_dicts_that_do_not_fit_are_refused_by_the_name_of_the_parameter():
     assert "lenet cannot be imported from PyTorch; choose from resnet18" in refused(state, arch="lenet")
     assert "has no last linear layer of a vgg11" in refused(state, arch="vgg11")
     assert jax.tree.leaves(mj.models.from_torch(state, arch="resnet18", input_shape=(32, 32, 3), width=WIDTH)[1])
+
+
+def test_a_whole_checkpoint_compiled_or_in_half_precision_is_read_and_what_holds_no_weights_is_refused():
+    module = randomised("resnet18")
+    state = {
+        f"_orig_mod.{name}": t.bfloat16() if t.is_floating_point() else t for name, t in module.state_dict().items()
+    }
+    options = {"arch": "resnet18", "input_shape": (32, 32, 3), "width": WIDTH}
+    _, variables = mj.models.from_torch({"net": state, "acc": torch.tensor(0.5), "epoch": 3}, **options)
+    _, expected = mj.models.from_torch(
+        {name.removeprefix("_orig_mod."): t.float() for name, t in state.items()}, **options
+    )
+    assert jax.tree.all(jax.tree.map(np.array_equal, variables, expected))
+    broken = state | {"_orig_mod.fc.bias": torch.full((7,), torch.nan)}
+    for sentence, given in {
+        "NaN or infinite values in fc": broken,
+        "got a ResNet. A torch module has it as": module,
+        "got a dict": {"epoch": 3},
+        "got a NoneType": None,
+    }.items():
+        with pytest.raises(InputError, match=sentence):
+            mj.models.from_torch(given, **options)

@@ -110,3 +110,16 @@ def test_an_archive_of_test_images_alone_is_a_test_set(tmp_path):
     np.savez(tmp_path / "fog_2.npz", test_images=DARK_OR_BRIGHT, test_labels=LABELS)
     found = mj.data.load(f"npz:{tmp_path / 'fog_2.npz'}")
     assert (len(found.train), len(found.test), found.num_classes) == (0, 20, 2)
+
+
+def test_classes_at_another_place_than_in_the_run_are_refused_and_sets_of_other_images_are_independent(study_input):
+    three = mj.data.from_arrays(
+        DARK_OR_BRIGHT, LABELS + (np.arange(20) == 3), DARK_OR_BRIGHT, LABELS, class_names=["dark", "bright", "white"]
+    )
+    named = dataclasses.replace(study_input, dataset=three)
+    with pytest.raises(InputError, match="classes of part are bright, white; those of the run are dark, bright, white"):
+        of_sets(named, {"part": arrays(DARK_OR_BRIGHT, class_names=["bright", "white"])})
+    half = np.where(np.arange(20)[:, None, None, None] < 10, DARK_OR_BRIGHT, 255 - DARK_OR_BRIGHT)
+    other = mj.data.from_arrays(half[::-1], LABELS[::-1], half[::-1], LABELS[::-1])
+    mean = of_sets(study_input, {"one": arrays(half), "two": other})[-1]
+    assert mean.stderr == pytest.approx(np.sqrt(2 * 0.25 / 20) / 2)

@@ -7,7 +7,7 @@ import functools
 import hashlib
 import inspect
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -20,6 +20,8 @@ from mi_jax.typing import Images, Key, Labels, Logits
 
 MAX_OBJECTS = 10_000
 """Limit on the objects that are searched for the arrays that a model closes over."""
+LIBRARIES = ("builtins", "equinox", "flax", "functools", "jax", "jaxlib", "mi_jax", "numpy", "optax", "scipy")
+"""Packages whose functions are not searched."""
 
 
 def check_batch(x: Any, y: Any, *, on_host: bool = False) -> tuple[Any, Any]:
@@ -52,26 +54,15 @@ def check_targets(targets: Any, labels: Labels) -> Labels:
 class Model:
     """A model `logits_fn(variables, x)` as a hashable function, equal to another if both close over the same arrays.
 
-    Compiled attacks are cached by model. When the closure, globals or attributes of a function hold other arrays than
-    at the last call, it is another model and is compiled again, so that no attack uses stale weights.
+    Compiled attacks are cached by model. When the closure, globals or attributes of a function hold other arrays or
+    functions than at the last call, it is another model and is compiled again, so that no attack uses stale weights.
 
     Raises:
         InputError: for anything but a function of JAX arrays.
     """
 
     def __init__(self, logits_fn: Any):
-        if not callable(logits_fn):
-            raise InputError(f"logits_fn must be a function (variables, x) -> logits, not {type(logits_fn).__name__}.")
-        root = type(logits_fn).__module__.split(".")[0]
-        if any(base.__module__.startswith("torch.") for base in type(logits_fn).__mro__):
-            raise InputError(
-                "logits_fn is a torch module, which JAX cannot differentiate; convert it with mi_jax.models.from_torch."
-            )
-        if root != "builtins" and hasattr(logits_fn, "apply") and not inspect.isroutine(logits_fn):
-            raise InputError(
-                f"logits_fn is a {type(logits_fn).__name__}; give its method `apply`, a function (variables, x) -> "
-                "logits."
-            )
+        checks.model(logits_fn)
         try:
             hash(logits_fn)
         except TypeError:
@@ -96,13 +87,12 @@ class Model:
 
     def __call__(self, *arguments: Any) -> Any:
         """The logits, or `InputError` where JAX cannot trace the function."""
-        try:
-            return self.logits_fn(*arguments)
-        except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError) as error:
-            raise InputError(
-                "logits_fn cannot be compiled and differentiated by JAX, since it turns its input into NumPy or Python "
-                f"values ({type(error).__name__}); write it with jax.numpy."
-            ) from None
+        return checks.traced(self.logits_fn, *arguments)
+
+    @property
+    def arrays(self) -> list[Any]:
+        """The arrays that the function closes over."""
+        return [leaf for leaf, _ in self._arrays if isinstance(leaf, jax.Array | np.ndarray)]
 
 
 def _digest(leaf: Any) -> bytes:
@@ -111,7 +101,10 @@ def _digest(leaf: Any) -> bytes:
 
 
 def _closed_over(function: Any) -> Iterator[Any]:
-    """The arrays and numbers that a function reaches by its closure, defaults, globals, bound object or attributes."""
+    """What a function computes with: the arrays, numbers and functions that it reaches.
+
+    It reaches them by its closure, defaults, globals, bound object and attributes, and the functions defined in it.
+    """
     seen: set[int] = set()
     pending = [function]
     while pending and len(seen) < MAX_OBJECTS:
@@ -120,7 +113,26 @@ def _closed_over(function: Any) -> Iterator[Any]:
             yield value
         elif id(value) not in seen and not isinstance(value, type | types.ModuleType | str | bytes):
             seen.add(id(value))
-            pending.extend(_parts(value))
+            if isinstance(value, types.FunctionType):
+                yield value.__code__
+            elif callable(value) and not isinstance(value, types.MethodType | functools.partial):
+                yield value
+            if value is function or not _is_library(value):
+                pending.extend(_parts(value))
+
+
+def _is_library(value: Any) -> bool:
+    """Whether a function is one of a library, which does not hold the weights."""
+    plain = isinstance(value, types.FunctionType | types.BuiltinFunctionType) or hasattr(value, "__wrapped__")
+    return plain and (getattr(value, "__module__", None) or "").partition(".")[0] in LIBRARIES
+
+
+def _global_names(code: types.CodeType) -> Iterator[str]:
+    """The names that a function, and those defined in it, look up in globals and modules."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _global_names(constant)
 
 
 def _parts(value: Any) -> list[Any]:
@@ -131,20 +143,24 @@ def _parts(value: Any) -> list[Any]:
                 cells.append(cell.cell_contents)
             except ValueError:  # the name has no value yet
                 continue
-        named = [value.__globals__[name] for name in value.__code__.co_names if name in value.__globals__]
-        # Functions of other modules are libraries, which do not hold the weights.
-        own = [v for v in named if not callable(v) or getattr(v, "__module__", None) == value.__module__]
-        return [*cells, *own, *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
+        names = set(_global_names(value.__code__))
+        named = [value.__globals__[name] for name in sorted(names & value.__globals__.keys())]
+        for module in [v for v in named if isinstance(v, types.ModuleType)]:
+            if module.__name__.partition(".")[0] not in LIBRARIES:
+                named += [vars(module)[name] for name in sorted(names & vars(module).keys())]
+        return [*cells, *named, *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
     if isinstance(value, types.MethodType):
         return [value.__self__, value.__func__]
     if isinstance(value, functools.partial):
         return [value.func, *value.args, *value.keywords.values()]
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return list(value.values())
     if isinstance(value, list | tuple | set | frozenset):
         return [part for part in value if not isinstance(part, int | float)]  # numbers in lists are logs, not weights
     wrapped = [value.__wrapped__] if hasattr(value, "__wrapped__") else []
-    return [*wrapped, *getattr(value, "__dict__", {}).values()]
+    slots = [name for kind in type(value).__mro__ for name in kind.__dict__.get("__slots__", ()) if name != "__dict__"]
+    held = [getattr(value, name) for name in slots if isinstance(name, str) and hasattr(value, name)]
+    return [*wrapped, *held, *getattr(value, "__dict__", {}).values()]
 
 
 def accepts(logits_fn: Callable[..., Any], count: int) -> bool:
@@ -184,7 +200,10 @@ def check_distance(name: str, value: Any, norm: str, *, positive: bool = False, 
         InputError: for another shape, a number that is negative or not finite, and in Linf one above 1.
     """
     usual = {"l2": "0.5", "l1": "12"}.get(norm, "2/255" if name == "step_size" else "8/255")
-    dims = np.ndim(value) if not isinstance(value, str) else None
+    try:
+        dims = None if isinstance(value, str) else np.ndim(value)
+    except ValueError:  # a ragged list
+        dims = None
     if dims != 0 and not (per_image and dims in (1, 4)):
         got = repr(value) if dims is None else f"of shape {np.shape(value)}"
         number = "one number" + (", or one per image," if per_image else "")
@@ -204,8 +223,9 @@ def check_distance(name: str, value: Any, norm: str, *, positive: bool = False, 
 def check_distances(name: str, value: Any, norm: str, count: int, *, positive: bool = False) -> None:
     """`check_distance` of one number, or of one per image, of which there must be `count`."""
     check_distance(name, value, norm, positive=positive, per_image=True)
-    if np.ndim(value) == 1 and len(value) != count:
-        raise InputError(f"{name} has {len(value)} values for {count} images; give one number, or one per image.")
+    if np.ndim(value) and np.shape(value) != (count,):
+        given = f"{len(value)} values" if np.ndim(value) == 1 else f"shape {np.shape(value)}"
+        raise InputError(f"{name} has {given} for {count} images; give one number, or one per image.")
 
 
 def check_reach(name: str, value: Any, reach: float) -> None:

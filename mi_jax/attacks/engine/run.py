@@ -85,13 +85,11 @@ def run(
     if targets is not None:
         targets = check_targets(targets, labels)
     if start is not None:
-        start = jnp.asarray(checks.array(start, name="start"), images.dtype)
-        if start.shape != images.shape:
-            raise InputError(f"start must have the images' shape {images.shape}; got {start.shape}.")
+        start = _checked_start(start, images)
     draws = config.start_words(shape) + config.step_words(shape) > 0
     key = checks.key(key) if draws or random or key is not None else jax.random.key(0)
     width = config.rows_per_image
-    index = jnp.arange(len(images)) if index is None else jnp.asarray(checks.array(index, name="index"))
+    index = jnp.arange(len(images)) if index is None else checks.labels(index, len(images), name="index")
     if batch_size is not None:
         checks.count("batch_size", batch_size)
     if batch_size is not None and batch_size < len(images):
@@ -108,6 +106,16 @@ def run(
     if targets is not None:
         checks.class_indices(targets, result.logits.shape[1], name="Targets")
     return result
+
+
+def _checked_start(value: Any, images: Images) -> Images:
+    start = checks.array(value, name="start")
+    if start.shape != images.shape or not jnp.issubdtype(start.dtype, jnp.floating):
+        got = f"{start.dtype} of shape {tuple(start.shape)}"
+        raise InputError(f"start must be floating and have the images' shape {images.shape}; got {got}.")
+    if checks.known(start) and not np.isfinite(np.asarray(start)).all():
+        raise InputError("start holds NaN or infinite values; give points in [0, 1].")
+    return jnp.asarray(start, images.dtype)
 
 
 def ranked_targets(logits: jax.Array, labels: Labels, count: int) -> jax.Array:

@@ -13,7 +13,7 @@ from mi_jax.errors import InputError
 from mi_jax.files import replacing
 
 ROBUST, CLEAN_ERROR = -1, -2
-_ARRAYS = ("broken_by", "done", "faults")
+_ARRAYS = ("broken_by", "done", "faults", "clean")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,11 +44,12 @@ class EvaluationState:
     """Everything that an interrupted evaluation needs to be resumed to the same result.
 
     Attributes:
-        fingerprint: of the images, labels, variables, key and attacks.
+        fingerprint: of the images, labels, variables, arrays that the model closes over, key and attacks.
         adversarial: {index: image [h w c]} of the images that are broken.
         broken_by: [n], index of the stage that broke an image, `ROBUST` or `CLEAN_ERROR`.
         done: [n], images that the current stage has attacked.
         faults: [2, n], shares of the current stage's steps with a zero and with a non-finite gradient.
+        clean: [n k], logits of the clean images, by which another model is recognised.
         stage: index of the current stage.
         seconds: wall-clock time of the current stage so far.
         unconfirmed: as in `StageReport`, for the current stage so far.
@@ -60,16 +61,17 @@ class EvaluationState:
     broken_by: np.ndarray
     done: np.ndarray
     faults: np.ndarray
+    clean: np.ndarray
     stage: int = 0
     seconds: float = 0.0
     unconfirmed: int = 0
     reports: list[StageReport] = dataclasses.field(default_factory=list)
 
     @classmethod
-    def begin(cls, fingerprint: str, broken_by: np.ndarray) -> "EvaluationState":
+    def begin(cls, fingerprint: str, broken_by: np.ndarray, clean: np.ndarray) -> "EvaluationState":
         """The state before the first stage."""
         count = len(broken_by)
-        return cls(fingerprint, {}, broken_by, np.zeros(count, bool), np.zeros((2, count)))
+        return cls(fingerprint, {}, broken_by, np.zeros(count, bool), np.zeros((2, count)), clean)
 
     def save(self, path: str | Path) -> None:
         """Writes the state to an .npz file, replacing an old one atomically."""

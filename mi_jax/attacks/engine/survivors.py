@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mi_jax import parallel
+from mi_jax import checks, parallel
 from mi_jax.attacks.attack import Attack, Batch
 from mi_jax.attacks.engine.input_checks import Model
 from mi_jax.attacks.engine.run import BLOCK, predict, problem_of, start_bits, step_bits, steps
@@ -46,6 +46,7 @@ class PlacedModel:
         self, model: Model, variables: Any, key: Key, count: int, batch_size: int | None, mesh: parallel.Mesh | None,
         *, random: bool,
     ):  # fmt: skip
+        mesh = parallel.with_automatic_axes(mesh)
         if mesh is not None and mesh.is_multi_process:
             raise InputError("mesh has devices of several processes; give each process its own images and devices.")
         devices = 1 if mesh is None else mesh.size
@@ -84,9 +85,10 @@ class PlacedModel:
 def _rows_at_once(batch_size: int | None, devices: int) -> int:
     if batch_size is None:
         return 64 if parallel.backend() == "cpu" else 2048 * devices
-    if batch_size < 1 or batch_size & (batch_size - 1):
+    checks.count("batch_size", batch_size, usual="256")
+    if batch_size & (batch_size - 1):
         raise InputError(f"batch_size must be a power of two, such as 256; got {batch_size!r}.")
-    return max(batch_size, SMALLEST_BUCKET)
+    return max(int(batch_size), SMALLEST_BUCKET)
 
 
 @functools.partial(jax.jit, static_argnums=1)

@@ -29,15 +29,17 @@ def measure(study_input: StudyInput) -> StudyResult:
     set under common corruptions, the same for all networks. Records have `image_set` `corrupted`, the corruption in the
     column `distortion` and the severity in `level` (0 the uncorrupted images; none for a set whose name has no
     severity); `mean_corruption_accuracy` is the mean over all corrupted sets, with the standard error over images
-    where they are the same images.
+    where all have the same labels in the same order, and so are the same images.
     """
     test = study_input.dataset.test
     images, labels = fixed_sample(test.images, test.labels, study_input.samples)
-    records, found = [_accuracy(_correct(study_input, images, labels), UNCORRUPTED, 0)], []
+    records, found, truths = [_accuracy(_correct(study_input, images, labels), UNCORRUPTED, 0)], [], []
     for name, severity, shown, truth in _sets(study_input, images, labels):
         found.append(_correct(study_input, shown, truth))
+        truths.append(np.asarray(truth))
         records.append(_accuracy(found[-1], name, severity))
-    return StudyResult([*records, _mean(found)])
+    same_images = all(np.array_equal(truth, truths[0]) for truth in truths)
+    return StudyResult([*records, _mean(found, same_images=same_images)])
 
 
 def _sets(study_input: StudyInput, images: Any, labels: Any) -> Iterator[tuple[str, int | None, Any, Any]]:
@@ -71,7 +73,8 @@ def _check(corrupted_set: Dataset, dataset: Dataset, name: str) -> None:
         size, own = (" x ".join(map(str, shape)) for shape in shapes)
         raise InputError(f"The images of {name} are {size}; those of the run are {own}.")
     both = corrupted_set.class_names, dataset.class_names
-    if len(both[0]) > len(both[1]) or (set(both[0]) == set(both[1]) and both[0] != both[1]):
+    moved = any(name in both[1] and both[1].index(name) != label for label, name in enumerate(both[0]))
+    if len(both[0]) > len(both[1]) or moved:
         raise InputError(f"The classes of {name} are {', '.join(both[0])}; those of the run are {', '.join(both[1])}.")
 
 
@@ -86,15 +89,14 @@ def _accuracy(correct: np.ndarray, name: str, severity: int | None) -> Record:
     return accuracy_row(correct.mean(), len(correct), **columns)
 
 
-def _mean(found: list[np.ndarray]) -> Record:
-    sizes = {len(correct) for correct in found}
-    if len(sizes) == 1:
+def _mean(found: list[np.ndarray], *, same_images: bool) -> Record:
+    if same_images:
         by_image = np.mean(found, axis=0)
         error = by_image.std(ddof=1) / math.sqrt(len(by_image))
     else:
         error = math.sqrt(sum(correct.var() / len(correct) for correct in found)) / len(found)
-    value = float(np.mean([correct.mean() for correct in found]))
+    value, n = float(np.mean([correct.mean() for correct in found])), min(map(len, found))
     return Record(
-        quantity="mean_corruption_accuracy", value=value, stderr=error, unit="1", n=min(sizes), image_set="corrupted",
+        quantity="mean_corruption_accuracy", value=value, stderr=error, unit="1", n=n, image_set="corrupted",
         inputs="clean",
     )  # fmt: skip

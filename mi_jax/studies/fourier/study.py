@@ -4,6 +4,7 @@ Frequencies are in cycles per image.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -126,12 +127,13 @@ def mean_frequency(spectrum: np.ndarray) -> float:
 def measure(study_input: StudyInput) -> StudyResult:
     """Sensitivity to single waves and the spectrum of adversarial perturbations.
 
-    A wave has the largest L2 norm that the run's attack allows: eps sqrt(d) under Linf, eps under L2. It is added to
-    every fifth image of the sample; the stride of the frequencies leaves at least 16 per side. Records: `wave_error`
-    (distortion `wave`), the error rate on rings of `level` cycles per image height, with the clean error of the same
-    images as `error`; `perturbation_power` on rings, 1 being white noise, over the whole sample; and
-    `perturbation_frequency`, the mean frequency of that power. Arrays: `error` `[h w]` (NaN between the strides) and
-    `power` `[h w]`, both with frequency 0 in the middle.
+    A wave has the L2 norm of a perturbation at the radius of the run's attack that changes all d pixels and channels
+    equally: eps sqrt(d) under Linf, eps under L2, eps / sqrt(d) under L1. It is added to every fifth image of the
+    sample; the stride of the frequencies leaves at least 16 per side. Records: `wave_error` (distortion `wave`), the
+    error rate on rings of `level` cycles per image height, with the clean error of the same images as `error`;
+    `perturbation_power` on rings, 1 being white noise, over the whole sample; and `perturbation_frequency`, the mean
+    frequency of that power. Arrays: `error` `[h w]` (NaN between the strides) and `power` `[h w]`, both with frequency
+    0 in the middle.
     """
     test, shape = study_input.dataset.test, study_input.network.input_shape
     images, labels = fixed_sample(test.images, test.labels, study_input.samples)
@@ -163,13 +165,17 @@ def measure(study_input: StudyInput) -> StudyResult:
 
 
 def wave_norm(attack: PGD, input_shape: tuple[int, int, int]) -> float:
-    """The L2 norm of the longest perturbation that an attack may make, pixel units of [0, 1].
+    """The L2 norm of a perturbation of norm eps that changes all d pixels and channels equally, as a wave roughly does.
+
+    eps sqrt(d) for an attack in Linf, eps in L2, and eps / sqrt(d) in L1, in pixel units of [0, 1].
 
     Examples:
         >>> round(wave_norm(PGD(norm="linf", eps=8 / 255), (32, 32, 3)), 3)
         1.739
+        >>> round(wave_norm(PGD(norm="l1", eps=12.0), (32, 32, 3)), 3)
+        0.217
     """
-    return attack.eps * float(np.prod(input_shape)) ** 0.5 if attack.norm == "linf" else attack.eps
+    return attack.eps * math.prod(input_shape) ** {"linf": 0.5, "l2": 0.0, "l1": -0.5}[str(attack.norm)]
 
 
 def _rings(quantity: str, values: np.ndarray, columns: dict[str, Any]) -> list[Record]:
