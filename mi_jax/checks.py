@@ -242,9 +242,9 @@ def key(value: Any) -> Key:
     given: Any = value.item() if isinstance(value, np.integer) else value
     given = array(given, name="key") if hasattr(given, "dtype") else given
     shape: Any = getattr(given, "shape", None)
-    integer = jnp.issubdtype(given.dtype, jnp.integer) if shape == () else isinstance(given, int)
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     try:
-        if integer and not isinstance(given, bool):
+        if jnp.issubdtype(given.dtype, jnp.integer) if shape == () else whole:
             return jax.random.key(given)
         if shape is not None and jnp.issubdtype(given.dtype, jax.dtypes.prng_key) and shape == ():
             return given
