@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import importlib.util
 import inspect
+import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -182,7 +183,7 @@ SMALL = {"noise_variance": 1.0, "batch": 16, "steps": 20}
 
 
 def estimates(name: str, estimator: Any) -> None:
-    """Finite nats for each of its targets, the same for the same key, whatever the order of the rows."""
+    """Finite nats for each of its targets, the same for the same key, whatever the order of the rows, and JSON."""
     assert estimator.name == name
     assert estimator.targets
     accepted = inspect.signature(estimator.function).parameters
@@ -198,6 +199,7 @@ def estimates(name: str, estimator: Any) -> None:
         assert found.kind in get_args(EstimateKind)
         assert np.isfinite(found.value)
         assert found.stderr is None or found.stderr >= 0
+        json.dumps({"settings": dict(found.settings), "details": dict(found.details)})
         assert found.value == again.value, "the same key gives another value"
         tolerance = 0.2 if found.value != other_key.value else 1e-6
         assert reordered.value == pytest.approx(found.value, abs=tolerance), "the order of rows matters"
@@ -250,6 +252,11 @@ def draws(name: str, spec: Any) -> None:
         assert spec.uninformative(made_up_run())[-1:] in ("", ".")
 
 
+@functools.cache
+def small_data_sets() -> list[data.Dataset]:
+    return [data.load(name, limit=20) for name in data.DATASETS]
+
+
 def measures(name: str, study: Any) -> None:
     """Takes a `StudyInput`, says to which data sets it does not apply, and describes its figures."""
     assert study.name == name
@@ -259,7 +266,7 @@ def measures(name: str, study: Any) -> None:
     (parameter,) = inspect.signature(study.measure).parameters.values()
     assert parameter.annotation is studies.StudyInput
     assert inspect.signature(study.measure).return_annotation is studies.StudyResult
-    reasons = [study.unsupported_reason(data.load(dataset, limit=20)) for dataset in data.DATASETS]
+    reasons = [study.unsupported_reason(dataset) for dataset in small_data_sets()]
     assert None in reasons, "applies to no data set"
     assert all(reason is None or not reason.endswith(".") for reason in reasons), "the reason ends a sentence"
     for spec in study.figures:
