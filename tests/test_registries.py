@@ -69,19 +69,23 @@ def is_public(entry: Any) -> None:
 
 
 def builds_a_network(name: str, build: Any) -> None:
-    """Taps in the order of its layers, the logits last and float32, and the same under jit and for one image alone."""
-    network = models.create(name, num_classes=3, input_shape=SHAPE, width=0.125)
+    """Taps in the order of its layers, the logits last and float32, for images whose sides are odd and differ."""
+    shape = (17, 9, 3)
+    images = jax.ShapeDtypeStruct((4, *shape), jnp.float32)
+    network = models.create(name, num_classes=3, input_shape=shape, width=0.125)
     variables = jax.eval_shape(network.init, jax.random.key(0))
-    logits, taps = jax.eval_shape(jax.jit(network.apply), variables, IMAGES)
+    logits, taps = jax.eval_shape(jax.jit(network.apply), variables, images)
     assert tuple(taps) == network.layers
+    assert {layer: tap.shape for layer, tap in taps.items()} == {n: (4, *s) for n, s in network.tap_shapes.items()}
+    assert all(min(tap.shape) > 0 for tap in taps.values())
     assert network.layers[-1] == "logits"
     assert (logits.shape, logits.dtype) == ((4, 3), jnp.float32)
-    trained, _, statistics = jax.eval_shape(network.apply_train, variables, IMAGES, jax.random.key(0))
+    trained, _, statistics = jax.eval_shape(network.apply_train, variables, images, jax.random.key(0))
     assert trained.shape == logits.shape
     assert jax.tree.structure(statistics) == jax.tree.structure(variables["batch_stats"])
     parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     assert parameters == network.parameter_count
-    twice = models.create(name, num_classes=3, input_shape=SHAPE, width=0.25)
+    twice = models.create(name, num_classes=3, input_shape=shape, width=0.25)
     assert twice.parameter_count > network.parameter_count, "the width changes nothing"
 
 
