@@ -22,7 +22,7 @@ os.environ.setdefault(
     # Later compilers do not know this flag, and abort.
     + (" --xla_cpu_use_fusion_emitters=false" if importlib.metadata.version("jaxlib").startswith("0.10.") else ""),
 )
-# Nobody reads from which line an operation comes, and to write it down was a tenth of the time of lowering.
+# Nobody reads from which line an operation comes, and to write it down takes some per cent of the time of lowering.
 os.environ["JAX_INCLUDE_FULL_TRACEBACKS_IN_LOCATIONS"] = "0"
 os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"
 # Workers fill the cores; further threads would wait for each other.
