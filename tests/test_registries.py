@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import importlib.util
 import inspect
+import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -68,19 +69,23 @@ def is_public(entry: Any) -> None:
 
 
 def builds_a_network(name: str, build: Any) -> None:
-    """Taps in the order of its layers, the logits last and float32, and the same under jit and for one image alone."""
-    network = models.create(name, num_classes=3, input_shape=SHAPE, width=0.125)
+    """Taps in the order of its layers, the logits last and float32, for images whose sides are odd and differ."""
+    shape = (17, 9, 3)
+    images = jax.ShapeDtypeStruct((4, *shape), jnp.float32)
+    network = models.create(name, num_classes=3, input_shape=shape, width=0.125)
     variables = jax.eval_shape(network.init, jax.random.key(0))
-    logits, taps = jax.eval_shape(jax.jit(network.apply), variables, IMAGES)
+    logits, taps = jax.eval_shape(jax.jit(network.apply), variables, images)
     assert tuple(taps) == network.layers
+    assert {layer: tap.shape for layer, tap in taps.items()} == {n: (4, *s) for n, s in network.tap_shapes.items()}
+    assert all(min(tap.shape) > 0 for tap in taps.values())
     assert network.layers[-1] == "logits"
     assert (logits.shape, logits.dtype) == ((4, 3), jnp.float32)
-    trained, _, statistics = jax.eval_shape(network.apply_train, variables, IMAGES, jax.random.key(0))
+    trained, _, statistics = jax.eval_shape(network.apply_train, variables, images, jax.random.key(0))
     assert trained.shape == logits.shape
     assert jax.tree.structure(statistics) == jax.tree.structure(variables["batch_stats"])
     parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     assert parameters == network.parameter_count
-    twice = models.create(name, num_classes=3, input_shape=SHAPE, width=0.25)
+    twice = models.create(name, num_classes=3, input_shape=shape, width=0.25)
     assert twice.parameter_count > network.parameter_count, "the width changes nothing"
 
 
@@ -182,7 +187,7 @@ SMALL = {"noise_variance": 1.0, "batch": 16, "steps": 20}
 
 
 def estimates(name: str, estimator: Any) -> None:
-    """Finite nats for each of its targets, the same for the same key, whatever the order of the rows."""
+    """Finite nats for each of its targets, the same for the same key, whatever the order of the rows, and JSON."""
     assert estimator.name == name
     assert estimator.targets
     accepted = inspect.signature(estimator.function).parameters
@@ -198,6 +203,7 @@ def estimates(name: str, estimator: Any) -> None:
         assert found.kind in get_args(EstimateKind)
         assert np.isfinite(found.value)
         assert found.stderr is None or found.stderr >= 0
+        json.dumps({"settings": dict(found.settings), "details": dict(found.details)})
         assert found.value == again.value, "the same key gives another value"
         tolerance = 0.2 if found.value != other_key.value else 1e-6
         assert reordered.value == pytest.approx(found.value, abs=tolerance), "the order of rows matters"
@@ -250,6 +256,11 @@ def draws(name: str, spec: Any) -> None:
         assert spec.uninformative(made_up_run())[-1:] in ("", ".")
 
 
+@functools.cache
+def small_data_sets() -> list[data.Dataset]:
+    return [data.load(name, limit=20) for name in data.DATASETS]
+
+
 def measures(name: str, study: Any) -> None:
     """Takes a `StudyInput`, says to which data sets it does not apply, and describes its figures."""
     assert study.name == name
@@ -259,7 +270,7 @@ def measures(name: str, study: Any) -> None:
     (parameter,) = inspect.signature(study.measure).parameters.values()
     assert parameter.annotation is studies.StudyInput
     assert inspect.signature(study.measure).return_annotation is studies.StudyResult
-    reasons = [study.unsupported_reason(data.load(dataset, limit=20)) for dataset in data.DATASETS]
+    reasons = [study.unsupported_reason(dataset) for dataset in small_data_sets()]
     assert None in reasons, "applies to no data set"
     assert all(reason is None or not reason.endswith(".") for reason in reasons), "the reason ends a sentence"
     for spec in study.figures:

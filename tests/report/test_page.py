@@ -56,8 +56,18 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
+def run_dir(build_once, make_run):
+    """A small finished run with its report."""
+
+    def build(directory: Path) -> None:
+        report.build(make_run(directory, layers=3, epochs=(0, 1, 2, 4, 8)), every_figure=True)
+
+    return build_once("reported", build)
+
+
+@pytest.fixture(scope="module")
 def built(run_dir):
-    path = report.build(run_dir, every_figure=True)
+    path = run_dir / "report.html"
     return path, path.read_text(encoding="utf-8")
 
 

@@ -202,7 +202,7 @@ def test_an_interrupted_run_saves_within_the_epoch_and_resumes_to_the_same_bits(
 )
 def test_a_signal_ends_the_run_with_its_status_and_a_saved_state(tmp_path, number, status, flags, same):
     run_dir = tmp_path / "run"
-    process = start(run_dir, "--epochs=400", *flags)
+    process = start(run_dir, "--epochs=400", "--training=nt", "--seeds=1", "--evaluation.autoattack=none", *flags)
     wait_for(lambda: (run_dir / "checkpoints" / "nt" / "0").is_dir(), process)
     process.send_signal(number)
     out, err = process.communicate(timeout=120)

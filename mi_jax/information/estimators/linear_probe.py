@@ -4,11 +4,13 @@ The fitted probe (`LinearProbe`) is a pair of arrays that can be attacked, diffe
 """
 
 import dataclasses
+import functools
 import warnings
 from typing import Any
 
 import jax
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from mi_jax import checks
 from mi_jax.errors import InputError
@@ -112,20 +114,25 @@ def _regression(z: np.ndarray, labels: np.ndarray, strength: float) -> Regressio
     """Return classes present, coefficients [present, r] and intercepts; a single class needs no regression."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
-    from threadpoolctl import threadpool_limits
 
     present = np.unique(labels)
     if len(present) == 1 or z.shape[1] == 0:
         frequency = np.array([np.mean(labels == k) for k in present])
         return present, np.zeros((len(present), z.shape[1])), np.log(frequency)
     # BLAS threads only slow down products this small. A fit that stops early still gives a bound.
-    with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
+    with _thread_pools().limit(limits=1, user_api="blas"), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model = LogisticRegression(C=strength, max_iter=200, tol=1e-3).fit(z, labels)
     coefficients, intercept = model.coef_, model.intercept_
     if len(present) == 2:  # scikit-learn keeps one row for two classes
         coefficients, intercept = np.concatenate([-coefficients, coefficients]) / 2, np.array([-0.5, 0.5]) * intercept
     return present, coefficients, intercept
+
+
+@functools.cache
+def _thread_pools() -> ThreadpoolController:
+    """The loaded BLAS libraries: to look for them takes as long as a small regression."""
+    return ThreadpoolController()
 
 
 def _held_out(regression: Regression, z: np.ndarray, labels: np.ndarray) -> float:

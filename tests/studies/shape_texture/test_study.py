@@ -125,7 +125,7 @@ def test_a_factor_within_reach_of_the_attacker_has_no_robust_information(margin,
 
 @pytest.fixture(scope="module")
 def studied():
-    network = models.create("cnn", num_classes=10, input_shape=(32, 32, 3), width=0.25)
+    network = models.create("mlp", num_classes=10, input_shape=(32, 32, 3), width=0.25)
     study_input = study_input_of(network, network.init(jax.random.key(0)))
     before = jax.tree.map(np.array, study_input.variables)
     sets = {name: split.images.copy() for name, split in shape_bias.diagnostic_sets(ShapeTex(), 300).items()}
