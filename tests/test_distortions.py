@@ -220,7 +220,7 @@ def test_arrays_that_are_not_images_in_range_are_refused(name):
         ((IMAGES * 255).astype(np.uint8), "be floating, .* not uint8"),
         (2 * IMAGES, r"lie in \[0, 1\]; got values from"),
         (IMAGES - 0.5, r"lie in \[0, 1\]; got values from"),
-        (np.where(IMAGES > 0.9, np.nan, IMAGES), "got values from nan"),
+        (np.where(IMAGES > 0.9, np.nan, IMAGES), "hold NaN"),
     ):
         with pytest.raises(InputError, match=f"^Images must .*{says}"):
             EVERY[name](wrong)

@@ -14,9 +14,17 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from mi_jax import checks
-from mi_jax.attacks.engine.input_checks import check_distance
+from mi_jax.attacks.engine.input_checks import check_distance, check_reach
 from mi_jax.attacks.losses import check_loss, least_classes, loss_of, misclassified
-from mi_jax.attacks.threat_model import DEFAULT_EPS, Norm, ThreatModel, check_norm, default_step_size, per_image
+from mi_jax.attacks.threat_model import (
+    DEFAULT_EPS,
+    Norm,
+    ThreatModel,
+    check_norm,
+    default_step_size,
+    diameter,
+    per_image,
+)
 from mi_jax.errors import InputError
 from mi_jax.registry import Registry
 from mi_jax.typing import Flags, Images, Labels, Logits
@@ -245,7 +253,9 @@ class Attack:
         return least_classes(self.loss, self.targets > 0)
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
-        """Raises `InputError` for images [h w c] that the attack cannot handle."""
+        """Raises `InputError` for images [h w c] that the attack cannot handle, or are closer than its sizes."""
+        for name in self.traced:
+            check_reach(name, getattr(self, name), diameter(str(self.norm), shape))
 
     def start_words(self, shape: tuple[int, ...]) -> int:
         """Random 32-bit words that `initial_state` needs for each row, for images of shape [h w c]."""

@@ -71,6 +71,7 @@ class Square(Attack):
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
         """Raises `InputError` for L2 and L1 on images with a side below 5 pixels, where the start does not fit."""
+        super().check_shape(shape)
         if self.norm != "linf":
             square_proposals.tile_side(shape[0], shape[1])
 

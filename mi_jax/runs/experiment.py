@@ -157,6 +157,8 @@ def _prepare(config: RunConfig, data_dir: str | None) -> tuple[models.Network, d
         width=config.width,
         dtype=config.dtype,
     )
+    for attack in (config.attack, config.final_attack):
+        attack.check_shape(dataset.input_shape)
     trained = dataclasses.replace(dataset, train=split_held_out(dataset.train, config.held_out)[0])
     for training in config.trainings:
         make_trainer(config, network, trained, training, (0,), mesh=mesh)

@@ -17,13 +17,11 @@ from mi_jax.attacks.engine.input_checks import (
     accepts,
     check_batch,
     check_distances,
-    check_reach,
     check_targets,
     logits_of,
 )
 from mi_jax.attacks.engine.randomness import Bits, row_bits, row_keys
 from mi_jax.attacks.losses import margin, misclassified, others
-from mi_jax.attacks.threat_model import diameter
 from mi_jax.batches import map_batches
 from mi_jax.errors import InputError
 from mi_jax.typing import Images, Key, Labels, LogitsFn
@@ -73,14 +71,12 @@ def run(
             "logits_fn must take (variables, x), or (variables, x, key) for a random model, which eot_draws > 1 needs."
         )
     shape = images.shape[1:]
-    config.check_shape(shape)
     norm, positive = str(config.norm), not config.allows_zero_eps
     check_distances("eps", config.eps if eps is None else eps, norm, len(images), positive=positive)
     if step_size is not None:
         check_distances("step_size", step_size, norm, len(images))
     config = config.with_values(eps=eps, **({"step_size": step_size} if "step_size" in config.traced else {}))
-    for name in config.traced:
-        check_reach(name, getattr(config, name), diameter(norm, shape))
+    config.check_shape(shape)
     config = config.as_arrays(images.dtype)
     if targets is not None:
         targets = check_targets(targets, labels)
