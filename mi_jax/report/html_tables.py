@@ -49,7 +49,7 @@ def value_of(statistic: ClaimStatistic) -> str:
     signed = statistic.unit in _SIGNED
     symbol = "ratio " if statistic.unit == "ratio" else ""
     ends = interval(statistic.low, statistic.high, statistic.unit)
-    return f"{symbol}{number(statistic.value, statistic.unit, signed=signed)} {ends}"
+    return f"{symbol}{number(statistic.value, statistic.unit, signed=signed)} {ends}".rstrip()
 
 
 def claims(run_records: RunRecords, found: Sequence[Claim], shown: Mapping[str, str], pair: Pair) -> str:

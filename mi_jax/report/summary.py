@@ -1,5 +1,6 @@
 """What several runs say about the claims, side by side: one page of Markdown and one figure."""
 
+import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from mi_jax.report.html_tables import interval, number, value_of
 from mi_jax.report.overview import VERDICTS, facts, verdicts_in_words
 
 _AXES = {
-    "ratio": "distance between conditions / between seeds",
+    "ratio": "distance between conditions / between seeds; the line is √2, below which trends are almost the same",
     "relative": "difference in % of the baseline",
     "points": "percentage points",
     "nats": "nats",
@@ -28,6 +29,7 @@ _AXES = {
     "bits": "bits",
 }
 _SCALE = {"relative": 100, "points": 100}
+_REFERENCE = {"ratio": math.sqrt(2)}
 
 
 def write(run_dirs: Sequence[str | os.PathLike[str]], path: str | os.PathLike[str]) -> Path:
@@ -118,7 +120,7 @@ def _forest(claims: dict[str, tuple[Claim, ...]]) -> Figure:
     panels: dict[tuple[str, str], dict[str, dict[str, ClaimStatistic]]] = {}
     for name, of_run in claims.items():
         for claim in of_run:
-            for one in (s for s in claim.statistics if s.decides and s.value is not None):
+            for one in (s for s in claim.statistics if s.decides and s.low is not None):
                 rule = f", {NOISE_RULE_NAMES[one.noise_rule].removesuffix(' noise rule')}" if one.noise_rule else ""
                 rows = panels.setdefault((f"{claim.number} {claim.name}", one.unit), {})
                 rows.setdefault(f"{one.name}{rule}", {})[name] = one
@@ -148,6 +150,6 @@ def _draw_rows(panel: Axes, rows: dict[str, dict[str, ClaimStatistic]], names: l
             colour = style.PALETTE[k % len(style.PALETTE)]
             panel.plot([low, high], [place, place], color=colour, linewidth=1.4)
             panel.plot(scale * np.float64(one.value or 0.0), place, "o", color=colour, markersize=4)
-    panel.axvline(1.0 if unit == "ratio" else 0.0, color="#222222", linewidth=0.8)
+    panel.axvline(_REFERENCE.get(unit, 0.0), color="#222222", linewidth=0.8)
     panel.set_yticks(range(len(rows)), list(rows), fontsize=8)
     panel.set_ylim(len(rows) - 0.5, -0.5)

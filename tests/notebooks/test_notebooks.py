@@ -60,3 +60,11 @@ def test_ones_own_networks_are_measured_attacked_and_tabulated(outputs):
     text = outputs("own_network")
     for shown in ("conv1", "hidden", "i_ty_certified_upper", "robust accuracy", "adversarial"):
         assert shown in text, shown
+
+
+def test_the_results_show_every_committed_run_and_claim(outputs):
+    text = outputs("results")
+    for path in (FOLDER.parent / "experiments" / "results").glob("*/config.json"):
+        assert path.parent.name in text
+    for number in ("1", "2a", "2b", "3", "4"):
+        assert f">{number}</th>" in text, number

@@ -1,6 +1,7 @@
 """The summary of several runs: verdicts and numbers are those of each run's own report."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -56,3 +57,12 @@ def test_what_cannot_be_summarised_is_refused(two_runs, tmp_path):
     with pytest.raises(InputError, match="have the same name; rename one"):
         report.summarise([two_runs[0], two_runs[0]], tmp_path / "all.md")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_committed_summary_is_what_the_committed_records_give(tmp_path):
+    results = Path(__file__).parents[2] / "experiments" / "results"
+    runs = sorted(path.parent for path in results.glob("*/config.json"))
+    page = report.summarise(runs, tmp_path / "README.md")
+    assert page.read_text() == (results / "README.md").read_text()
+    for file in results.rglob("*"):
+        assert file.stat().st_size < 1_000_000, file
