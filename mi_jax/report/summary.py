@@ -45,13 +45,15 @@ def write(run_dirs: Sequence[str | os.PathLike[str]], path: str | os.PathLike[st
         The path of the page.
 
     Raises:
-        InputError: if a directory or its records are missing or damaged, two directories share a name, or the page's
-            name does not end in `.md`.
+        InputError: if no directory is given, one or its records are missing or damaged, two share a name, or the
+            page's name does not end in `.md`.
     """
     page = Path(path)
     if page.suffix != ".md":
         raise InputError(f"The summary is Markdown; give a file name that ends in .md, not {page.name}.")
-    found = {read(run_dir).run_dir.resolve().name: read(run_dir) for run_dir in run_dirs}
+    if not run_dirs:
+        raise InputError("No run directory was given; give at least one.")
+    found = {run.run_dir.resolve().name: run for run in map(read, run_dirs)}
     if len(found) < len(run_dirs):
         raise InputError("Two of the run directories have the same name; rename one.")
     claims = {name: tables.claims(run)[compared_trainings(run)[1]] for name, run in found.items()}

@@ -56,6 +56,8 @@ def test_what_cannot_be_summarised_is_refused(two_runs, tmp_path):
         report.summarise(two_runs, tmp_path / "all.txt")
     with pytest.raises(InputError, match="have the same name; rename one"):
         report.summarise([two_runs[0], two_runs[0]], tmp_path / "all.md")
+    with pytest.raises(InputError, match="No run directory was given"):
+        report.summarise([], tmp_path / "all.md")
     assert not list(tmp_path.iterdir())
 
 
