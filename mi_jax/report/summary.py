@@ -2,6 +2,7 @@
 
 import math
 import os
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -21,14 +22,16 @@ from mi_jax.report.html_tables import interval, number, value_of
 from mi_jax.report.overview import VERDICTS, facts, verdicts_in_words
 
 _AXES = {
-    "ratio": "distance between conditions / between seeds; the line is √2, below which trends are almost the same",
+    "ratio": "distance over that of seeds (same below √2)",
     "relative": "difference in % of the baseline",
     "points": "percentage points",
     "nats": "nats",
-    "score": "difference of mean reciprocal ranks",
+    "score": "mean reciprocal ranks",
     "bits": "bits",
 }
 _SCALE = {"relative": 100, "points": 100}
+_LETTERS = 56
+"""Letters in a line of the label of a row."""
 _REFERENCE = {"ratio": math.sqrt(2)}
 
 
@@ -153,5 +156,5 @@ def _draw_rows(panel: Axes, rows: dict[str, dict[str, ClaimStatistic]], names: l
             panel.plot([low, high], [place, place], color=colour, linewidth=1.4)
             panel.plot(scale * np.float64(one.value or 0.0), place, "o", color=colour, markersize=4)
     panel.axvline(_REFERENCE.get(unit, 0.0), color="#222222", linewidth=0.8)
-    panel.set_yticks(range(len(rows)), list(rows), fontsize=8)
+    panel.set_yticks(range(len(rows)), [textwrap.fill(label, _LETTERS) for label in rows], fontsize=8)
     panel.set_ylim(len(rows) - 0.5, -0.5)
