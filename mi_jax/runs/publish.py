@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mi_jax import records
 from mi_jax.errors import InputError
+from mi_jax.files import PART
 from mi_jax.runs.checkpoints import Checkpoints
 from mi_jax.runs.restore import read_config
 
@@ -31,7 +32,7 @@ def publish(run_dir: str | os.PathLike[str], destination: str | os.PathLike[str]
     config = read_config(source)
     if target.exists():
         raise InputError(f"{target} exists; give a new directory for the copy.")
-    part = target.with_name(target.name + ".part")
+    part = target.with_name(target.name + PART)
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
