@@ -5,6 +5,9 @@ from mi_jax.records.labels import LABEL_LEAK, attack_label, attack_labels
 from mi_jax.records.run_records import RunRecords, final_rows
 from mi_jax.statistics.intervals import Table
 
+_LIMITS = {"sample size": "too few samples"}
+"""Words for values of the column `unreliable`."""
+
 
 def seeds(rows: Table) -> str:
     """The number of seeds behind a figure and what its bands and points mean."""
@@ -22,6 +25,15 @@ def seeds(rows: Table) -> str:
     points = "; small points: the seeds" if most < FEW_SEEDS else ""
     wide = "an interval much wider than the curves may be cut off"
     return f"Mean and 95 % t-interval over {number} seeds{points}; {wide}."
+
+
+def limits(rows: Table) -> str:
+    """How many estimates are beyond which limit, and so hollow, as a sentence; empty where none is."""
+    reasons = rows["unreliable"].fillna(rows["saturated"].map({True: "saturated"})).value_counts()
+    if reasons.empty:
+        return ""
+    parts = ", ".join(f"{_LIMITS.get(limit, limit)} {count}" for limit, count in reasons.items())
+    return f"Hollow: {reasons.sum()} of {len(rows)} estimates are unreliable ({parts})."
 
 
 def samples(rows: Table) -> str:

@@ -57,6 +57,11 @@ def handles_of(run_records: RunRecords, rows: Table) -> list[Line2D]:
     return style.condition_handles(trainings_of(run_records, rows), kinds, hollow=hollow)
 
 
+def flagged(rows: Table) -> Table:
+    """Let `saturated`, by which points are hollow, include every limit in `unreliable`."""
+    return rows.assign(saturated=rows["saturated"].eq(True) | rows["unreliable"].notna())
+
+
 def unit_of(rows: Table) -> str:
     """The unit of the rows."""
     return "/".join(rows["unit"].dropna().unique()) or "unit not recorded"

@@ -105,7 +105,7 @@ def draw_line(axes: Axes, x: ArrayLike, y: ArrayLike, **look: Any) -> Line2D:
 
 
 def draw_curve(axes: Axes, x: ArrayLike, table: Table, *, colour: ColorType, line: LineStyleType = "-") -> None:
-    """Draws the mean of a table from `over_seeds` with its band and the seeds' values; saturated points are hollow."""
+    """Draws the mean of a table from `over_seeds` with its band and the seeds' values; hollow where `saturated`."""
     x, mean = np.asarray(x, dtype=float), table["mean"].to_numpy(dtype=float)
     draw_line(axes, x, mean, color=colour, linestyle=line)
     low, high = spread_of(table)
@@ -139,7 +139,7 @@ def _values(values: object) -> tuple[float, ...]:
 def draw_marks(
     axes: Axes, x: ArrayLike, y: ArrayLike, hollow: np.ndarray, *, colour: ColorType, size: float = 4.0
 ) -> None:
-    """Points, hollow where the estimate is saturated; left out where they would run into one another."""
+    """Points, hollow where the estimate is unreliable; left out where they would run into one another."""
     if len(hollow) > _MOST_MARKS:
         return
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
@@ -218,7 +218,6 @@ def condition_handles(
     kinds: Sequence[str],
     *,
     hollow: bool = False,
-    hollow_label: str = "saturated",
     shown: Container[tuple[str, str]] | None = None,
 ) -> list[Line2D]:
     """Legend entries for every training and kind of input (of the pairs `shown`), and for hollow points if wanted."""
@@ -230,7 +229,7 @@ def condition_handles(
     ]
     if hollow:
         mark = Line2D([], [], linestyle="none", marker="o", markerfacecolor="white", markeredgecolor=GREY)
-        mark.set_label(hollow_label)
+        mark.set_label("unreliable")
         handles.append(mark)
     return handles
 

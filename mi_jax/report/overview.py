@@ -34,7 +34,9 @@ GLOSSARY = {
     "to the variance of the layer before training. Scale-free: in proportion to the variance of the measured outputs, "
     "so that a mere change of scale has no effect.",
     "Saturation": "an estimate near log₂ N only says that the noise is too small to confuse any two images: it counts "
-    "samples and does not compare networks. Saturated points are drawn hollow.",
+    "samples and does not compare networks.",
+    "Hollow points": "estimates that are unreliable: saturated, or of too few samples for the information of the "
+    "population (the leave-one-out estimate is then much larger).",
     "ShapeTex": "synthetic images of ten classes, in which shape and texture both tell the class and can be exchanged "
     "independently.",
     "Shape bias": "of the predictions for the class of either cue on images whose shape and texture are of different "

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+import re
 
 import numpy as np
 import pytest
@@ -78,10 +79,12 @@ def test_a_finished_run_shows_every_figure_once_in_order(run_records):
 
 
 def test_every_figure_has_a_caption_and_an_alternative_text(run_records):
-    for spec in figures.available(run_records):
+    found = figures.available(run_records)
+    for spec in found:
         if spec.name in OWN - {"examples"}:
             assert "3 seeds" in spec.caption(run_records), spec.name
-        assert len(spec.alt) > 20
+    assert all(re.fullmatch(r"[A-Z].+\.", spec.alt) for spec in found), "no sentence"
+    assert len({spec.title for spec in found}) == len(found)
 
 
 def test_information_curves_are_the_means_of_the_records_with_their_t_interval(run_records):
@@ -105,6 +108,19 @@ def test_saturated_points_are_hollow_and_the_ceiling_is_log_n(run_records):
     assert sum(len(line.get_xdata()) for line in hollow) == flagged > 0
     ceiling = [line for line in axes.lines if line.get_linestyle() == ":"]
     assert [line.get_ydata()[0] for line in ceiling] == [pytest.approx(math.log2(1000))]
+
+
+def test_estimates_from_too_few_samples_are_hollow_and_counted_in_the_caption(run_records):
+    name = "information_epochs_i_tx_upper_trace"
+    rows = run_records.records
+    at_the_end = rows["training"].eq("nt") & rows["inputs"].eq("clean") & rows["epoch"].eq(8.0)
+    chosen = at_the_end & rows["quantity"].eq("i_tx_upper") & rows["noise_rule"].eq("trace") & rows["layer"].eq("conv0")
+    unreliable = rows["unreliable"].astype(object).mask(chosen, "sample size")
+    flagged = dataclasses.replace(run_records, records=rows.assign(saturated=False, unreliable=unreliable))
+    axes = drawn(name, flagged).axes[0]
+    hollow = [line for line in axes.lines if line.get_marker() == "o" and line.get_markerfacecolor() == "white"]
+    assert [line.get_xdata().tolist() for line in hollow] == [[8.0]]
+    assert f"are unreliable (too few samples {chosen.sum()})" in spec_of(name, flagged).caption(flagged)
 
 
 def test_difference_is_paired_by_seed(run_records):

@@ -71,8 +71,8 @@ def _caption_depth(run_records: RunRecords) -> str:
         f"Information of each layer at {captions.last_epoch(rows)}, {captions.where(run_records)}. Lines: upper bound "
         "of I(X;T), difference of upper bounds for I(T;Y); whiskers: seeds. Shaded: on clean inputs, the range between "
         f"the lower and the upper bound for I(X;T), between the certified bounds for I(T;Y). Noise: {noise}; "
-        f"{captions.samples(rows)}. {captions.attack(run_records, rows)} {captions.seeds(rows)} "
-        f"{captions.label_leak(rows)}"
+        f"{captions.samples(rows)}. Hollow: saturated or of too few samples. {captions.attack(run_records, rows)} "
+        f"{captions.seeds(rows)} {captions.label_leak(rows)}"
     )
 
 
@@ -139,7 +139,7 @@ def _caption_difference(run_records: RunRecords) -> str:
         f"Difference in the upper bound of I(X;T) from {name_of(compared_trainings(run_records)[0])} at "
         f"{captions.last_epoch(rows)}, paired by seed; below 0 the network keeps less information about the input. A "
         f"difference that vanishes under a noise rule that follows each training's scale is one of scale. "
-        f"Noise: {noise}; {captions.samples(rows)}. Hollow: saturated in one of the two. "
+        f"Noise: {noise}; {captions.samples(rows)}. Hollow: unreliable in one of the two. "
         f"{captions.attack(run_records, rows)} {captions.seeds(rows)}"
     )
 

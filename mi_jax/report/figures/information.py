@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from mi_jax.claims.paired import layer_information
 from mi_jax.plotting import captions, style
 from mi_jax.plotting.figures import FigureSpec, register
-from mi_jax.plotting.panels import ceiling_of, finish_panels, handles_of, layers_of, unit_of
+from mi_jax.plotting.panels import ceiling_of, finish_panels, flagged, handles_of, layers_of, unit_of
 from mi_jax.records.labels import INFORMATION, INPUTS, NOISE_RULE_NAMES
 from mi_jax.records.run_records import RunRecords, conditions, noise_rules
 from mi_jax.statistics.intervals import Table, over_seeds
@@ -17,7 +17,11 @@ _POINT = ["layer", "training", "inputs", "epoch"]
 
 
 def rows_of(run_records: RunRecords, quantity: str, rule: str | None, *, estimator: str = "kde") -> Table:
-    """Rows of one quantity of whole layers, on clean and adversarial inputs, under one noise rule."""
+    """Rows of one quantity of whole layers, on clean and adversarial inputs, under one noise rule; `flagged`."""
+    return flagged(_unflagged(run_records, quantity, rule, estimator))
+
+
+def _unflagged(run_records: RunRecords, quantity: str, rule: str | None, estimator: str) -> Table:
     return layer_information(run_records, quantity, rule, inputs=INPUTS, estimator=estimator).dropna(subset=["epoch"])
 
 
@@ -34,8 +38,8 @@ def possible(run_records: RunRecords, rows: Table, symbol: str) -> tuple[float, 
 
 def saturated_throughout(run_records: RunRecords, quantity: str, rule: str | None, *, estimator: str = "kde") -> str:
     """A sentence where every point of the figure is saturated, in at least one seed; else empty."""
-    rows = rows_of(run_records, quantity, rule, estimator=estimator)
-    points = rows["saturated"].fillna(False).astype(bool).groupby([rows[name] for name in _POINT]).any()
+    rows = _unflagged(run_records, quantity, rule, estimator)
+    points = rows["saturated"].eq(True).groupby([rows[name] for name in _POINT]).any()
     if rows.empty or not points.all():
         return ""
     how = "binning" if rule is None else NOISE_RULE_NAMES[rule]
@@ -82,13 +86,12 @@ def _caption_epochs(run_records: RunRecords, *, quantity: str, rule: str | None,
     noise = "" if rule is None else f"{captions.noise(rows)}, "
     ceiling = ceiling_of(run_records, rows, symbol)
     dotted = f" Dotted: {ceiling[1]} = {ceiling[0]:.2f} bits." if ceiling else ""
-    full = "bins that hold one sample each" if estimator == "binning" else "J > 0.95 log N"
-    hollow = f" Hollow: saturated ({full}); the estimate only counts samples." if rows["saturated"].any() else ""
     leak = f" {captions.label_leak(rows)}" if symbol == "i_ty" else ""
     return (
         f"{INFORMATION[symbol]} of each layer through training, {captions.where(run_records)}: {what}. Solid on clean, "
         f"dashed on adversarial inputs. {captions.attack(run_records, rows)} Measured with {noise}"
-        f"{captions.samples(rows)}, {captions.epochs(rows)}. {captions.seeds(rows)}{dotted}{hollow}{leak}"
+        f"{captions.samples(rows)}, {captions.epochs(rows)}. {captions.seeds(rows)}{dotted} "
+        f"{captions.limits(rows)}{leak}"
     )
 
 

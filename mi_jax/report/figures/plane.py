@@ -95,7 +95,8 @@ def _caption(run_records: RunRecords, *, rule: str) -> str:
         "measured epoch; points grow with the epoch, the large one is the last, its cross the spread over seeds. KDE "
         f"upper bound of I(X;T), difference of upper bounds for I(T;Y), measured with {captions.noise(rows)}, "
         f"{captions.samples(rows)}, {captions.epochs(rows)}. {captions.attack(run_records, rows)} "
-        f"{captions.seeds(rows)} Layers from dark (first) to light (last). {captions.label_leak(rows)}"
+        f"{captions.seeds(rows)} Layers from dark (first) to light (last). {captions.limits(rows)} "
+        f"{captions.label_leak(rows)}"
     )
 
 

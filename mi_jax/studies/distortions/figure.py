@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 
 from mi_jax.plotting import captions, style
 from mi_jax.plotting.figures import FigureSpec
+from mi_jax.plotting.panels import flagged
 from mi_jax.plotting.study_arrays import by_training
 from mi_jax.records.labels import INFORMATION, INPUTS, NOISE_RULE_NAMES, attack_labels, name_of
 from mi_jax.records.run_records import RunRecords, conditions
@@ -34,7 +35,7 @@ def rows_of(
     run_records: RunRecords, quantity: str, names: tuple[str, ...] = tuple(TITLES), rule: str | None = None
 ) -> Table:
     """Rows of a quantity under the named distortions."""
-    return run_records.select_final(quantity=quantity, distortion=names, noise_rule=rule, inputs=INPUTS)
+    return flagged(run_records.select_final(quantity=quantity, distortion=names, noise_rule=rule, inputs=INPUTS))
 
 
 def levels_of(rows: Table, name: str) -> list[float]:
@@ -143,7 +144,7 @@ def _caption_information(run_records: RunRecords, *, names: tuple[str, ...], rul
         f"{captions.where(run_records)}; {NOISE_RULE_NAMES[rule]} with noise variance {noise}, set by each "
         "network's undistorted clean activations. KDE upper bound of I(X;T), difference of upper bounds for I(T;Y). "
         f"Solid: clean; dashed: adversarial images ({attack_labels(rows)}), distorted afterwards. "
-        f"{captions.samples(rows)}. {captions.seeds(rows)} {captions.label_leak(rows)}"
+        f"{captions.samples(rows)}. {captions.limits(rows)} {captions.seeds(rows)} {captions.label_leak(rows)}"
     )
 
 

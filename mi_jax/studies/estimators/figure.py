@@ -11,22 +11,16 @@ from matplotlib.figure import Figure
 from mi_jax.information.estimator import ESTIMATORS
 from mi_jax.plotting import captions, style
 from mi_jax.plotting.figures import FigureSpec
-from mi_jax.plotting.panels import layers_of
+from mi_jax.plotting.panels import flagged, layers_of
 from mi_jax.records.labels import INFORMATION, INPUTS, NOISE_RULE_NAMES
 from mi_jax.records.run_records import RunRecords, conditions
 from mi_jax.statistics.intervals import Table, over_seeds
 
 _BRACKET = {"i_tx": ("i_tx_lower", "i_tx_upper"), "i_ty": ("i_ty_certified_lower", "i_ty_certified_upper")}
-_HOLLOW = "saturated or unreliable"
 
 
 def _values(run_records: RunRecords, symbol: str, rule: str) -> Table:
-    return _flagged(run_records.select_final(quantity=symbol, estimator="monte_carlo", noise_rule=rule))
-
-
-def _flagged(rows: Table) -> Table:
-    """Let `saturated`, by which points are hollow, include every limit in `unreliable`."""
-    return rows.assign(saturated=rows["saturated"].eq(True) | rows["unreliable"].notna())
+    return flagged(run_records.select_final(quantity=symbol, estimator="monte_carlo", noise_rule=rule))
 
 
 def _rules(run_records: RunRecords) -> list[str]:
@@ -45,7 +39,7 @@ def _draw_values(run_records: RunRecords) -> Figure:
     rows: Table = pd.concat([_values(run_records, symbol, rule) for rule in rules for symbol in INFORMATION])
     trainings = [training for training in run_records.trainings if (rows["training"] == training).any()]
     hollow = bool(rows["saturated"].any())
-    style.legend_above(figure, style.condition_handles(trainings, _inputs(rows), hollow=hollow, hollow_label=_HOLLOW))
+    style.legend_above(figure, style.condition_handles(trainings, _inputs(rows), hollow=hollow))
     return figure
 
 
@@ -119,19 +113,11 @@ def _caption_values(run_records: RunRecords) -> str:
 def _flags(run_records: RunRecords, rules: list[str]) -> str:
     """How many estimates are beyond which limit, as a sentence."""
     rows: Table = pd.concat([_values(run_records, symbol, rule) for rule in rules for symbol in INFORMATION])
-    return _limits(rows)
-
-
-def _limits(rows: Table) -> str:
-    counts = rows["unreliable"].value_counts()
-    if counts.empty:
-        return "No estimate is flagged as unreliable."
-    parts = ", ".join(f"{limit} {count}" for limit, count in counts.items())
-    return f"Hollow: {counts.sum()} of {len(rows)} estimates are unreliable ({parts})."
+    return captions.limits(rows) or "No estimate is flagged as unreliable."
 
 
 def _panel_rows(run_records: RunRecords, estimator: str) -> Table:
-    return _flagged(run_records.select_final(quantity="i_ty", estimator=estimator, noise_rule=None))
+    return flagged(run_records.select_final(quantity="i_ty", estimator=estimator, noise_rule=None))
 
 
 def _shown(run_records: RunRecords) -> list[str]:
@@ -160,7 +146,7 @@ def _draw_panel(run_records: RunRecords) -> Figure:
     classes = run_records.select(quantity="i_tx_given_y_upper")["class"].nunique()
     hollow = any(_panel_rows(run_records, name)["saturated"].any() for name in names)
     inputs = _inputs(_panel_rows(run_records, names[0]))
-    handles = style.condition_handles(run_records.trainings, inputs, hollow=hollow, hollow_label=_HOLLOW)
+    handles = style.condition_handles(run_records.trainings, inputs, hollow=hollow)
     if classes:
         for axes in panels.flat[: len(names)]:
             style.draw_ceiling(axes, math.log2(classes))
@@ -183,7 +169,7 @@ def _caption_panel(run_records: RunRecords) -> str:
     rows = _panel_rows(run_records, names[0])
     entries = {name: ESTIMATORS[name].description for name in names if name in ESTIMATORS}
     descriptions = "; ".join(f"{_title(name)}: {what}" for name, what in entries.items() if what)
-    limits = _limits(pd.concat([_panel_rows(run_records, name) for name in names]))
+    limits = captions.limits(pd.concat([_panel_rows(run_records, name) for name in names]))
     return (
         f"I(T;Y) of each layer by estimators that add no noise, at {captions.last_epoch(rows)}, "
         f"{captions.where(run_records)}. They measure different things and are compared within a panel: "
