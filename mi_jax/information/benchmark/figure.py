@@ -157,7 +157,7 @@ def draw_coverage(coverage: Table) -> Figure:
     claims = {claim: words for claim, words in _CLAIMS.items() if (coverage["claim"] == claim).any()}
     figure = style.new_figure(0.8 + (0.55 + 0.25 * len(rows)) * len(claims), width=style.WIDTH)
     panels = style.grid_of(figure, len(claims), 2, sharex=True, sharey=True)
-    norm = Normalize(0.80, 1.10)  # green begins at the nominal 95 %
+    norm = Normalize(0.80, 1.10)  # the nominal 95 % is the middle of the colours
     for i, (claim, words) in enumerate(claims.items()):
         for j, quantity in enumerate(("i_tx", "i_ty")):
             axes = panels[i, j]
