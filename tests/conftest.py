@@ -5,9 +5,7 @@ import gc
 import importlib.metadata
 import io
 import os
-import subprocess
 import sys
-import textwrap
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,6 +36,7 @@ import pytest
 
 if TYPE_CHECKING:
     import jax
+    from matplotlib.figure import Figure
 
     from mi_jax.runs.config import RunConfig
     from mi_jax.runs.progress import Reporter
@@ -52,6 +51,11 @@ _PROGRAMS_OF_A_CONTEXT = 32
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Compiled modules are kept as well, also where the environment forbids to write them beside the sources.
+    modules = Path(__file__).parents[1] / ".pytest_cache" / "pycache"
+    sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = str(modules)
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     # Tracing makes millions of objects that live as long as the compiled programs; to look for garbage there is slow.
     gc.set_threshold(100_000, 50, 1_000)
     if not config.getoption("numprocesses", None):  # the process that only hands out tests needs no JAX
@@ -152,18 +156,24 @@ def quiet() -> "Reporter":
 
 
 @pytest.fixture(scope="session")
-def on_eight_devices() -> Callable[[str], str]:
-    """`on_eight_devices(program)`: what a Python program prints that sees eight devices of the host."""
-    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
-    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+def assert_shows() -> "Callable[[Figure, Any], None]":
+    """`assert_shows(figure, values)`: each value is the height of a point or a bar, or an element of an image."""
+    import numpy as np
 
-    def printed(program: str) -> str:
-        command = [sys.executable, "-c", textwrap.dedent(program)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr[-2000:]
-        return done.stdout
+    def check(figure: "Figure", values: Any) -> None:
+        parts = []
+        for axes in figure.findobj(lambda artist: hasattr(artist, "get_images") and hasattr(artist, "lines")):
+            parts += [np.asarray(line.get_ydata(), float).ravel() for line in axes.lines]
+            parts += [np.ma.filled(image.get_array(), np.nan).astype(float).ravel() for image in axes.images]
+            parts += [np.array([patch.get_height()]) for patch in axes.patches if hasattr(patch, "get_height")]
+        drawn = np.sort(np.concatenate(parts))
+        expected = np.asarray(values, dtype=float).ravel()
+        assert expected.size, "nothing is expected"
+        at = np.searchsorted(drawn, expected).clip(1, len(drawn) - 1)
+        distance = np.minimum(np.abs(drawn[at] - expected), np.abs(drawn[at - 1] - expected))
+        np.testing.assert_array_less(distance, 1e-6 * np.maximum(1, np.abs(expected)))
 
-    return printed
+    return check
 
 
 @pytest.fixture(scope="session")

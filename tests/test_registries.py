@@ -182,7 +182,7 @@ _generator = np.random.default_rng(0)
 ACTIVATIONS = (2 * np.eye(3, 4)[ROW_CLASSES] + _generator.standard_normal((ROWS, 4))).astype(np.float32)
 OTHERS = {"input": None, "label": ROW_CLASSES, "continuous": ACTIVATIONS[:, :2] + 1}
 ORDER = _generator.permutation(ROWS)
-SMALL = {"noise_variance": 1.0, "batch": 16, "steps": 20}
+SMALL = {"noise_variance": 1.0, "batch": 16, "steps": 20, "hidden": 16}
 """Options of estimators that need a noise variance, or would take seconds."""
 
 

@@ -5,8 +5,6 @@ The counters of Auto-PGD and its average over noise are compared step by step, s
 
 import collections
 import dataclasses
-import os
-import subprocess
 import sys
 
 import jax
@@ -467,33 +465,6 @@ def test_each_image_is_attacked_within_its_own_radius(linear, softmax):
     np.testing.assert_array_equal(same.images, run(linear, softmax, version=["apgd-ce"]).images)
     with pytest.raises(InputError, match="eps has 3 values for 60 images"):
         run(linear, softmax, eps=np.full(3, 0.1))
-
-
-_ON_EIGHT_DEVICES = """
-import jax, jax.numpy as jnp, numpy as np
-from mi_jax.attacks import Budget, autoattack
-
-random = np.random.default_rng(0)
-weights = jnp.asarray(random.normal(size=(75, 4)), jnp.float32)
-model = lambda v, x: (x.reshape(len(x), -1) - 0.5) @ v
-x = random.uniform(0, 1, (40, 5, 5, 3)).astype(np.float32)
-y = np.asarray(model(weights, x)).argmax(1)
-options = {"eps": 0.02, "version": ["apgd-ce", "square"], "budget": Budget(apgd_steps=3, square_queries=9)}
-mesh = jax.make_mesh((8,), ("data",))
-one, eight = (autoattack(model, weights, x, y, 0, mesh=m, batch_size=32, **options) for m in (None, mesh))
-assert len(jax.devices()) == 8 and 0 < one.robust_accuracy < 1, one.stages
-assert (one.broken_by == eight.broken_by).all()
-print(float(np.abs(one.images - eight.images).max()))
-"""
-
-
-def test_eight_devices_give_the_outcome_of_one():
-    flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=8"
-    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-c", _ON_EIGHT_DEVICES]
-    answer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert answer.returncode == 0, answer.stderr[-2000:]
-    assert float(answer.stdout) < 1e-6
 
 
 def test_a_saved_evaluation_is_not_resumed_with_another_function_or_another_closed_over_model(softmax, tmp_path):

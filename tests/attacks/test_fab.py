@@ -59,8 +59,15 @@ def test_projection_is_the_smallest_move_that_reaches_the_plane(seed, norm):
             np.testing.assert_allclose(d, np.clip(x - level * speed, 0, 1) - x, atol=1e-4)
 
 
-@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.1), ("l2", 0.8)])
-@pytest.mark.parametrize("targets", [0, 3])
+@pytest.mark.parametrize(
+    ("norm", "eps", "targets"),
+    [
+        ("linf", 0.1, 3),
+        ("l2", 0.8, 0),
+        pytest.param("linf", 0.1, 0, marks=pytest.mark.slow),
+        pytest.param("l2", 0.8, 3, marks=pytest.mark.slow),
+    ],
+)
 def test_minimal_perturbations_equal_pyautoattack(cnn, robust, norm, eps, targets):
     x, y = robust.torch_batch(COUNT)
     # An eps above all distances, so that both return the nearest adversarial image that they found.

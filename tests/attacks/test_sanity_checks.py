@@ -25,7 +25,9 @@ def names(result):
     return {finding.name for finding in result.findings}
 
 
-@pytest.mark.parametrize(("net", "norm", "eps"), [("normal", "linf", 0.05), ("robust", "l2", 0.5)])
+@pytest.mark.parametrize(
+    ("net", "norm", "eps"), [("normal", "linf", 0.05), pytest.param("robust", "l2", 0.5, marks=pytest.mark.slow)]
+)
 def test_a_sound_network_passes_without_findings(cnn, request, net, norm, eps):
     result = checked(cnn, request.getfixturevalue(net), norm=norm, eps=eps)
     assert result.findings == ()

@@ -59,7 +59,14 @@ def test_bounds_are_within_their_reported_error(name, dtype):
     assert abs(got.i_tx_lower - exact(x, 0.8)) <= got.error + 1e-12
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("half of the images dead", "three rows of which two are equal", "clusters"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("two atoms", "near duplicates", "heavy tails")),
+        pytest.param("one outlier", marks=pytest.mark.slow),
+    ],
+)
 def test_monte_carlo_values_lie_between_the_exact_bounds(name, key):
     x = LAYERS[name].astype(np.float32)
     got = monte_carlo(x, noise_variance=0.1, key=key)

@@ -4,8 +4,8 @@ import base64
 import io
 import json
 import re
+import runpy
 import shutil
-import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -294,14 +294,15 @@ def test_examples_that_do_not_fit_together_are_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_script_rebuilds_the_same_page(tmp_path):
+def test_the_script_rebuilds_the_same_page(tmp_path, capsys, monkeypatch):
     where = {"quantity": "accuracy", "training": "nt", "epoch": 1, "inputs": "clean", "image_set": "test", "n": 100}
     records.append(tmp_path, [Record(value=0.5 + 0.1 * seed, seed=seed, **where) for seed in range(3)])
     path = report.build(tmp_path)
     before = path.read_text(encoding="utf-8")
     path.unlink()
-    done = subprocess.run([sys.executable, REPORT, tmp_path], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == str(path)
+    monkeypatch.setattr(sys, "argv", ["experiments/report.py", str(tmp_path)])
+    runpy.run_path(str(REPORT), run_name="__main__")
+    assert capsys.readouterr().out.strip() == str(path)
     assert path.read_text(encoding="utf-8") == before
     assert sorted(file.name for file in tmp_path.iterdir()) == ["figures", "records.jsonl", "report.html", "tables"]
 

@@ -9,8 +9,9 @@ import pytest
 from rich.console import Console
 
 import mi_jax as mj
-from mi_jax import report
+from mi_jax.claims import evaluate
 from mi_jax.errors import InputError
+from mi_jax.records.run_records import read
 from mi_jax.runs.progress import Reporter
 from mi_jax.runs.publish import publish
 from mi_jax.runs.restore import restore_finished
@@ -26,9 +27,8 @@ def test_a_copy_has_the_same_records_report_and_networks(finished_run, tmp_path)
     assert not {"figures", "report.html", "records.jsonl"} & {file.name for file in copy.iterdir()}
     size = sum(file.stat().st_size for file in copy.rglob("*"))
     assert size < sum(file.stat().st_size for file in finished_run.rglob("*")) / 3
-    report.build(copy)
-    assert (copy / "report.html").stat().st_size > 10_000
-    assert not (copy / "records.jsonl").exists(), "a report writes no records"
+    assert [claim.statistics for claim in evaluate(read(copy))] == [c.statistics for c in evaluate(read(finished_run))]
+    assert not (copy / "records.jsonl").exists(), "who reads a copy writes no records"
 
 
 def test_a_copy_without_networks_says_so_where_one_is_asked_for(finished_run, tmp_path):

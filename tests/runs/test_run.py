@@ -11,8 +11,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -22,8 +22,8 @@ import pytest
 from rich.console import Console
 
 import mi_jax as mj
-from mi_jax import data, report, runs
-from mi_jax.attacks import PGD
+from mi_jax import cli, data, runs
+from mi_jax.attacks import PGD, Budget
 from mi_jax.batches import BATCH_SIZE
 from mi_jax.data.sample import fixed_sample
 from mi_jax.errors import InputError
@@ -44,14 +44,6 @@ FLAGS = [
     "--evaluation.autoattack=apgd-ce,square", "--evaluation.autoattack-samples=60",
     "--evaluation.budget.apgd-steps=4", "--evaluation.budget.square-queries=20",
 ]  # fmt: skip
-
-
-@pytest.fixture(autouse=True, scope="module")
-def no_figures(finished_run) -> Iterator[None]:
-    """The report takes longer than all else of a small run; it is made of `finished_run` alone."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "build", lambda run_dir, **_: run_dir / "report.html")
-        yield
 
 
 def rows_of(run_dir: Path) -> list[dict]:
@@ -84,6 +76,12 @@ def wait_for(condition, process: subprocess.Popen, seconds: float = 240) -> None
         assert process.poll() is None, process.communicate()[1][-2000:]
         assert time.monotonic() < end, "the run did not get that far"
         time.sleep(0.02)
+
+
+def damage_step(run_dir: Path, training: str, seed: int, step: int) -> None:
+    for path in (run_dir / "checkpoints" / training / str(seed) / str(step) / "state").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 def test_every_layer_is_measured_at_every_scheduled_epoch_for_both_trainings(finished_run):
@@ -173,62 +171,71 @@ def test_a_killed_run_resumes_to_the_same_bits(finished_run, tmp_path, small_con
     assert_same_run(finished_run, run_dir)
 
 
-def test_an_interrupted_run_saves_within_the_epoch_and_resumes_to_the_same_bits(
-    finished_run, tmp_path, small_config, quiet
-):
-    """A stop is asked for after the second compiled chunk of the first adversarial training."""
-    run_dir = tmp_path / "stopped"
+@pytest.fixture(scope="module")
+def stopped_run(small_config, tmp_path_factory):
+    """`small_config` until a stop was asked for after the second compiled chunk of the first adversarial training."""
+    run_dir = tmp_path_factory.mktemp("stopped") / "run"
     asked = {"chunks": 0}
 
     def stop_asked() -> bool:
-        inside = (run_dir / "checkpoints" / "at" / "0").is_dir()
-        asked["chunks"] += inside
+        asked["chunks"] += (run_dir / "checkpoints" / "at" / "0").is_dir()
         return asked["chunks"] >= 2
 
     with pytest.raises(Interrupted):
-        runs.run(small_config, run_dir=run_dir, reporter=quiet, stop_asked=stop_asked)
-    steps = mj.checkpoints.steps(run_dir, training="at", seed=0)
+        runs.run(small_config, run_dir=run_dir, reporter=Reporter(Console(file=io.StringIO())), stop_asked=stop_asked)
+    return run_dir
+
+
+@pytest.fixture
+def stopped(stopped_run, tmp_path):
+    return Path(shutil.copytree(stopped_run, tmp_path / "run"))
+
+
+def test_an_interrupted_run_saves_within_the_epoch_and_resumes_to_the_same_bits(
+    finished_run, stopped, small_config, quiet
+):
+    steps = mj.checkpoints.steps(stopped, training="at", seed=0)
     assert steps[-1] % 6 != 0, "the state within the epoch was not saved"
-    runs.run(small_config, run_dir=run_dir, reporter=quiet)
-    assert_same_run(finished_run, run_dir)
+    runs.run(small_config, run_dir=stopped, reporter=quiet)
+    assert_same_run(finished_run, stopped)
 
 
-@pytest.mark.parametrize(
-    ("number", "status", "flags", "same"),
-    [
-        (signal.SIGINT, 130, [], "The same command"),
-        (signal.SIGTERM, 75, ["--overwrite"], "The same command without --overwrite"),
-    ],
-)
-def test_a_signal_ends_the_run_with_its_status_and_a_saved_state(tmp_path, number, status, flags, same):
+LONG = ["--epochs=400", "--training=nt", "--seeds=1", "--evaluation.autoattack=none"]
+
+
+def test_a_scheduler_that_ends_the_run_gets_status_75_and_a_saved_state(tmp_path):
     run_dir = tmp_path / "run"
-    process = start(run_dir, "--epochs=400", "--training=nt", "--seeds=1", "--evaluation.autoattack=none", *flags)
+    process = start(run_dir, *LONG, "--overwrite")
     wait_for(lambda: (run_dir / "checkpoints" / "nt" / "0").is_dir(), process)
-    process.send_signal(number)
+    process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=120)
-    assert process.returncode == status, err[-2000:]
-    assert f"{same} resumes from here" in out
+    assert process.returncode == 75, err[-2000:]
+    assert "The same command without --overwrite resumes from here" in out
     assert "Traceback" not in err
     assert mj.checkpoints.restore(run_dir, training="nt", seed=0).step > 0
 
 
-def test_a_damaged_newest_checkpoint_costs_only_its_steps(finished_run, tmp_path, small_config, quiet):
-    run_dir = tmp_path / "damaged"
+def test_an_interruption_from_the_keyboard_gives_status_130_and_a_saved_state(tmp_path, capsys):
+    run_dir = tmp_path / "run"
 
-    def stop_asked() -> bool:
-        return (run_dir / "checkpoints" / "at" / "0" / "12").is_dir() or (
-            len(list((run_dir / "checkpoints" / "at" / "0").glob("[0-9]*"))) >= 2
-        )
+    def interrupt() -> None:
+        while not (run_dir / "checkpoints" / "nt" / "0").is_dir():
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
 
-    with pytest.raises(Interrupted):
-        runs.run(small_config, run_dir=run_dir, reporter=quiet, stop_asked=stop_asked)
-    newest = mj.checkpoints.steps(run_dir, training="at", seed=0)[-1]
-    for path in (run_dir / "checkpoints" / "at" / "0" / str(newest) / "state").rglob("*"):
-        if path.is_file():
-            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    runs.run(small_config, run_dir=run_dir, reporter=quiet)
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(SystemExit) as left:
+        cli.main(["run", *FLAGS, *LONG, f"--run-dir={run_dir}"])
+    assert left.value.code == 130
+    assert "The same command resumes from here" in capsys.readouterr().out
+    assert mj.checkpoints.restore(run_dir, training="nt", seed=0).step > 0
+
+
+def test_a_damaged_newest_checkpoint_costs_only_its_steps(finished_run, stopped, small_config, quiet):
+    damage_step(stopped, "at", 0, mj.checkpoints.steps(stopped, training="at", seed=0)[-1])
+    runs.run(small_config, run_dir=stopped, reporter=quiet)
     assert "cannot be read" in quiet.console.file.getvalue()
-    assert_same_run(finished_run, run_dir)
+    assert_same_run(finished_run, stopped)
 
 
 @pytest.fixture(scope="module")
@@ -314,11 +321,11 @@ def finished(tiny_run, tmp_path):
 
 
 def test_a_study_that_was_stopped_resumes_at_the_first_network_that_is_not_done(finished, quiet):
-    stage = "geometry: noise seed 1"
+    stage = "noise_grid: noise seed 0"
     before = len(rows_of(finished))
     with pytest.raises(Interrupted):
         runs.study(
-            "geometry",
+            "noise_grid",
             run_dir=finished,
             samples=20,
             reporter=quiet,
@@ -327,11 +334,11 @@ def test_a_study_that_was_stopped_resumes_at_the_first_network_that_is_not_done(
     stopped = rows_of(finished)
     studied = [(row["training"], row["seed"]) for row in stopped[before:]]
     assert set(studied) == {("nt", 0), ("nt", 1), ("noise", 0)}
-    runs.study("geometry", run_dir=finished, samples=20, reporter=quiet)
+    runs.study("noise_grid", run_dir=finished, samples=20, reporter=quiet)
     rows = rows_of(finished)
     assert rows[: len(stopped)] == stopped
     assert {(row["training"], row["seed"]) for row in rows[len(stopped) :]} == {("noise", 1)}
-    runs.study("geometry", run_dir=finished, samples=20, reporter=quiet)
+    runs.study("noise_grid", run_dir=finished, samples=20, reporter=quiet)
     assert len(rows_of(finished)) == 2 * len(rows) - before, "a completed study is run again"
 
 
@@ -343,12 +350,6 @@ def test_a_study_of_other_images_under_the_same_name_is_refused(finished, quiet,
     monkeypatch.setattr(data, "load", lambda name, **_: changed)
     with pytest.raises(InputError, match="other images under the same name"):
         runs.study("geometry", run_dir=finished, samples=20, reporter=quiet)
-
-
-def damage_step(run_dir: Path, training: str, seed: int, step: int) -> None:
-    for path in (run_dir / "checkpoints" / training / str(seed) / str(step) / "state").rglob("*"):
-        if path.is_file():
-            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 def test_damaged_checkpoints_of_a_finished_run_are_trained_again_from_the_step_before(
@@ -394,26 +395,28 @@ def test_a_damaged_best_epoch_is_rebuilt_from_the_checkpoints(run_with_a_best_ep
     best = run_dir / "checkpoints" / "nt" / "0" / "best.json"
     before = json.loads(best.read_text())
     best.write_text(content) if content is not None else best.unlink()
-    runs.study("geometry", run_dir=run_dir, samples=20, reporter=quiet)
+    runs.study("noise_grid", run_dir=run_dir, samples=20, reporter=quiet)
     assert json.loads(best.read_text()) == before
     assert "it is rebuilt from a checkpoint" in quiet.console.file.getvalue()
 
 
-def test_a_damaged_state_of_autoattack_is_started_again(small_config, tmp_path, quiet, finished_run):
-    asked = []
+def test_a_damaged_state_of_autoattack_is_started_again(tiny_config, tmp_path, quiet):
+    def attack_began() -> bool:
+        return "AutoAttack" in quiet.console.file.getvalue()
 
-    def stop_asked() -> bool:
-        asked.append("AutoAttack" in quiet.console.file.getvalue())
-        return asked[-1]
-
-    run_dir = tmp_path / "run"
+    autoattack = Evaluation(
+        samples=20, steps=1, autoattack=("apgd-ce",), autoattack_samples=20, budget=Budget(apgd_steps=2)
+    )
+    config = dataclasses.replace(tiny_config, trainings=("nt",), seeds=1, evaluation=autoattack)
+    whole, run_dir = tmp_path / "whole", tmp_path / "run"
+    runs.run(config, run_dir=whole, reporter=Reporter(Console(file=io.StringIO())))
     with pytest.raises(Interrupted):
-        runs.run(small_config, run_dir=run_dir, reporter=quiet, stop_asked=stop_asked)
+        runs.run(config, run_dir=run_dir, reporter=quiet, stop_asked=attack_began)
     (state,) = run_dir.glob("autoattack-*.npz")
     state.write_bytes(b"PK")
-    runs.run(small_config, run_dir=run_dir, reporter=quiet)
+    runs.run(config, run_dir=run_dir, reporter=quiet)
     assert "AutoAttack starts from the beginning" in quiet.console.file.getvalue()
-    assert_same_run(finished_run, run_dir)
+    pd.testing.assert_frame_equal(measured(run_dir), measured(whole))
 
 
 @pytest.mark.parametrize("name", ["lr=[0.1]", "a\\b", os.fsdecode(b"caf\xe9")])

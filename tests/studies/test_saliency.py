@@ -176,7 +176,7 @@ def test_a_study_changes_nothing_it_was_given_and_repeats_itself(digits_subject,
     jax.tree.map(np.testing.assert_array_equal, before, (digits_subject.variables, digits_subject.dataset.test.images))
 
 
-def test_the_figures_are_drawn_from_what_was_found(findings, tmp_path):
+def test_the_figures_are_drawn_from_what_was_found(findings, tmp_path, assert_shows):
     for training in ("nt", "at"):
         columns = {"training": training, "seed": 0, "epoch": 1.0, "step": 1, "arch": "cnn", "dataset": "digits"}
         records.append(tmp_path, [dataclasses.replace(r, **columns) for r in findings.records])
@@ -184,5 +184,6 @@ def test_the_figures_are_drawn_from_what_was_found(findings, tmp_path):
     write_arrays(tmp_path / "saliency.npz", arrays)
     found = run_records.read(tmp_path)
     specs = {spec.name: spec for spec in figures.available(found)}
-    for name in ("saliency_maps", "saliency_scores"):
-        assert figures.save(specs[name], found, tmp_path).stat().st_size > 10_000
+    assert_shows(specs["saliency_maps"].draw(found), findings.arrays["size"])
+    scores = found.records[found.records["quantity"].isin(["shape_cosine", "insertion_auc"])]
+    assert_shows(specs["saliency_scores"].draw(found), scores["value"])

@@ -163,30 +163,3 @@ def test_batch_norm_in_the_attack_is_in_the_mode_that_was_asked_for(normalised_t
 def test_a_batch_larger_than_the_training_set_is_refused(trainer):
     with pytest.raises(InputError, match=r"Invalid batch_size 999: expected a number in \[1, 320\]"):
         dataclasses.replace(trainer, batch_size=999)
-
-
-_ON_MANY_DEVICES = """
-import dataclasses, sys, jax, numpy as np, jax.numpy as jnp
-from mi_jax import data, models, parallel
-from mi_jax.attacks import PGD
-from mi_jax.training import ObjectiveConfig, Optimizer, Trainer
-digits = data.load("digits", limit=320)
-one = Trainer(network=models.create("mlp", num_classes=10, input_shape=(8, 8, 1), width=0.05), objective="at",
-    objective_config=ObjectiveConfig(attack=PGD(eps=0.1, steps=2, step_size=0.05)),
-    optimizer=Optimizer(learning_rate=0.05),
-    augmentation=data.Augmentation(pad=1), epochs=1, batch_size=32, examples=320, seeds=(0,))
-results = []
-for spec in ("none", "auto"):
-    mesh = parallel.make_mesh(spec)
-    trainer = dataclasses.replace(one, mesh=mesh)
-    images, labels = (parallel.replicated(mesh, a) for a in (digits.train.images, digits.train.labels))
-    state = parallel.replicated(mesh, trainer.init(digits.train.images))
-    state = trainer.advance(state, images, labels, 0, 5)
-    results.append(jax.device_get(state["variables"]))
-assert len(jax.devices()) == 8 and mesh.size == 8
-print(max(float(np.abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, results))))
-"""
-
-
-def test_eight_devices_train_like_one(on_eight_devices):
-    assert float(on_eight_devices(_ON_MANY_DEVICES)) < 2e-5
