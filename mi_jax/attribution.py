@@ -342,7 +342,7 @@ def _checked(logits_fn: Any, variables: Any, x: Any, labels: Any) -> tuple[Image
 
 def _wide(array: Array) -> Any:
     """The dtype of sums over an array: float32, or its own if that is wider."""
-    return jnp.promote_types(array.dtype, jnp.float32)
+    return np.promote_types(array.dtype, jnp.float32)
 
 
 def _baseline(baseline: Any, images: Images) -> Images:

@@ -286,7 +286,7 @@ def _radius(images: Any) -> np.ndarray:
 
 
 def _filtered(images: Any, passes: Any) -> Any:
-    wide = images.astype(jnp.promote_types(images.dtype, jnp.float32))  # there is no transform of half precision
+    wide = images.astype(np.promote_types(images.dtype, jnp.float32))  # there is no transform of half precision
     spectrum = jnp.fft.rfft2(wide, axes=(1, 2))
     spectrum = spectrum * jnp.asarray(passes, spectrum.dtype)[None, :, :, None]
     return jnp.fft.irfft2(spectrum, s=images.shape[1:3], axes=(1, 2)).astype(images.dtype)

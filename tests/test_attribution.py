@@ -167,7 +167,7 @@ def test_grad_cam_on_a_network_explains_the_label_asked_for(network, key):
     # Raising the activation against the derivative by a little must change the logit by their product.
     layer = partial(attribution.activation_and_derivative, network.apply, layer="conv2")
     activation, derivative = jax.jit(layer)(variables, x, jnp.array([3]))
-    step = 1e-3 * jnp.sign(derivative) * (activation > 0)
+    step = jnp.where(activation > 0, 1e-3 * jnp.sign(derivative), 0.0)
     raised, _ = network.apply(variables, x, {"conv2": step})
     change = float(raised[0, 3] - network.logits(variables, x)[0, 3])
     np.testing.assert_allclose(change, float((step * derivative).sum()), rtol=0.05)

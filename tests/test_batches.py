@@ -15,7 +15,7 @@ def test_results_too_large_for_the_device_are_the_same_on_the_host(n, monkeypatc
         assert x.shape == (4, 2)
         return {"sum": x + y[:, None], "half": x.astype(jnp.bfloat16)}
 
-    x, y = jnp.arange(2.0 * n).reshape(n, 2), jnp.arange(n)
+    x, y = jnp.arange(2.0 * n).reshape(n, 2), jnp.arange(1.0 * n)
     on_device = map_batches(function, x, y, batch_size=4)
     assert all(isinstance(leaf, jax.Array) for leaf in on_device.values())
     monkeypatch.setattr(batches, "DEVICE_BYTES", 1)

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from mi_jax import checks
 from mi_jax.attacks.threat_model import TINY
@@ -38,7 +39,8 @@ def misclassified(logits: Logits, labels: Labels) -> Flags:
 
     Images with NaN or infinite logits do not count as misclassified: a numerical failure is no adversarial example.
     """
-    return jnp.isfinite(jnp.max(logits, axis=1)) & (jnp.argmax(logits, axis=1) != labels)
+    predicted = lax.argmax(logits, 1, jnp.int32)
+    return jnp.isfinite(jnp.max(logits, axis=1)) & (predicted != jnp.asarray(labels, jnp.int32))
 
 
 def margin(logits: Logits, labels: Labels) -> Losses:

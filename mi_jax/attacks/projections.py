@@ -145,7 +145,7 @@ def threshold(values: Rows2D, weights: ArrayLike, target: Shaped[Array, " r"]) -
     def again(_, bounds):
         low, high = bounds
         middle = low + (high - low) // 2
-        enough = jnp.sum(jnp.where(bits >= middle[:, None], weights, 0), axis=1) >= target
+        enough = jnp.sum(jnp.where(bits >= middle[:, None], weights, 0), axis=1, dtype=target.dtype) >= target
         return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
 
     low, high = jnp.zeros(len(values), word), jnp.max(bits, axis=1) + 1

@@ -149,7 +149,8 @@ def propose(best: Images, clean: Images, draw: Draw, schedule: Schedule, i: Arra
 
 def window(corner: Int[Array, "r 2"], side: Array, shape: tuple[int, ...]) -> Array:
     """True inside each row's square window [r h w 1]."""
-    down, across = (jnp.arange(n)[None] for n in shape[1:3])
+    down, across = (jnp.arange(n, dtype=corner.dtype)[None] for n in shape[1:3])
+    side = jnp.asarray(side, corner.dtype)
     top, left = corner[:, :1], corner[:, 1:]
     rows = (down >= top) & (down < top + side)
     columns = (across >= left) & (across < left + side)
@@ -173,7 +174,7 @@ def _propose_bump(best: Images, clean: Images, draw: Draw, shape: Array, side: A
     size = spare / best.shape[3] + freed
     # The official code gives a bump in L1 as many times this length as there are channels; the projection shortens it.
     size = size * best.shape[3] if threat.norm == "l1" else jnp.sqrt(size)
-    down, across = (jnp.arange(n)[None] for n in best.shape[1:3])
+    down, across = (jnp.arange(n, dtype=draw.corner.dtype)[None] for n in best.shape[1:3])
     at_row = jnp.clip(down - draw.corner[:, :1], 0, len(shape) - 1)[:, :, None]
     at_column = jnp.clip(across - draw.corner[:, 1:], 0, len(shape) - 1)[:, None, :]
     turned = draw.turned[:, None, None]

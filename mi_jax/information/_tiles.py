@@ -134,9 +134,9 @@ def rounding_error(
     floor = 64 * eps if precision == "direct" else 0.0  # relative to distances of at most some hundred scales
     with np.errstate(over="ignore", invalid="ignore"):
         share, other = xp.mean(total / (1 + total), axis=1), xp.mean((total - own) / (1 + total), axis=1)
-        norm, cross = ((eps * value + tiny * (value > 0)) / scales for value in largest)
-        known = share * (norm * xp.exp(8 * norm) + 4 * eps * (norm > 0)) + other * cross * xp.exp(8 * cross)
-        lost = xp.exp(xp.minimum(8 * (norm + cross) + math.log(total.shape[1] * tiny), 99.0)) * (norm > 0)
+        norm, cross = ((eps * value + xp.where(value > 0, tiny, 0.0)) / scales for value in largest)
+        known = share * (norm * xp.exp(8 * norm) + xp.where(norm > 0, 4 * eps, 0.0)) + other * cross * xp.exp(8 * cross)
+        lost = xp.where(norm > 0, xp.exp(xp.minimum(8 * (norm + cross) + math.log(total.shape[1] * tiny), 99.0)), 0.0)
         error = xp.fmin(xp.log1p(known + lost), cap)  # NaN, of sums that overflowed, is at the maximum too
     return xp.where(xp.isfinite(largest[0]) & xp.isfinite(largest[1]), error + floor, xp.inf)
 

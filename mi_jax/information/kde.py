@@ -293,7 +293,7 @@ def _bounds(sums: _Sums, error: Any, labels: np.ndarray | None, classes: int) ->
     within_upper, within_lower = (given * p[None, None]).sum(axis=-1)  # a product would be in TF32 on an accelerator
     entropy = -np.sum(p[p > 0] * np.log(p[p > 0]))
     least, most = sums.mixed
-    mixed_upper = -xp.log((counts[labels][None] + least[0]) / n).mean(axis=-1)
+    mixed_upper = -xp.log((counts[labels].astype(least[0].dtype)[None] + least[0]) / n).mean(axis=-1)
     mixed_lower = entropy - _LOG_OVER_ROOT * most[1].mean(axis=-1)
     values = (
         entropy - left_out_own - math.log(n) + lower,

@@ -204,7 +204,8 @@ def _update(trainer: Trainer, state: State, step, batch, labels, key) -> State:
     variables = state["variables"]
     perturbed, statistics = objective.perturb(network, variables, x, labels, perturb_key, trainer.objective_config)
     if trainer.attack_warmup and objective.adversarial:
-        length = jnp.minimum(1.0, (step + 1) / (trainer.attack_warmup * trainer.steps_per_epoch))
+        done = (step + 1).astype(jnp.float32)
+        length = jnp.minimum(1.0, done / (trainer.attack_warmup * trainer.steps_per_epoch))
         perturbed = x + length * (perturbed - x)
 
     def loss_of(params):
@@ -216,9 +217,8 @@ def _update(trainer: Trainer, state: State, step, batch, labels, key) -> State:
         uphill, _ = jax.grad(loss_of, has_aux=True)(at)
         at = adversarial_weights(at, uphill, trainer.awp)
     (loss, outcome), gradient = jax.value_and_grad(loss_of, has_aux=True)(at)
-    change, optimizer = _transformation(trainer).update(gradient, state["optimizer"], variables["params"])
-    params = optax.apply_updates(variables["params"], change)
-    correct = jnp.sum(jnp.argmax(outcome.logits, -1) == labels)
+    params, optimizer = optimizers.update(_transformation(trainer), gradient, state["optimizer"], variables["params"])
+    correct = jnp.sum(jnp.argmax(outcome.logits, -1) == labels, dtype=jnp.float32)
     cross_entropy = jnp.mean(optax.losses.softmax_cross_entropy_with_integer_labels(outcome.logits, labels))
     totals = state["totals"]
     new: State = {

@@ -12,13 +12,14 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
 from mi_jax.attacks import PGD, perturb
+from mi_jax.training.optimizer import update
 
 # The networks are too small to profit from a second thread.
 torch.set_num_threads(1)
 
 
 def affine(variables, x):
-    return x.reshape(len(x), -1) @ variables["w"] + variables["b"][None]
+    return x.reshape(len(x), -1).astype(variables["w"].dtype) @ variables["w"] + variables["b"][None]
 
 
 @pytest.fixture(scope="session")
@@ -113,8 +114,7 @@ def train(images, labels, attack: PGD | None):
         x, y = all_images[chosen], all_labels[chosen]
         if attack is not None:
             x = perturb(small_cnn, variables, x, y, config=attack)
-        updates, state = optimiser.update(jax.grad(loss)(variables, x, y), state)
-        return (optax.apply_updates(variables, updates), state), None
+        return update(optimiser, jax.grad(loss)(variables, x, y), state, variables), None
 
     all_images, all_labels = jnp.asarray(images), jnp.asarray(labels)
     run = jax.jit(lambda carry, order: jax.lax.scan(step, carry, order)[0][0])

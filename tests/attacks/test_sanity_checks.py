@@ -163,7 +163,10 @@ FAULTS = {
     "saturated logits": (lambda f, v, x: 10 * jnp.tanh(f(v, x) / 2.5), "saturated"),
     "rounded logits": (lambda f, v, x: jnp.round(f(v, x)), "zero_gradients"),
     "binary images": (lambda f, v, x: f(v, (x > 0.5).astype(x.dtype)), "zero_gradients"),
-    "straight-through": (lambda f, v, x: f(v, x + jax.lax.stop_gradient((x > 0.5) - x)), "discontinuous"),
+    "straight-through": (
+        lambda f, v, x: f(v, x + jax.lax.stop_gradient((x > 0.5).astype(x.dtype) - x)),
+        "discontinuous",
+    ),
     "dead units": (lambda f, v, x: f(v, 0.9 + jax.nn.relu(x - 1.5)) + f(v, jax.lax.stop_gradient(x)), "zero_gradients"),
     "none": (lambda f, v, x: f(v, x), None),
     "none, in bfloat16": (lambda f, v, x: in_bfloat16(f)(v, x), None),

@@ -107,8 +107,8 @@ def test_one_update_is_the_one_written_out_by_hand(normal_trainer, arrays):
 
     (value, moved), gradient = jax.value_and_grad(loss, has_aux=True)(before["params"])
     rule = optimizers.build(trainer.optimizer, epochs=3, steps_per_epoch=10)
-    updates, _ = rule.update(gradient, rule.init(before["params"]), before["params"])
-    expected = {"params": optax.apply_updates(before["params"], updates), "batch_stats": moved}
+    moved_to, _ = optimizers.update(rule, gradient, rule.init(before["params"]), before["params"])
+    expected = {"params": moved_to, "batch_stats": moved}
     after = trainer.advance(trainer.init(images), images, labels, 0, 1)
     assert_close(after["variables"], expected, 1e-6)
     assert float(after["totals"]["loss"]) == pytest.approx(float(value), abs=1e-5)

@@ -63,7 +63,7 @@ def test_predictions_do_not_depend_on_the_batching(normal_trainer, arrays, digit
 
 def test_evaluate_gives_the_mean_cross_entropy_and_the_accuracy(normal_trainer, arrays):
     variables = normal_trainer.init(arrays[0])["variables"]
-    x, y = arrays[0][:50] / jnp.float32(255), np.asarray(arrays[1][:50])
+    x, y = data.to_float(arrays[0][:50]), np.asarray(arrays[1][:50])
     logits = np.asarray(normal_trainer.network.logits(variables, x), np.float64)
     log_probabilities = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     loss, accuracy = evaluate(normal_trainer.network, variables, x, y)

@@ -183,7 +183,7 @@ def logits_of(logits_fn: Callable[..., Any], variables: Any, images: Images, key
     logits = logits_fn(variables, images) if key is None else logits_fn(variables, images, key)
     checks.logits_shape(logits, len(images))
     # Float64 weights would otherwise promote the gradients and steps of float32 images.
-    return jnp.asarray(logits).astype(jnp.promote_types(images.dtype, jnp.float32))
+    return jnp.asarray(logits).astype(np.promote_types(images.dtype, jnp.float32))
 
 
 def check_distance(name: str, value: Any, norm: str, *, positive: bool = False, per_image: bool = False) -> None:

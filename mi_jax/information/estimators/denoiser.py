@@ -118,8 +118,10 @@ def _fit(
         parameters, state = carry
         row_key, loss_key = jax.random.split(key)
         rows = jax.random.randint(row_key, (schedule.batch,), 0, fitted)
-        updates, state = optimiser.update(jax.grad(loss)(parameters, rows, loss_key), state)
-        return (optax.apply_updates(parameters, updates), state), None
+        gradient = jax.grad(loss)(parameters, rows, loss_key)
+        with jax.numpy_dtype_promotion("standard"):  # optax multiplies counts with floats
+            updates, state = optimiser.update(gradient, state)
+            return (optax.apply_updates(parameters, updates), state), None
 
     others, fixed = jnp.tile(jnp.arange(fitted, len(a)), _VALIDATION_NOISES), jax.random.key(0)
 

@@ -101,8 +101,9 @@ def _train_and_read(
         critic, state = carry
         pair = batch_of(*batch)
         gradient = jax.grad(lambda c: _loss(schedule.objective, _scores(c, *pair)))(critic)
-        updates, state = optimiser.update(gradient, state)
-        return (optax.apply_updates(critic, updates), state), None
+        with jax.numpy_dtype_promotion("standard"):  # optax multiplies counts with floats
+            updates, state = optimiser.update(gradient, state)
+            return (optax.apply_updates(critic, updates), state), None
 
     seen, held_out = rows
     keys = jax.random.split(key, len(seen) + len(held_out))

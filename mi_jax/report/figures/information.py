@@ -86,12 +86,13 @@ def _caption_epochs(run_records: RunRecords, *, quantity: str, rule: str | None,
     noise = "" if rule is None else f"{captions.noise(rows)}, "
     ceiling = ceiling_of(run_records, rows, symbol)
     dotted = f" Dotted: {ceiling[1]} = {ceiling[0]:.2f} bits." if ceiling else ""
+    limits = captions.limits(rows)
+    hollow = f" {limits}" if limits else ""
     leak = f" {captions.label_leak(rows)}" if symbol == "i_ty" else ""
     return (
         f"{INFORMATION[symbol]} of each layer through training, {captions.where(run_records)}: {what}. Solid on clean, "
         f"dashed on adversarial inputs. {captions.attack(run_records, rows)} Measured with {noise}"
-        f"{captions.samples(rows)}, {captions.epochs(rows)}. {captions.seeds(rows)}{dotted} "
-        f"{captions.limits(rows)}{leak}"
+        f"{captions.samples(rows)}, {captions.epochs(rows)}. {captions.seeds(rows)}{dotted}{hollow}{leak}"
     )
 
 

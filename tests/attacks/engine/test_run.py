@@ -19,7 +19,7 @@ def test_chunks_are_even_and_results_keep_their_order(count, most, sizes):
         return {"sum": x.sum(axis=1) + label, "twice": 2 * x}
 
     calls = []
-    x, label = jnp.arange(2.0 * count).reshape(count, 2), 100 * jnp.arange(count)
+    x, label = jnp.arange(2.0 * count).reshape(count, 2), 100 * jnp.arange(1.0 * count)
     result = chunked_map(attack, x, label, most=most)
     np.testing.assert_array_equal(result["sum"], x.sum(axis=1) + label)
     np.testing.assert_array_equal(result["twice"], 2 * x)
