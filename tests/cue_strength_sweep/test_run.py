@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 from rich.console import Console
 from scipy import stats
@@ -125,13 +126,16 @@ def test_a_matched_network_is_as_accurate_as_its_snapshots_allow(swept):
         assert abs(values["matched-linf", run, seed] - adversarial) <= min(abs(end - adversarial) for end in ends)
 
 
-def test_the_figure_shows_the_sweep(swept, assert_shows):
+def test_the_figure_shows_the_sweep(swept):
     assert (swept[0] / "figures" / "cue_strength_sweep.png").exists()
     found = run_records.read(swept[0])
     (spec,) = [spec for spec in figures.available(found) if spec.name == "cue_strength_sweep"]
     assert "2 seeds" in spec.caption(found)
-    learnt = contrast(cells_of(found), "at-linf", "nt").query("not failed")
-    assert_shows(spec.draw(found), learnt["mean"])
+    cells = pd.concat([contrast(cells_of(found), "at-linf", baseline) for baseline in ("nt", "matched-linf")])
+    shown = [text.get_text() for axes in spec.draw(found).axes for text in axes.texts]
+    assert shown.count("not learnt") == cells["failed"].sum()
+    for cell in cells[~cells["failed"]].itertuples():
+        assert f"{cell.before:.2f} → {cell.after:.2f}" in shown
 
 
 def test_a_finished_sweep_does_nothing_again_and_another_is_refused(swept, quiet):
