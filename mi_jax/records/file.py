@@ -3,13 +3,13 @@
 A line is a JSON object without the columns that are absent, whose last member is `crc`: the CRC-32 of the line without
 that member, in hexadecimal. Lines without it are of older runs, see `old_rows`.
 
-A published run has the file compressed. It is read as it is, and unpacked before anything is written.
+A published run has the file compressed, with empty checksums: they would be a third of it, and its format has its own.
+It is read as it is, and unpacked, with the checksums, before anything is written.
 """
 
 import json
 import lzma
 import os
-import shutil
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +28,7 @@ FILE_NAME, COMPRESSED_NAME = "records.jsonl", "records.jsonl.xz"
 _BLOCK_BYTES = 2**19
 """Bytes whose lines are Python objects at a time: few enough for the processor's cache."""
 _CRC, _CRC_LENGTH = b',"crc":"', len(',"crc":"01234567"}')
+_EMPTY_CRC = _CRC + b'"}'
 _QUANTITY = b'"quantity":'
 _NUMBERS = (*INTEGERS, *FLOATS, *FLAGS)
 
@@ -130,8 +131,12 @@ def compress(run_dir: str | os.PathLike[str], destination: str | os.PathLike[str
     """
     load(run_dir)  # refuses damaged records
     target = _file_in(destination).with_name(COMPRESSED_NAME)
-    with _opened(_file_in(run_dir)) as source, replacing(target) as file, lzma.open(file, "wb", preset=9) as packed:
-        shutil.copyfileobj(source, packed)
+    path = _file_in(run_dir)
+    with _opened(path) as source, replacing(target) as file, lzma.open(file, "wb", preset=9) as packed:
+        for lines in _whole_lines(source, path):
+            packed.writelines(
+                line[:-_CRC_LENGTH] + _EMPTY_CRC + b"\n" if _is_intact(line) else line + b"\n" for line in lines
+            )
 
 
 def truncate(run_dir: str | os.PathLike[str], length: int) -> None:
@@ -169,8 +174,11 @@ def truncate(run_dir: str | os.PathLike[str], length: int) -> None:
 
 def _closed(line: str) -> bytes:
     """A line of JSON as it is written: with its checksum and the line break."""
-    content = line.encode()
-    return content[:-1] + _CRC + b'%08x"}\n' % zlib.crc32(content)
+    return _with_checksum(line.encode()) + b"\n"
+
+
+def _with_checksum(line: bytes) -> bytes:
+    return line[:-1] + _CRC + b'%08x"}' % zlib.crc32(line)
 
 
 def _is_intact(line: bytes) -> bool:
@@ -196,7 +204,8 @@ def _unpacked(path: Path) -> Path:
     """The path of the file of records, unpacked where there is only the compressed one."""
     if not path.exists() and path.with_name(COMPRESSED_NAME).exists():
         with _damage_explained(path), _opened(path) as source, replacing(path) as file:
-            shutil.copyfileobj(source, file)
+            for lines in _whole_lines(source, path):
+                file.writelines(line + b"\n" for line in lines)
     return path
 
 
@@ -225,10 +234,15 @@ def _load(run_dir: str | os.PathLike[str]) -> pd.DataFrame:
 
 
 def _whole_lines(file: Any, path: Path) -> Iterator[list[bytes]]:
-    """The whole lines of each block of the file, without their line breaks."""
+    """The whole lines of each block of the file, without line breaks; those of a compressed one with checksums."""
     rest = b""
     while block := file.read(_BLOCK_BYTES):
         *lines, rest = (rest + block).split(b"\n")
+        if lines and isinstance(file, lzma.LZMAFile):
+            lines = [
+                _with_checksum(line.removesuffix(_EMPTY_CRC) + b"}") if line.endswith(_EMPTY_CRC) else line
+                for line in lines
+            ]
         if lines:
             yield lines
     _check_cut_line(rest, path)

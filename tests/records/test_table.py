@@ -1,6 +1,7 @@
 """Records: the schema is stored as documented, damage is found, a kill costs one line at most, and no NaN is stored."""
 
 import json
+import lzma
 import math
 import zlib
 
@@ -314,6 +315,8 @@ def test_compressed_records_are_read_as_they_are(published):
     copy, _ = published
     assert records.load(copy).value.tolist() == [0.05 * seed for seed in range(20)]
     assert [file.name for file in copy.iterdir()] == ["records.jsonl.xz"]
+    with lzma.open(copy / "records.jsonl.xz") as packed:
+        assert packed.read().count(b'"crc":""}\n') == 20, "checksums cannot be compressed"
 
 
 def test_compressed_records_are_unpacked_before_anything_is_written(published):
