@@ -1,5 +1,7 @@
 """Cue conflict on any images: the images, the choices by strength, and the information of each layer about the cues."""
 
+import math
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -18,6 +20,7 @@ from mi_jax.studies.hybrid_conflict.images import CUES
 _STUDY = "hybrid_conflict"
 _LINES: tuple[LineStyleType, LineStyleType] = ("-", (0.0, (1.0, 1.0)))
 _SHARE = (0.0, 1.0)
+_BALANCE, _ANY = (-1.0, 1.0), (-math.inf, math.inf)
 _BESIDE = 0.12
 _COLUMNS = {
     "cue_bias": "Bias to the first cue",
@@ -117,12 +120,15 @@ def _draw_layers(run_records: RunRecords) -> Figure:
             rows = run_records.select_final(quantity=quantity, estimator="probe", distortion=kind, inputs="clean")
             layers = layers or layers_of(run_records, rows)
             for training in trainings_of(run_records, rows):
-                table = over_seeds(rows[rows["training"] == training], ["layer"]).set_index("layer").reindex(layers)
+                table = over_seeds(rows[rows["training"] == training], ["layer"], within=_ANY if cue else _BALANCE)
+                table = table.set_index("layer").reindex(layers)
                 colour = style.colour_of(training, run_records.trainings)
                 style.draw_line(axes, range(len(layers)), table["mean"], color=colour)
                 style.draw_whiskers(axes, range(len(layers)), table, colour=colour)
             style.draw_zero(axes)
-            axes.set_title(f"I(T; {cue}), linear probe" if cue else "Preference for the first cue", loc="left")
+            axes.set_title(
+                f"I(T; {cue}), linear probe" if cue else f"Preference, {' over '.join(CUES[kind])}", loc="left"
+            )
             axes.set_ylabel("bits" if cue else "")
             if not cue:
                 axes.set_ylim(-1.08, 1.08)

@@ -211,12 +211,13 @@ def _draw_information(axes: Axes, run_records: RunRecords, quantity: str, estima
 
 
 def _draw_by_layer(
-    axes: Axes, rows: Table, training: str, layers: list[str], colour: str, line: Any, width: float = 1.5
-) -> None:
+    axes: Axes, rows: Table, training: str, layers: list[str], colour: str, line: Any, width: float = 1.5,
+    within: tuple[float, float] = (-math.inf, math.inf),
+) -> None:  # fmt: skip
     rows = rows[rows["training"] == training]
     if rows.empty:
         return
-    table = over_seeds(rows, ["layer"]).set_index("layer").reindex(layers)
+    table = over_seeds(rows, ["layer"], within=within).set_index("layer").reindex(layers)
     x = np.arange(len(layers))
     axes.plot(x, table["mean"], color=colour, linestyle=line, linewidth=width)
     if width > 1:
@@ -240,7 +241,8 @@ def _draw_robust(axes: Axes, run_records: RunRecords, cue: str, layers: list[str
 def _draw_preference(axes: Axes, run_records: RunRecords, layers: list[str]) -> None:
     rows = run_records.select_final(quantity="cue_preference", estimator="probe", inputs="clean")
     for training in run_records.trainings:
-        _draw_by_layer(axes, rows, training, layers, style.colour_of(training, run_records.trainings), "-")
+        colour = style.colour_of(training, run_records.trainings)
+        _draw_by_layer(axes, rows, training, layers, colour, "-", within=(-1.0, 1.0))
     axes.axhline(0, color="#222222", linewidth=0.8)
     axes.set_ylim(-1.08, 1.08)
     axes.set_title(r"Preference $(I_S - I_T)\,/\,(I_S + I_T)$, probe", loc="left")
