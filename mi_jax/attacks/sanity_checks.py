@@ -32,6 +32,9 @@ LOSS_GAIN, LOSS_LEVEL = 0.05, 0.01
 which it counts as a finding."""
 TEST_STEP = 1e-2
 """L2 length of the step on which the gradient is tested; a hundredth of the range of one pixel."""
+STEP_IN_ROUNDING = 16
+"""Length of that step in relative roundings of the model, where that is longer: else a change of the logits drowns in
+their rounding."""
 EAGER_TOLERANCE = 0.05
 """Share of the largest logit by which compilation may change the logits of a model that computes in bfloat16."""
 SATURATION = 0.1
@@ -249,18 +252,18 @@ def _check_gradients(report: Report, predict: Predict, logits_fn, variables, ima
 
 def _check_smoothness(report: Report, predict: Predict, images, labels, correct: np.ndarray, gradient) -> None:
     """Compares the change of the margin over a small step along its gradient with the change that it predicts."""
-    size = length(gradient, "l2")
+    size, step = length(gradient, "l2"), max(TEST_STEP, STEP_IN_ROUNDING * report.measurements["precision"])
     direction = gradient / jnp.maximum(size, 1e-30)[:, None, None, None]
     ahead, behind = (
-        np.asarray(cw(jnp.asarray(predict(images + side * TEST_STEP / 2 * direction)), labels)) for side in (1, -1)
+        np.asarray(cw(jnp.asarray(predict(images + side * step / 2 * direction)), labels)) for side in (1, -1)
     )
-    predicted, actual = np.asarray(size) * TEST_STEP, ahead - behind
+    predicted, actual = np.asarray(size) * step, ahead - behind
     largest = np.maximum(predicted, np.abs(actual))
     # Changes close to the rounding of the logits are not meaningful.
     rounding = max(1e-4, 8 * report.measurements["precision"])
     useful = correct & (largest > rounding * np.maximum(1.0, np.abs(ahead)))
     wrong = useful & (np.abs(actual - predicted) > 0.5 * largest)
-    share = report.measure("gradient_error_share", wrong.sum() / max(1, useful.sum()))
+    share = report.measure("gradient_error_share", wrong.sum() / correct.sum())
     if share > 0.25:
         message = (
             f"For {share:.0%} of the correct images the gradient does not predict the effect of a small step: the "

@@ -12,6 +12,7 @@ from mi_jax.attacks import PGD, check, sanity_checks
 from mi_jax.attacks.engine.input_checks import Model
 from mi_jax.attacks.engine.run import predict
 from mi_jax.errors import InputError
+from mi_jax.training import ObjectiveConfig, Optimizer, Trainer, fit
 
 COUNT = 50
 
@@ -207,9 +208,19 @@ def test_another_loss_is_stronger_by_a_twentieth_of_the_images_and_more_than_cha
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "tf32"])
 @pytest.mark.parametrize("arch", ["cnn", "mlp", "vgg11"])
-def test_sound_networks_in_every_dtype_pass_without_findings(arch, dtype):
-    network = mj.models.create(arch, num_classes=4, input_shape=(8, 8, 3), width=0.25, dtype=dtype)
-    variables = network.init(0)
-    x = jax.random.uniform(jax.random.key(1), (COUNT, 8, 8, 3))
-    y = jnp.argmax(network.logits(variables, x), axis=1)
-    assert check(network.logits, variables, x, y, 0, eps=0.05, steps=20, queries=50).findings == ()
+def test_trained_networks_in_every_dtype_pass_without_findings(arch, dtype):
+    """Normally trained on real digits in float32, and attacked in the given dtype."""
+    digits = mj.data.load("digits")
+    width = 1.0 if arch == "mlp" else 0.25
+    network = mj.models.create(arch, num_classes=10, input_shape=digits.input_shape, width=width)
+    trainer = Trainer(
+        network=network, objective="nt", objective_config=ObjectiveConfig(), augmentation=mj.data.Augmentation(),
+        optimizer=Optimizer(name="adam", learning_rate=0.005, schedule="triangle"), epochs=20, batch_size=32,
+        examples=len(digits.train), seeds=(0,),
+    )  # fmt: skip
+    images, labels = jnp.asarray(digits.train.images), jnp.asarray(digits.train.labels)
+    state = fit(trainer, trainer.init(images), images, labels, after_chunk=lambda *_: None)
+    x, y = digits.test.images[:COUNT] / np.float32(255), digits.test.labels[:COUNT]
+    attacked = mj.models.create(arch, num_classes=10, input_shape=digits.input_shape, width=width, dtype=dtype)
+    assert np.mean(np.argmax(attacked.logits(state["variables"], x), axis=1) == y) > 0.9
+    assert check(attacked.logits, state["variables"], x, y, 0, eps=0.05).findings == ()
