@@ -197,15 +197,17 @@ def _layers(run_records: RunRecords) -> list[str]:
 def _draw_information(axes: Axes, run_records: RunRecords, quantity: str, estimator: str, layers: list[str]) -> None:
     rows = run_records.select_final(quantity=quantity, estimator=estimator, inputs=INPUTS)
     control = run_records.select_final(quantity="i_t_shuffled", estimator=estimator, inputs="clean")
+    entropy = run_records.select_final(quantity=f"h_{quantity.removeprefix('i_t_')}", estimator="exact")["value"]
+    ceiling = float(entropy.iloc[0]) if len(entropy) else math.inf
     for training in run_records.trainings:
         colour = style.colour_of(training, run_records.trainings)
         for inputs in INPUTS:
-            _draw_by_layer(axes, rows[rows["inputs"] == inputs], training, layers, colour, style.line_of(inputs))
+            here = rows[rows["inputs"] == inputs]
+            _draw_by_layer(axes, here, training, layers, colour, style.line_of(inputs), within=(-math.inf, ceiling))
         if quantity != "i_t_label":
             _draw_by_layer(axes, control, training, layers, colour, "-.", width=0.8)
-    ceiling = run_records.select_final(quantity=f"h_{quantity.removeprefix('i_t_')}", estimator="exact")["value"]
-    if len(ceiling):
-        style.draw_ceiling(axes, float(ceiling.iloc[0]))
+    if len(entropy):
+        style.draw_ceiling(axes, ceiling)
     axes.set_ylim(-0.15, math.log2(10) + 0.2)
     style.layer_axis(axes, layers)
 
