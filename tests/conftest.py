@@ -167,9 +167,11 @@ def assert_shows() -> "Callable[[Figure, Any], None]":
             parts += [np.asarray(line.get_ydata(), float).ravel() for line in axes.lines]
             parts += [np.ma.filled(image.get_array(), np.nan).astype(float).ravel() for image in axes.images]
             parts += [np.array([patch.get_height()]) for patch in axes.patches if hasattr(patch, "get_height")]
-        drawn = np.sort(np.concatenate(parts))
+        drawn = np.concatenate(parts)
+        drawn = np.sort(drawn[np.isfinite(drawn)])
         expected = np.asarray(values, dtype=float).ravel()
         assert expected.size, "nothing is expected"
+        assert np.isfinite(expected).all(), "no number is expected"
         at = np.searchsorted(drawn, expected).clip(1, len(drawn) - 1)
         distance = np.minimum(np.abs(drawn[at] - expected), np.abs(drawn[at - 1] - expected))
         np.testing.assert_array_less(distance, 1e-6 * np.maximum(1, np.abs(expected)))

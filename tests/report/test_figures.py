@@ -71,6 +71,17 @@ def values_by_seed(run_records, **columns):
     return rows.pivot_table(index="seed", columns="epoch", values="value").to_numpy()
 
 
+@pytest.mark.parametrize("wrong", [[3.01], [100.0], [-5.0], [7.5], [np.nan], []])
+def test_values_that_are_not_drawn_are_missed(assert_shows, wrong):
+    figure = Figure()
+    left, right = figure.subplots(1, 2)
+    left.plot([1, 2], [3.0, 4.0])
+    right.imshow([[7.0, 8.0]])
+    assert_shows(figure, [3.0, 4.0, 7.0, 8.0])
+    with pytest.raises(AssertionError):
+        assert_shows(figure, wrong)
+
+
 def test_a_finished_run_shows_every_figure_once_in_order(run_records):
     found = [spec.name for spec in figures.available(run_records)]
     assert set(found) >= OWN
