@@ -76,11 +76,37 @@ def with_automatic_axes(mesh: Mesh | None) -> Mesh | None:
     return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names))
 
 
+def mesh_of(tree: Any) -> Mesh | None:
+    """The mesh over which arrays of a pytree are spread or copied; None where they are on one device, or traced."""
+    for leaf in jax.tree.leaves(tree):
+        if isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer):
+            mesh = getattr(leaf.sharding, "mesh", None)
+            if isinstance(mesh, Mesh) and mesh.size > 1:
+                return mesh
+    return None
+
+
 def over_batch(mesh: Mesh | None, x: jax.Array) -> jax.Array:
-    """The array with its first axis shared out over the mesh; as it is without one."""
+    """The array with its first axis shared out over the mesh, whatever its length; as it is without one. In jit."""
     if mesh is None:
         return x
     return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec("data")))
+
+
+def spread(mesh: Mesh | None, tree: Any) -> Any:
+    """A pytree that jit returns, with the first axis of every leaf shared out over the mesh; as it is without one.
+
+    Where the devices could not have equal parts, or belong to several processes, each has a copy of the whole leaf.
+    """
+    if mesh is None:
+        return tree
+
+    def placed(leaf: jax.Array) -> jax.Array:
+        shared = len(leaf) % mesh.size == 0 and not mesh.is_multi_process
+        spec = PartitionSpec(mesh.axis_names) if shared else PartitionSpec()
+        return jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, spec))
+
+    return jax.tree.map(placed, tree)
 
 
 def sharded(mesh: Mesh | None, tree):

@@ -86,7 +86,7 @@ def _adapt_to_small_inputs() -> None:
     from mi_jax import batches
 
     # Tests measure some sixty images: batches of 250 would be mostly padding. Before other modules read it.
-    batches.BATCH_SIZE = batches.map_batches.__kwdefaults__["batch_size"] = 64
+    batches.BATCH_SIZE = 64
 
     import jax
 

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from mi_jax.attacks import PGD, pgd
-from mi_jax.batches import BATCH_SIZE, map_batches
+from mi_jax.batches import map_batches
 from mi_jax.models import Network
+from mi_jax.parallel import mesh_of
 from mi_jax.records.table import Record
 from mi_jax.statistics.jackknife import blocks_to_text, means_without_block
 from mi_jax.training import evaluate, evaluate_each, predictions
@@ -24,7 +25,7 @@ def robustness(
     key: Key,
     *,
     attack: PGD,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | None = None,
 ) -> tuple[list[Record], Images]:
     """Accuracy on clean test images and under attack, as records, and the adversarial images.
 
@@ -35,7 +36,7 @@ def robustness(
         labels: int `[n]`.
         key: for the random starts; that of an image depends on its index, not on its batch.
         attack: the attack; an image counts as robust if no restart makes the network misclassify it.
-        batch_size: images attacked at a time.
+        batch_size: images attacked at a time; None as in `map_batches`.
     """
     _, accuracy = evaluate(network, variables, images, labels)
     result = _attacked(network, variables, images, labels, key, attack=attack, batch_size=batch_size)
@@ -51,7 +52,7 @@ def misclassified_under(
     network: Network, variables: Variables, images: Images, labels: Labels, key: Key, *, attack: PGD
 ) -> np.ndarray:
     """Whether each image is misclassified under the attack, bool `[n]`; images misclassified without it count too."""
-    result = _attacked(network, variables, images, labels, key, attack=attack, batch_size=BATCH_SIZE)
+    result = _attacked(network, variables, images, labels, key, attack=attack, batch_size=None)
     return np.asarray(result.success)
 
 
@@ -80,12 +81,13 @@ class _Attacked(NamedTuple):
     success: jax.Array
 
 
-def _attacked(network, variables, images, labels, key, *, attack: PGD, batch_size: int) -> _Attacked:
+def _attacked(network, variables, images, labels, key, *, attack: PGD, batch_size: int | None) -> _Attacked:
     def batch(x, y, index):
         result = pgd(network.logits, variables, x, y, key, config=attack, index=index)
         return _Attacked(result.images, result.success)
 
-    return map_batches(batch, images, labels, np.arange(len(labels)), batch_size=batch_size)
+    index = np.arange(len(labels))
+    return map_batches(batch, images, labels, index, batch_size=batch_size, mesh=mesh_of(variables))
 
 
 def performance(
@@ -125,7 +127,7 @@ def adversarial_examples(
     def adversarial_images(x, y):
         return pgd(network.logits, variables, x, y, config=plain).images
 
-    return map_batches(adversarial_images, images, labels)
+    return map_batches(adversarial_images, images, labels, mesh=mesh_of(variables))
 
 
 def label_free_examples(
@@ -157,7 +159,7 @@ def label_free_examples(
 
     return {
         "pgd-prediction": adversarial_examples(network, variables, images, predicted, attack=attack),
-        "pgd-random-target": map_batches(towards, images, predicted, targets),
+        "pgd-random-target": map_batches(towards, images, predicted, targets, mesh=mesh_of(variables)),
     }
 
 

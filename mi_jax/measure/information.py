@@ -20,6 +20,7 @@ from mi_jax.information.estimator import limit_of
 from mi_jax.measure.accuracy import attack_columns, label_free_examples
 from mi_jax.models import Network
 from mi_jax.options import Epochs, Names, check_names
+from mi_jax.parallel import mesh_of
 from mi_jax.records.table import Record, information_record
 from mi_jax.statistics.jackknife import BLOCKS
 from mi_jax.typing import Images, Key, Labels, Variables
@@ -109,7 +110,7 @@ def noise_rules() -> tuple[str, ...]:
 
 def activations(network: Network, variables: Variables, images: Images) -> dict[str, Tap]:
     """Activations `[n ...]` of every layer, from the first to the logits, in evaluation mode."""
-    taps = map_batches(functools.partial(_taps, network, variables), images)
+    taps = map_batches(functools.partial(_taps, network, variables), images, mesh=mesh_of(variables))
     return {layer: taps[layer] for layer in network.layers}
 
 

@@ -193,7 +193,7 @@ class RunContext:
         saved = store.restore(step)
         store.close()
         assert saved is not None
-        return variables_of(saved.state)
+        return parallel.replicated(self.mesh, variables_of(saved.state))
 
     # Records and progress
 

@@ -11,6 +11,7 @@ from mi_jax import checks
 from mi_jax.batches import map_batches
 from mi_jax.errors import InputError
 from mi_jax.models import Network
+from mi_jax.parallel import mesh_of
 from mi_jax.typing import Variables
 
 
@@ -60,7 +61,7 @@ def evaluate_each(network: Network, variables: Variables, images: Any, labels: A
 
 
 def predictions(network: Network, variables: Variables, images: Any) -> jax.Array:
-    """Logits in evaluation mode, in batches.
+    """Logits in evaluation mode, in batches, which the devices that hold the variables share.
 
     Args:
         network: what to evaluate.
@@ -70,7 +71,7 @@ def predictions(network: Network, variables: Variables, images: Any) -> jax.Arra
     Returns:
         `[n k]`.
     """
-    return map_batches(functools.partial(_logits, network, variables), images)
+    return map_batches(functools.partial(_logits, network, variables), images, mesh=mesh_of(variables))
 
 
 @functools.partial(jax.jit, static_argnums=0)

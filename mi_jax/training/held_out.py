@@ -17,6 +17,7 @@ from mi_jax.attacks import PGD, pgd
 from mi_jax.batches import map_batches
 from mi_jax.errors import InputError
 from mi_jax.models import Network
+from mi_jax.parallel import mesh_of
 from mi_jax.seeding import stream_key
 from mi_jax.training.epoch import State, Trainer
 from mi_jax.training.evaluation import evaluate
@@ -206,4 +207,5 @@ def _accuracies(
         return pgd(network.logits, variables, x, y, key, config=attack, index=index).success
 
     _, clean = evaluate(network, variables, images, labels)
-    return clean, 1 - float(np.mean(map_batches(success, images, labels, np.arange(len(labels)))))
+    found = map_batches(success, images, labels, np.arange(len(labels)), mesh=mesh_of(variables))
+    return clean, 1 - float(np.mean(found))

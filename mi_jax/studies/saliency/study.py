@@ -19,6 +19,7 @@ from mi_jax.batches import map_batches
 from mi_jax.data import Dataset, ShapeTex, shapetex
 from mi_jax.data.sample import fixed_sample
 from mi_jax.models import Network
+from mi_jax.parallel import mesh_of
 from mi_jax.records.table import Record
 from mi_jax.studies.registry import StudyInput, StudyResult
 from mi_jax.studies.saliency.scores import correlation, cosine, edge_enrichment, image_gradient, insertion_deletion
@@ -147,7 +148,8 @@ def _explain(
             network, layer, round(noise, 4), variables, x, y, baseline, jax.random.fold_in(key, places[0])
         )
 
-    found = map_batches(part, images, labels, np.arange(len(images)), batch_size=_BATCH)
+    places, mesh = np.arange(len(images)), mesh_of(variables)
+    found = map_batches(part, images, labels, places, batch_size=_BATCH, mesh=mesh)
     total, change = (np.asarray(found[name], np.float64) for name in ("total", "change"))
     maps = {}
     for method in METHODS:

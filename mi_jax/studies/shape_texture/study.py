@@ -18,6 +18,7 @@ from mi_jax.information import LinearProbe
 from mi_jax.measure.accuracy import attack_columns
 from mi_jax.measure.information import activations
 from mi_jax.measure.linear_probes import mean_and_error, probed, rescaled_gains
+from mi_jax.parallel import mesh_of
 from mi_jax.records.table import Record, information_record
 from mi_jax.studies.registry import StudyInput, StudyResult
 from mi_jax.studies.shape_texture import information, shape_bias
@@ -149,8 +150,9 @@ def robust(
         function = probed(study_input.network, layer)
         variables = function.variables(study_input.variables, probe)
         logits = map_batches(
-            functools.partial(_attacked_logits, function, variables, key, attack), images, jnp.asarray(factors[name])
-        )
+            functools.partial(_attacked_logits, function, variables, key, attack), images, jnp.asarray(factors[name]),
+            mesh=mesh_of(study_input.variables),
+        )  # fmt: skip
         value, error = mean_and_error(rescaled_gains(np.asarray(logits), factors[name]))
         columns = {"image_set": "factorial", "inputs": "adversarial", **attack_columns(attack), "layer": layer}
         columns |= {"estimator": "probe", "n": len(images), "note": "the attack is on the probe"}
