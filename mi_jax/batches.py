@@ -66,4 +66,4 @@ def _joined(parts: list[Any], batch_size: int, n: int, mesh: parallel.Mesh | Non
 
 
 def _fill(rows: np.ndarray, part: jax.Array) -> None:
-    rows[:] = np.asarray(part)[: len(rows)]
+    rows[:] = parallel.on_host(part)[: len(rows)]

@@ -71,8 +71,17 @@ def one_of(name: str, value: Any, choices: Iterable[Any]) -> None:
 
 
 def known(*arrays: Any) -> bool:
-    """Whether every array holds values: false inside a JAX transformation."""
-    return not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(arrays))
+    """Whether every array holds values that can be read here.
+
+    False inside a JAX transformation, and where parts of an array are on devices of other processes.
+    """
+
+    def is_known(leaf: Any) -> bool:
+        if not isinstance(leaf, jax.Array):
+            return True
+        return not isinstance(leaf, Tracer) and (leaf.is_fully_addressable or leaf.is_fully_replicated)
+
+    return all(map(is_known, jax.tree.leaves(arrays)))
 
 
 def array(value: Any, *, name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Devices of one process: which there are, how a batch is shared between them, where compiled programs are kept."""
+"""Devices: which there are, how a batch is shared between them, where compiled programs are kept."""
 
 import os
 import re
@@ -8,8 +8,10 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from mi_jax import processes
 from mi_jax.errors import InputError
 from mi_jax.files import user_cache
 
@@ -25,7 +27,7 @@ def backend() -> str:
 
 
 def devices() -> list[Any]:
-    """The devices of this process.
+    """The devices of all processes of this job.
 
     Raises:
         InputError: when JAX cannot use the platform that it was given, such as `cuda` without a GPU.
@@ -41,15 +43,15 @@ def devices() -> list[Any]:
 
 
 def make_mesh(spec: str) -> Mesh | None:
-    """The mesh that `spec` describes: `auto` (all devices; None if there is one), `none`, or `data=N`.
+    """The mesh that `spec` describes: `auto` (all devices of all processes; None if there is one), `none`, or `data=N`.
 
     Raises:
-        InputError: another text, or more devices than there are.
+        InputError: another text, more devices than there are, or fewer than all where there are several processes.
     """
     available = devices()
     if spec == "none":
-        return None
-    if spec == "auto":
+        count = 1
+    elif spec == "auto":
         count = len(available)
     else:
         match = re.fullmatch(r"data=([1-9]\d*)", spec)
@@ -58,6 +60,8 @@ def make_mesh(spec: str) -> Mesh | None:
         count = int(match[1])
     if count > len(available):
         raise InputError(f"The mesh asks for {count} devices; this machine offers {len(available)}.")
+    if processes.count() > 1 and count < len(available):
+        raise InputError(f"The mesh must have all {len(available)} devices of the processes of this job; give auto.")
     if count == 1:
         return None
     return Mesh(np.asarray(available[:count]), ("data",), axis_types=(AxisType.Auto,))
@@ -112,18 +116,37 @@ def spread(mesh: Mesh | None, tree: Any) -> Any:
 def sharded(mesh: Mesh | None, tree):
     """A pytree with the first axis of every leaf shared out over all devices; on the default device without a mesh.
 
-    The length of that axis must be a multiple of the number of devices.
+    The length of that axis must be a multiple of the number of devices. Every process of a mesh gives the whole tree.
     """
-    if mesh is None:
-        return jax.device_put(tree)
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
+    return _placed(mesh, tree, PartitionSpec(mesh.axis_names) if mesh else PartitionSpec())
 
 
 def replicated(mesh: Mesh | None, tree):
     """A pytree with a copy of every leaf on each device of the mesh; on the default device without one."""
+    return _placed(mesh, tree, PartitionSpec())
+
+
+def _placed(mesh: Mesh | None, tree, spec: PartitionSpec):
     if mesh is None:
         return jax.device_put(tree)
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+    sharding = NamedSharding(mesh, spec)
+    if not mesh.is_multi_process:
+        return jax.device_put(tree, sharding)
+
+    def placed(leaf: Any) -> jax.Array:
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            return jax.device_put(leaf, sharding)
+        host = np.asarray(leaf)  # each process has the whole: nothing is sent between them
+        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+    return jax.tree.map(placed, tree)
+
+
+def on_host(array: jax.Array | np.ndarray) -> np.ndarray:
+    """An array in NumPy, gathered where parts of it are on devices of other processes, which then all call this."""
+    if not isinstance(array, jax.Array) or array.is_fully_addressable or array.is_fully_replicated:
+        return np.asarray(array)
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))
 
 
 def keep_compiled_programs() -> None:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from mi_jax import checks
+from mi_jax import checks, processes
 from mi_jax.attacks.attack import Attack, Batch, gradient_warnings
 from mi_jax.attacks.autoattack_plan import Budget, plan
 from mi_jax.attacks.engine.input_checks import Model, accepts, check_batch, check_distances, check_reach
@@ -28,7 +28,7 @@ from mi_jax.attacks.losses import margin, misclassified
 from mi_jax.attacks.sanity_checks import output_findings
 from mi_jax.attacks.threat_model import DEFAULT_EPS, check_norm, diameter
 from mi_jax.errors import InputError
-from mi_jax.parallel import Mesh
+from mi_jax.parallel import Mesh, on_host
 from mi_jax.typing import Key, LogitsFn
 
 PIXEL_ROUNDING = 2**-24
@@ -133,7 +133,8 @@ def autoattack(
         budget: steps, queries and targets.
         batch_size: rows at once, a power of two; None for 64 on CPU and 2048 on each accelerator. The outcome depends
             on it only by rounding, and in `rand` by the noise drawn.
-        mesh: devices of this process, such as `jax.make_mesh((8,), ("data",))`, that share each batch; None for one.
+        mesh: devices, such as `jax.make_mesh((8,), ("data",))`, that share each batch; None for one. Processes whose
+            devices it has make this call together, with the same arguments.
         progress: called between compiled chunks.
         state: of an interrupted evaluation, from `progress`, to resume it.
         state_path: file to which the state is written about once a minute. The same call resumes from it after an
@@ -173,7 +174,7 @@ def autoattack(
     output_warnings, tolerance = _check_outputs(model, images)
     leaves = jax.tree.leaves((key, variables, model.model.arrays))
     mark = fingerprint(images, labels, radii, stages, *map(_on_host, leaves))
-    saver = _Saver(state_path)
+    saver = _Saver(state_path, mesh)
     state = saver.load() if state is None else state
     if state is None:
         start = np.where(clean.argmax(axis=1) == labels, ROBUST, CLEAN_ERROR)
@@ -202,7 +203,7 @@ def _check_outputs(model: PlacedModel, images: np.ndarray) -> tuple[list[str], f
     if model.random:
         return [], np.inf
     few = model.padded(images[: model.batch])
-    report = output_findings(lambda x: model.logits(np.asarray(x)), model.model, model.variables, few)[1]
+    report = output_findings(lambda x: model.logits(on_host(x)), model.model, model.variables, few)[1]
     for finding in report.findings:
         if finding.name == "random":
             raise InputError(finding.message)
@@ -228,15 +229,21 @@ def _writable(path: str | Path) -> Path:
 class _Saver:
     """Keeps the state of an evaluation in a file, if there is one."""
 
-    def __init__(self, path: str | Path | None):
-        self.path = None if path is None else _writable(path)
+    def __init__(self, path: str | Path | None, mesh: Mesh | None):
+        shared = mesh is not None and mesh.is_multi_process
+        self._do: Callable[..., Any] = processes.on_first if shared else lambda work: work()
+        self.path = None if path is None else self._do(lambda: _writable(path))
         self.last, self.took = time.monotonic(), 0.0
 
     def load(self) -> EvaluationState | None:
-        return EvaluationState.load(self.path) if self.path is not None and self.path.exists() else None
+        path = self.path
+        return None if path is None else self._do(lambda: EvaluationState.load(path) if path.exists() else None)
 
     def save(self, state: EvaluationState, *, now: bool = False) -> None:
         """Writes the state, at most once a minute unless `now`, and for at most a tenth of the time."""
+        self._do(lambda: self._save(state, now))
+
+    def _save(self, state: EvaluationState, now: bool) -> None:
         began = time.monotonic()
         if self.path is None or not (now or began - self.last > max(SAVE_SECONDS, 10 * self.took)):
             return

@@ -20,7 +20,7 @@ from mi_jax.attacks.pgd import PGD, ascend, pgd
 from mi_jax.attacks.square import Square, square
 from mi_jax.attacks.threat_model import DEFAULT_EPS, check_norm, diameter, length
 from mi_jax.errors import InputError
-from mi_jax.parallel import backend
+from mi_jax.parallel import backend, on_host
 from mi_jax.typing import Images, Key, Labels, LogitsFn
 
 Severity = Literal["info", "warning", "error"]
@@ -170,7 +170,7 @@ def output_findings(predict: Predict, logits_fn: Any, variables: Any, images: Im
     report.measure("precision", precision)
     repeated = report.measure("repeat_difference", np.abs(predict(images) - logits).max() / scale)
     # Also without compilation: numbers drawn in Python are constants in the compiled model.
-    eager = np.asarray(logits_of(logits_fn, variables, images))
+    eager = on_host(logits_of(logits_fn, variables, images))
     uncompiled = report.measure("eager_difference", np.abs(eager - logits).max() / scale)
     if repeated > max(1e-4, precision) or uncompiled > EAGER_TOLERANCE:
         repeated = max(repeated, uncompiled)

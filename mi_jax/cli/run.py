@@ -16,7 +16,7 @@ from typing import Annotated, Any, get_args
 
 import tyro
 
-from mi_jax import attacks, models
+from mi_jax import attacks, models, processes
 from mi_jax.cli import flags
 from mi_jax.cli.duration import expected
 from mi_jax.cli.session import flags_in_messages, session
@@ -52,6 +52,8 @@ class RunCommand:
         data_dir: where TFDS data sets are; TFDS's own default without it.
         overwrite: delete an earlier run in the run directory and start from nothing.
         tensorboard: mirror the records to TensorBoard, in the folder `tensorboard` of the run directory.
+        processes: the processes that share this run: `auto` (those of a SLURM step, a Cloud TPU slice or
+            `JAX_COORDINATOR_ADDRESS`), `none`, or HOST:PORT,COUNT,INDEX. Only the first writes the run directory.
     """
 
     config: Annotated[RunConfig, tyro.conf.arg(name="")]
@@ -59,6 +61,7 @@ class RunCommand:
     data_dir: str | None = None
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     tensorboard: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    processes: str = "auto"
 
     @property
     def directory(self) -> Path:
@@ -112,12 +115,16 @@ def parse(arguments: Sequence[str], *, program: str = "mi-jax run") -> RunComman
 def main(arguments: Sequence[str], *, program: str) -> None:
     """Parses the flags, runs, and prints the outcome."""
     command = parse(arguments, program=program)
+    address = processes.parse(command.processes)
     from mi_jax import runs  # here, as the figures and checkpoints behind it are slow to import
     from mi_jax.report import terminal
 
     same = "The same command without --overwrite" if command.overwrite else "The same command"
     stopped = f"Stopped; {command.directory} is saved. {same} resumes from here."
-    with session(RunCommand, when_stopped=stopped) as (reporter, stop), mirror(command) as on_records:
+    with (
+        session(RunCommand, when_stopped=stopped, address=address) as (reporter, stop),
+        mirror(command) as on_records,
+    ):
         reporter.say(expected(command.config, command.directory))
         page = runs.run(
             command.config,
@@ -129,14 +136,15 @@ def main(arguments: Sequence[str], *, program: str) -> None:
             stop_asked=stop,
             on_records=on_records,
         )
-        reporter.show(terminal.table(command.directory))
+        if processes.is_first():
+            reporter.show(terminal.table(command.directory))
         reporter.say(f"Report: {page}")
 
 
 @contextlib.contextmanager
 def mirror(command: RunCommand) -> Iterator[Callable[[Sequence[Record]], None]]:
     """What is told of the records of a run: TensorBoard where it is asked for."""
-    if not command.tensorboard:
+    if not (command.tensorboard and processes.is_first()):
         yield lambda rows: None
         return
     from mi_jax.runs.tensorboard import TensorBoard

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from mi_jax import runs
+from mi_jax import processes, runs
 from mi_jax.cli import flags
 from mi_jax.cli.run import printable, study_names
 from mi_jax.cli.session import session
@@ -30,6 +30,7 @@ class StudyCommand:
         test_sets: for `corruptions`, the corrupted test sets in place of corruptions of the run's own test images:
             TFDS, `npz:` or `folder:` sets, such as cifar10_corrupted/brightness_1, or brightness_* for severities 1
             to 5.
+        processes: the processes that share the work, as for `mi-jax run`.
     """
 
     study: Annotated[str, tyro.conf.Positional]
@@ -38,16 +39,15 @@ class StudyCommand:
     samples: int = 500
     epochs: WhichCheckpoints | None = None
     test_sets: Names = ()
+    processes: str = "auto"
 
 
 def main(arguments: Sequence[str], *, program: str) -> None:
     """Parses the flags, runs the study, and prints where the report is."""
     about = f"{(StudyCommand.__doc__ or '').splitlines()[0]}\n\nStudies: {', '.join(study_names())}."
     command = flags.parse(StudyCommand, arguments, program=program, description=about)
-    with session(StudyCommand, when_stopped="Stopped; finished networks are kept. The same command resumes.") as (
-        reporter,
-        stop,
-    ):
+    stopped = "Stopped; finished networks are kept. The same command resumes."
+    with session(StudyCommand, when_stopped=stopped, address=processes.parse(command.processes)) as (reporter, stop):
         page = runs.study(
             command.study,
             run_dir=command.run_dir,

@@ -23,6 +23,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
+from mi_jax import processes
 from mi_jax.errors import InputError
 from mi_jax.files import json_digest, write_json
 from mi_jax.typing import Variables
@@ -31,6 +32,7 @@ State = dict[str, Any]
 _BEST = "best.json"
 _UNREADABLE = "[]\\"
 """Characters with which orbax's reader does not find again what its writer wrote."""
+_ALONE = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
 _OVERHEAD_BYTES = 2**20
 """Room that a step takes beside its arrays: manifests and metadata."""
 _OS_ERROR = re.compile(r"os_error_code='(\d+)'")
@@ -78,6 +80,8 @@ def check_directory(directory: Path) -> None:
 class Checkpoints:
     """The steps saved below one directory; the newest two are kept, and those named in `keep`.
 
+    Of several processes the first writes and reads, and the others are told what it read.
+
     Args:
         directory: made on the first save; need not exist before.
         keep: steps that are never deleted, so that a notebook can look back on them.
@@ -89,14 +93,18 @@ class Checkpoints:
         policies = [checkpoint_managers.LatestN(2), checkpoint_managers.CustomSteps(sorted(keep))]
         self._directory = directory.resolve()
         self._options = ocp.CheckpointManagerOptions(
-            preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies), create=True
+            preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
+            create=processes.count() == 1,
+            multiprocessing_options=_ALONE if processes.count() > 1 else ocp.options.MultiprocessingOptions(),
         )
         self._opened: ocp.CheckpointManager | None = None
 
+    @processes.by_first
     def steps(self) -> list[int]:
         """The saved steps, oldest first."""
         return sorted(self._manager().all_steps()) if self._directory.is_dir() else []
 
+    @processes.by_first
     def save(self, step: int, state: State, metadata: dict[str, Any]) -> None:
         """Starts to write a step (string-keyed nested dict of arrays); it counts only once it is whole on disk.
 
@@ -114,6 +122,7 @@ class Checkpoints:
         with _os_errors(self._directory):
             self._manager().save(step, args=items, force=True)
 
+    @processes.by_first
     def restore(self, step: int | None = None) -> Saved | None:
         """The newest intact step, or the one asked for; None where nothing was ever saved.
 
@@ -137,6 +146,7 @@ class Checkpoints:
             )
         return None
 
+    @processes.by_first
     def read(self, step: int) -> Saved | str:
         """One step as it was saved, or in words why it is not intact: files that are missing, cut off or changed.
 
@@ -160,16 +170,19 @@ class Checkpoints:
             return f"{place} does not match its SHA-256"
         return Saved(step, state, metadata)
 
+    @processes.by_first
     def discard_after(self, step: int) -> None:
         """Deletes the steps newer than `step`, so that a run that resumes from it can save them again."""
         for later in [s for s in self.steps() if s > step]:
             self._manager().delete(later)
 
+    @processes.by_first
     def name_best(self, best: dict[str, Any]) -> None:
         """Writes `best.json` beside the steps, once the step that `best` names is on disk."""
         self.wait()
         write_json(self._directory / _BEST, {**best, "sha256": json_digest(best)})
 
+    @processes.by_first
     def best_step(self) -> int | None:
         """The step that `best.json` names; None where that is missing or damaged, or the step is not there."""
         try:
@@ -179,12 +192,14 @@ class Checkpoints:
         except (FileNotFoundError, ValueError, AttributeError, KeyError, TypeError):
             return None
 
+    @processes.by_first
     def wait(self) -> None:
         """Returns when every started save is on disk; raises what went wrong in the background."""
         if self._opened is not None:
             with _os_errors(self._directory):
                 self._opened.wait_until_finished()
 
+    @processes.by_first
     def close(self) -> None:
         """Waits for the saves under way and lets go of the directory; raises what went wrong in the background."""
         if self._opened is not None:
@@ -203,6 +218,8 @@ class Checkpoints:
 
     def _manager(self) -> ocp.CheckpointManager:
         if self._opened is None:
+            if not self._options.create:
+                self._directory.mkdir(parents=True, exist_ok=True)
             self._opened = ocp.CheckpointManager(self._directory, options=self._options)
         return self._opened
 

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mi_jax import data, models, parallel, records
+from mi_jax import data, models, parallel, processes, records
 from mi_jax.data.sample import fixed_sample
 from mi_jax.errors import InputError
 from mi_jax.measure.accuracy import robustness
@@ -59,7 +59,8 @@ class RunContext:
         on_records: Callable[[Sequence[Record]], None] = lambda rows: None,
     ):
         self.config, self.network, self.directory = config, network, directory
-        self.reporter, self.stop_asked, self.on_records = reporter, stop_asked, on_records
+        self.reporter, self.on_records = reporter, on_records
+        self.stop_asked = lambda: processes.any_of(stop_asked())
         self.mesh = parallel.make_mesh(config.mesh)
         train, self.held_out = split_held_out(dataset.train, config.held_out)
         self.dataset: data.Dataset = dataclasses.replace(dataset, train=train)
@@ -213,7 +214,7 @@ class RunContext:
         if seed is not None:
             common["seed"] = seed
         named = [dataclasses.replace(row, **common) for row in rows]
-        records.append(self.directory.path, named)
+        processes.on_first(lambda: records.append(self.directory.path, named))
         self.on_records(named)
 
     def plan(self, work: Mapping[str, float]) -> None:

@@ -11,11 +11,11 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from mi_jax import records
+from mi_jax import processes, records
 from mi_jax.errors import InputError
 from mi_jax.files import PART, json_digest, write_json
 from mi_jax.runs import json_codec, provenance
@@ -98,7 +98,7 @@ def _read_progress(path: Path) -> dict[str, Any] | None:
 
 
 class RunDir:
-    """A directory that one process writes, from `open_run`.
+    """A directory that one process writes, from `open_run`: the first one of a job, while the others follow.
 
     Attributes:
         path: the directory.
@@ -142,26 +142,35 @@ class RunDir:
 
     def drop_unfinished(self) -> None:
         """Cuts off the records of a stage that an interruption left unfinished."""
-        records.truncate(self.path, self.records_bytes)
+        processes.on_first(lambda: records.truncate(self.path, self.records_bytes))
 
     def write_progress(self) -> None:
         """Writes `progress.json`."""
-        self.records_bytes = records.size(self.path)
+        self.records_bytes = self._write_progress()
+
+    @processes.by_first
+    def _write_progress(self) -> int:
+        """Writes `progress.json`, and returns the length of the records that it counts as written."""
+        length = records.size(self.path)
         progress = {
             "completed": self._completed,
-            "records_bytes": self.records_bytes,
+            "records_bytes": length,
             "data_sha256": self._data_sha256,
             "config": self._config,
         }
         write_json(self.path / _PROGRESS, {**progress, "sha256": json_digest(progress)})
+        return length
 
     def pin_data(self, sha256: str) -> None:
         """Notes the digest of the data set, or compares it with the one noted before.
 
         Raises:
-            InputError: when it is another one.
+            InputError: when it is another one, or not the same in all processes.
         """
-        before = self._data_sha256 or _readable(self.path / _PROVENANCE).get("data_sha256")
+        if processes.any_of(processes.agree(sha256) != sha256):
+            raise InputError("The processes of this job read different data sets under one name; give all the same.")
+        noted = processes.on_first(lambda: _readable(self.path / _PROVENANCE).get("data_sha256"))
+        before = self._data_sha256 or noted
         if before not in (None, sha256):
             raise InputError(
                 f"{self.path} holds a run on other images under the same name: the data set has the digest "
@@ -171,6 +180,7 @@ class RunDir:
             self._data_sha256 = sha256
             self.write_progress()
 
+    @processes.by_first
     def note_start(self, *, command: str, data_dir: str | None, say: Callable[[str], None]) -> None:
         """Notes in `provenance.json` what computes from now on; a damaged file is begun again."""
         path = self.path / _PROVENANCE
@@ -183,12 +193,14 @@ class RunDir:
             found = {**here, "resumed": [], "end": None}
         write_json(path, {**found, "data_sha256": self._data_sha256})
 
+    @processes.by_first
     def note_end(self) -> None:
         """Notes in `provenance.json` that everything is done."""
         path = self.path / _PROVENANCE
         write_json(path, {**_readable(path), "end": provenance.now()})
 
 
+@processes.by_first
 def begun_by_this_job(path: Path) -> bool:
     """Whether SLURM has started this job again and the run in the directory is the job's own."""
     job = os.environ.get("SLURM_JOB_ID")
@@ -225,25 +237,28 @@ def open_run(
         InputError: when the path is a file, holds other things than a run, belongs to another configuration, is being
             written by another process, or cannot be written.
     """
-    with disk_errors_explained(path):
-        if path.exists() and not path.is_dir():
-            raise InputError(f"{path} is a file; expected a directory, new or of an earlier run.")
-        # A kill in the first write leaves the lock and a part of config.json: not yet a run, but nothing else either.
-        found = path.is_dir() and any(e.name != ".lock" and e.suffix != PART for e in path.iterdir())
-        is_run = any((path / name).exists() for name in (_CONFIG, _PROGRESS))
-        if found and not is_run:
-            raise InputError(f"{path} holds other files than a run's; choose a new directory.")
-        path.mkdir(parents=True, exist_ok=True)
-        lock, is_locked = _lock(path)
-        try:
-            if not is_locked:
-                say(f"The file system of {path} cannot lock; make sure that no other process writes there.")
-            _remove_leftovers(path)
-            if is_run and overwrite:
-                _clear(path)
-            yield _opened(path, config, is_run=is_run and not overwrite, is_locked=is_locked, say=say)
-        finally:
-            os.close(lock)
+    with disk_errors_explained(path), ExitStack() as until_left:
+        yield processes.on_first(lambda: _open(path, config, overwrite, say, until_left))
+
+
+def _open(path: Path, config: Any, overwrite: bool, say: Callable[[str], None], until_left: ExitStack) -> RunDir:
+    """The directory, locked until the stack is left."""
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file; expected a directory, new or of an earlier run.")
+    # A kill in the first write leaves the lock and a part of config.json: not yet a run, but nothing else either.
+    found = path.is_dir() and any(e.name != ".lock" and e.suffix != PART for e in path.iterdir())
+    is_run = any((path / name).exists() for name in (_CONFIG, _PROGRESS))
+    if found and not is_run:
+        raise InputError(f"{path} holds other files than a run's; choose a new directory.")
+    path.mkdir(parents=True, exist_ok=True)
+    lock, is_locked = _lock(path)
+    until_left.callback(os.close, lock)
+    if not is_locked:
+        say(f"The file system of {path} cannot lock; make sure that no other process writes there.")
+    _remove_leftovers(path)
+    if is_run and overwrite:
+        _clear(path)
+    return _opened(path, config, is_run=is_run and not overwrite, is_locked=is_locked, say=say)
 
 
 def _opened(path: Path, config: Any, *, is_run: bool, is_locked: bool, say: Callable[[str], None]) -> RunDir:

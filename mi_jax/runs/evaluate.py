@@ -10,7 +10,7 @@ from types import MappingProxyType
 import jax.numpy as jnp
 import numpy as np
 
-from mi_jax import studies
+from mi_jax import processes, studies
 from mi_jax.attacks import EvaluationState, Progress
 from mi_jax.data import Dataset
 from mi_jax.data.sample import fixed_sample
@@ -120,7 +120,8 @@ def evaluate_seed(context: RunContext, seed: int) -> None:
         ]
         context.append(trainer, step, rows, seed=seed, finished=True)
     for training in finished:
-        _state_file(context, training, seed).unlink(missing_ok=True)
+        path = _state_file(context, training, seed)
+        processes.on_first(lambda path=path: path.unlink(missing_ok=True))
 
 
 def _autoattack(context: RunContext, training: str, seed: int, variables: Variables, key: Key) -> list[Record]:
@@ -136,12 +137,10 @@ def _autoattack(context: RunContext, training: str, seed: int, variables: Variab
             context.stop_if_asked()
 
         _drop_damaged(context, path)
-        # Several processes evaluate alike, each on a device of its own.
-        mesh = None if context.mesh is None or context.mesh.is_multi_process else context.mesh
         rows += under_autoattack(
             context.network, variables, images, labels, key,
             norm=attack.norm, eps=attack.eps, version=",".join(evaluation.autoattack), budget=evaluation.budget,
-            progress=report_progress, mesh=mesh, state_path=path,
+            progress=report_progress, mesh=context.mesh, state_path=path,
         )  # fmt: skip
     if evaluation.checks:
         context.stop_if_asked()
@@ -155,6 +154,7 @@ def _state_file(context: RunContext, training: str, seed: int) -> Path:
     return context.directory.path / f"autoattack-{training}-{seed}.npz"
 
 
+@processes.by_first
 def _drop_damaged(context: RunContext, path: Path) -> None:
     """Removes a saved evaluation that cannot be read."""
     try:
@@ -205,8 +205,8 @@ def _study(
         context.append(trainer, step, found.records, seed=seed, finished=step == last)
         if step == last and found.arrays:
             path = context.directory.path / f"{chosen.name}.npz"
-            own = {f"{name}.{training}.{seed}": value for name, value in found.arrays.items()}
-            write_arrays(path, {**_arrays(path), **own})
+            own = {f"{name}.{training}.{seed}": np.asarray(value) for name, value in found.arrays.items()}
+            processes.on_first(lambda path=path, own=own: write_arrays(path, {**_arrays(path), **own}))
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
@@ -254,13 +254,15 @@ def save_examples(context: RunContext) -> None:
         adversarial[training] = made
         predicted_clean[training] = jnp.argmax(predictions(context.network, variables, images), -1)
         predicted_adversarial[training] = jnp.argmax(predictions(context.network, variables, made), -1)
-    examples.save(
-        context.directory.path,
-        images=images,
-        labels=labels,
-        class_names=context.dataset.class_names,
-        adversarial=adversarial,
-        predicted_clean=predicted_clean,
-        predicted_adversarial=predicted_adversarial,
-        attack=attack_label(attack_columns(context.config.attack)),
+    processes.on_first(
+        lambda: examples.save(
+            context.directory.path,
+            images=images,
+            labels=labels,
+            class_names=context.dataset.class_names,
+            adversarial=adversarial,
+            predicted_clean=predicted_clean,
+            predicted_adversarial=predicted_adversarial,
+            attack=attack_label(attack_columns(context.config.attack)),
+        )
     )

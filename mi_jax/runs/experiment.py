@@ -9,7 +9,7 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from mi_jax import attacks, data, models, parallel, report, studies
+from mi_jax import attacks, data, models, parallel, processes, report, studies
 from mi_jax.errors import InputError
 from mi_jax.measure.autoattack import stages as attack_stages
 from mi_jax.records.table import Record
@@ -56,7 +56,7 @@ def run(
         Interrupted: when `stop_asked` returned true; everything done so far is saved.
     """
     check_directory(run_dir)
-    network, dataset = _prepare(config, data_dir)
+    network, dataset = processes.together(lambda: _prepare(config, data_dir))
     overwrite = overwrite and not begun_by_this_job(run_dir)
     with open_run(run_dir, config, overwrite=overwrite, say=reporter.say) as directory:
         directory.pin_data(data_digest(dataset))
@@ -112,8 +112,8 @@ def study(
     studies.find(name)
     if samples < 1:
         raise InputError(f"Invalid samples {samples}: expected at least 1 test image.")
-    config = read_config(run_dir)
-    network, dataset = _prepare(config, data_dir)
+    config = processes.on_first(lambda: read_config(run_dir))
+    network, dataset = processes.together(lambda: _prepare(config, data_dir))
     (chosen,) = studies.find_for(dataset, [name])
     with open_run(run_dir, config, say=reporter.say) as directory:
         if not directory.is_complete("report"):
@@ -137,7 +137,7 @@ def study(
             raise
         finally:
             context.compiler.close()
-        return report.build(run_dir)
+        return processes.on_first(lambda: report.build(run_dir))
 
 
 def _severities(names: Sequence[str]) -> list[str]:
@@ -246,4 +246,5 @@ def _reopen_damaged(context: RunContext, *, steps: Iterable[int]) -> bool:
 def _report(context: RunContext) -> None:
     context.report_stage("figures and report")
     context.directory.note_end()
-    report.build(context.directory.path, every_figure=context.config.preset == "paper")
+    every_figure = context.config.preset == "paper"
+    processes.on_first(lambda: report.build(context.directory.path, every_figure=every_figure))

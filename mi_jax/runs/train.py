@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from mi_jax import parallel, records
+from mi_jax import parallel, processes, records
 from mi_jax.errors import InputError
 from mi_jax.measure.accuracy import accuracy_row, attack_columns
 from mi_jax.records.table import Record
@@ -90,7 +90,8 @@ class _Training:
                 if stopping:
                     improved = self._measure_held_out(stopping, state, progress)
             ends = stopping is not None and stopping.collapsed()
-            if due or improved or ends or progress.stopping or time.monotonic() - last_save > _SAVE_SECONDS:
+            long_ago = processes.agree(time.monotonic() - last_save > _SAVE_SECONDS)
+            if due or improved or ends or progress.stopping or long_ago:
                 self._save(state, progress.step)
                 last_save = time.monotonic()
             if stopping:
@@ -137,7 +138,7 @@ class _Training:
                 stopping.resume(seed, saved.metadata["held_out"], store.steps())
         # Rows of a training that is done again precede those of later stages: they stay, and the new ones count.
         length = max(found[0].metadata["records_bytes"], context.directory.records_bytes)
-        records.truncate(context.directory.path, length)
+        processes.on_first(lambda: records.truncate(context.directory.path, length))
         if stopping:
             self._keep_best(stopping, self.trainer.seeds)
             self._name_best(stopping, self.trainer.seeds)
@@ -145,7 +146,7 @@ class _Training:
 
     def _save(self, state: Any, step: int) -> None:
         metadata = {
-            "records_bytes": records.size(self.context.directory.path),
+            "records_bytes": processes.on_first(lambda: records.size(self.context.directory.path)),
             "epoch": step / self.trainer.steps_per_epoch,
             "network": json_codec.to_dict(self.context.network),
         }

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mi_jax import checks
+from mi_jax import checks, processes
 from mi_jax.errors import InputError
 from mi_jax.training.epoch import State, Trainer
 
@@ -98,6 +98,8 @@ def fit(
             raise Interrupted
         # The first chunk includes compilation, so its duration says nothing about the length of the next.
         chunk = 4 if step == first_step else max(1, round((last - step) * _CHUNK_SECONDS / seconds))
+        if trainer.mesh is not None and trainer.mesh.is_multi_process:
+            chunk = processes.agree(chunk)
         step = last
     return state
 

@@ -35,11 +35,11 @@ class PlacedModel:
         key: of the evaluation.
         count: number of images.
         batch_size: rows at once, a power of two; None for 64 on CPU and 2048 on each accelerator.
-        mesh: devices that share the rows of each batch; None for one device.
+        mesh: devices that share the rows of each batch; None for one device. All of its processes attack together.
         random: whether the model takes a key.
 
     Raises:
-        InputError: for another batch size, and a mesh of several processes.
+        InputError: for another batch size.
     """
 
     def __init__(
@@ -47,8 +47,6 @@ class PlacedModel:
         *, random: bool,
     ):  # fmt: skip
         mesh = parallel.with_automatic_axes(mesh)
-        if mesh is not None and mesh.is_multi_process:
-            raise InputError("mesh has devices of several processes; give each process its own images and devices.")
         devices = 1 if mesh is None else mesh.size
         self.model, self.key, self.random, self.mesh = model, key, random, mesh
         self.variables = variables if mesh is None else parallel.replicated(mesh, variables)
@@ -66,7 +64,7 @@ class PlacedModel:
 
     def take(self, tree: Any, places: np.ndarray) -> Any:
         """Picks rows on the host: on the device, a gather would be compiled for every pair of batch sizes."""
-        return self.place(jax.tree.map(lambda a: np.asarray(a)[places], tree))
+        return self.place(jax.tree.map(lambda a: parallel.on_host(a)[places], tree))
 
     def logits(self, images: np.ndarray, salt: int = 0) -> np.ndarray:
         """Logits [n k] of any number of images, in padded batches of one size."""
@@ -74,7 +72,8 @@ class PlacedModel:
         for first in range(0, len(images), self.batch):
             batch = images[first : first + self.batch]
             noise = jax.random.fold_in(self.key, 2**31 + salt) if self.random else None
-            parts.append(np.asarray(predict(self.model, self.variables, self.padded(batch), noise))[: len(batch)])
+            made = predict(self.model, self.variables, self.padded(batch), noise)
+            parts.append(parallel.on_host(made)[: len(batch)])
         return np.concatenate(parts)
 
     def padded(self, images: np.ndarray) -> jax.Array:
@@ -151,13 +150,13 @@ def attack_rows(
         seen = config.outcome(state).faults
         if seen is not None:
             for kind, counts in enumerate(seen):
-                np.maximum.at(faults[kind], image[places[live]], np.asarray(counts)[live] / total)
+                np.maximum.at(faults[kind], image[places[live]], parallel.on_host(counts)[live] / total)
         if after == total or not model.random:
-            hits = np.flatnonzero(np.asarray(state.found) & live)
+            hits = np.flatnonzero(parallel.on_host(state.found) & live)
             if model.random:
                 hits = hits[np.unique(image[places[hits]], return_index=True)[1]]
             if len(hits):
-                aimed, adversarial = image[places[hits]], np.asarray(state.images)[hits]
+                aimed, adversarial = image[places[hits]], parallel.on_host(state.images)[hits]
                 agreed = confirm(aimed, adversarial)
                 # The first row of an image counts.
                 broken |= dict(zip(aimed[agreed][::-1].tolist(), adversarial[agreed][::-1], strict=True))

@@ -1,0 +1,210 @@
+"""Several processes that run one job: how they find each other, and what they must agree on.
+
+Every process runs the same commands on the same data, and the devices of all share the work. The first process alone
+reads and writes the run directory: what it finds there, and what fails, it tells the others. With a single process all
+functions here do nothing more than call what they are given.
+"""
+
+import functools
+import os
+import pickle
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ParamSpec, TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from mi_jax.errors import InputError
+
+T = TypeVar("T")
+P = ParamSpec("P")
+_FIRST_MESSAGE_BYTES = 2**12
+_here = threading.local()
+"""`alone` is true while this process does what the others only hear of."""
+
+
+class OtherProcessLost(Exception):
+    """A process of this job is gone, so that the others cannot go on."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the processes of a job meet.
+
+    Attributes:
+        coordinator: host and port of the first process; None where JAX finds it, as under SLURM.
+        count, index: number of processes, and which of them this one is.
+    """
+
+    coordinator: str | None = None
+    count: int | None = None
+    index: int | None = None
+
+
+def parse(text: str) -> Address | None:
+    """What a user gave: `auto` (what the environment shows), `none`, or `HOST:PORT,COUNT,INDEX`.
+
+    Raises:
+        InputError: for another text.
+
+    Examples:
+        >>> parse("10.0.0.1:1234,2,0")
+        Address(coordinator='10.0.0.1:1234', count=2, index=0)
+        >>> parse("none")
+    """
+    if text == "none":
+        return None
+    if text == "auto":
+        return _in_environment()
+    host, _, rest = text.partition(",")
+    count, _, index = rest.partition(",")
+    if ":" not in host or not (count.isdecimal() and index.isdecimal()) or not int(index) < int(count):
+        raise InputError(
+            f"Invalid processes {text!r}: expected auto, none, or HOST:PORT,COUNT,INDEX with INDEX from 0 to "
+            "COUNT - 1, such as node1:1234,2,0."
+        )
+    return Address(host, int(count), int(index)) if int(count) > 1 else None
+
+
+def _in_environment() -> Address | None:
+    """The address that JAX's variables, a SLURM step or a Cloud TPU slice show; None for a single process."""
+    found = {name: os.environ.get(f"JAX_{name}") for name in ("COORDINATOR_ADDRESS", "NUM_PROCESSES", "PROCESS_ID")}
+    if found["COORDINATOR_ADDRESS"]:
+        return parse(",".join(map(str, found.values())))
+    tasks, workers = os.environ.get("SLURM_STEP_NUM_TASKS", "1"), os.environ.get("TPU_WORKER_HOSTNAMES", "")
+    return Address() if (tasks.isdecimal() and int(tasks) > 1) or "," in workers else None
+
+
+def start(address: Address | None) -> None:
+    """Joins the processes of this job. To be called before JAX looks for devices; nothing to do for a single process.
+
+    Raises:
+        InputError: when the other processes do not come.
+    """
+    if address is None:
+        return
+    if (os.environ.get("JAX_PLATFORMS") or "").startswith("cpu"):
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    try:
+        jax.distributed.initialize(address.coordinator, address.count, address.index)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise InputError(
+            f"The processes of this job do not find each other ({reason}); start as many as were announced, with one "
+            "address for all, or give --processes none."
+        ) from None
+
+
+def count() -> int:
+    """Number of processes."""
+    return jax.process_count() if jax.distributed.is_initialized() else 1
+
+
+def is_first() -> bool:
+    """Whether this is the process that reads and writes files, and talks to people."""
+    return count() == 1 or jax.process_index() == 0
+
+
+def on_first(work: Callable[[], T]) -> T:
+    """What `work` returns in the first process, which alone runs it. All processes call this together.
+
+    What `work` raises is raised by all of them. Within `work`, `on_first` just runs what it is given.
+
+    Args:
+        work: returns what can be pickled.
+    """
+    if count() == 1 or getattr(_here, "alone", False):
+        return work()
+    outcome: tuple[T | None, Exception | None] = None, None
+    if is_first():
+        _here.alone = True
+        try:
+            outcome = work(), None
+        except Exception as error:
+            outcome = None, error
+        finally:
+            _here.alone = False
+    result, failure = _from(0, outcome)
+    if failure is not None:
+        raise failure
+    return result  # pyright: ignore[reportReturnType]
+
+
+def by_first(function: Callable[P, T]) -> Callable[P, T]:
+    """A function that the first process alone runs, for all, see `on_first`."""
+
+    @functools.wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+        return on_first(lambda: function(*args, **kwargs))
+
+    return wrapped
+
+
+def together(work: Callable[[], T]) -> T:
+    """What `work` returns in this process; what it raises in any process is raised in all, from the first that failed.
+
+    Args:
+        work: communicates with no other process.
+    """
+    if count() == 1:
+        return work()
+    result, failure = None, None
+    try:
+        result = work()
+    except Exception as error:
+        failure = error
+    failed = np.flatnonzero(_of_each(failure is not None))
+    if len(failed):
+        raise _from(int(failed[0]), failure)
+    return result  # pyright: ignore[reportReturnType]
+
+
+def any_of(flag: bool) -> bool:
+    """Whether the flag is true in any process."""
+    return flag if count() == 1 else bool(np.any(_of_each(flag)))
+
+
+def agree(value: T) -> T:
+    """The value of the first process."""
+    return on_first(lambda: value)
+
+
+def _of_each(flag: bool) -> np.ndarray:
+    return np.asarray(_communicated(multihost_utils.process_allgather, np.asarray(flag)))
+
+
+def _from(source: int, value: Any) -> Any:
+    """The value that one process has, pickled as bytes in messages of few lengths, each of which is compiled once."""
+    sends = jax.process_index() == source
+    payload = _pickled(value) if sends else b""
+    head = len(payload).to_bytes(8, "little") + payload
+    received = _message(head[:_FIRST_MESSAGE_BYTES], _FIRST_MESSAGE_BYTES, sends)
+    length = int.from_bytes(received[:8], "little")
+    if length + 8 > _FIRST_MESSAGE_BYTES:
+        received += _message(head[_FIRST_MESSAGE_BYTES:], 1 << (length - 1).bit_length(), sends)
+    return value if sends else pickle.loads(received[8 : 8 + length])
+
+
+def _message(content: bytes, size: int, sends: bool) -> bytes:
+    buffer = np.zeros(size, np.uint8)
+    buffer[: len(content)] = np.frombuffer(content, np.uint8)
+    return _communicated(multihost_utils.broadcast_one_to_all, buffer, is_source=sends).tobytes()
+
+
+def _pickled(value: Any) -> bytes:
+    try:
+        return pickle.dumps(value)
+    except (pickle.PicklingError, TypeError, AttributeError):
+        result, failure = value
+        return pickle.dumps((result, RuntimeError(f"{type(failure).__name__}: {failure}")))
+
+
+def _communicated(collective: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """What a collective operation of JAX returns. Raises `OtherProcessLost` where it fails."""
+    try:
+        return collective(*args, **kwargs)
+    except jax.errors.JaxRuntimeError as error:
+        raise OtherProcessLost(str(error).splitlines()[0]) from error
