@@ -35,7 +35,7 @@ class Address:
     """Where the processes of a job meet.
 
     Attributes:
-        coordinator: host and port of the first process; None where JAX finds it, as under SLURM.
+        coordinator: host and port of the first process; None where JAX finds it, as under SLURM and on Cloud TPU.
         count, index: number of processes, and which of them this one is.
     """
 
@@ -45,7 +45,10 @@ class Address:
 
 
 def parse(text: str) -> Address | None:
-    """What a user gave: `auto` (what the environment shows), `none`, or `HOST:PORT,COUNT,INDEX`.
+    """What a user gave: `auto`, `none`, `cluster` (what JAX finds), or `HOST:PORT,COUNT,INDEX`.
+
+    `auto` is the address in `JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`, `cluster` in a SLURM
+    step of several tasks and where `TPU_WORKER_HOSTNAMES` names several hosts, and `none` elsewhere.
 
     Raises:
         InputError: for another text.
@@ -59,21 +62,22 @@ def parse(text: str) -> Address | None:
         return None
     if text == "auto":
         return _in_environment()
+    if text == "cluster":
+        return Address()
     host, _, rest = text.partition(",")
     count, _, index = rest.partition(",")
     if ":" not in host or not (count.isdecimal() and index.isdecimal()) or not int(index) < int(count):
         raise InputError(
-            f"Invalid processes {text!r}: expected auto, none, or HOST:PORT,COUNT,INDEX with INDEX from 0 to "
-            "COUNT - 1, such as node1:1234,2,0."
+            f"Invalid processes {text!r}: expected auto, none, cluster, or HOST:PORT,COUNT,INDEX with INDEX from "
+            "0 to COUNT - 1, such as node1:1234,2,0."
         )
     return Address(host, int(count), int(index)) if int(count) > 1 else None
 
 
 def _in_environment() -> Address | None:
-    """The address that JAX's variables, a SLURM step or a Cloud TPU slice show; None for a single process."""
-    found = {name: os.environ.get(f"JAX_{name}") for name in ("COORDINATOR_ADDRESS", "NUM_PROCESSES", "PROCESS_ID")}
-    if found["COORDINATOR_ADDRESS"]:
-        return parse(",".join(map(str, found.values())))
+    names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+    if os.environ.get(names[0]):
+        return parse(",".join(os.environ.get(name, "") for name in names))
     tasks, workers = os.environ.get("SLURM_STEP_NUM_TASKS", "1"), os.environ.get("TPU_WORKER_HOSTNAMES", "")
     return Address() if (tasks.isdecimal() and int(tasks) > 1) or "," in workers else None
 
@@ -89,7 +93,11 @@ def start(address: Address | None) -> None:
     if (os.environ.get("JAX_PLATFORMS") or "").startswith("cpu"):
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
-        jax.distributed.initialize(address.coordinator, address.count, address.index)
+        # With an address, all devices of the host belong to this process; SLURM has one process for each device.
+        detection = "deactivate" if address.coordinator else None
+        jax.distributed.initialize(
+            address.coordinator, address.count, address.index, cluster_detection_method=detection
+        )
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise InputError(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mi_jax import processes
 from mi_jax.cue_strength_sweep.run import Sweep
 
 ROOT = Path(__file__).parents[1]
@@ -40,11 +41,12 @@ def batch_system(tmp_path):
 @pytest.mark.parametrize(
     ("script", "arguments", "command"),
     [
-        ("run.sbatch", ["mi-jax", "run", "--run-dir=a b"], "mi-jax run --run-dir=a b"),
+        ("run.sbatch", ["mi-jax", "run", "--run-dir=a b"], "--kill-on-bad-exit=1 mi-jax run --run-dir=a b"),
         (
             "sweep.sbatch",
             ["there", "--seeds=10"],
-            "mi-jax sweep --rho-shape=2 --rho-texture=0.5,1,2,4 --run-dir=there/rho_shape-2 --seeds=10",
+            "--kill-on-bad-exit=1 mi-jax sweep --rho-shape=2 --rho-texture=0.5,1,2,4 --run-dir=there/rho_shape-2 "
+            "--seeds=10",
         ),
     ],
 )
@@ -60,13 +62,26 @@ def test_a_preempted_slurm_job_is_stopped_with_its_state_saved_and_queued_again(
     assert (tmp_path / "requeued").read_text().strip() == "requeue 17"
 
 
-@pytest.mark.parametrize("status", [0, 2])
-def test_a_slurm_job_that_ended_by_itself_is_not_queued_again(batch_system, tmp_path, status):
+@pytest.mark.parametrize(
+    ("status", "tasks", "restarts", "left", "requeued"),
+    [
+        (0, 1, 0, 0, False),
+        (2, 8, 0, 2, False),
+        (137, 1, 0, 137, False),  # out of memory: again the next time
+        (137, 8, 0, 75, True),  # a host is gone
+        (134, 8, 0, 75, True),  # what JAX does when the first process is gone
+        (75, 8, 100, 75, False),
+    ],
+)
+def test_a_slurm_job_is_queued_again_only_after_a_stop_or_the_loss_of_a_process(
+    batch_system, tmp_path, status, tasks, restarts, left, requeued
+):
     program, environment = batch_system
     program("srun", f"#!/bin/bash\nexit {status}\n")
+    environment |= {"SLURM_NTASKS": str(tasks), "SLURM_RESTART_COUNT": str(restarts)}
     done = subprocess.run(["bash", JOBS / "run.sbatch", "mi-jax", "run"], cwd=tmp_path, env=environment, check=False)
-    assert done.returncode == status
-    assert not (tmp_path / "requeued").exists()
+    assert done.returncode == left
+    assert (tmp_path / "requeued").exists() == requeued
 
 
 def test_the_job_array_has_one_task_for_each_row_of_its_grid():
@@ -91,7 +106,24 @@ def test_kubernetes_starts_a_stopped_pod_again_and_no_pod_that_failed():
     assert {mount["name"] for mount in pod["containers"][0]["volumeMounts"]} == {v["name"] for v in pod["volumes"]}
 
 
-@pytest.mark.parametrize(("statuses", "status", "made"), [("75 255 0", 0, 3), ("2", 2, 1)])
+def test_a_jobset_gives_every_pod_its_place_and_restarts_all_unless_the_input_is_bad():
+    jobset = yaml.safe_load((JOBS / "jobset.yaml").read_text())
+    name, (hosts,) = jobset["metadata"]["name"], jobset["spec"]["replicatedJobs"]
+    job = hosts["template"]["spec"]
+    (container,) = job["template"]["spec"]["containers"]
+    environment = {entry["name"]: entry.get("value") for entry in container["env"]}
+    address = environment["JAX_COORDINATOR_ADDRESS"]
+    assert address.startswith(f"{name}-{hosts['name']}-0-0.{name}:")  # the first pod's name in the JobSet's subdomain
+    assert job["completionMode"] == "Indexed"
+    assert int(environment["JAX_NUM_PROCESSES"]) == job["completions"] == job["parallelism"]
+    assert processes.parse(f"{address},2,1") == processes.Address(address, 2, 1)
+    assert job["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"] == [1, 2]
+    assert jobset["spec"]["failurePolicy"]["rules"] == [
+        {"action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}
+    ]
+
+
+@pytest.mark.parametrize(("statuses", "status", "made"), [("75,75 255 0,0", 0, 3), ("2,2", 2, 1), ("75,0 0,0", 0, 2)])
 def test_a_tpu_vm_is_made_again_until_the_run_has_ended(batch_system, tmp_path, statuses, status, made):
     program, environment = batch_system
     program(
@@ -100,7 +132,13 @@ def test_a_tpu_vm_is_made_again_until_the_run_has_ended(batch_system, tmp_path, 
 echo "$@" >> calls
 case $4 in
 describe) exit 1 ;;
-ssh) statuses=({statuses}); exit "${{statuses[$(grep -c ' ssh ' calls) - 1]}}" ;;
+ssh)
+    statuses=({statuses})
+    for status in ${{statuses[$(grep -c ' ssh ' calls) - 1]//,/ }}; do
+        [ "$status" = 255 ] || echo "mi-jax left with status $status"
+    done
+    exit 1
+    ;;
 esac
 """,
     )
@@ -109,4 +147,4 @@ esac
     assert done.returncode == status
     calls = (tmp_path / "calls").read_text()
     assert calls.count(" create vm ") == calls.count(" ssh vm ") == made
-    assert r"--command=mi-jax run --run-dir=/mnt/a\ b " in calls
+    assert r"--command=mi-jax run --processes=cluster --run-dir=/mnt/a\ b ;" in calls

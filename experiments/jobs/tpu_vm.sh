@@ -1,20 +1,23 @@
 #!/bin/bash
-# One run on a TPU VM of one host, which is made again when it is preempted:
+# One run on all hosts of a TPU slice, which is made again when it is preempted:
 #     experiments/jobs/tpu_vm.sh NAME ZONE --preset=paper --dataset=cifar10 --run-dir=/mnt/runs/cifar10-vgg
+# ACCELERATOR=v5litepod-16 has four hosts; the default has one. The run directory is on storage that survives them.
 set -euo pipefail
 name=$1 zone=$2
 shift 2
 flags=$(printf '%q ' "$@")
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
 while true; do
     gcloud compute tpus tpu-vm describe "$name" --zone="$zone" >/dev/null 2>&1 ||
-        gcloud compute tpus tpu-vm create "$name" --zone="$zone" --accelerator-type=v5litepod-4 \
+        gcloud compute tpus tpu-vm create "$name" --zone="$zone" --accelerator-type="${ACCELERATOR:-v5litepod-4}" \
             --version=v2-alpha-tpuv5-lite --spot
-    status=0
-    gcloud compute tpus tpu-vm ssh "$name" --zone="$zone" --command="mi-jax run $flags" || status=$?
-    case $status in
-    75 | 255) # stopped with its state saved, or the VM is gone: the run directory is on storage that survives it
-        gcloud compute tpus tpu-vm delete "$name" --zone="$zone" --quiet || true
-        ;;
-    *) exit "$status" ;;
+    gcloud compute tpus tpu-vm ssh "$name" --zone="$zone" --worker=all \
+        --command="mi-jax run --processes=cluster $flags; echo \"mi-jax left with status \$?\"" 2>&1 | tee "$log" || true
+    case $(grep -o 'mi-jax left with status [0-9]*' "$log" | sort -u | tail -n 1) in
+    *' 0') exit 0 ;;
+    *' 1') exit 1 ;; # an error
+    *' 2') exit 2 ;; # bad input: the same again fails again
+    *) gcloud compute tpus tpu-vm delete "$name" --zone="$zone" --quiet || true ;; # stopped, or the slice is gone
     esac
 done

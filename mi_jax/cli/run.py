@@ -52,8 +52,9 @@ class RunCommand:
         data_dir: where TFDS data sets are; TFDS's own default without it.
         overwrite: delete an earlier run in the run directory and start from nothing.
         tensorboard: mirror the records to TensorBoard, in the folder `tensorboard` of the run directory.
-        processes: the processes that share this run: `auto` (those of a SLURM step, a Cloud TPU slice or
-            `JAX_COORDINATOR_ADDRESS`), `none`, or HOST:PORT,COUNT,INDEX. Only the first writes the run directory.
+        processes: the processes that share this run: `auto` (those of a SLURM step, or JAX_COORDINATOR_ADDRESS,
+            JAX_NUM_PROCESSES and JAX_PROCESS_ID), `none`, `cluster` (those that JAX finds, as on Cloud TPU), or
+            HOST:PORT,COUNT,INDEX. The first alone reads and writes the run directory.
     """
 
     config: Annotated[RunConfig, tyro.conf.arg(name="")]
