@@ -1,5 +1,6 @@
 """Devices: which there are, how a batch is shared between them, where compiled programs are kept."""
 
+import math
 import os
 import re
 import stat
@@ -43,28 +44,29 @@ def devices() -> list[Any]:
 
 
 def make_mesh(spec: str) -> Mesh | None:
-    """The mesh that `spec` describes: `auto` (all devices of all processes; None if there is one), `none`, or `data=N`.
+    """The mesh that `spec` describes; None for one device.
+
+    Args:
+        spec: `auto` (all devices of all processes), `none`, `data=N` (N devices share each batch), or `seed=M,data=N`
+            (M groups of N devices share the seeds that are trained side by side, each group a batch of its own).
 
     Raises:
         InputError: another text, more devices than there are, or fewer than all where there are several processes.
     """
     available = devices()
-    if spec == "none":
-        count = 1
-    elif spec == "auto":
-        count = len(available)
-    else:
-        match = re.fullmatch(r"data=([1-9]\d*)", spec)
-        if not match:
-            raise InputError(f"Invalid mesh {spec!r}: expected auto, none, or data=N for N devices.")
-        count = int(match[1])
+    match = re.fullmatch(r"(?:seed=([1-9]\d*),)?data=([1-9]\d*)", spec)
+    if spec not in ("auto", "none") and not match:
+        raise InputError(f"Invalid mesh {spec!r}: expected auto, none, data=N, or seed=M,data=N for M x N devices.")
+    sizes = (int(match[1] or 1), int(match[2])) if match else (1, len(available) if spec == "auto" else 1)
+    count = math.prod(sizes)
     if count > len(available):
         raise InputError(f"The mesh asks for {count} devices; this machine offers {len(available)}.")
     if processes.count() > 1 and count < len(available):
         raise InputError(f"The mesh must have all {len(available)} devices of the processes of this job; give auto.")
     if count == 1:
         return None
-    return Mesh(np.asarray(available[:count]), ("data",), axis_types=(AxisType.Auto,))
+    chosen = np.asarray(available[:count]).reshape(sizes)
+    return Mesh(chosen, ("seed", "data"), axis_types=(AxisType.Auto,) * 2)
 
 
 def with_automatic_axes(mesh: Mesh | None) -> Mesh | None:
@@ -88,6 +90,16 @@ def mesh_of(tree: Any) -> Mesh | None:
             if isinstance(mesh, Mesh) and mesh.size > 1:
                 return mesh
     return None
+
+
+def over_seeds(mesh: Mesh | None, tree: Any, seeds: int) -> Any:
+    """The states of some seeds, stacked along the first axis of every leaf, shared over the mesh's axis `seed`.
+
+    A copy on each device where the groups of devices cannot have equal parts, and where there is one seed, which has no
+    axis; on the default device without a mesh.
+    """
+    shared = mesh is not None and seeds > 1 and "seed" in mesh.shape and seeds % mesh.shape["seed"] == 0
+    return _placed(mesh, tree, PartitionSpec("seed") if shared else PartitionSpec())
 
 
 def over_batch(mesh: Mesh | None, x: jax.Array) -> jax.Array:

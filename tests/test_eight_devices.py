@@ -1,4 +1,4 @@
-"""Training, estimation and AutoAttack on eight devices of the host give the results of one device."""
+"""Training, measurement, estimation and AutoAttack on eight devices of the host give the results of one device."""
 
 import dataclasses
 import json
@@ -15,6 +15,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from mi_jax import data, models, parallel
 from mi_jax.attacks import PGD, Budget, autoattack
 from mi_jax.information import kde, monte_carlo
+from mi_jax.measure.accuracy import robustness
+from mi_jax.measure.information import activations
 from mi_jax.training import ObjectiveConfig, Optimizer, Trainer
 
 
@@ -31,15 +33,41 @@ def train() -> dict[str, float]:
         examples=320,
         seeds=(0,),
     )
-    results = []
-    for spec in ("none", "auto"):
+    results, seeds_of_device = [], 0
+    for spec, seeds in (("none", (0,)), ("auto", (0,)), ("seed=2,data=4", (0, 1))):
         mesh = parallel.make_mesh(spec)
-        trainer = dataclasses.replace(one, mesh=mesh)
+        trainer = dataclasses.replace(one, mesh=mesh, seeds=seeds)
         images, labels = (parallel.replicated(mesh, a) for a in (digits.train.images, digits.train.labels))
-        state = parallel.replicated(mesh, trainer.init(digits.train.images))
-        results.append(jax.device_get(trainer.advance(state, images, labels, 0, 5)["variables"]))
-    pairs = zip(*map(jax.tree.leaves, results), strict=True)
-    return {"devices": mesh.size, "weights": max(float(np.abs(a - b).max()) for a, b in pairs)}
+        state = trainer.advance(trainer.place(trainer.init(digits.train.images)), images, labels, 0, 5)
+        results.append(jax.device_get(trainer.members(state)[0][1]["variables"]))
+        seeds_of_device = len(jax.tree.leaves(state["variables"])[0].addressable_shards[0].data)
+
+    def largest_difference(a, b) -> float:
+        return max(float(np.abs(p - q).max()) for p, q in zip(*map(jax.tree.leaves, (a, b)), strict=True))
+
+    return {
+        "devices": mesh.size,
+        "weights": largest_difference(*results[:2]),
+        "weights beside another seed": largest_difference(results[0], results[2]),
+        "seeds of a device": seeds_of_device,
+    }
+
+
+def measure() -> dict[str, float]:
+    """Attacks, accuracies and activations, of 60 images, which do not divide by eight, and of 64, which do."""
+    digits = data.load("digits", limit=320)
+    network = models.create("mlp", num_classes=10, input_shape=(8, 8, 1), width=0.05)
+    variables, attack = network.init(jax.random.key(0)), PGD(eps=0.1, steps=2, step_size=0.05)
+    images, labels = digits.test.to_float()[:64], np.asarray(digits.test.labels[:64])
+    made, shares = [], []
+    for mesh in (None, parallel.make_mesh("auto")):
+        placed = parallel.replicated(mesh, variables)
+        rows, attacked = robustness(network, placed, images[:60], labels[:60], jax.random.key(1), attack=attack)
+        taps = activations(network, placed, images)
+        made.append([np.array([row.value for row in rows]), attacked, *taps.values()])
+        shares.append(len(taps["logits"].addressable_shards[0].data))
+    differences = [float(np.abs(np.asarray(a) - np.asarray(b)).max()) for a, b in zip(*made, strict=True)]
+    return {"results": len(differences), "differences": max(differences), "share": shares[1] / shares[0]}
 
 
 def estimate() -> dict[str, float]:
@@ -96,6 +124,17 @@ def test_eight_devices_train_like_one(found):
     assert found["train"]["weights"] < 2e-5
 
 
+def test_groups_of_devices_train_a_seed_each_as_one_device_trains_it_alone(found):
+    assert found["train"]["seeds of a device"] == 1
+    assert found["train"]["weights beside another seed"] < 2e-5
+
+
+def test_what_eight_devices_measure_is_what_one_measures_and_each_holds_an_eighth(found):
+    assert found["measure"]["results"] == 7
+    assert found["measure"]["differences"] < 1e-5
+    assert found["measure"]["share"] == 1 / 8
+
+
 def test_estimates_on_eight_devices_are_those_of_one(found):
     assert found["estimate"]["bounds"] < 1e-6
     assert found["estimate"]["draws"] < 1e-5
@@ -108,4 +147,4 @@ def test_attacks_on_eight_devices_have_the_outcome_of_one(found):
 
 
 if __name__ == "__main__":
-    print(json.dumps({task.__name__: task() for task in (train, estimate, attack)}))
+    print(json.dumps({task.__name__: task() for task in (train, measure, estimate, attack)}))

@@ -27,6 +27,17 @@ def test_a_platform_that_is_not_there_is_one_sentence(monkeypatch):
         parallel.make_mesh("auto")
 
 
+@pytest.mark.parametrize("text", ["", "all", "data=0", "seed=2", "data=2,seed=2", "data=2 "])
+def test_a_mesh_that_makes_no_sense_is_refused(text):
+    with pytest.raises(InputError, match="expected auto, none, data=N, or seed=M,data=N"):
+        parallel.make_mesh(text)
+
+
+def test_more_devices_than_there_are_are_refused():
+    with pytest.raises(InputError, match="asks for 1024 devices"):
+        parallel.make_mesh("seed=32,data=32")
+
+
 @pytest.fixture
 def cache_of_programs(monkeypatch):
     """JAX's configuration without a cache, restored afterwards; calls `keep_compiled_programs` and gives the cache."""

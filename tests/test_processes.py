@@ -212,8 +212,8 @@ def test_a_run_of_two_processes_of_which_each_is_killed_once_ends_as_the_run_of_
         while len(list(two.glob("checkpoints/*/0/[0-9]*"))) <= steps and started[0].poll() is None:
             time.sleep(0.1)
         started[killed].send_signal(signal.SIGKILL)
-        # Without its first process JAX aborts a process; without another one, it leaves with the status to resume.
-        assert started[survivor].wait(timeout=120) == (75 if survivor == 0 else -signal.SIGABRT)
+        # It leaves with the status to resume, unless JAX, which aborts a process without its first, is faster.
+        assert started[survivor].wait(timeout=120) in ((75,) if survivor == 0 else (75, -signal.SIGABRT))
         started[killed].wait()
     for command in ([*RUN, f"--run-dir={two}"], [*study, str(two), "--samples=40"]):
         assert [process.wait(timeout=600) for process in start_both(command, tmp_path)] == [0, 0]

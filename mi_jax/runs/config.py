@@ -82,7 +82,8 @@ class RunConfig:
         limit: use at most so many images of each split, balanced over classes; None for all.
         dtype: of computation; parameters, statistics, images and logits stay float32. `float32` is float32 on every
             platform; `tf32` lets accelerators round products to TF32 (TPU: bfloat16).
-        mesh: devices that share each batch: `auto`, `none`, or `data=N`.
+        mesh: devices that share each batch: `auto`, `none`, `data=N`, or `seed=M,data=N` where seeds are trained side
+            by side, each on N of the devices.
         population: train the seeds side by side (`vmap`) or in turn (`loop`); `auto` chooses by backend and network.
         studies: of the finished networks (see `mi_jax.studies.STUDIES`); `all` that apply to the data set, or `none`.
         study_samples: test images of each study.

@@ -83,11 +83,7 @@ class RunContext:
 
     def groups(self) -> list[tuple[int, ...]]:
         """Which seeds are trained in one compiled call."""
-        seeds = tuple(range(self.config.seeds))
-        side_by_side = self.config.population == "vmap" or (
-            self.config.population == "auto" and parallel.backend() != "cpu" and self.network.arch in SMALL_NETWORKS
-        )
-        return [seeds] if side_by_side else [(seed,) for seed in seeds]
+        return seed_groups(self.config)
 
     def trainer(self, training: str, seeds: tuple[int, ...]) -> Trainer:
         """What trains these seeds by this objective."""
@@ -288,6 +284,15 @@ class RunContext:
         newest = max(store.steps(), default=0)
         store.close()
         return newest / self.trainer(training, (seed,)).total_steps
+
+
+def seed_groups(config: RunConfig) -> list[tuple[int, ...]]:
+    """Which seeds are trained in one compiled call: all, side by side, or one after the other."""
+    seeds = tuple(range(config.seeds))
+    side_by_side = config.population == "vmap" or (
+        config.population == "auto" and parallel.backend() != "cpu" and config.arch in SMALL_NETWORKS
+    )
+    return [seeds] if side_by_side else [(seed,) for seed in seeds]
 
 
 def make_trainer(

@@ -16,7 +16,7 @@ from mi_jax.records.table import Record
 from mi_jax.runs import evaluate, workload
 from mi_jax.runs.checkpoints import check_directory
 from mi_jax.runs.config import RunConfig
-from mi_jax.runs.context import RunContext, data_digest, join_seeds, make_trainer, training_stage
+from mi_jax.runs.context import RunContext, data_digest, join_seeds, make_trainer, seed_groups, training_stage
 from mi_jax.runs.directory import begun_by_this_job, open_run
 from mi_jax.runs.progress import Reporter
 from mi_jax.runs.restore import read_config
@@ -149,6 +149,12 @@ def _prepare(config: RunConfig, data_dir: str | None) -> tuple[models.Network, d
     """The network and the data set of a run, after every check that needs no run directory."""
     models.create(config.arch, num_classes=2, input_shape=(96, 96, 3), width=config.width)
     mesh = parallel.make_mesh(config.mesh)
+    groups = mesh.shape["seed"] if mesh else 1
+    if groups > 1 and any(len(seeds) % groups for seeds in seed_groups(config)):
+        raise InputError(
+            f"Invalid mesh {config.mesh!r}: its {groups} groups of devices need seeds that are trained side by side, "
+            f"by population vmap, and a multiple of {groups} of them."
+        )
     dataset = data.load(config.dataset, data_dir=data_dir, limit=config.limit)
     network = models.create(
         config.arch,

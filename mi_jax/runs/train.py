@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from mi_jax import parallel, processes, records
+from mi_jax import processes, records
 from mi_jax.errors import InputError
 from mi_jax.measure.accuracy import accuracy_row, attack_columns
 from mi_jax.records.table import Record
@@ -41,7 +41,7 @@ class _Training:
         """Trains to the end."""
         context = self.context
         context.robust_accuracy = None
-        state = parallel.replicated(context.mesh, self.trainer.init(context.images))
+        state = self.trainer.place(self.trainer.init(context.images))
         context.compiler.begin()
         with self._closing_stores():
             saved = self._restore(state)
@@ -142,7 +142,7 @@ class _Training:
         if stopping:
             self._keep_best(stopping, self.trainer.seeds)
             self._name_best(stopping, self.trainer.seeds)
-        return step, parallel.replicated(context.mesh, self.trainer.join(states))
+        return step, self.trainer.join(states)
 
     def _save(self, state: Any, step: int) -> None:
         metadata = {

@@ -18,7 +18,7 @@ from mi_jax import checks, data
 from mi_jax.errors import InputError
 from mi_jax.models import Network
 from mi_jax.models.layers import BATCH_NORM_MOMENTUM
-from mi_jax.parallel import Mesh, over_batch
+from mi_jax.parallel import Mesh, over_batch, over_seeds, replicated
 from mi_jax.training import optimizer as optimizers
 from mi_jax.training.objectives import OBJECTIVES, ObjectiveConfig
 from mi_jax.training.weights import adversarial_weights, averaged
@@ -44,7 +44,8 @@ class Trainer:
         augmentation: of every training image, on the device.
         epochs, batch_size, examples: lengths; the last, incomplete batch of an epoch is left out.
         seeds: one, or several that are trained together under `vmap`.
-        mesh: devices among which each batch is split; None for one device.
+        mesh: devices among which each batch is split along the axis `data`, and seeds along `seed`; None for one
+            device.
         awp: size of the adversarial weight perturbation (Wu et al. 2020; theirs is 5e-3), relative to each kernel's
             norm; 0 for none. Objectives without adversarial images ignore it.
         average: decay per update of the moving average of weights (0.995 is usual); 0 for none. The averaged network
@@ -135,14 +136,19 @@ class Trainer:
         return _advance(any_seeds, state, images, labels, self._keys(), np.int32(first), np.int32(last))
 
     def members(self, state: State) -> list[tuple[int, State]]:
-        """The state of each seed."""
+        """The state of each seed, on all devices."""
         if len(self.seeds) == 1:
             return [(self.seeds[0], state)]
-        return [(seed, jax.tree.map(lambda leaf, i=i: leaf[i], state)) for i, seed in enumerate(self.seeds)]
+        states = [jax.tree.map(lambda leaf, i=i: leaf[i], state) for i in range(len(self.seeds))]
+        return list(zip(self.seeds, states if self.mesh is None else replicated(self.mesh, states), strict=True))
 
     def join(self, states: list[State]) -> State:
-        """The inverse of `members`: one state of all seeds, in their order."""
-        return states[0] if len(states) == 1 else jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+        """The inverse of `members`: one state of all seeds, in their order, on the devices that train them."""
+        return self.place(states[0] if len(states) == 1 else jax.tree.map(lambda *leaves: jnp.stack(leaves), *states))
+
+    def place(self, state: State) -> State:
+        """The state on the devices: seeds shared over the axis `seed` of the mesh, if there is one."""
+        return over_seeds(self.mesh, state, len(self.seeds))
 
     def _keys(self) -> jax.Array:
         keys = jax.vmap(jax.random.key)(jnp.asarray(self.seeds, jnp.uint32))
@@ -177,7 +183,8 @@ def _transformation(trainer: Trainer) -> optax.GradientTransformation:
 def _advance(trainer: Trainer, state: State, images, labels, keys, first, last) -> State:
     one = functools.partial(_advance_one, trainer)
     if len(trainer.seeds) > 1:
-        one = jax.vmap(one, in_axes=(0, None, None, 0, None, None))
+        axis = "seed" if trainer.mesh is not None and "seed" in trainer.mesh.shape else None
+        one = jax.vmap(one, in_axes=(0, None, None, 0, None, None), spmd_axis_name=axis)
     return one(state, images, labels, keys, first, last)
 
 
