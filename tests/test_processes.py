@@ -185,7 +185,7 @@ FLAGS = (
     "--attack.steps=2 --attack.eps=0.1 --attack.step-size=0.05 --information.samples=60 --information.epochs=0 "
     "--evaluation.samples=60 --evaluation.steps=3 --evaluation.autoattack=apgd-ce,square "
     "--evaluation.autoattack-samples=60 --evaluation.budget.apgd-steps=4 --evaluation.budget.square-queries=20 "
-    "--studies=saliency --study-samples=40"
+    "--studies=fourier --study-samples=40"
 )
 RUN = [sys.executable, str(EXPERIMENTS / "run.py"), *shlex.split(FLAGS)]
 

@@ -18,6 +18,7 @@ from mi_jax import checks, data
 from mi_jax.errors import InputError
 from mi_jax.models import Network
 from mi_jax.models.layers import BATCH_NORM_MOMENTUM
+from mi_jax.optax_update import update
 from mi_jax.parallel import Mesh, over_batch, over_seeds, replicated
 from mi_jax.training import optimizer as optimizers
 from mi_jax.training.objectives import OBJECTIVES, ObjectiveConfig
@@ -195,12 +196,12 @@ def _advance_one(trainer: Trainer, state: State, images, labels, key, first, las
     begins = first % trainer.steps_per_epoch == 0
     totals = jax.tree.map(lambda total: jnp.where(begins, 0, total), state["totals"])
 
-    def update(step, carried):
+    def one_batch(step, carried):
         start = (step - epoch * trainer.steps_per_epoch) * trainer.batch_size
         rows = over_batch(trainer.mesh, jax.lax.dynamic_slice_in_dim(order, start, trainer.batch_size))
         return _update(trainer, carried, step, images[rows], labels[rows], jax.random.fold_in(step_key, step))
 
-    return jax.lax.fori_loop(first, last, update, {**state, "totals": totals})
+    return jax.lax.fori_loop(first, last, one_batch, {**state, "totals": totals})
 
 
 def _update(trainer: Trainer, state: State, step, batch, labels, key) -> State:
@@ -224,7 +225,7 @@ def _update(trainer: Trainer, state: State, step, batch, labels, key) -> State:
         uphill, _ = jax.grad(loss_of, has_aux=True)(at)
         at = adversarial_weights(at, uphill, trainer.awp)
     (loss, outcome), gradient = jax.value_and_grad(loss_of, has_aux=True)(at)
-    params, optimizer = optimizers.update(_transformation(trainer), gradient, state["optimizer"], variables["params"])
+    params, optimizer = update(_transformation(trainer), gradient, state["optimizer"], variables["params"])
     correct = jnp.sum(jnp.argmax(outcome.logits, -1) == labels, dtype=jnp.float32)
     cross_entropy = jnp.mean(optax.losses.softmax_cross_entropy_with_integer_labels(outcome.logits, labels))
     totals = state["totals"]

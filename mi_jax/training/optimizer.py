@@ -1,7 +1,7 @@
 """The optimizer of a training: optax updates with schedules counted in epochs."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import jax
 import optax
@@ -92,18 +92,6 @@ def build(config: Optimizer, *, epochs: int, steps_per_epoch: int) -> optax.Grad
     momentum = config.momentum or None
     sgd = optax.sgd(rate, momentum=momentum, nesterov=config.nesterov)
     return optax.chain(optax.add_decayed_weights(config.weight_decay, mask=_kernels), sgd)
-
-
-def update(
-    transformation: optax.GradientTransformation, gradient: Any, state: Any, params: Any
-) -> tuple[Any, optax.OptState]:
-    """New parameters and state of the optimizer.
-
-    Optax multiplies counts with floats, which it may do even where a caller forbids implicit promotion.
-    """
-    with jax.numpy_dtype_promotion("standard"):
-        change, state = transformation.update(gradient, state, params)
-        return optax.apply_updates(params, change), state
 
 
 def _kernels(params):

@@ -11,6 +11,7 @@ import pytest
 
 from mi_jax import attacks, data
 from mi_jax.errors import InputError
+from mi_jax.optax_update import update
 from mi_jax.training import epoch
 from mi_jax.training import optimizer as optimizers
 from mi_jax.training.objectives import OBJECTIVES, register
@@ -107,7 +108,7 @@ def test_one_update_is_the_one_written_out_by_hand(normal_trainer, arrays):
 
     (value, moved), gradient = jax.value_and_grad(loss, has_aux=True)(before["params"])
     rule = optimizers.build(trainer.optimizer, epochs=3, steps_per_epoch=10)
-    moved_to, _ = optimizers.update(rule, gradient, rule.init(before["params"]), before["params"])
+    moved_to, _ = update(rule, gradient, rule.init(before["params"]), before["params"])
     expected = {"params": moved_to, "batch_stats": moved}
     after = trainer.advance(trainer.init(images), images, labels, 0, 1)
     assert_close(after["variables"], expected, 1e-6)

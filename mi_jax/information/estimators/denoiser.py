@@ -19,6 +19,7 @@ from jax import lax
 from mi_jax.errors import InputError
 from mi_jax.information._input import as_activations, as_pair, as_variances, check_finite, compact
 from mi_jax.information.estimator import Estimate, host_generator, register
+from mi_jax.optax_update import update
 
 _LINEAR_BELOW = -4.0
 """Log of the signal-to-noise ratio, along the widest direction, below which the linear denoiser alone is used."""
@@ -119,9 +120,7 @@ def _fit(
         row_key, loss_key = jax.random.split(key)
         rows = jax.random.randint(row_key, (schedule.batch,), 0, fitted)
         gradient = jax.grad(loss)(parameters, rows, loss_key)
-        with jax.numpy_dtype_promotion("standard"):  # optax multiplies counts with floats
-            updates, state = optimiser.update(gradient, state)
-            return (optax.apply_updates(parameters, updates), state), None
+        return update(optimiser, gradient, state, parameters), None
 
     others, fixed = jnp.tile(jnp.arange(fitted, len(a)), _VALIDATION_NOISES), jax.random.key(0)
 

@@ -18,6 +18,7 @@ from mi_jax import checks
 from mi_jax.errors import InputError
 from mi_jax.information._input import as_activations, as_pair, check_finite, compact
 from mi_jax.information.estimator import Estimate, host_generator, register
+from mi_jax.optax_update import update
 from mi_jax.typing import Key
 
 OBJECTIVES = {"infonce": "InfoNCE", "nwj": "NWJ", "smile": "SMILE"}
@@ -101,9 +102,7 @@ def _train_and_read(
         critic, state = carry
         pair = batch_of(*batch)
         gradient = jax.grad(lambda c: _loss(schedule.objective, _scores(c, *pair)))(critic)
-        with jax.numpy_dtype_promotion("standard"):  # optax multiplies counts with floats
-            updates, state = optimiser.update(gradient, state)
-            return (optax.apply_updates(critic, updates), state), None
+        return update(optimiser, gradient, state, critic), None
 
     seen, held_out = rows
     keys = jax.random.split(key, len(seen) + len(held_out))

@@ -1,0 +1,382 @@
+"""A run that was interrupted, damaged or killed resumes to the same bits, and a finished one is mended."""
+
+import dataclasses
+import errno
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+import mi_jax as mj
+from mi_jax import cli, data, runs
+from mi_jax.attacks import Budget
+from mi_jax.errors import InputError
+from mi_jax.measure.information import InformationConfig
+from mi_jax.runs import workload
+from mi_jax.runs.checkpoints import Checkpoints
+from mi_jax.runs.config import Evaluation
+from mi_jax.runs.progress import Reporter
+from mi_jax.training import Interrupted
+
+ROOT = Path(__file__).parents[2]
+FLAGS = [
+    "--arch=mlp", "--dataset=digits", "--seeds=2", "--epochs=3", "--width=1", "--batch-size=50", "--limit=300",
+    "--optimizer.name=adam", "--optimizer.schedule=multistep", "--optimizer.learning-rate=3e-3",
+    "--optimizer.weight-decay=5e-4", "--attack.eps=0.1", "--attack.steps=2", "--attack.step-size=0.05",
+    "--attack-warmup=0", "--probe.samples=60", "--probe.epochs=1", "--evaluation.samples=60", "--evaluation.steps=3",
+    "--evaluation.autoattack=apgd-ce,square", "--evaluation.autoattack-samples=60",
+    "--evaluation.budget.apgd-steps=4", "--evaluation.budget.square-queries=20",
+]  # fmt: skip
+
+
+def rows_of(run_dir: Path) -> list[dict]:
+    rows = [json.loads(line) for line in (run_dir / "records.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name not in ("run", "crc")} for row in rows]
+
+
+def final_variables(run_dir: Path, training: str, seed: int):
+    return mj.checkpoints.restore(run_dir, training=training, seed=seed).variables
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    assert rows_of(a) == rows_of(b)
+    for training in ("nt", "at"):
+        for seed in (0, 1):
+            jax.tree.map(
+                np.testing.assert_array_equal, final_variables(a, training, seed), final_variables(b, training, seed)
+            )
+
+
+def start(run_dir: Path, *flags: str) -> subprocess.Popen:
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, str(ROOT / "experiments" / "run.py"), *FLAGS, f"--run-dir={run_dir}", *flags]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(condition, process: subprocess.Popen, seconds: float = 240) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()[1][-2000:]
+        assert time.monotonic() < end, "the run did not get that far"
+        time.sleep(0.02)
+
+
+def damage_step(run_dir: Path, training: str, seed: int, step: int) -> None:
+    for path in (run_dir / "checkpoints" / training / str(seed) / str(step) / "state").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_a_killed_run_resumes_to_the_same_bits(finished_run, tmp_path, small_config, quiet):
+    """SIGKILL in the middle of adversarial training; then the same configuration from another process."""
+    run_dir = tmp_path / "killed"
+    process = start(run_dir)
+    records = run_dir / "records.jsonl"
+    wait_for(lambda: records.exists() and '"training":"at","seed":0,"step":6' in records.read_text(), process)
+    process.kill()
+    process.communicate()
+    assert (finished_run / "report.html").exists()
+    assert not (run_dir / "report.html").exists()
+    runs.run(small_config, run_dir=run_dir, reporter=quiet)
+    assert_same_run(finished_run, run_dir)
+
+
+@pytest.fixture(scope="module")
+def stopped_run(small_config, tmp_path_factory):
+    """`small_config` until a stop was asked for after the second compiled chunk of the first adversarial training."""
+    run_dir = tmp_path_factory.mktemp("stopped") / "run"
+    asked = {"chunks": 0}
+
+    def stop_asked() -> bool:
+        asked["chunks"] += (run_dir / "checkpoints" / "at" / "0").is_dir()
+        return asked["chunks"] >= 2
+
+    with pytest.raises(Interrupted):
+        runs.run(small_config, run_dir=run_dir, reporter=Reporter(Console(file=io.StringIO())), stop_asked=stop_asked)
+    return run_dir
+
+
+@pytest.fixture
+def stopped(stopped_run, tmp_path):
+    return Path(shutil.copytree(stopped_run, tmp_path / "run"))
+
+
+def test_an_interrupted_run_saves_within_the_epoch_and_resumes_to_the_same_bits(
+    finished_run, stopped, small_config, quiet
+):
+    steps = mj.checkpoints.steps(stopped, training="at", seed=0)
+    assert steps[-1] % 6 != 0, "the state within the epoch was not saved"
+    runs.run(small_config, run_dir=stopped, reporter=quiet)
+    assert_same_run(finished_run, stopped)
+
+
+LONG = ["--epochs=400", "--training=nt", "--seeds=1", "--evaluation.autoattack=none"]
+
+
+def test_a_scheduler_that_ends_the_run_gets_status_75_and_a_saved_state(tmp_path):
+    run_dir = tmp_path / "run"
+    process = start(run_dir, *LONG, "--overwrite")
+    wait_for(lambda: (run_dir / "checkpoints" / "nt" / "0").is_dir(), process)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 75, err[-2000:]
+    assert "The same command without --overwrite resumes from here" in out
+    assert "Traceback" not in err
+    assert mj.checkpoints.restore(run_dir, training="nt", seed=0).step > 0
+
+
+def test_an_interruption_from_the_keyboard_gives_status_130_and_a_saved_state(tmp_path, capsys):
+    run_dir = tmp_path / "run"
+
+    def interrupt() -> None:
+        while not (run_dir / "checkpoints" / "nt" / "0").is_dir():
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(SystemExit) as left:
+        cli.main(["run", *FLAGS, *LONG, f"--run-dir={run_dir}"])
+    assert left.value.code == 130
+    assert "The same command resumes from here" in capsys.readouterr().out
+    assert mj.checkpoints.restore(run_dir, training="nt", seed=0).step > 0
+
+
+def test_a_damaged_newest_checkpoint_costs_only_its_steps(finished_run, stopped, small_config, quiet):
+    damage_step(stopped, "at", 0, mj.checkpoints.steps(stopped, training="at", seed=0)[-1])
+    runs.run(small_config, run_dir=stopped, reporter=quiet)
+    assert "cannot be read" in quiet.console.file.getvalue()
+    assert_same_run(finished_run, stopped)
+
+
+@pytest.fixture(scope="module")
+def tiny_config(small_config):
+    """Two trainings and seeds, side by side, that take next to no time."""
+    return dataclasses.replace(
+        small_config, trainings=("nt", "noise"), population="vmap", epochs=2, limit=100, batch_size=25,
+        information=InformationConfig(samples=20, epochs=(0,), noise=("fixed",)),
+        evaluation=Evaluation(samples=20, steps=1),
+    )  # fmt: skip
+
+
+def measured(run_dir: Path):
+    """The table of a run's records, in an order that does not depend on that of its units."""
+    table = mj.records.load(run_dir).assign(run=None)
+    return table.sort_values(list(table.columns), ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def tiny_run(tiny_config, tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("tiny") / "run"
+    runs.run(tiny_config, run_dir=run_dir, reporter=Reporter(Console(file=io.StringIO())))
+    return run_dir
+
+
+@pytest.fixture(scope="module")
+def interrupted_run(tiny_config, tmp_path_factory):
+    """The same, stopped by a batch job in its second training."""
+    run_dir = tmp_path_factory.mktemp("tiny") / "run"
+    noise = run_dir / "checkpoints" / "noise" / "1"
+    reporter = Reporter(Console(file=io.StringIO()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_JOB_ID", "17")
+        with pytest.raises(Interrupted):
+            runs.run(tiny_config, run_dir=run_dir, reporter=reporter, stop_asked=noise.is_dir)
+    return run_dir
+
+
+@pytest.fixture
+def interrupted(interrupted_run, tmp_path):
+    return Path(shutil.copytree(interrupted_run, tmp_path / "run"))
+
+
+def test_seeds_side_by_side_resume_where_one_has_lost_its_steps(tiny_run, tiny_config, interrupted, quiet):
+    shutil.rmtree(interrupted / "checkpoints" / "noise" / "1")
+    runs.run(tiny_config, run_dir=interrupted, reporter=quiet)
+    pd.testing.assert_frame_equal(measured(interrupted), measured(tiny_run))
+
+
+def test_a_batch_job_that_is_started_again_keeps_what_it_did_in_spite_of_overwrite(
+    tiny_config, interrupted, quiet, monkeypatch
+):
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    records = interrupted / "records.jsonl"
+    before = records.read_bytes()
+
+    def start_again(restarts: str) -> None:
+        monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
+        with pytest.raises(Interrupted):
+            runs.run(tiny_config, run_dir=interrupted, reporter=quiet, overwrite=True, stop_asked=lambda: True)
+
+    start_again("1")
+    assert records.read_bytes() == before
+    start_again("0")
+    assert not records.exists()
+
+
+def test_the_time_left_is_estimated_from_what_an_earlier_command_did(tiny_config, interrupted, quiet, monkeypatch):
+    began: list[float] = []
+    monkeypatch.setattr(quiet, "start_from", began.append)
+    monkeypatch.setattr(workload, "of_evaluation", lambda *_, **__: 0.0)
+    monkeypatch.setattr(workload, "REPORT_FLOPS", 0.0)
+    with pytest.raises(Interrupted):
+        runs.run(tiny_config, run_dir=interrupted, reporter=quiet, stop_asked=lambda: True)
+    step = mj.checkpoints.steps(interrupted, training="noise", seed=0)[-1]
+    assert 0 < step < 8
+    assert began == [pytest.approx((1 + step / 8) / 2)]
+
+
+@pytest.fixture
+def finished(tiny_run, tmp_path):
+    return Path(shutil.copytree(tiny_run, tmp_path / "run"))
+
+
+def test_a_study_that_was_stopped_resumes_at_the_first_network_that_is_not_done(finished, quiet):
+    stage = "noise_grid: noise seed 0"
+    before = len(rows_of(finished))
+    with pytest.raises(Interrupted):
+        runs.study(
+            "noise_grid",
+            run_dir=finished,
+            samples=20,
+            reporter=quiet,
+            stop_asked=lambda: stage in quiet.console.file.getvalue(),
+        )
+    stopped = rows_of(finished)
+    studied = [(row["training"], row["seed"]) for row in stopped[before:]]
+    assert set(studied) == {("nt", 0), ("nt", 1), ("noise", 0)}
+    runs.study("noise_grid", run_dir=finished, samples=20, reporter=quiet)
+    rows = rows_of(finished)
+    assert rows[: len(stopped)] == stopped
+    assert {(row["training"], row["seed"]) for row in rows[len(stopped) :]} == {("noise", 1)}
+    runs.study("noise_grid", run_dir=finished, samples=20, reporter=quiet)
+    assert len(rows_of(finished)) == 2 * len(rows) - before, "a completed study is run again"
+
+
+def test_a_study_of_other_images_under_the_same_name_is_refused(finished, quiet, monkeypatch):
+    digits = data.load("digits", limit=100)
+    images = digits.test.images.copy()
+    images[0, 0, 0, 0] += 1
+    changed = dataclasses.replace(digits, test=dataclasses.replace(digits.test, images=images))
+    monkeypatch.setattr(data, "load", lambda name, **_: changed)
+    with pytest.raises(InputError, match="other images under the same name"):
+        runs.study("geometry", run_dir=finished, samples=20, reporter=quiet)
+
+
+def test_damaged_checkpoints_of_a_finished_run_are_trained_again_from_the_step_before(
+    finished, tiny_run, tiny_config, quiet
+):
+    damage_step(finished, "noise", 1, 8)
+    damage_step(finished, "nt", 0, 0)
+    runs.run(tiny_config, run_dir=finished, reporter=quiet)
+    said = quiet.console.file.getvalue()
+    assert "nt seed 0,1 is trained again" in said
+    assert "noise seed 0,1 is trained again" in said
+    pd.testing.assert_frame_equal(measured(finished), measured(tiny_run))
+    for training in ("nt", "noise"):
+        jax.tree.map(
+            np.testing.assert_array_equal,
+            final_variables(finished, training, 1),
+            final_variables(tiny_run, training, 1),
+        )
+
+
+def test_a_finished_run_with_damaged_progress_is_measured_again_on_the_networks_it_has(
+    finished, tiny_run, tiny_config, quiet
+):
+    (finished / "progress.json").write_text("{")
+    steps = {path: path.stat().st_mtime_ns for path in finished.glob("checkpoints/*/*/*")}
+    runs.run(tiny_config, run_dir=finished, reporter=quiet)
+    assert "progress.json is missing or damaged" in quiet.console.file.getvalue()
+    assert {path: path.stat().st_mtime_ns for path in finished.glob("checkpoints/*/*/*")} == steps
+    pd.testing.assert_frame_equal(measured(finished), measured(tiny_run))
+
+
+@pytest.fixture(scope="module")
+def run_with_a_best_epoch(tiny_config, tmp_path_factory):
+    config = dataclasses.replace(tiny_config, trainings=("nt",), seeds=1, held_out=0.2, batch_size=20)
+    run_dir = tmp_path_factory.mktemp("best") / "run"
+    runs.run(config, run_dir=run_dir, reporter=Reporter(Console(file=io.StringIO())))
+    return run_dir
+
+
+@pytest.mark.parametrize("content", [None, "", '{"step": 6}'])
+def test_a_damaged_best_epoch_is_rebuilt_from_the_checkpoints(run_with_a_best_epoch, tmp_path, quiet, content):
+    run_dir = shutil.copytree(run_with_a_best_epoch, tmp_path / "run")
+    best = run_dir / "checkpoints" / "nt" / "0" / "best.json"
+    before = json.loads(best.read_text())
+    best.write_text(content) if content is not None else best.unlink()
+    runs.study("noise_grid", run_dir=run_dir, samples=20, reporter=quiet)
+    assert json.loads(best.read_text()) == before
+    assert "it is rebuilt from a checkpoint" in quiet.console.file.getvalue()
+
+
+def test_a_damaged_state_of_autoattack_is_started_again(tiny_config, tmp_path, quiet):
+    def attack_began() -> bool:
+        return "AutoAttack" in quiet.console.file.getvalue()
+
+    autoattack = Evaluation(
+        samples=20, steps=1, autoattack=("apgd-ce",), autoattack_samples=20, budget=Budget(apgd_steps=2)
+    )
+    config = dataclasses.replace(tiny_config, trainings=("nt",), seeds=1, evaluation=autoattack)
+    whole, run_dir = tmp_path / "whole", tmp_path / "run"
+    runs.run(config, run_dir=whole, reporter=Reporter(Console(file=io.StringIO())))
+    with pytest.raises(Interrupted):
+        runs.run(config, run_dir=run_dir, reporter=quiet, stop_asked=attack_began)
+    (state,) = run_dir.glob("autoattack-*.npz")
+    state.write_bytes(b"PK")
+    runs.run(config, run_dir=run_dir, reporter=quiet)
+    assert "AutoAttack starts from the beginning" in quiet.console.file.getvalue()
+    pd.testing.assert_frame_equal(measured(run_dir), measured(whole))
+
+
+@pytest.mark.parametrize("name", ["lr=[0.1]", "a\\b", os.fsdecode(b"caf\xe9")])
+def test_a_name_under_which_checkpoints_could_not_be_read_is_refused_before_training(
+    tiny_config, tmp_path, quiet, name
+):
+    with pytest.raises(InputError, match="Checkpoints cannot be kept in"):
+        runs.run(tiny_config, run_dir=tmp_path / name / "run", reporter=quiet)
+    assert not (tmp_path / name).exists()
+
+
+def test_a_damaged_network_of_a_finished_training_is_trained_again_and_costs_nothing_else(
+    tiny_run, tiny_config, interrupted, quiet
+):
+    final = interrupted / "checkpoints" / "nt" / "1" / "8"
+    shutil.rmtree(final / "state")
+    runs.run(tiny_config, run_dir=interrupted, reporter=quiet)
+    said = quiet.console.file.getvalue()
+    assert f"{final} cannot be read" in said
+    assert "nt seed 0,1 is trained again from the step before" in said
+    pd.testing.assert_frame_equal(measured(interrupted), measured(tiny_run))
+
+
+def test_a_stop_that_was_asked_for_stays_one_on_a_full_disk_and_every_store_is_closed(
+    tiny_config, tmp_path, quiet, monkeypatch
+):
+    closed, close = [], Checkpoints.close
+
+    def fail(store):
+        close(store)
+        closed.append(store)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path))
+
+    def stop_asked() -> bool:
+        monkeypatch.setattr(Checkpoints, "close", fail)
+        return (tmp_path / "run" / "checkpoints" / "nt" / "1").is_dir()
+
+    with pytest.raises(Interrupted):
+        runs.run(tiny_config, run_dir=tmp_path / "run", reporter=quiet, stop_asked=stop_asked)
+    assert len(closed) == 2
+    assert "The newest state could not be saved ([Errno 28]" in quiet.console.file.getvalue()
