@@ -4,6 +4,7 @@ A new attack is one file: a registered subclass of `Attack` (see `momentum`). Tr
 any other loss.
 """
 
+from mi_jax.attacks.adaptive_radius import DDN, FMN, ddn, fmn
 from mi_jax.attacks.apgd import APGD, apgd
 from mi_jax.attacks.attack import ATTACKS, Attack, AttackResult, Outcome, Problem, register
 from mi_jax.attacks.autoattack import AutoAttackResult, Progress, autoattack
@@ -21,7 +22,9 @@ from mi_jax.attacks.threat_model import ThreatModel
 __all__ = [
     "APGD",
     "ATTACKS",
+    "DDN",
     "FAB",
+    "FMN",
     "PGD",
     "Attack",
     "AttackResult",
@@ -43,8 +46,10 @@ __all__ = [
     "ascend",
     "autoattack",
     "check",
+    "ddn",
     "fab",
     "fgsm",
+    "fmn",
     "minimal_norm",
     "perturb",
     "pgd",
