@@ -115,13 +115,17 @@ def _checked_start(value: Any, images: Images) -> Images:
 
 
 def ranked_targets(logits: jax.Array, labels: Labels, count: int) -> jax.Array:
-    """The `count` highest classes other than the label [b, count], highest first. Raises `InputError` for too many."""
+    """The `count` highest classes other than the label [b, count], highest first. Raises `InputError` for too many.
+
+    The highest also takes the place of classes that are masked by a logit of minus infinity, which no image reaches.
+    """
     if count >= logits.shape[1]:
         raise InputError(
             f"targets is {count}, but a model of {logits.shape[1]} classes has {logits.shape[1] - 1} wrong ones; "
             "take fewer."
         )
-    return jax.lax.top_k(others(logits, labels), count)[1]
+    values, classes = jax.lax.top_k(others(logits, labels), count)
+    return jnp.where(values > -jnp.inf, classes, classes[:, :1])
 
 
 @functools.partial(jax.jit, static_argnums=0, inline=True)
