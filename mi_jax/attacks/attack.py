@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from mi_jax import checks
-from mi_jax.attacks.engine.input_checks import check_distance, check_reach
+from mi_jax.attacks.engine.input_checks import check_distance, check_reach, check_step
 from mi_jax.attacks.losses import check_loss, least_classes, loss_of, misclassified
 from mi_jax.attacks.threat_model import (
     DEFAULT_EPS,
@@ -202,6 +202,7 @@ class Attack:
             if self.step_size is None:
                 object.__setattr__(self, "step_size", default_step_size(str(self.norm), self.eps))
             check_distance("step_size", self.step_size, self.norm, positive=True)
+            check_step(self.step_size, self.eps, self.norm)
 
     def _flatten(self):
         names = [field.name for field in dataclasses.fields(self)]

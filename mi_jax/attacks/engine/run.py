@@ -17,6 +17,7 @@ from mi_jax.attacks.engine.input_checks import (
     accepts,
     check_batch,
     check_distances,
+    check_step,
     check_targets,
     logits_of,
 )
@@ -75,6 +76,7 @@ def run(
     check_distances("eps", config.eps if eps is None else eps, norm, len(images), positive=positive)
     if step_size is not None:
         check_distances("step_size", step_size, norm, len(images))
+        check_step(step_size, config.eps if eps is None else eps, norm)
     config = config.with_values(eps=eps, **({"step_size": step_size} if "step_size" in config.traced else {}))
     config.check_shape(shape)
     config = config.as_arrays(images.dtype)
