@@ -41,7 +41,7 @@ def check_norm(norm: str) -> Norm:
         >>> check_norm("Linf")
         'linf'
     """
-    known = {name: name for name in NORMS}
+    known: dict[str, Norm] = {name: name for name in NORMS}
     lower = norm.lower() if isinstance(norm, str) else norm
     checks.one_of("norm", lower if lower in known else norm, known)
     return known[lower]
