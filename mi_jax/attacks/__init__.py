@@ -16,6 +16,7 @@ from mi_jax.attacks.minimal_norm import MinimalNorm, RobustAccuracyCurve, minima
 from mi_jax.attacks.momentum import Momentum
 from mi_jax.attacks.pgd import PGD, ascend, fgsm, perturb, pgd
 from mi_jax.attacks.sanity_checks import CheckResult, Finding, check
+from mi_jax.attacks.sparse_rs import SparseRS, sparse_rs
 from mi_jax.attacks.square import Square, square
 from mi_jax.attacks.threat_model import ThreatModel
 
@@ -39,6 +40,7 @@ __all__ = [
     "Problem",
     "Progress",
     "RobustAccuracyCurve",
+    "SparseRS",
     "Square",
     "StageReport",
     "ThreatModel",
@@ -57,5 +59,6 @@ __all__ = [
     "register",
     "robust_accuracy_curve",
     "run",
+    "sparse_rs",
     "square",
 ]
