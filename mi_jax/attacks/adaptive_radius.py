@@ -61,7 +61,7 @@ class AdaptiveRadius(Attack):
 
     @property
     def iterations(self) -> int:
-        """As many as steps; the point that the last one moves to is not evaluated, as in the papers."""
+        """As many as steps; the point that the last one moves to is not evaluated, as in foolbox."""
         return self.steps
 
     def first_radius(self, problem: Problem) -> Array:
@@ -155,7 +155,7 @@ class FMN(AdaptiveRadius):
     def next_radius(
         self, state: AdaptiveRadiusState, distance: Array, gradient: Images, seen: Point, annealing: Array
     ) -> Array:
-        """Pintor et al. 2021, algorithm 1, lines 4 to 13."""
+        """Pintor et al. 2021, algorithm 1, for p > 0."""
         gamma = LAST_GAMMA + (self.gamma - LAST_GAMMA) * annealing
         linearised = distance + jnp.abs(seen.losses) / (length(gradient, DUAL[str(self.norm)]) + TINY)
         grown = state.radius * (1 + gamma)
@@ -206,7 +206,7 @@ class DDN(AdaptiveRadius):
     def next_radius(
         self, state: AdaptiveRadiusState, distance: Array, gradient: Images, seen: Point, annealing: Array
     ) -> Array:
-        """Rony et al. 2019, algorithm 1, lines 8 to 12."""
+        """Smaller by `gamma` where the point is misclassified, else larger (Rony et al. 2019, algorithm 1)."""
         return state.radius * jnp.where(seen.wrong, 1 - self.gamma, 1 + self.gamma).astype(state.radius.dtype)
 
     def into_ball(self, point: Images, clean: Images, radius: Array) -> Images:
