@@ -218,16 +218,17 @@ def logits_shape(value: Any, size: int) -> None:
 
 
 def logits(value: Any, labels: Any) -> None:
-    """Checks logits `[b k]` and labels `[b]`: the shape, and known values.
+    """Checks logits `[b k]` and labels `[b]`: the shape, and known values. A logit of -inf masks its class.
 
     Raises:
-        InputError: for another shape, NaN or positive infinity, probabilities, and labels outside 0..k - 1.
+        InputError: for another shape, NaN, infinite logits (but for -inf beside finite ones), probabilities, and labels
+            outside 0..k - 1.
     """
     logits_shape(value, len(labels))
     if known(value):
         rows = np.asarray(value, np.float32)
-        for what, bad in (("NaN", np.isnan(rows)), ("infinite", np.isposinf(rows))):
-            if count := np.count_nonzero(bad.any(axis=1)):
+        for what, bad in (("NaN", np.isnan(rows).any(axis=1)), ("infinite", without_prediction(rows))):
+            if count := np.count_nonzero(bad):
                 raise InputError(f"The model returns {what} logits for {count} of {len(rows)} images.")
         if are_probabilities(rows):
             raise InputError(
@@ -235,6 +236,11 @@ def logits(value: Any, labels: Any) -> None:
                 "logits."
             )
     class_indices(labels, value.shape[1])
+
+
+def without_prediction(rows: np.ndarray) -> np.ndarray:
+    """Whether each row of logits has a NaN, +inf, or nothing but -inf, so that its largest is not finite `[b]`."""
+    return ~np.isfinite(rows.max(axis=1))
 
 
 def are_probabilities(rows: np.ndarray) -> bool:

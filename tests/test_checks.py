@@ -83,6 +83,7 @@ def test_labels_of_any_integer_type_become_int32():
         (np.full((3, 2), 0.5), "probabilities"),
         (np.full((3, 2), np.nan), "NaN logits for 3 of 3"),
         (np.array([[0.0, np.inf]] * 3), "infinite logits for 3 of 3"),
+        (np.array([[0.0, -np.inf], [1.0, 2.0], [-np.inf, -np.inf]]), "infinite logits for 1 of 3"),
         (0.99 * np.eye(3), "probabilities"),
         (np.full((3, 2), -4.0), r"Labels must lie in 0\.\.1; got values from 0 to 2"),
         (np.ones((3, 1)), "single column"),

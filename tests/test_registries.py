@@ -168,7 +168,9 @@ def attacks_images(name: str, attack: Any) -> None:
     result = attacked(weights, IMAGES, labels, jax.random.key(0))
     assert float(result.perturbation_norm.max()) <= config.eps * (1 + 1e-5), "leaves the ball"
     assert 0 <= float(result.images.min()) <= float(result.images.max()) <= 1, "leaves [0, 1]"
-    np.testing.assert_allclose(result.perturbation_norm, jnp.abs(result.images - IMAGES).max((1, 2, 3)), atol=1e-6)
+    order = {"linf": np.inf, "l2": 2, "l1": 1}[str(config.norm)]
+    distance = np.linalg.norm((result.images - IMAGES).reshape(len(IMAGES), -1), order, axis=1)
+    np.testing.assert_allclose(result.perturbation_norm, distance, atol=1e-6)
     predicted = jnp.argmax(linear(weights, result.images), axis=1)
     np.testing.assert_array_equal(result.success, predicted != labels, "success on a correctly classified image")
     assert result.success.any(), "finds nothing on a linear model"

@@ -4,6 +4,7 @@ A new attack is one file: a registered subclass of `Attack` (see `momentum`). Tr
 any other loss.
 """
 
+from mi_jax.attacks.adaptive_radius import DDN, FMN, ddn, fmn
 from mi_jax.attacks.apgd import APGD, apgd
 from mi_jax.attacks.attack import ATTACKS, Attack, AttackResult, Outcome, Problem, register
 from mi_jax.attacks.autoattack import AutoAttackResult, Progress, autoattack
@@ -15,13 +16,16 @@ from mi_jax.attacks.minimal_norm import MinimalNorm, RobustAccuracyCurve, minima
 from mi_jax.attacks.momentum import Momentum
 from mi_jax.attacks.pgd import PGD, ascend, fgsm, perturb, pgd
 from mi_jax.attacks.sanity_checks import CheckResult, Finding, check
+from mi_jax.attacks.sparse_rs import SparseRS, sparse_rs
 from mi_jax.attacks.square import Square, square
 from mi_jax.attacks.threat_model import ThreatModel
 
 __all__ = [
     "APGD",
     "ATTACKS",
+    "DDN",
     "FAB",
+    "FMN",
     "PGD",
     "Attack",
     "AttackResult",
@@ -36,6 +40,7 @@ __all__ = [
     "Problem",
     "Progress",
     "RobustAccuracyCurve",
+    "SparseRS",
     "Square",
     "StageReport",
     "ThreatModel",
@@ -43,8 +48,10 @@ __all__ = [
     "ascend",
     "autoattack",
     "check",
+    "ddn",
     "fab",
     "fgsm",
+    "fmn",
     "minimal_norm",
     "perturb",
     "pgd",
@@ -52,5 +59,6 @@ __all__ = [
     "register",
     "robust_accuracy_curve",
     "run",
+    "sparse_rs",
     "square",
 ]

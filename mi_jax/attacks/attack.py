@@ -14,10 +14,11 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from mi_jax import checks
-from mi_jax.attacks.engine.input_checks import check_distance, check_reach
+from mi_jax.attacks.engine.input_checks import check_distance, check_reach, check_step
 from mi_jax.attacks.losses import check_loss, least_classes, loss_of, misclassified
 from mi_jax.attacks.threat_model import (
     DEFAULT_EPS,
+    NORMS,
     Norm,
     ThreatModel,
     check_norm,
@@ -159,6 +160,7 @@ class Attack:
         targets: number of highest wrong classes that are attacked one by one; 0 for an untargeted attack.
         loss: name of the loss, empty for an attack without one.
         step_size: length of a step in pixel units; None for 2/255 in Linf and eps / 4 in L2 and L1; inside, as `eps`.
+        norms: the norms that the attack supports.
         traced: names of the settings that may change without a new compilation.
         effort: name of the setting that is the number of gradient steps or queries.
         budget: {setting: field of `Budget`} of the settings that AutoAttack replaces.
@@ -173,6 +175,7 @@ class Attack:
     targets = 0
     loss = ""
     step_size = None
+    norms: ClassVar[tuple[str, ...]] = NORMS
     traced: ClassVar[tuple[str, ...]] = ("eps",)
     effort: ClassVar[str] = "steps"
     budget: ClassVar[dict[str, str]] = {}
@@ -184,6 +187,9 @@ class Attack:
 
     def __post_init__(self):
         object.__setattr__(self, "norm", check_norm(self.norm))
+        if self.norm not in self.norms:
+            supported = ", ".join(self.norms)
+            raise InputError(f"{type(self).__name__} does not support the norm {self.norm!r}, only {supported}.")
         if self.eps is None:
             object.__setattr__(self, "eps", DEFAULT_EPS[self.norm])
         check_distance("eps", self.eps, self.norm)
@@ -196,6 +202,7 @@ class Attack:
             if self.step_size is None:
                 object.__setattr__(self, "step_size", default_step_size(str(self.norm), self.eps))
             check_distance("step_size", self.step_size, self.norm, positive=True)
+            check_step(self.step_size, self.eps, self.norm)
 
     def _flatten(self):
         names = [field.name for field in dataclasses.fields(self)]

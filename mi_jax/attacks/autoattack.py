@@ -25,7 +25,7 @@ from mi_jax.attacks.engine.run import ranked_targets
 from mi_jax.attacks.engine.saved_evaluation import CLEAN_ERROR, ROBUST, EvaluationState, StageReport, fingerprint
 from mi_jax.attacks.engine.survivors import PlacedModel, attack_rows
 from mi_jax.attacks.losses import margin, misclassified
-from mi_jax.attacks.sanity_checks import output_findings
+from mi_jax.attacks.sanity_checks import largest, largest_difference, output_findings
 from mi_jax.attacks.threat_model import DEFAULT_EPS, check_norm, diameter
 from mi_jax.errors import InputError
 from mi_jax.parallel import Mesh, on_host
@@ -213,7 +213,7 @@ def _check_outputs(model: PlacedModel, images: np.ndarray) -> tuple[list[str], f
 
 def _differ(saved: np.ndarray, clean: np.ndarray, tolerance: float) -> bool:
     """Whether logits differ by more than a share `tolerance` of the largest."""
-    return saved.shape != clean.shape or bool(np.abs(saved - clean).max() > tolerance * np.abs(clean).max())
+    return saved.shape != clean.shape or largest_difference(saved, clean) > tolerance * largest(clean)
 
 
 def _writable(path: str | Path) -> Path:

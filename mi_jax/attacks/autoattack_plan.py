@@ -114,8 +114,8 @@ def _named(part: str | Attack, version, norm: str, eps: float, budget: Budget, c
         values = {setting: getattr(budget, field) for setting, field in attack.budget_fields.items()}
         if attack.targets:
             values["targets"] = min(values.get("targets", attack.targets), classes - 1)
-        if attack.step_size == default_step_size(str(attack.norm), attack.eps):
-            values["step_size"] = default_step_size(norm, eps)
+    if attack.step_size == default_step_size(str(attack.norm), attack.eps):
+        values["step_size"] = default_step_size(norm, eps)
     if hasattr(attack, "keep"):
         values["keep"] = "best"  # an evaluation counts every iterate
     return name, dataclasses.replace(attack, norm=norm, eps=eps, **values)

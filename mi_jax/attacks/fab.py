@@ -16,7 +16,7 @@ from mi_jax.attacks.engine import randomness
 from mi_jax.attacks.engine.run import run
 from mi_jax.attacks.losses import at, misclassified
 from mi_jax.attacks.projections import onto_hyperplane
-from mi_jax.attacks.threat_model import TINY, flat, length, per_image, unit
+from mi_jax.attacks.threat_model import DUAL, TINY, flat, length, per_image, unit
 from mi_jax.errors import InputError
 from mi_jax.typing import Flags, Images, Key, LogitsFn
 
@@ -134,7 +134,7 @@ def _towards_target(problem: Problem, point: Images, i: Any):
 def _nearest_boundary(problem: Problem, point: Images, i: Any):
     """z_k - z_y and its gradient for the class k whose linearised boundary is nearest, and misclassification."""
     logits, pull = jax.vjp(lambda x: problem.logits(x, i), point)
-    classes, dual = logits.shape[1], {"linf": "l1", "l2": "l2", "l1": "linf"}[problem.threat.norm]
+    classes, dual = logits.shape[1], DUAL[problem.threat.norm]
     own = jax.nn.one_hot(problem.labels, classes, dtype=logits.dtype)
     differences = logits - at(logits, problem.labels)[:, None]
 

@@ -81,7 +81,9 @@ def targeted_dlr(logits: Logits, labels: Labels, targets: Labels) -> Losses:
 def kl(logits: Logits, reference: Logits) -> Losses:
     """KL(softmax(reference) || softmax(logits)) in nats [b] (the inner loss of TRADES, Zhang et al. 2019)."""
     log_p = jax.nn.log_softmax(reference)
-    return jnp.sum(jnp.exp(log_p) * (log_p - jax.nn.log_softmax(logits)), axis=1)
+    # A class masked by a logit of minus infinity has probability zero and adds nothing.
+    ratio = jnp.where(log_p > -jnp.inf, log_p - jax.nn.log_softmax(logits), 0)
+    return jnp.sum(jnp.exp(log_p) * ratio, axis=1)
 
 
 def loss_of(

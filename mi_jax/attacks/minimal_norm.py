@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -10,17 +10,20 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from mi_jax import checks
+from mi_jax.attacks.adaptive_radius import DDN, FMN
 from mi_jax.attacks.autoattack import autoattack
 from mi_jax.attacks.autoattack_plan import Budget
 from mi_jax.attacks.engine.input_checks import Model, check_batch, check_distance, check_reach, logits_of
-from mi_jax.attacks.engine.run import predict
-from mi_jax.attacks.fab import FAB, fab
+from mi_jax.attacks.engine.run import predict, run
+from mi_jax.attacks.fab import FAB
 from mi_jax.attacks.losses import misclassified
 from mi_jax.attacks.threat_model import check_norm, diameter
 from mi_jax.batches import BATCH_SIZE, map_batches
 from mi_jax.errors import InputError
 from mi_jax.parallel import Mesh
 from mi_jax.typing import Images, Key, LogitsFn
+
+Method = Literal["fab", "fmn", "ddn"]
 
 
 class MinimalNorm(NamedTuple):
@@ -59,19 +62,24 @@ def minimal_norm(
     key: Key | int,
     *,
     norm: str = "linf",
+    method: Method | str = "fab",
     steps: int = 100,
     restarts: int = 1,
     targets: int | None = None,
 ) -> MinimalNorm:
-    """Distance from each image to the nearest adversarial one that FAB finds (Croce and Hein 2020b).
+    """Distance from each image to the nearest adversarial one that a minimal-norm attack finds.
 
     An upper bound on the true minimal distance.
 
     Args:
         logits_fn, variables, x, y, key: as for `pgd`.
-        norm: `linf`, `l2` or `l1`.
-        steps, restarts: as in `FAB`.
-        targets: number of highest wrong classes that are attacked one by one; None for 9, or all if there are fewer.
+        norm: `linf`, `l2` or `l1`; `ddn` minimises `l2` alone.
+        method: `fab` (Croce and Hein 2020b), `fmn` (Pintor et al. 2021) or `ddn` (Rony et al. 2019), with the default
+            settings of `FAB`, `FMN` or `DDN`.
+        steps: iterations.
+        restarts: independent starts of `fab`; the others start at the clean image alone.
+        targets: number of highest wrong classes that are attacked one by one, 0 for an untargeted attack; None for the
+            usual choice: with `fab` 9, or all if there are fewer, else 0.
 
     Raises:
         InputError: as `pgd`.
@@ -84,11 +92,18 @@ def minimal_norm(
         Array([0.25, 0.5 ], dtype=float32)
     """
     norm = check_norm(norm)
+    checks.one_of("method", method, get_args(Method))
+    if method != "fab" and restarts != 1:
+        raise InputError(f"restarts is {restarts!r}, but {method!r} has a single start; use method='fab'.")
     images, labels = check_batch(x, y)
-    classes = jax.eval_shape(functools.partial(logits_of, Model(logits_fn)), variables, images[:1]).shape[1]
-    targets = min(9, classes - 1) if targets is None else targets
-    config = FAB(norm, diameter(norm, images.shape), steps=steps, restarts=restarts, targets=targets)
-    result = fab(logits_fn, variables, images, labels, key, config=config)
+    model = Model(logits_fn)
+    if method == "fab":
+        classes = jax.eval_shape(functools.partial(logits_of, model), variables, images[:1]).shape[1]
+        usual, attack = min(9, classes - 1), functools.partial(FAB, restarts=restarts)
+    else:
+        usual, attack = 0, {"fmn": FMN, "ddn": DDN}[method]
+    config = attack(norm, diameter(norm, images.shape), steps=steps, targets=usual if targets is None else targets)
+    result = run(logits_fn, variables, images, labels, key, config=config)
     clean = jnp.asarray(_clean_errors(logits_fn, variables, images, labels))
     distance = jnp.where(clean, 0, jnp.where(result.success, result.perturbation_norm, jnp.inf))
     nearest = jnp.where(clean[:, None, None, None], images, result.images)

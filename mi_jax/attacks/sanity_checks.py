@@ -90,9 +90,10 @@ def check(
 ) -> CheckResult:
     """Checks a model for signs that attacks on it are misleading. Does not run inside jit.
 
-    Possible findings: `not_finite`, `random`, `batch_dependent` and `probabilities` (the logits); `zero_gradients`,
-    `overconfident` (cross-entropy underflows in float32 while the margin has a gradient), `saturated` (the logit of the
-    label hardly depends on the image), `discontinuous` (the gradient does not predict the effect of a small step);
+    Possible findings: `not_finite` (NaN and infinite logits, but for -inf beside finite ones, which masks a class),
+    `random`, `batch_dependent` and `probabilities` (the logits); `zero_gradients`, `overconfident` (cross-entropy
+    underflows in float32 while the margin has a gradient), `saturated` (the logit of the label hardly depends on the
+    image), `discontinuous` (the gradient does not predict the effect of a small step);
     `weaker_with_steps` (PGD with all steps breaks fewer images than with one), `weaker_on_cross_entropy` (PGD on the
     margin or the DLR loss breaks more images), `square_beats_gradient`, `survives_large_eps`, `not_monotone` (in eps).
 
@@ -158,7 +159,7 @@ class Report:
 def output_findings(predict: Predict, logits_fn: Any, variables: Any, images: Images) -> tuple[np.ndarray, Report]:
     """The logits of images, and findings about them: not finite, probabilities, not deterministic, batch-dependent."""
     report, logits = Report(), predict(images)
-    bad = (~np.isfinite(logits)).any(axis=1).sum()
+    bad = checks.without_prediction(logits).sum()
     if bad:
         message = f"The model gives NaN or infinite logits for {bad} of {len(logits)} images."
         report.add("not_finite", "error", message, bad)
@@ -166,12 +167,12 @@ def output_findings(predict: Predict, logits_fn: Any, variables: Any, images: Im
     if checks.are_probabilities(logits):
         message = "The model returns probabilities, not logits: losses saturate and hide gradients."
         report.add("probabilities", "error", message, logits.max())
-    scale, precision = max(1e-6, float(np.abs(logits).max())), _precision(logits_fn, variables, images)
+    scale, precision = max(1e-6, largest(logits)), _precision(logits_fn, variables, images)
     report.measure("precision", precision)
-    repeated = report.measure("repeat_difference", np.abs(predict(images) - logits).max() / scale)
+    repeated = report.measure("repeat_difference", largest_difference(predict(images), logits) / scale)
     # Also without compilation: numbers drawn in Python are constants in the compiled model.
     eager = on_host(logits_of(logits_fn, variables, images))
-    uncompiled = report.measure("eager_difference", np.abs(eager - logits).max() / scale)
+    uncompiled = report.measure("eager_difference", largest_difference(eager, logits) / scale)
     if repeated > max(1e-4, precision) or uncompiled > EAGER_TOLERANCE:
         repeated = max(repeated, uncompiled)
         message = (
@@ -183,7 +184,7 @@ def output_findings(predict: Predict, logits_fn: Any, variables: Any, images: Im
     half = max(1, len(images) // 2)
     turned = predict(images[::-1])[::-1]
     accompanied = predict(jnp.concatenate([images[:half], 1 - images[half:]]))[:half]
-    moved = max(np.abs(turned - logits).max(), np.abs(accompanied - logits[:half]).max())
+    moved = max(largest_difference(turned, logits), largest_difference(accompanied, logits[:half]))
     if report.measure("batch_difference", moved / scale) > max(1e-3, 4 * precision):
         message = (
             f"The logits of an image depend on the other images of its batch, by {moved / scale:.1%} of the largest: "
@@ -191,6 +192,16 @@ def output_findings(predict: Predict, logits_fn: Any, variables: Any, images: Im
         )
         report.add("batch_dependent", "error", message, moved / scale)
     return logits, report
+
+
+def largest(logits: np.ndarray) -> float:
+    """Largest absolute logit, of classes that are not masked by minus infinity."""
+    return float(np.abs(logits[np.isfinite(logits)]).max())
+
+
+def largest_difference(logits: np.ndarray, others: np.ndarray) -> float:
+    """Largest absolute difference of logits; zero for a class that both mask by minus infinity."""
+    return float(np.abs(np.subtract(logits, others, out=np.zeros_like(logits), where=logits != others)).max())
 
 
 def _precision(logits_fn: Any, variables: Any, images: Images) -> float:

@@ -15,11 +15,14 @@ from mi_jax.attacks.projections import l1_length, onto_l1_ball
 from mi_jax.typing import Images, Key
 
 Norm = Literal["linf", "l2", "l1"]
+NORMS: tuple[Norm, ...] = get_args(Norm)
 Init = Literal["uniform", "radius", "gaussian"]
 Scalar = Float[Array, ""]
 
 TINY = 1e-12
 """Added to a length before dividing by it, as the reference implementations do."""
+DUAL = {"linf": "l1", "l2": "l2", "l1": "linf"}
+"""The dual of each norm."""
 DEFAULT_EPS = {"linf": 8 / 255, "l2": 0.5, "l1": 12.0}
 """The usual radii on CIFAR-10."""
 SPARSITY = 0.01
@@ -38,7 +41,7 @@ def check_norm(norm: str) -> Norm:
         >>> check_norm("Linf")
         'linf'
     """
-    known = {name: name for name in get_args(Norm)}
+    known: dict[str, Norm] = {name: name for name in NORMS}
     lower = norm.lower() if isinstance(norm, str) else norm
     checks.one_of("norm", lower if lower in known else norm, known)
     return known[lower]

@@ -360,6 +360,15 @@ def test_random_model_needs_rand_and_rand_averages_over_its_noise(linear, softma
     assert float(single.success.mean()) == pytest.approx(float(plain.success[:20].mean()), abs=0.1)
 
 
+def test_the_default_step_of_a_configuration_follows_the_norm_and_radius_of_the_evaluation():
+    def steps(norm, eps):
+        configs = [PGD(norm="l2"), PGD(norm="l2", step_size=0.05), "pgd"]
+        return [config.step_size for _, config in plan(configs, norm, eps, QUICK, 10, (8, 8, 3))]
+
+    assert steps("l2", 0.02) == [0.005, 0.05, 0.005]
+    assert steps("linf", 0.1) == [2 / 255, 0.05, 2 / 255]
+
+
 def test_plan_raises_the_errors_of_an_evaluation_without_running_it():
     def planned(version="standard", norm="linf", eps=0.1, budget=QUICK, num_classes=10, image_shape=(8, 8, 3)):
         return plan(version, norm, eps, budget, num_classes, image_shape)
@@ -412,7 +421,7 @@ def test_too_few_classes_and_other_bad_input_raise_a_clear_error(linear, softmax
         "NaN logits": lambda: run(lambda v, x: linear(v, x) * jnp.nan, softmax),
         "Invalid eps 0.0: expected a positive number": lambda: run(linear, softmax, eps=0.0),
         "standard, plus, rand": lambda: run(linear, softmax, version="best"),
-        "no attack 'apgd'; choose from apgd-ce, apgd-dlr": lambda: run(linear, softmax, version=["apgd"]),
+        "no attack 'apgd'; choose from .*apgd-ce, apgd-dlr": lambda: run(linear, softmax, version=["apgd"]),
         "list of attacks is empty": lambda: run(linear, softmax, version=[]),
         "power of two": lambda: run(linear, softmax, batch_size=100),
         "linf, l2, l1": lambda: run(linear, softmax, norm="l3"),

@@ -23,21 +23,68 @@ def problem():
     lead = (x.reshape(30, -1) - 0.5) @ w
     y = (lead > 0).astype(np.int32)
     y[:3] = 1 - y[:3]
-    exact = {"linf": np.abs(lead) / np.abs(w).sum(), "l2": np.abs(lead) / np.linalg.norm(w)}
+    exact = {norm: np.abs(lead) / np.linalg.norm(w, dual) for norm, dual in {"linf": 1, "l2": 2, "l1": np.inf}.items()}
     for distance in exact.values():
         distance[:3] = 0
     return jnp.asarray(w), x, y, exact
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_distance_to_a_plane_equals_the_closed_form(problem, norm):
+@pytest.mark.parametrize(
+    ("method", "norm", "steps", "tolerance"),
+    [
+        ("fab", "linf", 20, 0.02),  # overshoots by at most 5 % and then moves back
+        ("fab", "l2", 20, 0.02),
+        ("fmn", "linf", 30, 0.003),
+        ("fmn", "l2", 30, 0.003),
+        ("fmn", "l1", 30, 0.003),
+        ("ddn", "l2", 150, 0.05),  # keeps to steps of 5 %
+    ],
+)
+def test_distance_to_a_plane_equals_the_closed_form(problem, method, norm, steps, tolerance):
     w, x, y, exact = problem
-    found = minimal_norm(half_space, w, x, y, 0, norm=norm, steps=20)
-    # FAB overshoots by at most 5 % and then moves back.
-    np.testing.assert_allclose(found.distance, exact[norm], rtol=0.02, atol=1e-6)
-    wrong = np.argmax(half_space(w, found.images), axis=1) != y
-    assert wrong.all()
+    found = minimal_norm(half_space, w, x, y, 0, norm=norm, method=method, steps=steps)
+    np.testing.assert_allclose(found.distance, exact[norm], rtol=tolerance, atol=1e-6)
+    assert np.all(found.distance >= exact[norm] * (1 - 1e-5)), "nearer than any adversarial image"
+    assert np.all(np.argmax(half_space(w, found.images), axis=1) != y)
     assert found.warnings == ()
+
+
+@pytest.mark.parametrize(("method", "norm"), [("fab", "linf"), ("fmn", "l1"), ("ddn", "l2")])
+def test_distance_is_infinite_where_no_image_is_misclassified_and_zero_where_the_clean_one_is(problem, method, norm):
+    w, x, _, _ = problem
+    labels = np.arange(30) % 2
+
+    def far(variables, x):
+        return half_space(variables, x) + jnp.array([[1e3, 0.0]])
+
+    found = minimal_norm(far, w, x, labels, 0, norm=norm, method=method, steps=5)
+    np.testing.assert_array_equal(found.distance, np.where(labels == 0, np.inf, 0))
+    np.testing.assert_array_equal(found.images, x)
+
+
+def test_methods_find_equal_distances_from_the_boundaries_of_ten_classes(linear, softmax):
+    x, y = softmax.images[:30], softmax.labels[:30]
+    fab, fmn, ddn = (
+        np.asarray(minimal_norm(linear, softmax.variables, x, y, 0, norm="l2", **options).distance)
+        for options in ({"steps": 20}, {"method": "fmn", "targets": 9}, {"method": "ddn"})
+    )
+    assert np.all(fab < 5)
+    np.testing.assert_allclose(fmn, fab, rtol=0.02)
+    assert np.median(ddn / np.maximum(fab, 1e-9)) < 1.03
+
+
+@pytest.mark.parametrize(
+    ("expected", "options"),
+    [
+        ("DDN does not support the norm 'linf', only l2", {"method": "ddn"}),
+        ("Invalid method 'best': expected one of fab, fmn, ddn", {"method": "best"}),
+        ("restarts is 2, but 'fmn' has a single start", {"method": "fmn", "restarts": 2}),
+    ],
+)
+def test_a_method_that_does_not_fit_raises_a_clear_error(problem, expected, options):
+    w, x, y, _ = problem
+    with pytest.raises(InputError, match=expected):
+        minimal_norm(half_space, w, x, y, 0, **options)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])

@@ -111,7 +111,7 @@ def test_gaussian_start_is_projected_into_a_small_ball(linear_model, batch, norm
 def test_best_iterate_is_never_below_the_last(linear_model, batch):
     logits_fn, variables = linear_model
     x, y = batch
-    # With a step much longer than the radius, the loss of the iterates is not monotone.
+    # With a step longer than the radius, the loss of the iterates is not monotone.
     runs = {
         keep: pgd(
             logits_fn,
@@ -119,7 +119,7 @@ def test_best_iterate_is_never_below_the_last(linear_model, batch):
             x,
             y,
             jax.random.key(3),
-            config=PGD(norm="l2", eps=0.1, steps=5, step_size=2.0, keep=keep),
+            config=PGD(norm="l2", eps=0.1, steps=5, step_size=0.3, keep=keep),
         )
         for keep in ("last", "best")
     }
@@ -202,6 +202,8 @@ def test_radius_of_the_l2_start_has_the_named_distribution(init):
         ({"steps": -1}, "Invalid steps -1: expected a whole number of at least 0"),
         ({"step_size": 0.0}, "Invalid step_size 0.0: expected a positive number, such as 2/255"),
         ({"step_size": 2.0}, r"Invalid step_size 2.0: expected a number in \[0, 1\], such as 2/255"),
+        ({"step_size": 2.0, "norm": "l2"}, "Invalid step_size 2: it is 4 times the radius 0.5; take at most 3 radii"),
+        ({"step_size": 8.0, "norm": "l1", "eps": 2.0}, "step_size 8: it is 4 times the radius 2"),
         ({"norm": "l3"}, "linf, l2, l1"),
         ({"loss": "hinge"}, "ce, dlr, cw, kl"),
         ({"keep": "first"}, "last, best"),
@@ -212,6 +214,21 @@ def test_radius_of_the_l2_start_has_the_named_distribution(init):
 def test_bad_settings_raise_a_clear_error(options, message):
     with pytest.raises(InputError, match=message):
         PGD(**options)
+
+
+def test_a_step_of_many_radii_is_refused_at_every_entry(linear_model, batch):
+    logits_fn, variables = linear_model
+    x, y = batch
+    config = PGD(norm="l2", eps=0.5, step_size=1.5, steps=1, random_start=False)  # 3 radii
+    eps = np.full(9, 0.5)
+    eps[4] = 0.1
+    for options, given in (({"step_size": 1.6}, "1.6: it is 3.2"), ({"step_size": 1.0, "eps": eps}, "1: it is 10")):
+        with pytest.raises(InputError, match=f"Invalid step_size {given} times the radius"):
+            pgd(logits_fn, variables, x, y, config=config, **options)
+    with pytest.raises(InputError, match="Invalid step_size 1: it is 10 times"):
+        mj.attacks.Momentum(norm="l2", eps=0.1, step_size=1.0)
+    PGD(eps=1e-4)  # in Linf every long step is the same
+    PGD(norm="l2", eps=0.0, step_size=1.0)
 
 
 def test_default_radius_and_step_depend_on_the_norm():
@@ -329,7 +346,7 @@ def test_bad_images_labels_and_models_raise_a_clear_error(linear_model, batch):
         r"looks like \[b, c, h, w\]": lambda: attack(images=jnp.full((9, 3, 8, 8), 0.5)),
         "9 of 9 targets equal the label": lambda: pgd(logits_fn, variables, x, y, 0, config=PGD(), targets=y),
         "Invalid eps 128: images": lambda: attack(norm="l2", eps=128.0, step_size=1.0),
-        "Invalid step_size 20: images": lambda: attack(norm="l2", step_size=20.0),
+        "Invalid step_size 20: it is 40 times the radius": lambda: attack(norm="l2", step_size=20.0),
         "infinite logits for 9 of 9": lambda: attack(f=lambda v, i: logits_fn(v, i).at[:, 0].set(jnp.inf)),
         r"config must be mi_jax\.attacks\.PGD, not APGD": lambda: check_config(mj.attacks.APGD(), PGD),
         "into NumPy or Python": lambda: attack(f=lambda v, i: np.asarray(i).reshape(9, -1) @ np.ones((24, 5))),

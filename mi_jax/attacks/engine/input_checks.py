@@ -20,6 +20,8 @@ from mi_jax.typing import Images, Key, Labels, Logits
 
 MAX_OBJECTS = 10_000
 """Limit on the objects that are searched for the arrays that a model closes over."""
+MAX_STEP = 3
+"""Longest step in L2 and L1, in radii: one step of the usual 2.5 eps / steps is allowed."""
 LIBRARIES = ("builtins", "equinox", "flax", "functools", "jax", "jaxlib", "mi_jax", "numpy", "optax", "scipy")
 """Packages whose functions are not searched."""
 
@@ -226,6 +228,22 @@ def check_distances(name: str, value: Any, norm: str, count: int, *, positive: b
     if np.ndim(value) and np.shape(value) != (count,):
         given = f"{len(value)} values" if np.ndim(value) == 1 else f"shape {np.shape(value)}"
         raise InputError(f"{name} has {given} for {count} images; give one number, or one per image.")
+
+
+def check_step(step_size: Any, eps: Any, norm: str) -> None:
+    """Raises `InputError` for a step in L2 or L1 of more than `MAX_STEP` radii, after which only its direction counts.
+
+    In Linf, where every step beyond the diameter of the ball is the same, any is accepted; and any for eps = 0.
+    """
+    if norm == "linf" or not checks.known(step_size, eps):
+        return
+    steps, radii = np.broadcast_arrays(np.ravel(np.asarray(step_size, float)), np.ravel(np.asarray(eps, float)))
+    if (long := (radii > 0) & (steps > MAX_STEP * radii * (1 + 1e-5))).any():
+        step, radius = steps[long][0], radii[long][0]
+        raise InputError(
+            f"Invalid step_size {step:g}: it is {step / radius:.3g} times the radius {radius:g}; take at most "
+            f"{MAX_STEP} radii, such as a quarter of one, in pixel units of [0, 1]."
+        )
 
 
 def check_reach(name: str, value: Any, reach: float) -> None:

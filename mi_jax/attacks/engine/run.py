@@ -17,6 +17,7 @@ from mi_jax.attacks.engine.input_checks import (
     accepts,
     check_batch,
     check_distances,
+    check_step,
     check_targets,
     logits_of,
 )
@@ -75,6 +76,7 @@ def run(
     check_distances("eps", config.eps if eps is None else eps, norm, len(images), positive=positive)
     if step_size is not None:
         check_distances("step_size", step_size, norm, len(images))
+        check_step(step_size, config.eps if eps is None else eps, norm)
     config = config.with_values(eps=eps, **({"step_size": step_size} if "step_size" in config.traced else {}))
     config.check_shape(shape)
     config = config.as_arrays(images.dtype)
@@ -115,13 +117,17 @@ def _checked_start(value: Any, images: Images) -> Images:
 
 
 def ranked_targets(logits: jax.Array, labels: Labels, count: int) -> jax.Array:
-    """The `count` highest classes other than the label [b, count], highest first. Raises `InputError` for too many."""
+    """The `count` highest classes other than the label [b, count], highest first. Raises `InputError` for too many.
+
+    The highest also takes the place of classes that are masked by a logit of minus infinity, which no image reaches.
+    """
     if count >= logits.shape[1]:
         raise InputError(
             f"targets is {count}, but a model of {logits.shape[1]} classes has {logits.shape[1] - 1} wrong ones; "
             "take fewer."
         )
-    return jax.lax.top_k(others(logits, labels), count)[1]
+    values, classes = jax.lax.top_k(others(logits, labels), count)
+    return jnp.where(values > -jnp.inf, classes, classes[:, :1])
 
 
 @functools.partial(jax.jit, static_argnums=0, inline=True)
