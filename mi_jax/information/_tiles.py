@@ -61,7 +61,9 @@ _SPLIT = {
     "bfloat16x3": Split(2, 16, 2.0**-13, _PRESET.BF16_BF16_F32_X3, _PRESET.BF16_BF16_F32_X3),
 }
 _BLOCK_BYTES = 2**28
-"""Memory on one device for tile products."""
+"""Memory on one device for tile products; four times as much on an accelerator."""
+KEPT_BYTES = 2**31
+"""Most memory for centred rows, and for noise, that are kept until all groups of tile pairs have used them."""
 _NARROWEST = 128
 """Smallest width of a feature chunk."""
 
@@ -211,17 +213,42 @@ def mixed_sums(
     return xp.maximum(mixed - rounding, 0) / factor, (mixed + rounding + total.shape[-1] * tiny) * factor
 
 
-def tile_pairs(tiles: int, tile: int, itemsize: int, blocks: int, mesh: Mesh | None) -> list[np.ndarray]:
-    """Return the pairs i <= j of tiles, int32 [p, 2], in groups whose products fit in memory.
+class Group(NamedTuple):
+    """Pairs of tiles whose products fit in memory, and the tiles that they need."""
 
-    `blocks` tile products are held for each pair. With a mesh every group is padded with (-1, -1) to a multiple of its
-    devices.
+    tiles: np.ndarray
+    """int32, rising, the same number in each group."""
+    pairs: np.ndarray
+    """int32 [p, 2], positions i <= j in `tiles`; (-1, -1) for padding to a multiple of the devices."""
+
+    def rows(self, tile: int) -> np.ndarray:
+        """Return the places of its rows, and of padding, among all sorted rows."""
+        return (self.tiles[:, None] * tile + np.arange(tile, dtype=np.int32)).ravel()
+
+
+def tile_groups(tiles: int, tile: int, itemsize: int, products: int, mesh: Mesh | None) -> list[Group]:
+    """Return all pairs i <= j of tiles in groups of one size, the last one smaller.
+
+    `products` tile products are held for each pair. Pairs are ordered by squares, along rows of squares in turning
+    directions, so that a group needs few tiles.
     """
-    pairs = np.stack(np.triu_indices(tiles), axis=1).astype(np.int32)
     devices = mesh.size if mesh is not None else 1
-    size = devices * max(1, _BLOCK_BYTES // (tile * tile * itemsize * blocks))
-    groups = [pairs[begin : begin + size] for begin in range(0, len(pairs), size)]
-    return [np.pad(g, ((0, -len(g) % devices), (0, 0)), constant_values=-1) for g in groups]
+    memory = _BLOCK_BYTES if backend() == "cpu" else 4 * _BLOCK_BYTES
+    size = devices * max(1, memory // (tile * tile * itemsize * products))
+    pairs = np.stack(np.triu_indices(tiles), axis=1).astype(np.int32)
+    if len(pairs) > size:
+        i, j = (pairs // math.isqrt(size)).T
+        pairs = pairs[np.lexsort((np.where(i % 2, -j, j), i))]
+    parts = [pairs[begin : begin + size] for begin in range(0, len(pairs), size)]
+    most = max(len(np.unique(part)) for part in parts)
+    groups = []
+    for part in parts:
+        needed = np.unique(part)
+        others = np.setdiff1d(np.arange(tiles, dtype=np.int32), needed)  # one number of tiles: one compiled function
+        own = np.union1d(needed, others[: most - len(needed)])
+        places = np.searchsorted(own, part).astype(np.int32)
+        groups.append(Group(own, np.pad(places, ((0, -len(part) % devices), (0, 0)), constant_values=-1)))
+    return groups
 
 
 def mesh_of(t: Rows) -> Mesh | None:
@@ -292,35 +319,114 @@ def _round(a: jax.Array, precision: Precision) -> jax.Array:
     return a.astype(jnp.bfloat16) if precision == "bfloat16" else a
 
 
+class Centres(NamedTuple):
+    """What is subtracted from the rows of each class in a feature chunk: first `firsts`, then `means`."""
+
+    firsts: jax.Array
+    """[classes, width]: the first row of each class."""
+    means: jax.Array
+    """[classes, width]: the means of rows less the first row."""
+    positions: jax.Array
+    """[classes, width]: the class centres, up to one vector that all share."""
+
+
 @functools.partial(jax.jit, static_argnames=("rows", "precision"))
-def centre(x: jax.Array, layout: Layout, *, rows: int, precision: Precision) -> tuple[jax.Array, jax.Array, Terms]:
-    """Sort and centre one feature chunk: rows [rows, width] padded with zeros, class centres, and the terms.
+def centre(x: jax.Array, layout: Layout, *, rows: int, precision: Precision) -> tuple[jax.Array, Centres, Terms]:
+    """Centre one feature chunk of sorted rows: rows [rows, width] padded with zeros, class centres, and the terms.
 
     The first row of a class is subtracted before its mean is taken: a constant class then gives exact zeros. With
     precision "direct" the rows stay as they are and all terms are 0.
     """
+    n, classes = x.shape[0], layout.first.shape[0]
     if precision == "direct":
-        n, classes = x.shape[0], layout.first.shape[0]
+        zeros = jnp.zeros((classes, x.shape[1]), x.dtype)
         terms = Terms(*(jnp.zeros(shape, x.dtype) for shape in ((n,), (n, classes), (classes, classes))))
-        return jnp.pad(x[layout.order], ((0, rows - n), (0, 0))), jnp.zeros((classes, x.shape[1]), x.dtype), terms
-    onehot = jax.nn.one_hot(layout.labels, layout.first.shape[0], dtype=x.dtype)
-    x = x[layout.order]
+        return jnp.pad(x, ((0, rows - n), (0, 0))), Centres(zeros, zeros, zeros), terms
+    onehot = jax.nn.one_hot(layout.labels, classes, dtype=x.dtype)
     firsts = x[layout.first]
     a = x - firsts[layout.labels]
     means = lax.dot_general(onehot, a, (((0,), (0,)), ((), ())), precision=lax.Precision.HIGHEST)
     means = means / jnp.maximum(layout.counts, 1).astype(x.dtype)[:, None]
     a = _round(a - means[layout.labels], precision)
-    centres = (firsts - firsts[:1]) + means
+    positions = (firsts - firsts[:1]) + means
     wide = a.astype(x.dtype)
-    apart = lax.map(lambda m: jnp.sum((m[None] - centres) ** 2, axis=1), centres)
-    terms = Terms(jnp.sum(wide * wide, axis=1), dot(wide, centres, "float32"), apart)
-    return jnp.pad(a, ((0, rows - x.shape[0]), (0, 0))), centres, terms
+    apart = lax.map(lambda m: jnp.sum((m[None] - positions) ** 2, axis=1), positions)
+    terms = Terms(jnp.sum(wide * wide, axis=1), dot(wide, positions, "float32"), apart)
+    return jnp.pad(a, ((0, rows - n), (0, 0))), Centres(firsts, means, positions), terms
+
+
+@functools.partial(jax.jit, static_argnames=("rows", "precision"))
+def _centred_again(x: jax.Array, labels: Rows, centres: Centres, *, rows: int, precision: Precision) -> jax.Array:
+    a = _round(x - centres.firsts[labels] - centres.means[labels], precision)
+    return jnp.pad(a, ((0, rows - x.shape[0]), (0, 0)))
+
+
+@jax.jit
+def taken(tree: Any, rows: Rows) -> Any:
+    """Return some rows of each array."""
+    return jax.tree.map(lambda a: a[rows], tree)
+
+
+class CentredRows:
+    """The centred rows of a layer for one group of tile pairs after another, a feature chunk at a time.
+
+    All rows are centred once, for the first group. For later groups they are kept if they fit in memory; else those
+    that a group needs are centred again, without their means and terms.
+
+    Attributes:
+        terms: of all rows, once the chunks of the first group have been taken.
+    """
+
+    def __init__(
+        self, t: Rows, layout: Layout, groups: list[Group], *, tile: int, width: int, dtype: Any, precision: Precision
+    ):
+        self._t, self._layout, self._width, self._dtype, self._precision = t, layout, width, dtype, precision
+        self._tile, self._padded = tile, -(-t.shape[0] // tile) * tile
+        self._single = len(groups) == 1
+        self._keep = not self._single and self._padded * t.shape[1] * np.dtype(dtype).itemsize <= KEPT_BYTES
+        self._kept: list[jax.Array] = []
+        self._centres: list[Centres] = []
+        self.terms: Terms | None = None
+
+    def chunks_of(self, group: Group) -> Iterator[tuple[jax.Array, Centres]]:
+        """Yield the rows [tiles * tile, width] of the group's tiles, and the centres of all classes."""
+        rows = group.rows(self._tile)
+        if self.terms is None:
+            for a, centres in self._first():
+                yield (a if self._single else taken(a, rows)), centres
+        elif self._keep:
+            for a, centres in zip(self._kept, self._centres, strict=True):
+                yield taken(a, rows), centres
+        else:
+            real = rows[rows < len(self._layout.order)]
+            order, labels = self._layout.order[real], self._layout.labels[real]
+            pieces = chunks(self._t, self._width, self._dtype, order)
+            for x, centres in zip(pieces, self._centres, strict=True):
+                yield _centred_again(x, labels, centres, rows=len(rows), precision=self._precision), centres
+
+    def _first(self) -> Iterator[tuple[jax.Array, Centres]]:
+        terms = None
+        for x in chunks(self._t, self._width, self._dtype, self._layout.order):
+            a, centres, part = centre(x, self._layout, rows=self._padded, precision=self._precision)
+            terms = part if terms is None else accumulated(terms, part)
+            if not self._single:
+                self._centres.append(centres)
+            if self._keep:
+                self._kept.append(a)
+            yield a, centres
+        self.terms = terms
 
 
 @functools.partial(jax.jit, donate_argnums=0)
 def accumulated(sums: Any, part: Any) -> Any:
     """Return two pytrees of one structure added leaf by leaf, in one compiled call for all leaves."""
     return jax.tree.map(jnp.add, sums, part)
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def added_tiles(sums: jax.Array, part: jax.Array, tiles: Rows) -> jax.Array:
+    """Return sums [tiles, ...] with those of some tiles added."""
+    return sums.at[tiles].add(part)
 
 
 @functools.lru_cache
@@ -383,21 +489,26 @@ def distances(
 
 
 @functools.partial(jax.jit, static_argnames="width")
-def _slice(t: jax.Array, start: jax.typing.ArrayLike, *, width: int) -> jax.Array:
-    return lax.dynamic_slice_in_dim(t, start, width, axis=1)
+def _slice(t: jax.Array, start: jax.typing.ArrayLike, rows: Rows | None, *, width: int) -> jax.Array:
+    piece = lax.dynamic_slice_in_dim(t, start, width, axis=1)
+    return piece if rows is None else piece[rows]
 
 
-def chunks(t: Rows, width: int, dtype: Any) -> Iterator[jax.Array]:
-    """Yield pieces of t on the device, [n, width] each; numpy arrays stay on the host.
+def chunks(t: Rows, width: int, dtype: Any, rows: np.ndarray | None = None) -> Iterator[jax.Array]:
+    """Yield pieces of t, or of some of its rows, on the device, [n, width] each; numpy arrays stay on the host.
 
     The last piece is padded with zeros to a power of two, so that layers of many widths share few compiled
     functions and no product is twice as wide as its layer.
     """
     full = t.shape[1] // width * width
     for start in range(0, full, width):
-        piece = t[:, start : start + width] if isinstance(t, np.ndarray) else _slice(t, start, width=width)
-        yield jnp.asarray(piece, dtype)
+        if isinstance(t, np.ndarray):
+            piece = t[:, start : start + width]
+            yield jnp.asarray(piece if rows is None else piece[rows], dtype)
+        else:
+            yield jnp.asarray(_slice(t, start, rows, width=width), dtype)
     if left := t.shape[1] - full:
         padded = min(width, max(_NARROWEST, 1 << (left - 1).bit_length()))
         xp = np if isinstance(t, np.ndarray) else jnp
-        yield jnp.asarray(xp.pad(t[:, full:], ((0, 0), (0, padded - left))), dtype)
+        piece = t[:, full:] if rows is None else t[:, full:][rows]
+        yield jnp.asarray(xp.pad(piece, ((0, 0), (0, padded - left))), dtype)
