@@ -60,7 +60,7 @@ _SPLIT = {
     "tf32x3": Split(2, 13, 2.0**-19, _PRESET.TF32_TF32_F32_X3, _PRESET.BF16_BF16_F32_X6),  # no TF32 on a TPU
     "bfloat16x3": Split(2, 16, 2.0**-13, _PRESET.BF16_BF16_F32_X3, _PRESET.BF16_BF16_F32_X3),
 }
-_BLOCK_BYTES = 2**28
+BLOCK_BYTES = 2**28
 """Memory on one device for tile products; four times as much on an accelerator."""
 KEPT_BYTES = 2**31
 """Most memory for centred rows, and for noise, that are kept until all groups of tile pairs have used them."""
@@ -233,7 +233,7 @@ def tile_groups(tiles: int, tile: int, itemsize: int, products: int, mesh: Mesh 
     directions, so that a group needs few tiles.
     """
     devices = mesh.size if mesh is not None else 1
-    memory = _BLOCK_BYTES if backend() == "cpu" else 4 * _BLOCK_BYTES
+    memory = BLOCK_BYTES if backend() == "cpu" else 4 * BLOCK_BYTES
     size = devices * max(1, memory // (tile * tile * itemsize * products))
     pairs = np.stack(np.triu_indices(tiles), axis=1).astype(np.int32)
     if len(pairs) > size:
@@ -356,7 +356,8 @@ def centre(x: jax.Array, layout: Layout, *, rows: int, precision: Precision) -> 
 
 
 @functools.partial(jax.jit, static_argnames=("rows", "precision"))
-def _centred_again(x: jax.Array, labels: Rows, centres: Centres, *, rows: int, precision: Precision) -> jax.Array:
+def centred_again(x: jax.Array, labels: Rows, centres: Centres, *, rows: int, precision: Precision) -> jax.Array:
+    """Centre a feature chunk of sorted rows about centres that are known."""
     a = _round(x - centres.firsts[labels] - centres.means[labels], precision)
     return jnp.pad(a, ((0, rows - x.shape[0]), (0, 0)))
 
@@ -402,7 +403,7 @@ class CentredRows:
             order, labels = self._layout.order[real], self._layout.labels[real]
             pieces = chunks(self._t, self._width, self._dtype, order)
             for x, centres in zip(pieces, self._centres, strict=True):
-                yield _centred_again(x, labels, centres, rows=len(rows), precision=self._precision), centres
+                yield centred_again(x, labels, centres, rows=len(rows), precision=self._precision), centres
 
     def _first(self) -> Iterator[tuple[jax.Array, Centres]]:
         terms = None

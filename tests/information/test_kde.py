@@ -122,7 +122,7 @@ def test_groups_of_tiles_that_do_not_fit_in_memory_together_give_the_same_sums(m
     x, y = (r.standard_normal((150, 70)) + 50).astype(np.float32), r.integers(0, 6, 150)
     options = {"num_classes": 6, "tile": 16, "chunk": 32, "block": y % 3}
     want = pair_sums(as_array(x), y, np.array([0.02]), **options)
-    monkeypatch.setattr(_tiles, "_BLOCK_BYTES", 9 * 16 * 16 * 4)
+    monkeypatch.setattr(_tiles, "BLOCK_BYTES", 9 * 16 * 16 * 4)
     monkeypatch.setattr(_tiles, "KEPT_BYTES", kept)
     assert len(_tiles.tile_groups(10, 16, 4, 1, None)) == 7  # of nine of the 55 pairs each
     got = pair_sums(as_array(x), y, np.array([0.02]), **options)
@@ -132,7 +132,7 @@ def test_groups_of_tiles_that_do_not_fit_in_memory_together_give_the_same_sums(m
 
 @pytest.mark.parametrize(("tiles", "memory", "devices"), [(1, 1, 1), (7, 1, 1), (7, 9, 1), (12, 16, 8), (10, 10**6, 3)])
 def test_groups_hold_every_pair_of_tiles_once_and_fit_in_memory(monkeypatch, tiles, memory, devices):
-    monkeypatch.setattr(_tiles, "_BLOCK_BYTES", memory * 8 * 8 * 4)
+    monkeypatch.setattr(_tiles, "BLOCK_BYTES", memory * 8 * 8 * 4)
     mesh = types.SimpleNamespace(size=devices)
     groups = _tiles.tile_groups(tiles, 8, 4, 1, mesh)  # pyright: ignore[reportArgumentType]
     pairs = [tuple(group.tiles[pair]) for group in groups for pair in group.pairs if pair[0] >= 0]

@@ -62,7 +62,7 @@ def test_groups_of_tiles_give_the_sums_of_one_group_and_draw_noise_once_if_it_fi
     draw = _mixture._draw
     monkeypatch.setattr(_mixture, "_draw", lambda *given, **named: calls.append(1) or draw(*given, **named))
     monkeypatch.setattr(_tiles, "KEPT_BYTES", kept)
-    monkeypatch.setattr(_tiles, "_BLOCK_BYTES", 4 * 3 * 16 * 16 * 4)  # 21 pairs of six tiles, in six groups
+    monkeypatch.setattr(_tiles, "BLOCK_BYTES", 4 * 3 * 16 * 16 * 4)  # 21 pairs of six tiles, in six groups
     got = sums()
     assert len(calls) == draws  # for two chunks of features
     for one, other in zip(got, want, strict=True):
