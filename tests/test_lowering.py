@@ -13,7 +13,7 @@ from mi_jax.attacks import APGD, ATTACKS, PGD, run
 from mi_jax.attacks.attack import Batch
 from mi_jax.attacks.engine import survivors
 from mi_jax.attacks.engine.input_checks import Model
-from mi_jax.information import _mixture, _pairwise
+from mi_jax.information import _mixture, _pairwise, _tiles
 from mi_jax.information.estimators import variational
 from mi_jax.measure import linear_probes
 from mi_jax.training import OBJECTIVES, ObjectiveConfig, Optimizer, Trainer
@@ -152,6 +152,25 @@ def test_every_float32_program_lowers_for_accelerators_in_full_precision(name):
     for program in lowered(function, *specs):
         assert products(program)
         assert all("HIGHEST" in line for line in products(program))
+
+
+@pytest.mark.parametrize(
+    ("precision", "on_cuda", "on_tpu"),
+    [
+        ("bfloat16x6", ("bf16", 6), ("bf16", 6)),
+        ("tf32x3", ("tf32", 3), ("bf16", 6)),
+        ("bfloat16x3", ("bf16", 3), ("bf16", 3)),
+    ],
+)
+def test_split_products_are_those_of_the_compiler_on_accelerators(precision, on_cuda, on_tpu):
+    rows = SPEC((6, 5), jnp.float32)
+    programs = lowered(functools.partial(_tiles.dot, precision=precision), rows, rows, platforms=(*PLATFORMS, "cpu"))
+    for program, (dtype, count) in zip(programs, (on_cuda, on_tpu), strict=False):
+        (product,) = products(program, "dot_general")
+        assert f"lhs_precision_type = {dtype}," in product
+        assert f"num_primitive_operations = {count}," in product
+    assert len(products(programs[2], "dot_general")) == on_cuda[1]  # one by one, each in float32
+    assert all("HIGHEST" in line for line in products(programs[2]))
 
 
 def test_iterations_of_autoattack_donate_their_state():

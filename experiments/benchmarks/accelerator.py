@@ -24,7 +24,7 @@ from mi_jax import data, models
 from mi_jax.attacks import PGD, ascend
 from mi_jax.attacks.losses import loss_of
 from mi_jax.errors import InputError
-from mi_jax.information import _tiles
+from mi_jax.information import _pairwise, _tiles
 from mi_jax.training import ObjectiveConfig, Optimizer, Trainer
 
 H100 = """
@@ -109,14 +109,16 @@ DEVICES = (
             "nvidia.cuda_runtime": "nvidia-cuda-runtime-cu12",
         },
         {"platform": "cuda", "topology_name": "h100", "topology": "1x1x1", "target_config": H100},
-        {"bfloat16": 989e12, "tf32": 495e12, "float32": 67e12},
+        {"bfloat16": 989e12, "tf32": 495e12, "float32": 67e12}
+        | {"bfloat16x6": 989e12 / 6, "tf32x3": 495e12 / 3, "bfloat16x3": 989e12 / 3},
         3.35e12,
     ),
     Device(
         "TPU v5e",
         {"libtpu": "libtpu"},
         {"platform": "tpu", "topology_name": "v5e:2x2"},
-        {"bfloat16": 197e12, "tf32": 197e12, "float32": 197e12 / 6},  # float32 by six passes of bfloat16
+        {"bfloat16": 197e12, "tf32": 197e12, "float32": 197e12 / 6}  # float32 by six passes of bfloat16
+        | {"bfloat16x6": 197e12 / 6, "tf32x3": 197e12 / 6, "bfloat16x3": 197e12 / 3},
         819e9,
     ),
 )
@@ -151,6 +153,7 @@ class Program:
         specs: shapes of its arguments.
         dtype: what it computes in.
         flops: of one turn of its loop.
+        loop: whether the figures are of one turn of its longest loop, or else of what is outside of loops.
     """
 
     name: str
@@ -158,6 +161,22 @@ class Program:
     specs: tuple[Any, ...]
     dtype: str
     flops: float
+    loop: bool = True
+
+
+@dataclass(frozen=True)
+class Work:
+    """Programs that follow one another.
+
+    Attributes:
+        name: what they do.
+        parts: how often each runs.
+        dtype: what most of it computes in.
+    """
+
+    name: str
+    parts: tuple[tuple[int, Program], ...]
+    dtype: str
 
 
 def attack_step(arch: str, *, dtype: str = "bfloat16", batch: int = 128, steps: int = 7) -> Program:
@@ -207,11 +226,46 @@ def kernel_tile(tile: int = 2048, width: int = 8192, *, precision: Any = "float3
     return Program(name, step, specs, precision, 2.0 * tile * tile * width)
 
 
-PROGRAMS: dict[str, Callable[[], Program]] = {
+def kde_pass(*, n: int = 50_000, features: int = 65_536, classes: int = 10, precision: Any = "tf32x3") -> Work:
+    """A kernel density estimate at one noise level, of rows in the device's memory."""
+    tile, width = 2000, 8192
+    tiles, chunks = n // tile, features // width
+    pairs = tiles * (tiles + 1) // 2
+    groups = -(-pairs * tile * tile * 4 // (4 * _tiles.BLOCK_BYTES))
+    f32, i32 = (functools.partial(jax.ShapeDtypeStruct, dtype=dtype) for dtype in (jnp.float32, jnp.int32))
+    rows, labels = f32((n, width)), i32((n,))
+    products, two = f32((2, tile, tile)), i32((2, 2))  # of two pairs of two tiles, so that the loop stays one
+    padded = f32((2 * tile,)), f32((2 * tile, classes)), i32((2 * tile,))
+    product = Program(
+        "product", _tiles.gram_step(tile, precision, None), (products, *[f32((2 * tile, width))] * 2, two),
+        precision, 2.0 * tile * tile * width,
+    )  # fmt: skip
+    sums = Program(
+        "sums", _pairwise._sum_step(tile, (1, 4), None),
+        (f32((2, 2, 1, 2, tile)), products, *padded, two, f32((1,)), None), "float32", 0.0,
+    )  # fmt: skip
+    layout = _tiles.Layout(labels, labels, i32((classes,)), i32((classes,)))
+    centres = _tiles.Centres(*(f32((classes, width)),) * 3)
+    options = {"rows": n, "precision": precision}
+    entry = functools.partial(Program, dtype="float32", flops=0.0, loop=False)
+    sort = entry("sort", _tiles.taken, (rows, labels))
+    centre = entry("centre", functools.partial(_tiles.centre, **options), (rows, layout))
+    again = entry("centre again", functools.partial(_tiles.centred_again, **options), (rows, labels, centres))
+    parts = (pairs * chunks, product), (pairs, sums), (groups * chunks, sort), (chunks, centre)
+    return Work(
+        f"KDE of {n:,} rows, {features:,} features, {precision}", (*parts, ((groups - 1) * chunks, again)), precision
+    )
+
+
+PROGRAMS: dict[str, Callable[[], Program | Work]] = {
     **{f"attack {arch}": functools.partial(attack_step, arch) for arch in ("vgg11", "resnet18")},
     "training vgg11": functools.partial(training_update, "vgg11"),
     "kde": kernel_tile,
     "kde tf32": functools.partial(kernel_tile, precision="tf32"),
+    **{
+        f"kde pass {precision}": functools.partial(kde_pass, precision=precision)
+        for precision in ("float32", "bfloat16x6", "tf32x3", "bfloat16x3")
+    },
 }
 
 
@@ -222,12 +276,23 @@ def compiled_cost(program: Program, device: Device) -> Cost:
     )
     text = jax.jit(program.function).lower(*specs).compile(device.compiler_options()).as_text()
     assert text is not None
-    kernels = _kernels(text)
+    kernels = _kernels(text, loop=program.loop)
     return Cost(len(kernels), sum(kernels), program.flops)
 
 
-def _kernels(program: str) -> list[int]:
-    """Bytes of each kernel in the longest loop body of a program in HLO's text, or in its entry without a loop."""
+def work_cost(work: Work, device: Device) -> tuple[Cost, float, float]:
+    """Compiles all programs of some work: their cost together, the roofline estimate, and the share of the peak.
+
+    A program that slices large operands is charged for all of them, which is more than it reads.
+    """
+    costs = [(count, program, compiled_cost(program, device)) for count, program in work.parts]
+    total = Cost(*(sum(count * getattr(c, name) for count, _, c in costs) for name in ("kernels", "bytes", "flops")))
+    seconds = sum(count * cost.seconds(device, program.dtype) for count, program, cost in costs)
+    return total, seconds, total.flops / device.rates[work.dtype] / seconds
+
+
+def _kernels(program: str, *, loop: bool = True) -> list[int]:
+    """Bytes of each kernel in a program in HLO's text: in its longest loop body, or in its entry without a loop."""
     computations, name, entry = {}, "", ""
     for line in program.splitlines():
         if head := re.match(r"(ENTRY )?%?([\w.\-]+) .*\{$", line):
@@ -235,7 +300,7 @@ def _kernels(program: str) -> list[int]:
             computations[name] = []
         elif line.startswith("  ") and name:
             computations[name].append(line)
-    bodies = re.findall(r"body=%?([\w.\-]+)", program) or [entry]
+    bodies = (re.findall(r"body=%?([\w.\-]+)", program) if loop else []) or [entry]
     return max((_kernels_of(computations[body]) for body in bodies), key=len)
 
 
@@ -277,12 +342,12 @@ def main(*, quick: bool = False) -> dict[tuple[str, str], Cost]:
     costs = {}
     for name in ("kde",) if quick else PROGRAMS:
         program = PROGRAMS[name]()
+        work = program if isinstance(program, Work) else Work(program.name, ((1, program),), program.dtype)
         for device in available:
-            cost = costs[name, device.name] = compiled_cost(program, device)
-            seconds = cost.seconds(device, program.dtype)
-            share = program.flops / device.rates[program.dtype] / seconds
+            cost, seconds, share = work_cost(work, device)
+            costs[name, device.name] = cost
             print(
-                f"{program.name:<52}{device.name:>9}{cost.kernels:>9}{cost.bytes / 1e9:>8.3f}{cost.flops / 1e9:>9.1f}"
+                f"{work.name:<52}{device.name:>9}{cost.kernels:>9}{cost.bytes / 1e9:>8.3f}{cost.flops / 1e9:>9.1f}"
                 f"{seconds * 1e3:>9.3f}{share:>9.0%}",
                 flush=True,
             )

@@ -8,6 +8,7 @@ caller, as in `_pairwise`. Sums are kept by blocks of j for the delete-block jac
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,22 +17,29 @@ from jax import lax
 from jax.sharding import Mesh
 
 from mi_jax.information import _tiles
-from mi_jax.information._tiles import Precision, Rows
+from mi_jax.information._tiles import CentredRows, Centres, Precision, Rows
+
+
+@functools.partial(jax.jit, static_argnames=("shape", "dtype"))
+def _draw(key: jax.Array, source: Rows, *, shape: tuple[int, int], dtype: Any) -> jax.Array:
+    """Return noise [rows, width] for a feature chunk.
+
+    `source` holds the original index of each row, whose noise is the same whatever labels the rows are sorted by.
+    """
+    return jax.random.normal(key, shape, dtype)[source]
 
 
 @functools.partial(jax.jit, static_argnames="precision")
-def _draw(
-    key: jax.Array, a: jax.Array, centres: jax.Array, source: jax.Array, *, precision: Precision
+def _project(
+    g: jax.Array, a: jax.Array, centres: Centres, *, precision: Precision
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return noise g [rows, width] for a feature chunk, g_i . a_i, and g_i . m_l [rows, classes].
+    """Return noise g as a factor, g_i . a_i, and g_i . m_l [rows, classes].
 
-    `source` holds the original index of each row, whose noise is the same whatever labels the rows are sorted by. With
-    precision "direct" the products are of differences of rows, and both terms are 0.
+    With precision "direct" the products are of differences of rows, and both terms are 0.
     """
-    g = jax.random.normal(key, a.shape, centres.dtype)[source]
     if precision == "direct":
-        return g, jnp.zeros(len(g), g.dtype), jnp.zeros((len(g), len(centres)), g.dtype)
-    return g.astype(a.dtype), jnp.sum(g * a, axis=1), _tiles.dot(g, centres, "float32")
+        return g, jnp.zeros(len(g), g.dtype), jnp.zeros((len(g), len(centres.means)), g.dtype)
+    return g.astype(a.dtype), jnp.sum(g * a, axis=1), _tiles.dot(g, centres.positions, "float32")
 
 
 @functools.lru_cache
@@ -122,21 +130,35 @@ def mixture_sums(
     gram, add = _tiles.gram_step(tile, precision, mesh), _sum_step(tile, blocks, mesh)
     noisy_gram = _tiles.gram_step(tile, precision, mesh, squared=False) if precision == "direct" else gram
     deviation = jnp.asarray(deviation, dtype)
-    sums, terms = jnp.zeros((tiles, len(deviation), 2, 2, tile, blocks), dtype), None
-    for pairs in _tiles.tile_pairs(tiles, tile, np.dtype(dtype).itemsize, 3, mesh):
-        products, ahead, behind = (jnp.zeros((len(pairs), tile, tile), dtype) for _ in range(3))
-        terms = noise = None
-        for c, x in enumerate(_tiles.chunks(t, width, dtype)):
-            a, centres, part = _tiles.centre(x, layout, rows=rows, precision=precision)
-            g, *projected = _draw(jax.random.fold_in(key, c), a, centres, source, precision=precision)
-            products = gram(products, a, a, pairs)
-            ahead, behind = noisy_gram(ahead, g, a, pairs), noisy_gram(behind, g, a, pairs[:, ::-1])
-            terms = part if terms is None else _tiles.accumulated(terms, part)
+    shape = (len(deviation), 2, 2, tile, blocks)
+    sums, padded = jnp.zeros((tiles, *shape), dtype), None
+    groups = _tiles.tile_groups(tiles, tile, np.dtype(dtype).itemsize, 3, mesh)
+    centred = CentredRows(t, layout, groups, tile=tile, width=width, dtype=dtype, precision=precision)
+    keep = len(groups) > 1 and rows * t.shape[1] * np.dtype(dtype).itemsize <= _tiles.KEPT_BYTES
+    kept: dict[int, jax.Array] = {}
+
+    def noise_of(c: int, columns: int, places: np.ndarray) -> jax.Array:
+        draw = functools.partial(_draw, jax.random.fold_in(key, c), shape=(rows, columns), dtype=dtype)
+        if not keep:
+            return draw(source[places])
+        if c not in kept:
+            kept[c] = draw(source)
+        return _tiles.taken(kept[c], places)
+
+    for group in groups:
+        places, noise = group.rows(tile), None
+        products, ahead, behind = (jnp.zeros((len(group.pairs), tile, tile), dtype) for _ in range(3))
+        for c, (a, centres) in enumerate(centred.chunks_of(group)):
+            g, *projected = _project(noise_of(c, a.shape[1], places), a, centres, precision=precision)
+            products = gram(products, a, a, group.pairs)
+            ahead, behind = noisy_gram(ahead, g, a, group.pairs), noisy_gram(behind, g, a, group.pairs[:, ::-1])
             noise = tuple(projected) if noise is None else _tiles.accumulated(noise, tuple(projected))
-        assert terms is not None
-        padded = _tiles.cross_terms(terms, layout, rows=rows)
-        part = add(jnp.zeros_like(sums), products, ahead, behind, padded, noise, sorted_block, pairs, deviation)
-        sums = _tiles.accumulated(sums, part)
-    assert terms is not None
+        assert centred.terms is not None
+        padded = padded or _tiles.cross_terms(centred.terms, layout, rows=rows)
+        needed = padded if len(groups) == 1 else _tiles.taken(padded, places)
+        zeros = jnp.zeros((len(group.tiles), *shape), dtype)
+        added = add(zeros, products, ahead, behind, needed, noise, sorted_block[places], group.pairs, deviation)
+        sums = _tiles.added_tiles(sums, added, group.tiles)
+    assert centred.terms is not None
     sums = jnp.moveaxis(sums, 0, 3).reshape(*sums.shape[1:4], rows, blocks)
-    return sums[..., np.argsort(layout.order), :], *_tiles.largest(terms, layout)
+    return sums[..., np.argsort(layout.order), :], *_tiles.largest(centred.terms, layout)

@@ -15,7 +15,7 @@ from jax import lax
 from jax.sharding import Mesh
 
 from mi_jax.information import _tiles
-from mi_jax.information._tiles import Layout, Precision, Rows, Terms
+from mi_jax.information._tiles import CentredRows, Layout, Precision, Rows, Terms
 
 
 class PairSums(NamedTuple):
@@ -146,8 +146,9 @@ def pair_sums(
 ) -> PairSums:
     """Sum exp(-d_ij * inverse)^power over j != i for every row i, scale and power.
 
-    Pure in t and inverse, which may be traced. Memory is O(n d) for t, O(n (classes + levels)) for the sums, and a
-    bounded block of tiles. With precision "float64" or "direct" call it under `jax.enable_x64`.
+    Pure in t and inverse, which may be traced. Memory is O(n d) for t, O(n (classes + levels)) for the sums, a bounded
+    block of tiles, and, where not all tile products fit in it, at most `KEPT_BYTES` of centred rows. With precision
+    "float64" or "direct" call it under `jax.enable_x64`.
 
     Args:
         t: float [n, d].
@@ -171,20 +172,23 @@ def pair_sums(
     layout = _tiles.sort_rows(np.asarray(y), num_classes)
     inverse = jnp.asarray(inverse, dtype)
     member = None if block is None else _members(block[np.asarray(layout.order)], tile, tiles, dtype)
-    shape = (tiles, 2, len(inverse), len(powers), tile)
-    sums, terms = jnp.zeros(shape if member is None else (*shape, member.shape[-1]), dtype), None
+    shape = (2, len(inverse), len(powers), tile, *(() if member is None else member.shape[2:]))
+    sums, padded = jnp.zeros((tiles, *shape), dtype), None
     gram, add = _tiles.gram_step(tile, precision, mesh), _sum_step(tile, powers, mesh)
-    for pairs in _tiles.tile_pairs(tiles, tile, np.dtype(dtype).itemsize, 1, mesh):
-        products, terms = jnp.zeros((len(pairs), tile, tile), dtype), None
-        for x in _tiles.chunks(t, width, dtype):
-            a, _, part = _tiles.centre(x, layout, rows=tile * tiles, precision=precision)
-            products = gram(products, a, a, pairs)
-            terms = part if terms is None else _tiles.accumulated(terms, part)
-        assert terms is not None
-        padded = _tiles.cross_terms(terms, layout, rows=tile * tiles)
-        sums = _tiles.accumulated(sums, add(jnp.zeros_like(sums), products, *padded, pairs, inverse, member))
-    assert terms is not None
-    return _unsort(sums, terms, layout, np.argsort(np.asarray(layout.order)))
+    groups = _tiles.tile_groups(tiles, tile, np.dtype(dtype).itemsize, 1, mesh)
+    centred = CentredRows(t, layout, groups, tile=tile, width=width, dtype=dtype, precision=precision)
+    for group in groups:
+        products = jnp.zeros((len(group.pairs), tile, tile), dtype)
+        for a, _ in centred.chunks_of(group):
+            products = gram(products, a, a, group.pairs)
+        assert centred.terms is not None
+        padded = padded or _tiles.cross_terms(centred.terms, layout, rows=tile * tiles)
+        needed = padded if len(groups) == 1 else _tiles.taken(padded, group.rows(tile))
+        members = None if member is None else member[group.tiles]
+        added = add(jnp.zeros((len(group.tiles), *shape), dtype), products, *needed, group.pairs, inverse, members)
+        sums = _tiles.added_tiles(sums, added, group.tiles)
+    assert centred.terms is not None
+    return _unsort(sums, centred.terms, layout, np.argsort(np.asarray(layout.order)))
 
 
 def _members(block: np.ndarray, tile: int, tiles: int, dtype: Any) -> jax.Array:

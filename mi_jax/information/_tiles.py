@@ -11,12 +11,15 @@ share one compiled function.
 Rounding then costs a distance about eps |a|^2, which matters where the noise variance is smaller. Precision "direct"
 sums squared differences of the uncentred rows in float64 instead: slower, but its rounding error is relative to the
 distance itself.
+
+Precisions such as "tf32x3" are for matrix units: each factor is split into parts of fewer bits, and the products of the
+large parts are summed in float32.
 """
 
 import functools
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -24,9 +27,10 @@ import numpy as np
 from jax import core, lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from mi_jax import checks
 from mi_jax.parallel import backend
 
-Precision = Literal["direct", "float64", "float32", "tf32", "bfloat16"]
+Precision = Literal["direct", "float64", "float32", "bfloat16x6", "tf32x3", "bfloat16x3", "tf32", "bfloat16"]
 Rows = np.ndarray | jax.Array
 _DOT = {
     "direct": lax.Precision.HIGHEST,
@@ -35,8 +39,31 @@ _DOT = {
     "tf32": lax.Precision.HIGH,
     "bfloat16": lax.Precision.DEFAULT,
 }
-_BLOCK_BYTES = 2**28
-"""Memory on one device for tile products."""
+
+
+class Split(NamedTuple):
+    """A float32 product as a sum of products of parts, on matrix units."""
+
+    parts: int
+    """Number of parts of a factor; products of the k-th and the l-th with k + l >= parts are left out."""
+    dropped: int
+    """Last bits of float32 that a part does not have."""
+    roundoff: float
+    """Relative error of a squared norm: twice its left-out products where parts are truncated, as XLA does for GPUs."""
+    cuda: lax.DotAlgorithmPreset
+    tpu: lax.DotAlgorithmPreset
+
+
+_PRESET = lax.DotAlgorithmPreset
+_SPLIT = {
+    "bfloat16x6": Split(3, 16, 2.0**-21, _PRESET.BF16_BF16_F32_X6, _PRESET.BF16_BF16_F32_X6),
+    "tf32x3": Split(2, 13, 2.0**-19, _PRESET.TF32_TF32_F32_X3, _PRESET.BF16_BF16_F32_X6),  # no TF32 on a TPU
+    "bfloat16x3": Split(2, 16, 2.0**-13, _PRESET.BF16_BF16_F32_X3, _PRESET.BF16_BF16_F32_X3),
+}
+BLOCK_BYTES = 2**28
+"""Memory on one device for tile products; four times as much on an accelerator."""
+KEPT_BYTES = 2**31
+"""Most memory for centred rows, and for noise, that are kept until all groups of tile pairs have used them."""
 _NARROWEST = 128
 """Smallest width of a feature chunk."""
 
@@ -87,6 +114,20 @@ def is_wide(precision: Precision) -> bool:
     return precision in ("float64", "direct")
 
 
+def product_roundoff(precision: Precision) -> float:
+    """Return the relative error of the squared norm of a row as a product."""
+    return _SPLIT[precision].roundoff if precision in _SPLIT else float(np.finfo(_dtype(precision)).eps)
+
+
+def tolerance(precision: Precision) -> float:
+    """Return the default for the largest rounding error in nats: 5e-6, and in proportion for split products."""
+    return 5e-6 * max(1.0, product_roundoff(precision) / float(np.finfo(np.float32).eps))
+
+
+def _dtype(precision: Precision) -> Any:
+    return np.float64 if is_wide(precision) else np.float32
+
+
 @jax.jit
 def largest(terms: Terms, layout: Layout) -> tuple[jax.Array, jax.Array]:
     """Return the largest |a_i|^2, and the largest product of |a_i| and the distance of i's class centre to another."""
@@ -96,7 +137,12 @@ def largest(terms: Terms, layout: Layout) -> tuple[jax.Array, jax.Array]:
 
 
 def fall_backs(precision: Precision) -> tuple[Precision, ...]:
-    """Return a precision and those to try after it when its error is too large."""
+    """Return a precision and those to try after it when its error is too large.
+
+    Raises:
+        InputError: for an unknown precision.
+    """
+    checks.one_of("precision", precision, get_args(Precision))
     first: tuple[Precision, ...] = () if is_wide(precision) else (precision,)
     return (*first, "direct") if precision == "direct" else (*first, "float64", "direct")
 
@@ -123,18 +169,21 @@ def rounding_error(
         scales: [levels], the c of each level.
         largest: what the function `largest` returns.
         precision: precision of the arithmetic.
-        eps: relative rounding error; by default that of the arithmetic.
+        eps: relative rounding error; by default that of the arithmetic, and of the products for those of rows.
 
     Returns:
         The bound; infinite where the distances overflowed.
     """
     xp, cap = (jnp if isinstance(total, jax.Array) else np), math.log1p(total.shape[1])
-    info = np.finfo(np.float64 if is_wide(precision) else np.float32)
-    eps, tiny = eps or float(info.eps), float(info.tiny)
+    info = np.finfo(_dtype(precision))
+    product, eps, tiny = eps or product_roundoff(precision), eps or float(info.eps), float(info.tiny)
     floor = 64 * eps if precision == "direct" else 0.0  # relative to distances of at most some hundred scales
     with np.errstate(over="ignore", invalid="ignore"):
         share, other = xp.mean(total / (1 + total), axis=1), xp.mean((total - own) / (1 + total), axis=1)
-        norm, cross = ((eps * value + xp.where(value > 0, tiny, 0.0)) / scales for value in largest)
+        norm, cross = (
+            (relative * value + xp.where(value > 0, tiny, 0.0)) / scales
+            for relative, value in zip((product, eps), largest, strict=True)
+        )
         known = share * (norm * xp.exp(8 * norm) + xp.where(norm > 0, 4 * eps, 0.0)) + other * cross * xp.exp(8 * cross)
         lost = xp.where(norm > 0, xp.exp(xp.minimum(8 * (norm + cross) + math.log(total.shape[1] * tiny), 99.0)), 0.0)
         error = xp.fmin(xp.log1p(known + lost), cap)  # NaN, of sums that overflowed, is at the maximum too
@@ -155,25 +204,51 @@ def mixed_sums(
         eps: relative rounding error of the rows, where it is above that of the arithmetic.
     """
     xp = jnp if isinstance(total, jax.Array) else np
-    info = np.finfo(np.float64 if is_wide(precision) else np.float32)
+    info = np.finfo(_dtype(precision))
     unit, tiny = float(info.eps), float(info.tiny)
-    exponent = sum(8 * (max(unit, eps) * value + tiny) / scales for value in largest) + 64 * unit
+    relative = max(product_roundoff(precision), eps), max(unit, eps)
+    exponent = 64 * unit + sum(8 * (r * value + tiny) / scales for r, value in zip(relative, largest, strict=True))
     factor = xp.exp(xp.fmin(exponent, 50.0))[:, None]  # NaN, of distances that overflowed, is at the maximum too
     mixed, rounding = xp.maximum(total - own, 0), 4 * unit * total
     return xp.maximum(mixed - rounding, 0) / factor, (mixed + rounding + total.shape[-1] * tiny) * factor
 
 
-def tile_pairs(tiles: int, tile: int, itemsize: int, blocks: int, mesh: Mesh | None) -> list[np.ndarray]:
-    """Return the pairs i <= j of tiles, int32 [p, 2], in groups whose products fit in memory.
+class Group(NamedTuple):
+    """Pairs of tiles whose products fit in memory, and the tiles that they need."""
 
-    `blocks` tile products are held for each pair. With a mesh every group is padded with (-1, -1) to a multiple of its
-    devices.
+    tiles: np.ndarray
+    """int32, rising, the same number in each group."""
+    pairs: np.ndarray
+    """int32 [p, 2], positions i <= j in `tiles`; (-1, -1) for padding to a multiple of the devices."""
+
+    def rows(self, tile: int) -> np.ndarray:
+        """Return the places of its rows, and of padding, among all sorted rows."""
+        return (self.tiles[:, None] * tile + np.arange(tile, dtype=np.int32)).ravel()
+
+
+def tile_groups(tiles: int, tile: int, itemsize: int, products: int, mesh: Mesh | None) -> list[Group]:
+    """Return all pairs i <= j of tiles in groups of one size, the last one smaller.
+
+    `products` tile products are held for each pair. Pairs are ordered by squares, along rows of squares in turning
+    directions, so that a group needs few tiles.
     """
-    pairs = np.stack(np.triu_indices(tiles), axis=1).astype(np.int32)
     devices = mesh.size if mesh is not None else 1
-    size = devices * max(1, _BLOCK_BYTES // (tile * tile * itemsize * blocks))
-    groups = [pairs[begin : begin + size] for begin in range(0, len(pairs), size)]
-    return [np.pad(g, ((0, -len(g) % devices), (0, 0)), constant_values=-1) for g in groups]
+    memory = BLOCK_BYTES if backend() == "cpu" else 4 * BLOCK_BYTES
+    size = devices * max(1, memory // (tile * tile * itemsize * products))
+    pairs = np.stack(np.triu_indices(tiles), axis=1).astype(np.int32)
+    if len(pairs) > size:
+        i, j = (pairs // math.isqrt(size)).T
+        pairs = pairs[np.lexsort((np.where(i % 2, -j, j), i))]
+    parts = [pairs[begin : begin + size] for begin in range(0, len(pairs), size)]
+    most = max(len(np.unique(part)) for part in parts)
+    groups = []
+    for part in parts:
+        needed = np.unique(part)
+        others = np.setdiff1d(np.arange(tiles, dtype=np.int32), needed)  # one number of tiles: one compiled function
+        own = np.union1d(needed, others[: most - len(needed)])
+        places = np.searchsorted(own, part).astype(np.int32)
+        groups.append(Group(own, np.pad(places, ((0, -len(part) % devices), (0, 0)), constant_values=-1)))
+    return groups
 
 
 def mesh_of(t: Rows) -> Mesh | None:
@@ -202,10 +277,39 @@ def spread(
 
 
 def dot(a: jax.Array, b: jax.Array, precision: Precision) -> jax.Array:
-    """Return a b^T for rows [m, d] and [n, d], accumulated in float32 or wider."""
+    """Return a b^T for rows [m, d] and [n, d], accumulated in float32 or wider.
+
+    Split products are the compiler's on GPUs and TPUs, and explicit sums elsewhere, where a CPU would ignore the split.
+    """
+    if precision not in _SPLIT:
+        return _product(a, b, precision=_DOT[precision])
+    split = _SPLIT[precision]
+    ways = {platform: functools.partial(_product, precision=getattr(split, platform)) for platform in ("cuda", "tpu")}
+    return lax.platform_dependent(a, b, **ways, default=functools.partial(_split_product, split=split))
+
+
+def _product(a: jax.Array, b: jax.Array, *, precision: Any) -> jax.Array:
     wide = jnp.float64 if a.dtype == jnp.float64 else jnp.float32
     dims = (((1,), (1,)), ((), ()))
-    return lax.dot_general(a, b, dims, precision=_DOT[precision], preferred_element_type=wide)
+    return lax.dot_general(a, b, dims, precision=precision, preferred_element_type=wide)
+
+
+def _split_product(a: jax.Array, b: jax.Array, *, split: Split) -> jax.Array:
+    """Return a b^T from products of parts, the smallest first."""
+    left, right = _parts(a, split), _parts(b, split)
+    pairs = [(k, order - k) for order in reversed(range(split.parts)) for k in range(order + 1)]
+    products = [_product(left[k], right[m], precision=lax.Precision.HIGHEST) for k, m in pairs]
+    return functools.reduce(jnp.add, products)
+
+
+def _parts(a: jax.Array, split: Split) -> list[jax.Array]:
+    """Split float32 values into parts of leading bits, truncated; gradients pass unchanged."""
+    parts, mask = [], jnp.uint32(0xFFFFFFFF << split.dropped & 0xFFFFFFFF)
+    for _ in range(split.parts):
+        leading = lax.bitcast_convert_type(lax.bitcast_convert_type(a, jnp.uint32) & mask, jnp.float32)
+        parts.append(a + lax.stop_gradient(leading - a))
+        a = a - parts[-1]
+    return parts
 
 
 def _round(a: jax.Array, precision: Precision) -> jax.Array:
@@ -215,35 +319,115 @@ def _round(a: jax.Array, precision: Precision) -> jax.Array:
     return a.astype(jnp.bfloat16) if precision == "bfloat16" else a
 
 
+class Centres(NamedTuple):
+    """What is subtracted from the rows of each class in a feature chunk: first `firsts`, then `means`."""
+
+    firsts: jax.Array
+    """[classes, width]: the first row of each class."""
+    means: jax.Array
+    """[classes, width]: the means of rows less the first row."""
+    positions: jax.Array
+    """[classes, width]: the class centres, up to one vector that all share."""
+
+
 @functools.partial(jax.jit, static_argnames=("rows", "precision"))
-def centre(x: jax.Array, layout: Layout, *, rows: int, precision: Precision) -> tuple[jax.Array, jax.Array, Terms]:
-    """Sort and centre one feature chunk: rows [rows, width] padded with zeros, class centres, and the terms.
+def centre(x: jax.Array, layout: Layout, *, rows: int, precision: Precision) -> tuple[jax.Array, Centres, Terms]:
+    """Centre one feature chunk of sorted rows: rows [rows, width] padded with zeros, class centres, and the terms.
 
     The first row of a class is subtracted before its mean is taken: a constant class then gives exact zeros. With
     precision "direct" the rows stay as they are and all terms are 0.
     """
+    n, classes = x.shape[0], layout.first.shape[0]
     if precision == "direct":
-        n, classes = x.shape[0], layout.first.shape[0]
+        zeros = jnp.zeros((classes, x.shape[1]), x.dtype)
         terms = Terms(*(jnp.zeros(shape, x.dtype) for shape in ((n,), (n, classes), (classes, classes))))
-        return jnp.pad(x[layout.order], ((0, rows - n), (0, 0))), jnp.zeros((classes, x.shape[1]), x.dtype), terms
-    onehot = jax.nn.one_hot(layout.labels, layout.first.shape[0], dtype=x.dtype)
-    x = x[layout.order]
+        return jnp.pad(x, ((0, rows - n), (0, 0))), Centres(zeros, zeros, zeros), terms
+    onehot = jax.nn.one_hot(layout.labels, classes, dtype=x.dtype)
     firsts = x[layout.first]
     a = x - firsts[layout.labels]
     means = lax.dot_general(onehot, a, (((0,), (0,)), ((), ())), precision=lax.Precision.HIGHEST)
     means = means / jnp.maximum(layout.counts, 1).astype(x.dtype)[:, None]
     a = _round(a - means[layout.labels], precision)
-    centres = (firsts - firsts[:1]) + means
+    positions = (firsts - firsts[:1]) + means
     wide = a.astype(x.dtype)
-    apart = lax.map(lambda m: jnp.sum((m[None] - centres) ** 2, axis=1), centres)
-    terms = Terms(jnp.sum(wide * wide, axis=1), dot(wide, centres, "float32"), apart)
-    return jnp.pad(a, ((0, rows - x.shape[0]), (0, 0))), centres, terms
+    apart = lax.map(lambda m: jnp.sum((m[None] - positions) ** 2, axis=1), positions)
+    terms = Terms(jnp.sum(wide * wide, axis=1), dot(wide, positions, "float32"), apart)
+    return jnp.pad(a, ((0, rows - n), (0, 0))), Centres(firsts, means, positions), terms
+
+
+@functools.partial(jax.jit, static_argnames=("rows", "precision"))
+def centred_again(x: jax.Array, labels: Rows, centres: Centres, *, rows: int, precision: Precision) -> jax.Array:
+    """Centre a feature chunk of sorted rows about centres that are known."""
+    a = _round(x - centres.firsts[labels] - centres.means[labels], precision)
+    return jnp.pad(a, ((0, rows - x.shape[0]), (0, 0)))
+
+
+@jax.jit
+def taken(tree: Any, rows: Rows) -> Any:
+    """Return some rows of each array."""
+    return jax.tree.map(lambda a: a[rows], tree)
+
+
+class CentredRows:
+    """The centred rows of a layer for one group of tile pairs after another, a feature chunk at a time.
+
+    All rows are centred once, for the first group. For later groups they are kept if they fit in memory; else those
+    that a group needs are centred again, without their means and terms.
+
+    Attributes:
+        terms: of all rows, once the chunks of the first group have been taken.
+    """
+
+    def __init__(
+        self, t: Rows, layout: Layout, groups: list[Group], *, tile: int, width: int, dtype: Any, precision: Precision
+    ):
+        self._t, self._layout, self._width, self._dtype, self._precision = t, layout, width, dtype, precision
+        self._tile, self._padded = tile, -(-t.shape[0] // tile) * tile
+        self._single = len(groups) == 1
+        self._keep = not self._single and self._padded * t.shape[1] * np.dtype(dtype).itemsize <= KEPT_BYTES
+        self._kept: list[jax.Array] = []
+        self._centres: list[Centres] = []
+        self.terms: Terms | None = None
+
+    def chunks_of(self, group: Group) -> Iterator[tuple[jax.Array, Centres]]:
+        """Yield the rows [tiles * tile, width] of the group's tiles, and the centres of all classes."""
+        rows = group.rows(self._tile)
+        if self.terms is None:
+            for a, centres in self._first():
+                yield (a if self._single else taken(a, rows)), centres
+        elif self._keep:
+            for a, centres in zip(self._kept, self._centres, strict=True):
+                yield taken(a, rows), centres
+        else:
+            real = rows[rows < len(self._layout.order)]
+            order, labels = self._layout.order[real], self._layout.labels[real]
+            pieces = chunks(self._t, self._width, self._dtype, order)
+            for x, centres in zip(pieces, self._centres, strict=True):
+                yield centred_again(x, labels, centres, rows=len(rows), precision=self._precision), centres
+
+    def _first(self) -> Iterator[tuple[jax.Array, Centres]]:
+        terms = None
+        for x in chunks(self._t, self._width, self._dtype, self._layout.order):
+            a, centres, part = centre(x, self._layout, rows=self._padded, precision=self._precision)
+            terms = part if terms is None else accumulated(terms, part)
+            if not self._single:
+                self._centres.append(centres)
+            if self._keep:
+                self._kept.append(a)
+            yield a, centres
+        self.terms = terms
 
 
 @functools.partial(jax.jit, donate_argnums=0)
 def accumulated(sums: Any, part: Any) -> Any:
     """Return two pytrees of one structure added leaf by leaf, in one compiled call for all leaves."""
     return jax.tree.map(jnp.add, sums, part)
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def added_tiles(sums: jax.Array, part: jax.Array, tiles: Rows) -> jax.Array:
+    """Return sums [tiles, ...] with those of some tiles added."""
+    return sums.at[tiles].add(part)
 
 
 @functools.lru_cache
@@ -306,21 +490,26 @@ def distances(
 
 
 @functools.partial(jax.jit, static_argnames="width")
-def _slice(t: jax.Array, start: jax.typing.ArrayLike, *, width: int) -> jax.Array:
-    return lax.dynamic_slice_in_dim(t, start, width, axis=1)
+def _slice(t: jax.Array, start: jax.typing.ArrayLike, rows: Rows | None, *, width: int) -> jax.Array:
+    piece = lax.dynamic_slice_in_dim(t, start, width, axis=1)
+    return piece if rows is None else piece[rows]
 
 
-def chunks(t: Rows, width: int, dtype: Any) -> Iterator[jax.Array]:
-    """Yield pieces of t on the device, [n, width] each; numpy arrays stay on the host.
+def chunks(t: Rows, width: int, dtype: Any, rows: np.ndarray | None = None) -> Iterator[jax.Array]:
+    """Yield pieces of t, or of some of its rows, on the device, [n, width] each; numpy arrays stay on the host.
 
     The last piece is padded with zeros to a power of two, so that layers of many widths share few compiled
     functions and no product is twice as wide as its layer.
     """
     full = t.shape[1] // width * width
     for start in range(0, full, width):
-        piece = t[:, start : start + width] if isinstance(t, np.ndarray) else _slice(t, start, width=width)
-        yield jnp.asarray(piece, dtype)
+        if isinstance(t, np.ndarray):
+            piece = t[:, start : start + width]
+            yield jnp.asarray(piece if rows is None else piece[rows], dtype)
+        else:
+            yield jnp.asarray(_slice(t, start, rows, width=width), dtype)
     if left := t.shape[1] - full:
         padded = min(width, max(_NARROWEST, 1 << (left - 1).bit_length()))
         xp = np if isinstance(t, np.ndarray) else jnp
-        yield jnp.asarray(xp.pad(t[:, full:], ((0, 0), (0, padded - left))), dtype)
+        piece = t[:, full:] if rows is None else t[:, full:][rows]
+        yield jnp.asarray(xp.pad(piece, ((0, 0), (0, padded - left))), dtype)

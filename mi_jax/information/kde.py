@@ -117,7 +117,7 @@ def kde(
     noise_variance: Any,
     num_classes: int | None = None,
     precision: _tiles.Precision | None = None,
-    tolerance: float = 5e-6,
+    tolerance: float | None = None,
     blocks: int = 0,
     mesh: Mesh | None = None,
     layer: str = "t",
@@ -133,8 +133,10 @@ def kde(
         noise_variance: one number, or an array of s numbers that share one pass over the pairs.
         num_classes: number of classes; by default the largest label plus one.
         precision: of the distances; by default float64 for float64 input, else float32. "tf32" and "bfloat16" round the
-            centred rows; "direct" sums squared differences in float64.
-        tolerance: largest error of the arithmetic, in nats, before the pass is repeated in float64, then "direct".
+            centred rows; "bfloat16x6", "tf32x3" and "bfloat16x3" sum products of parts of them, as many as the name
+            says, for matrix units; "direct" sums squared differences in float64.
+        tolerance: largest error of the arithmetic, in nats, before the pass is repeated in float64, then "direct"; by
+            default 5e-6 ("bfloat16x6" 2e-5, "tf32x3" 8e-5, "bfloat16x3" 5e-3).
         blocks: of the delete-block jackknife, see `image_blocks`; 0 for none.
         mesh: devices that share the pairs; by default those over which t is spread.
         layer: name for messages.
@@ -144,7 +146,7 @@ def kde(
 
     Raises:
         InputError: for non-finite, integer or empty activations, fewer than two rows, labels that do not fit, fewer
-            than two classes, variances that are not positive, and distances that overflow.
+            than two classes, variances that are not positive, an unknown precision, and distances that overflow.
 
     References:
         Kolchinsky & Tracey 2017, eqs. 10 and 11 (pairwise distance estimators of mixture entropy); Ding & Ashok 2021
@@ -165,7 +167,9 @@ def kde(
     if blocks < 0 or blocks == 1:
         raise InputError(f"blocks is {blocks}; the jackknife needs at least two, or 0 for none.")
     block = image_blocks(len(x), blocks) if blocks else None
-    for precision in (wanted,) if is_traced(x) else _tiles.fall_backs(wanted):
+    tried = _tiles.fall_backs(wanted)
+    tolerance = _tiles.tolerance(wanted) if tolerance is None else tolerance
+    for precision in tried[:1] if is_traced(x) else tried:
         sums = _sums(x, *compact(labels, classes), variances, precision, mesh, block)
         if is_traced(x) or (sums.error <= tolerance).all():
             break

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import types
 from pathlib import Path
 
 import jax
@@ -113,6 +114,38 @@ def test_tile_and_chunk_sizes_do_not_change_the_sums():
         parts = pair_sums(jnp.asarray(x), y, inverse, num_classes=6, tile=tile, chunk=chunk)
         np.testing.assert_allclose(parts.total, whole.total, rtol=3e-6)
         np.testing.assert_allclose(parts.own, whole.own, rtol=3e-6)
+
+
+@pytest.mark.parametrize(("as_array", "kept"), [(np.asarray, 0), (jnp.asarray, 0), (np.asarray, 2**20)])
+def test_groups_of_tiles_that_do_not_fit_in_memory_together_give_the_same_sums(monkeypatch, as_array, kept):
+    r = np.random.default_rng(9)
+    x, y = (r.standard_normal((150, 70)) + 50).astype(np.float32), r.integers(0, 6, 150)
+    options = {"num_classes": 6, "tile": 16, "chunk": 32, "block": y % 3}
+    want = pair_sums(as_array(x), y, np.array([0.02]), **options)
+    monkeypatch.setattr(_tiles, "BLOCK_BYTES", 9 * 16 * 16 * 4)
+    monkeypatch.setattr(_tiles, "KEPT_BYTES", kept)
+    assert len(_tiles.tile_groups(10, 16, 4, 1, None)) == 7  # of nine of the 55 pairs each
+    got = pair_sums(as_array(x), y, np.array([0.02]), **options)
+    for name in want._fields:
+        np.testing.assert_allclose(getattr(got, name), getattr(want, name), rtol=3e-6)
+
+
+@pytest.mark.parametrize(("tiles", "memory", "devices"), [(1, 1, 1), (7, 1, 1), (7, 9, 1), (12, 16, 8), (10, 10**6, 3)])
+def test_groups_hold_every_pair_of_tiles_once_and_fit_in_memory(monkeypatch, tiles, memory, devices):
+    monkeypatch.setattr(_tiles, "BLOCK_BYTES", memory * 8 * 8 * 4)
+    mesh = types.SimpleNamespace(size=devices)
+    groups = _tiles.tile_groups(tiles, 8, 4, 1, mesh)  # pyright: ignore[reportArgumentType]
+    pairs = [tuple(group.tiles[pair]) for group in groups for pair in group.pairs if pair[0] >= 0]
+    assert sorted(pairs) == [(i, j) for i in range(tiles) for j in range(i, tiles)]
+    assert all(len(group.pairs) % devices == 0 for group in groups)
+    assert all(len(group.pairs) <= memory * devices for group in groups)
+    assert {len(group.tiles) for group in groups} == {len(groups[0].tiles)}
+
+
+def test_a_group_needs_few_of_many_tiles():
+    groups = _tiles.tile_groups(98, 512, 4, 1, None)  # 50,000 rows
+    assert len(groups) == 19
+    assert len(groups[0].tiles) <= 50
 
 
 def test_layers_of_many_widths_share_few_compiled_functions_with_little_padding():

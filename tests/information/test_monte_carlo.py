@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mi_jax.errors import InputError
-from mi_jax.information import kde, monte_carlo, tasks
+from mi_jax.information import _mixture, _tiles, kde, monte_carlo, tasks
 from mi_jax.information.monte_carlo import default_draws
 
 GOLDEN = json.loads(Path(__file__).with_name("golden.json").read_text())
@@ -48,6 +48,25 @@ def test_several_noise_levels_give_the_values_of_separate_calls(key):
     one = monte_carlo(x, y, noise_variance=30.0, key=key)
     assert one.i_tx == pytest.approx(many.i_tx[1], abs=1e-6)
     assert one.i_ty_sampling_error == pytest.approx(many.i_ty_sampling_error[1], rel=1e-4)
+
+
+@pytest.mark.parametrize(("kept", "draws"), [(2**20, 2), (0, 2 * 6)])
+def test_groups_of_tiles_give_the_sums_of_one_group_and_draw_noise_once_if_it_fits(monkeypatch, key, kept, draws):
+    r, calls = np.random.default_rng(4), []
+    x, y = (r.standard_normal((90, 1030)) + 50).astype(np.float32), r.integers(0, 6, 90)
+
+    def sums():
+        return _mixture.mixture_sums(x, y, y % 2, np.array([9.0]), key, num_classes=6, tile=16)
+
+    want = sums()
+    draw = _mixture._draw
+    monkeypatch.setattr(_mixture, "_draw", lambda *given, **named: calls.append(1) or draw(*given, **named))
+    monkeypatch.setattr(_tiles, "KEPT_BYTES", kept)
+    monkeypatch.setattr(_tiles, "BLOCK_BYTES", 4 * 3 * 16 * 16 * 4)  # 21 pairs of six tiles, in six groups
+    got = sums()
+    assert len(calls) == draws  # for two chunks of features
+    for one, other in zip(got, want, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-30)
 
 
 def test_rotation_of_a_wide_layer_keeps_the_value(key):

@@ -49,6 +49,14 @@ LAYERS = {
 }
 
 
+def trace(x):
+    """The variance of the noise rule `trace`."""
+    return float(x.var(axis=0).sum() / np.log(len(x)))
+
+
+SPLIT = ("bfloat16x6", "tf32x3", "bfloat16x3")
+
+
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_bounds_are_within_their_reported_error(name, dtype):
@@ -75,12 +83,69 @@ def test_monte_carlo_values_lie_between_the_exact_bounds(name, key):
     assert exact(x, 0.8) - slack <= got.i_tx <= exact(x, 0.2) + slack
 
 
-@pytest.mark.parametrize("precision", ["float32", "float64", "tf32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", "float64", *SPLIT, "tf32", "bfloat16"])
 def test_without_a_fall_back_the_reported_error_covers_rounding(precision):
-    for x in LAYERS.values():
-        got = kde(x, noise_variance=0.1, precision=precision, tolerance=np.inf)
-        assert got.precision == precision
-        assert abs(got.i_tx_upper - exact(x, 0.2)) <= got.error + 1e-12
+    for name in LAYERS if precision not in SPLIT else ("two atoms", "clusters", "near duplicates"):
+        x = LAYERS[name].astype(np.float32)
+        for variance in (0.1, trace(x)):  # lost in rounding, or hardly touched by it
+            got = kde(x, noise_variance=variance, precision=precision, tolerance=np.inf)
+            assert got.precision == precision
+            assert abs(got.i_tx_upper - exact(x, 2 * variance)) <= got.error + 1e-12
+
+
+@pytest.mark.parametrize("precision", SPLIT)
+def test_split_products_stay_within_their_default_tolerance_on_well_conditioned_layers(precision):
+    x, y = np.maximum(random().standard_normal((200, 20)), 0).astype(np.float32), np.arange(200) % 2
+    want, got = (kde(x, y, noise_variance=trace(x), precision=p) for p in ("float64", precision))
+    assert got.precision == precision
+    for name in ("i_tx_upper", "i_tx_lower", "i_ty_upper", "i_ty_lower"):
+        assert abs(getattr(got, name) - getattr(want, name)) <= got.error <= _tiles.tolerance(precision)
+
+
+def test_monte_carlo_values_from_split_products_are_those_of_float32(key):
+    x, y = LAYERS["near duplicates"].astype(np.float32), np.arange(120) % 2
+    want, got = (monte_carlo(x, y, noise_variance=trace(x), precision=p, key=key) for p in ("float32", "tf32x3"))
+    assert got.precision == "tf32x3"
+    assert abs(got.i_tx - want.i_tx) <= got.error + want.error < 3e-5
+    assert abs(got.i_ty - want.i_ty) <= got.error + want.error
+
+
+@pytest.mark.parametrize("precision", SPLIT)
+def test_a_split_product_falls_back_as_float32_does(precision):
+    assert kde(LAYERS["clusters"].astype(np.float32), noise_variance=0.1, precision=precision).precision == "direct"
+
+
+@pytest.mark.parametrize(
+    ("precision", "mask", "parts"), [("bfloat16x6", 16, 3), ("tf32x3", 13, 2), ("bfloat16x3", 16, 2)]
+)
+def test_a_split_product_is_the_sum_of_the_products_of_large_parts(precision, mask, parts):
+    rows = random().standard_normal((2, 7, 5)).astype(np.float32)
+
+    def split(a):
+        found = []
+        for _ in range(parts):
+            found.append((a.view(np.uint32) >> mask << mask).view(np.float32))
+            a = a - found[-1]
+        return [part.astype(np.float64) for part in found]
+
+    left, right = map(split, rows)
+    want = sum(left[k] @ right[m].T for k in range(parts) for m in range(parts - k))
+    got = _tiles.dot(*rows, precision)
+    np.testing.assert_allclose(got, want, rtol=0, atol=2e-6)
+    error = np.abs(want - rows[0].astype(np.float64) @ rows[1].T.astype(np.float64)).max()
+    unit = _tiles.product_roundoff(precision)
+    assert unit / 40 < error < 6 * unit
+
+
+def test_gradients_of_split_products_are_those_of_float32():
+    a, b = random().standard_normal((2, 7, 5)).astype(np.float32)
+    want, got = (jax.grad(lambda a, p=p: (_tiles.dot(a, b, p) ** 2).sum())(a) for p in ("float32", "tf32x3"))
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(InputError, match="Invalid precision 'float16': expected one of direct, "):
+        kde(np.eye(3), noise_variance=0.1, precision="float16")  # pyright: ignore[reportArgumentType]
 
 
 def test_labels_of_a_dead_layer_keep_their_information():
