@@ -109,7 +109,7 @@ def _statistic(rows: Table, pair: Pair, name: str, noise_rule: str | None, *, ce
 
 def _undersampled(rows: Table, pair: Pair, found: Compared, cell: str) -> tuple[int, int]:
     """`undersampled` of the cells that are compared, which are those not saturated in both trainings."""
-    both = found.first_saturated.any(axis=0) & found.second_saturated.any(axis=0)
+    both = np.asarray(found.first_saturated.any(axis=0) & found.second_saturated.any(axis=0))
     used = [name for name, excluded in zip(found.cells, both, strict=True) if not excluded]
     last = final_rows(rows[rows["training"].isin(pair) & rows[cell].isin(used)])
     return undersampled(*(last[last["training"] == training] for training in pair))

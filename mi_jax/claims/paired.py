@@ -74,7 +74,7 @@ def undersampled(*tables: Table) -> tuple[int, int]:
     """
     few, layers = set(), set()
     for rows in tables:
-        flags = rows["unreliable"].notna() | rows["saturated"].fillna(False).astype(bool)
+        flags: Table = rows["unreliable"].notna() | rows["saturated"].fillna(False).astype(bool)
         share = flags.groupby(rows["layer"]).mean()
         few |= set(share[share > 0.5].index)
         layers |= set(share.index)

@@ -37,7 +37,8 @@ def _draw(run_records: RunRecords) -> Figure:
         outside, few = one.outside != 0, len(one.of_seeds) < style.FEW_SEEDS
         style.draw_line(axes, one.epochs, difference, color="black")
         for seed in one.of_seeds / one.seed_distance if few else ():
-            axes.plot(one.epochs, seed, ".", color="black", alpha=0.5, markersize=3, markeredgewidth=0)
+            look = {"marker": ".", "markersize": 4, "markeredgewidth": 0, "alpha": 0.6}
+            style.draw_line(axes, one.epochs, seed, color="black", linestyle="none", **look)
         axes.fill_between(one.epochs, difference - half, difference + half, color=style.GREY, alpha=0.25, linewidth=0)
         style.draw_marks(axes, one.epochs, difference, ~outside, colour="black")
         style.draw_zero(axes)
@@ -51,11 +52,10 @@ def _draw(run_records: RunRecords) -> Figure:
         style.epoch_axis(axes, epochs)
     figure.supylabel("difference / distance between seeds", fontsize=9)
     first, second = _names(run_records)
-    mark = {"linestyle": "none", "marker": "o", "markeredgecolor": "black"}
     handles = [
         Line2D([], [], color="black", label=f"{second} {MINUS} {first}"),
         Patch(color=style.GREY, alpha=0.25, linewidth=0, label="95 % band for all epochs at once"),
-        Line2D([], [], markerfacecolor="black", label="band excludes 0", **mark),
+        Line2D([], [], color="black", linestyle="none", marker="o", label="band excludes 0"),
     ]
     style.legend_above(figure, handles)
     return figure
