@@ -4,7 +4,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mi_jax.claims.paired import END, OVER_BOTH, Compared, Pair, compared, layer_information, scope
+from mi_jax.claims.paired import (
+    END,
+    OVER_BOTH,
+    Compared,
+    Pair,
+    compared,
+    layer_information,
+    scope,
+    undersampled,
+)
 from mi_jax.claims.registry import CLAIMS
 from mi_jax.claims.verdicts import SMALLEST, Claim, ClaimStatistic, Verdict, difference, statistic
 from mi_jax.records.labels import name_of
@@ -17,6 +26,9 @@ _ESTIMATES = (
     ("kde", "i_tx_lower", "KDE lower bound"),
     ("monte_carlo", "i_tx", "Monte Carlo"),
 )
+_POPULATION = (("monte_carlo", "i_tx", "Monte Carlo"), ("kde", "i_tx_lower", "KDE lower bound"))
+"""Estimators with a leave-one-out value, the narrower bracket of the population first: plug-in quantity and label."""
+_LEAVE_ONE_OUT = "i_tx_leave_one_out"
 _ALPHA = 0.05
 _CRITERION = difference(sign=-1, smallest=SMALLEST["relative"])
 
@@ -56,6 +68,7 @@ def extracts_less(run_records: RunRecords, pair: Pair) -> Claim:
             rows = layer_information(run_records, quantity, noise_rule, inputs="clean", estimator=estimator)
             if len(rows) or estimator == "kde":
                 statistics.append(_statistic(rows, pair, f"I(X;T), {label}", noise_rule))
+        statistics += _of_population(run_records, pair, noise_rule)
     grid = layer_information(run_records, "i_tx_upper", "grid", inputs="clean")
     if len(grid):
         name = "I(X;T), KDE upper bound over the whole noise grid"
@@ -72,7 +85,8 @@ def extracts_less(run_records: RunRecords, pair: Pair) -> Claim:
         "other direction, by Holm's test at a family-wise error of 5 %. Where one training is saturated in a layer, "
         "the estimate is a lower limit: the interval then reaches to the largest value that the sample allows, log2 N, "
         "so that the verdict is on the information about which of the N images was seen. Layers saturated in both "
-        "cannot be compared.",
+        "cannot be compared. Context: the difference for the population, from the least to the largest that the "
+        "brackets of both trainings allow (the lower bound, or Monte Carlo, to the leave-one-out value).",
         statistics=tuple(statistics),
         figures=("information_difference", "noise_grid_i_tx"),
         scope=scope(run_records, shown),
@@ -86,7 +100,71 @@ def _statistic(rows: Table, pair: Pair, name: str, noise_rule: str | None, *, ce
     criterion = _CRITERION if effect is None else effect.criterion
     over_images = effect is not None and effect.over_images
     remark = _remark(found, effect, "layer" if cell == "layer" else "point")
-    return statistic(name, interval, "relative", criterion, remark, noise_rule=noise_rule, over_images=over_images)
+    few = (0, 0) if found is None else _undersampled(rows, pair, found, cell)
+    return statistic(
+        name, interval, "relative", criterion, remark,
+        noise_rule=noise_rule, over_images=over_images, undersampled=few,
+    )  # fmt: skip
+
+
+def _undersampled(rows: Table, pair: Pair, found: Compared, cell: str) -> tuple[int, int]:
+    """`undersampled` of the cells that are compared, which are those not saturated in both trainings."""
+    both = np.asarray(found.first_saturated.any(axis=0) & found.second_saturated.any(axis=0))
+    used = [name for name, excluded in zip(found.cells, both, strict=True) if not excluded]
+    last = final_rows(rows[rows["training"].isin(pair) & rows[cell].isin(used)])
+    return undersampled(*(last[last["training"] == training] for training in pair))
+
+
+def _of_population(run_records: RunRecords, pair: Pair, noise_rule: str) -> list[ClaimStatistic]:
+    """The difference for the population under a noise rule, as context; empty where no bracket was measured."""
+    for estimator, quantity, label in _POPULATION:
+        at_least, at_most = (
+            layer_information(run_records, name, noise_rule, inputs="clean", estimator=estimator)
+            for name in (quantity, _LEAVE_ONE_OUT)
+        )
+        last = final_rows(at_least)
+        least = compared(_unsaturated(last), pair)
+        most = compared(at_most[at_most["epoch"].isin(last["epoch"])], pair)
+        if least is None or most is None:
+            continue
+        interval, layers = population_difference(least, most)
+        if not interval.count:
+            continue
+        remark = f"context: {label} to leave-one-out; {layers} of {at_least['layer'].nunique()} layers"
+        name = "I(X;T) of the population"
+        return [statistic(name, interval, "relative", _CRITERION, remark, noise_rule=noise_rule, decides=False)]
+    return []
+
+
+def _unsaturated(rows: Table) -> Table:
+    """The rows of the layers that are not saturated in any training or seed at the end."""
+    full = rows.loc[rows["saturated"].fillna(False).astype(bool), "layer"]
+    return rows[~rows["layer"].isin(full)]
+
+
+def population_difference(least: Compared, most: Compared) -> tuple[Interval, int]:
+    """Relative difference of two trainings from brackets of the information of the population.
+
+    Args:
+        least: values that are at most the information of the population, in expectation.
+        most: values that are at least that.
+
+    Returns:
+        The difference of the middles of the brackets, with the 95 % ends over seeds beyond the least and the largest
+        difference that they allow; and the number of layers in common. Without a value where they have none, or other
+        seeds.
+    """
+    common = [cell for cell in least.cells if cell in most.cells]
+    if not common or least.seeds != most.seeds:
+        return t_interval([]), 0
+    (first_least, second_least), (first_most, second_most) = (
+        [Sample(part.values[:, [found.cells.index(cell) for cell in common]]) for part in (found.first, found.second)]
+        for found in (least, most)
+    )
+    middle = _relative(first_least.values + first_most.values, second_least.values + second_most.values)
+    low = crossed(_relative, first_most, second_least).interval()
+    high = crossed(_relative, first_least, second_most).interval()
+    return Interval(middle, low.low, high.high, low.count), len(common)
 
 
 def _with_cells(rows: Table) -> Table:

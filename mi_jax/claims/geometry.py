@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from mi_jax.claims.paired import Pair, layer_information, scope
+from mi_jax.claims.paired import Pair, evidence, layer_information, scope, undersampled
 from mi_jax.claims.registry import CLAIMS
 from mi_jax.claims.verdicts import SMALLEST, Claim, ClaimStatistic, context, difference, statistic
 from mi_jax.records.labels import name_of
@@ -79,7 +79,9 @@ def _split(run_records: RunRecords, pair: Pair, rule: str) -> list[ClaimStatisti
     rest = change - scale
     remark = f"{scale.shape[1]} layers" if seeds > 2 else f"{seeds} seeds: products of different ones need three"
     gap = scale_minus_rest(scale, rest)
-    statistics = [statistic("Scale part minus the rest", gap, "bits", CRITERION, remark, noise_rule=rule)]
+    few = _undersampled(run_records, pair, rule)
+    name = "Scale part minus the rest"
+    statistics = [statistic(name, gap, "bits", CRITERION, remark, noise_rule=rule, undersampled=few)]
     for name, part in (("scale", scale), ("rest, at equal variance", rest)):
         mean = t_interval(part.mean(axis=1))
         label, note = f"Difference of I(X;T), mean over layers: {name}", "context"
@@ -129,13 +131,20 @@ def _maps(run_records: RunRecords, pair: Pair, rule: str) -> list[ClaimStatistic
     preserving, loss = moved[:-1].mean(axis=0), moved[-1]
     remark = f"moves by {preserving.mean():.2f} bits where nothing is lost, by {loss.mean():.2f} where one bit is"
     name = "Movement under maps that preserve information, minus under the loss of one bit"
-    return [statistic(name, t_interval(preserving - loss), "bits", CRITERION, remark, noise_rule=rule)]
+    interval, few = t_interval(preserving - loss), _undersampled(run_records, pair, rule)
+    return [statistic(name, interval, "bits", CRITERION, remark, noise_rule=rule, undersampled=few)]
+
+
+def _undersampled(run_records: RunRecords, pair: Pair, rule: str) -> tuple[int, int]:
+    """`undersampled` of the layers of the two trainings at the end."""
+    rows = final_rows(layer_information(run_records, "i_tx_upper", rule, inputs="clean"))
+    return undersampled(*(rows[rows["training"] == training] for training in pair))
 
 
 def _aligned(tables: list[Table]) -> tuple[list[np.ndarray] | None, int]:
     """Finished values of several quantities `[seeds layers]` on the seeds and layers that all have, or None."""
     grids = [
-        final_rows(rows).pivot_table(index="seed", columns="layer", values="value", sort=False).dropna(axis=1)
+        evidence(final_rows(rows)).pivot_table(index="seed", columns="layer", values="value", sort=False).dropna(axis=1)
         if len(rows)
         else None
         for rows in tables

@@ -21,6 +21,8 @@ Pair = tuple[str, str]
 WHOLE_LAYERS = {"image_set": ("test", None), "class_": None, "factor": None, "distortion": None, "level": None}
 """Columns of the rows that say something of whole layers on undistorted test images of all classes."""
 END = "at the last epoch that all have reached (or, with held-out images, at the best epoch of each training on them)"
+_OF_IMAGES = ("kde", "monte_carlo")
+"""Estimators whose values are of the information of the images measured, to which a small sample is no limit."""
 OVER_BOTH = "95 % intervals over seeds and images (crossed random effects), or over seeds alone in older runs"
 
 
@@ -55,6 +57,30 @@ def shares_noise(rows: Table, pair: Pair) -> bool:
     return bool(np.isclose(table[pair[0]], table[pair[1]], rtol=1e-6).all())
 
 
+def evidence(rows: Table) -> Table:
+    """The rows without estimates that are beyond the limit of their estimator (dimension, batch size, training, ...).
+
+    Bounds and Monte Carlo values stay: they are of the information of the images measured, whether or not these are
+    enough for the population (see `undersampled`), and claims treat the saturated ones as limits.
+    """
+    of_images = rows["estimator"].isin(_OF_IMAGES) & rows["unreliable"].isin(("saturated", "sample size"))
+    return rows[rows["unreliable"].isna() | of_images]
+
+
+def undersampled(*tables: Table) -> tuple[int, int]:
+    """In how many layers the sample is too small for the information of the population, and the number of layers.
+
+    A layer counts where most of its estimates in one of the tables, one a condition, are flagged.
+    """
+    few, layers = set(), set()
+    for rows in tables:
+        flags: Table = rows["unreliable"].notna() | rows["saturated"].fillna(False).astype(bool)
+        share = flags.groupby(rows["layer"]).mean()
+        few |= set(share[share > 0.5].index)
+        layers |= set(share.index)
+    return len(few), len(layers)
+
+
 def compared(rows: Table, pair: Pair, *, cell: str = "layer") -> Compared | None:
     """The cells that can be compared, on the seeds of both trainings; a cell is left out of all seeds or none.
 
@@ -66,7 +92,8 @@ def compared(rows: Table, pair: Pair, *, cell: str = "layer") -> Compared | None
     Returns:
         The values; None where no cell was measured in both trainings.
     """
-    last = final_rows(rows[rows["training"].isin(pair)]).drop_duplicates(["training", "seed", cell], keep="last")
+    last = evidence(final_rows(rows[rows["training"].isin(pair)]))
+    last = last.drop_duplicates(["training", "seed", cell], keep="last")
     names = list(dict.fromkeys(last[cell]))
     seen = [{int(seed) for seed in last.loc[last["training"] == training, "seed"].dropna()} for training in pair]
     seeds, lost = sorted(seen[0] & seen[1]), sorted(seen[0] ^ seen[1])

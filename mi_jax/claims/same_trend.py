@@ -8,8 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mi_jax.claims.paired import Pair, layer_information, scope
+from mi_jax.claims.curves import Curves, aligned, between_seeds, detrended
+from mi_jax.claims.paired import Pair, layer_information, scope, undersampled
 from mi_jax.claims.registry import CLAIMS
+from mi_jax.claims.trend_band import band
 from mi_jax.claims.verdicts import Claim, ClaimStatistic, at_most, statistic
 from mi_jax.records.labels import INFORMATION, LABEL_FREE_ATTACKS, LABEL_LEAK, name_of
 from mi_jax.records.run_records import RunRecords, noise_rules
@@ -25,6 +27,11 @@ _SHARED = 0.5
 """Least share of the variance of curves over epochs that seeds of one training have in common."""
 _NOISE = 0.1
 """Part of the trend itself within which two curves count as the same, however alike the seeds are."""
+_QUANTITIES = ("i_tx_upper", "i_ty_upper")
+_LEAVE_ONE_OUT = {
+    "i_tx_leave_one_out": "leave-one-out value, in expectation at least the information of the population",
+    "i_ty_leave_one_out": "leave-one-out value, in expectation at most the information of the population",
+}
 _WITH_LABEL = "adversarial inputs"
 _WITHOUT_LABEL = {
     "pgd-prediction": "adversarial inputs made without the label (against the prediction)",
@@ -50,9 +57,10 @@ def same_trend(run_records: RunRecords, pair: Pair) -> Claim:
     statistics = [
         _statistic(run_records, noise_rule, quantity, label, conditions, decides=decides)
         for noise_rule in noise_rules(run_records)
-        for quantity in ("i_tx_upper", "i_ty_upper")
+        for quantity in comparisons
         for label, conditions, decides in comparisons[quantity]
     ]
+    statistics = [s for s in statistics if s.decides or s.value is not None]
     return Claim(
         number="1",
         name="same trend through training",
@@ -66,10 +74,16 @@ def same_trend(run_records: RunRecords, pair: Pair) -> Claim:
         f"than two seeds; differences within {100 * _NOISE:.0f} % of the trend itself count as none. 95 % intervals of "
         "the logarithm by the jackknife over seeds, at least three; all comparisons listed must agree. Nothing is "
         f"concluded where seeds of one training share less than {100 * _SHARED:.0f} % of the variance of their curves: "
-        f"there is then no trend to compare. Layers saturated at every epoch are left out. {LABEL_LEAK} Where "
+        f"there is then no trend to compare. Layers saturated at every epoch are left out. The remarks say at which "
+        "epochs the second kind differs from the first: the difference of the means over layers, less its mean over "
+        "epochs, with a simultaneous 95 % band over epochs (Student's t over paired seeds, Bonferroni's inequality "
+        f"over epochs). {LABEL_LEAK} Where "
         "adversarial inputs made without the label were measured through training, they decide for I(T;Y).",
         statistics=tuple(statistics),
-        figures=tuple(f"information_epochs_{q}_upper_{r}" for q in INFORMATION for r in (first_rule, last_rule)),
+        figures=(
+            *(f"information_epochs_{q}_upper_{r}" for q in INFORMATION for r in (first_rule, last_rule)),
+            "trend_difference",
+        ),
         scope=scope(run_records, layer_information(run_records, "i_tx_upper", first_rule, inputs="clean")),
     )
 
@@ -92,9 +106,10 @@ def _comparisons(pair: Pair, label_free: list[str]) -> dict[str, list[tuple[str,
     Where there are inputs without the label, those with it do not decide for I(T;Y).
     """
     first, second = map(name_of, pair)
-    found = {}
-    for quantity in ("i_tx_upper", "i_ty_upper"):
-        found[quantity] = [(f"{first} and {second}, clean inputs", (Condition(pair[0]), Condition(pair[1])), True)]
+    across, label = (Condition(pair[0]), Condition(pair[1])), f"{first} and {second}, clean inputs"
+    found = {quantity: [(f"{label}, leave-one-out", across, False)] for quantity in _LEAVE_ONE_OUT}
+    for quantity in _QUANTITIES:
+        found[quantity] = [(label, across, True)]
         for attack in (None, *label_free):
             made = _WITH_LABEL if attack is None else _WITHOUT_LABEL[attack]
             decides = attack is not None or not label_free or quantity == "i_tx_upper"
@@ -106,7 +121,7 @@ def _comparisons(pair: Pair, label_free: list[str]) -> dict[str, list[tuple[str,
                 )
                 for name in pair
             ]
-    return found
+    return {quantity: found[quantity] for quantity in (*_QUANTITIES, *_LEAVE_ONE_OUT)}
 
 
 def _statistic(
@@ -118,38 +133,61 @@ def _statistic(
     *,
     decides: bool,
 ) -> ClaimStatistic:
-    curves = []
+    rows = condition_rows(run_records, quantity, noise_rule, conditions)
+    interval, remark, few = distance(*rows)
+    if not decides:
+        remark = f"context: {_LEAVE_ONE_OUT.get(quantity, 'the attack knows the label')}; {remark}"
+    name = f"{INFORMATION[quantity[:4]]}: {label}"
+    return statistic(
+        name, interval, "ratio", at_most(_THRESHOLD), remark,
+        noise_rule=noise_rule, decides=decides, undersampled=few,
+    )  # fmt: skip
+
+
+def condition_rows(
+    run_records: RunRecords, quantity: str, noise_rule: str, conditions: tuple[Condition, Condition]
+) -> list[Table]:
+    """The rows of a quantity under a noise rule of each of the conditions."""
+    found = []
     for training, inputs, attack in conditions:
         rows = layer_information(run_records, quantity, noise_rule, inputs=inputs, attack=attack)
-        curves.append(rows[rows["training"] == training])
-    interval, remark = distance(*curves)
-    if not decides:
-        remark = f"context: the attack knows the label; {remark}"
-    name = f"{INFORMATION[quantity[:4]]}: {label}"
-    return statistic(name, interval, "ratio", at_most(_THRESHOLD), remark, noise_rule=noise_rule, decides=decides)
+        found.append(rows[rows["training"] == training])
+    return found
 
 
-def distance(a: Table, b: Table) -> tuple[Interval, str]:
+def distance(a: Table, b: Table) -> tuple[Interval, str, tuple[int, int]]:
     """Distance between two families of curves relative to that between seeds.
 
     Args:
         a, b: record rows of one quantity (columns seed, layer, epoch, value, saturated), paired by seed.
 
     Returns:
-        The ratio with its 95 % interval, without ends (and the reason as the remark) where nothing can be concluded.
+        The ratio with its 95 % interval, without ends (and the reason as the remark) where nothing can be concluded;
+        and `undersampled` of its layers.
     """
+    curves, reason = comparable(a, b)
+    if reason:
+        return t_interval([]), reason, (0, 0)
+    interval, reason = ratio(curves.first, curves.second)
+    layers, epochs = len(curves.layers), len(curves.epochs)
+    parts = [reason, f"{layers} layer{'' if layers == 1 else 's'}, {epochs} epochs", band(curves).in_words()]
+    few = undersampled(*(rows[rows["layer"].isin(curves.layers) & (rows["epoch"] > 0)] for rows in (a, b)))
+    return interval, "; ".join(filter(None, parts)), few
+
+
+def comparable(a: Table, b: Table) -> tuple[Curves, str]:
+    """The curves of two conditions, and the reason where they are too few to compare; else empty."""
+    curves = aligned(a, b)
+    seeds, _, epochs = curves.first.shape
     if a.empty or b.empty:
-        return t_interval([]), "not measured in this run"
-    left, right, used, seeds, epochs = _aligned(a, b)
+        return curves, "not measured in this run"
     if epochs < FEWEST_EPOCHS:
-        return t_interval([]), f"too few epochs: {epochs} after epoch 0 in common; a trend needs {FEWEST_EPOCHS}"
-    if not used:
-        return t_interval([]), "every layer is saturated or constant"
+        return curves, f"too few epochs: {epochs} after epoch 0 in common; a trend needs {FEWEST_EPOCHS}"
+    if not curves.layers:
+        return curves, "every layer is saturated or constant"
     if seeds < FEWEST_SEEDS:
-        return t_interval([]), f"too few seeds: {seeds}; the distance between seeds needs {FEWEST_SEEDS}"
-    interval, reason = ratio(left, right)
-    remark = f"{used} layer{'' if used == 1 else 's'}, {epochs} epochs"
-    return interval, f"{reason}; {remark}" if reason else remark
+        return curves, f"too few seeds: {seeds}; the distance between seeds needs {FEWEST_SEEDS}"
+    return curves, ""
 
 
 def ratio(a: np.ndarray, b: np.ndarray) -> tuple[Interval, str]:
@@ -187,8 +225,8 @@ def log_ratio(a: np.ndarray, b: np.ndarray) -> float:
         >>> round(abs(log_ratio(seeds, seeds)), 2)
         0.0
     """
-    a, b = (curves - curves.mean(axis=-1, keepdims=True) for curves in (a, b))
-    apart, of_a, of_b = (_between(*two) for two in ((a, b), (a, a), (b, b)))
+    a, b = map(detrended, (a, b))
+    apart, of_a, of_b = (between_seeds(*two) for two in ((a, b), (a, a), (b, b)))
     trend = ((a.mean(axis=0) ** 2).mean() + (b.mean(axis=0) ** 2).mean()) / 2
     noise = _NOISE**2 * trend
     return 0.5 * math.log((apart + noise) / ((of_a + of_b) / 2 + noise))
@@ -196,43 +234,6 @@ def log_ratio(a: np.ndarray, b: np.ndarray) -> float:
 
 def shared_variance(a: np.ndarray) -> float:
     """Share of the variance over epochs that curves `[seeds layers epochs]` of different seeds have in common."""
-    a = a - a.mean(axis=-1, keepdims=True)
+    a = detrended(a)
     total = float((a**2).mean())
-    return 1 - _between(a, a) / 2 / total if total > 0 else 0.0
-
-
-def _between(a: np.ndarray, b: np.ndarray) -> float:
-    """Mean squared distance between curves of different seeds."""
-    seeds = len(a)
-    squares = ((a[:, None] - b[None]) ** 2).mean(axis=(2, 3))
-    return float((squares.sum() - np.trace(squares)) / (seeds * (seeds - 1))) if seeds > 1 else math.nan
-
-
-def _aligned(a: Table, b: Table) -> tuple[np.ndarray, np.ndarray, int, int, int]:
-    """Curves `[seeds layers epochs]` on what both have in common after epoch 0; numbers of layers, seeds and epochs."""
-    tables = [
-        rows[rows["epoch"] > 0].pivot_table(index=["seed", "layer"], columns="epoch", values="value", sort=False)
-        for rows in (a, b)
-    ]
-    both = tables[0].index.intersection(tables[1].index)
-    seeds = sorted(set(both.get_level_values("seed")))
-    layers = set(both.get_level_values("layer")) - _always_saturated(a) - _always_saturated(b)
-    layers = [
-        layer for layer in dict.fromkeys(a["layer"]) if layer in layers and all((s, layer) in both for s in seeds)
-    ]
-    epochs = tables[0].columns.intersection(tables[1].columns)
-    index = [(seed, layer) for seed in seeds for layer in layers]
-    if index:
-        whole = [table.loc[index, epochs].notna().all() for table in tables]
-        epochs = epochs[(whole[0] & whole[1]).to_numpy()]
-    shape = (len(seeds), len(layers), len(epochs))
-    left, right = (table.loc[index, epochs].to_numpy(float).reshape(shape) for table in tables)
-    moves = (
-        (np.ptp(left, axis=-1) + np.ptp(right, axis=-1)).max(axis=0) > 0 if left.size else np.zeros(len(layers), bool)
-    )
-    return left[:, moves], right[:, moves], int(moves.sum()), len(seeds), len(epochs)
-
-
-def _always_saturated(rows: Table) -> set[str]:
-    flags = rows["saturated"].fillna(False).astype(bool).groupby(rows["layer"]).min()
-    return set(flags[flags].index)
+    return 1 - between_seeds(a, a) / 2 / total if total > 0 else 0.0

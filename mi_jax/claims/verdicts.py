@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from mi_jax.records.labels import NOISE_RULE_NAMES
 from mi_jax.statistics.intervals import Interval
 
 Verdict = Literal["supported", "contradicted", "equivalent", "mixed", "undecided"]
@@ -22,6 +23,8 @@ _SHOWN = {"points": 0.001, "share": 0.001, "relative": 0.001}
 """The last digit shown of a unit; 0.01 of any other."""
 _LOOSE = 0.1
 """Part of an interval's half-width by which its ends may be off: they are estimates themselves."""
+_MANY = 0.25
+"""Share of layers with too few samples for the population from which a verdict is said to be of the images alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +43,8 @@ class ClaimStatistic:
         over_images: whether the interval contains the error over images beside that over seeds.
         remark: why there is no value, or what qualifies it (which layers, which reference).
         decides: whether the claim's verdict depends on it; otherwise it is context.
+        undersampled: in how many of its layers the sample is too small for the information of the population, and the
+            number of its layers; (0, 0) where it is not of layers.
     """
 
     name: str
@@ -54,6 +59,7 @@ class ClaimStatistic:
     over_images: bool = False
     remark: str = ""
     decides: bool = True
+    undersampled: tuple[int, int] = (0, 0)
 
     @property
     def fragile(self) -> bool:
@@ -116,6 +122,21 @@ class Claim:
         """Whether an alternative of any one statistic changes the combined verdict."""
         return self._hangs_on_one(lambda claim: claim.combined(noise_rules))
 
+    def of_images_alone(self, noise_rules: Sequence[str]) -> str:
+        """That the combined verdict is not on the population, where a quarter of the layers or more are undersampled.
+
+        Bounds and Monte Carlo compare the information of the images measured, however few these are. Empty where the
+        verdict is on the population, or not on layers.
+        """
+        parts = []
+        for rule in self.testable(noise_rules):
+            counts = [s.undersampled for s in self.deciding(rule) if s.value is not None]
+            few, layers = max(counts, key=lambda count: (count[0], -count[1]))
+            if layers and few >= _MANY * layers:
+                noun = "layer" if layers == 1 else "layers"
+                parts.append(f"{few} of {layers} {noun} ({NOISE_RULE_NAMES[rule].removesuffix(' noise rule')})")
+        return f"of the images measured, too few for the population in {', '.join(parts)}" if parts else ""
+
     def _hangs_on_one(self, verdict: Callable[["Claim"], Verdict]) -> bool:
         for i, found in enumerate(self.statistics):
             for other in found.alternatives:
@@ -160,6 +181,7 @@ def statistic(
     noise_rule: str | None = None,
     decides: bool = True,
     over_images: bool = False,
+    undersampled: tuple[int, int] = (0, 0),
 ) -> ClaimStatistic:
     """A `ClaimStatistic` from an interval; NaN becomes None, and a single seed is remarked on."""
     if interval.count == 1:
@@ -179,6 +201,7 @@ def statistic(
         over_images=over_images,
         remark=remark,
         decides=decides,
+        undersampled=undersampled,
     )
 
 

@@ -65,7 +65,7 @@ def claims(run_records: RunRecords, found: Sequence[Claim], shown: Mapping[str, 
     body = [
         [
             f'<th scope="row"><span class="number">{escape(claim.number)}</span> {escape(claim.text)}</th>',
-            _td("Verdict", badge(claim.combined(rules), fragile=claim.combined_is_fragile(rules))),
+            _td("Verdict", _combined(claim, rules)),
             *_verdicts(claim, rules),
             _td("Shown in", _links(claim, shown)),
         ]
@@ -77,6 +77,11 @@ def claims(run_records: RunRecords, found: Sequence[Claim], shown: Mapping[str, 
     )
     heads = ["Claim", "Verdict", *(NOISE_RULE_NAMES[rule].capitalize() for rule in rules), "Shown in"]
     return _table(heads, body, caption, kind="claims") + _method(found)
+
+
+def _combined(claim: Claim, rules: Sequence[str]) -> str:
+    shown, alone = badge(claim.combined(rules), fragile=claim.combined_is_fragile(rules)), claim.of_images_alone(rules)
+    return f'{shown}<span class="why">{escape(alone)}</span>' if alone else shown
 
 
 def _links(claim: Claim, shown: Mapping[str, str]) -> str:

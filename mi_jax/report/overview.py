@@ -72,7 +72,7 @@ def answers(run_records: RunRecords, found: Sequence[Claim]) -> str:
     items = []
     for claim in found:
         verdict = badge(claim.combined(rules), fragile=claim.combined_is_fragile(rules))
-        depends = "; ".join(filter(None, [verdicts_in_words(claim, rules), claim.scope]))
+        depends = "; ".join(filter(None, [verdicts_in_words(claim, rules), claim.scope, claim.of_images_alone(rules)]))
         items.append(
             f"<li>{escape(claim.text.removesuffix('.'))}: {verdict}{f' ({escape(depends)})' if depends else ''}.</li>"
         )

@@ -97,7 +97,7 @@ def _accuracies(name: str, run: RunRecords) -> Iterable[list[str]]:
 def _verdict(claim: Claim, run: RunRecords) -> str:
     rules = noise_rules(run)
     word = claim.combined(rules) + (" (fragile)" if claim.combined_is_fragile(rules) else "")
-    depends = verdicts_in_words(claim, rules)
+    depends = "; ".join(filter(None, [verdicts_in_words(claim, rules), claim.of_images_alone(rules)]))
     return f"**{word}**" + (f": {depends}" if depends else "")
 
 

@@ -74,8 +74,10 @@ def write_csv(run_records: RunRecords, found: dict[str, tuple[Claim, ...]], dire
 
 
 def _flat(statistic: ClaimStatistic) -> dict[str, object]:
-    """A statistic with its alternatives as text."""
-    return {**vars(statistic), "alternatives": " ".join(sorted(statistic.alternatives)), "fragile": statistic.fragile}
+    """A statistic with its alternatives as text, and the counts of layers as columns of their own."""
+    undersampled, layers = statistic.undersampled
+    columns = {"undersampled": undersampled, "layers": layers, "fragile": statistic.fragile}
+    return {**vars(statistic), "alternatives": " ".join(sorted(statistic.alternatives)), **columns}
 
 
 def _without_lists(table: Table) -> Table:

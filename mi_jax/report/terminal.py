@@ -102,6 +102,8 @@ def _claims(run_records: RunRecords) -> _Grid:
         if not claim.needs_noise:
             cells[1:] = [DASH] * (len(cells) - 1)
         combined = _word(claim.combined(rules), fragile=claim.combined_is_fragile(rules))
+        if alone := claim.of_images_alone(rules):
+            combined += f"\n{alone}"
         rows.append([f"{claim.number} {claim.name}", combined, *cells])
     heads = ["claim", "verdict", *(NOISE_RULE_NAMES[rule] for rule in rules)]
     return _Grid(f"Claims of the study, {name_of(treated)} against {name_of(baseline)}", heads, rows)

@@ -9,9 +9,14 @@ import pytest
 
 from mi_jax import records
 from mi_jax.claims import CLAIMS, Claim, evaluate
+from mi_jax.claims.curves import Curves
+from mi_jax.claims.paired import evidence
 from mi_jax.claims.same_trend import log_ratio, shared_variance
+from mi_jax.claims.trend_band import band
 from mi_jax.records.run_records import compared_trainings, final_rows, noise_rules, read
 from mi_jax.records.table import Record
+from mi_jax.report.figures import available
+from mi_jax.report.figures.trend_difference import bands
 from mi_jax.statistics.intervals import t_interval, wilson
 from mi_jax.statistics.jackknife import Sample, blocks_to_text, crossed
 
@@ -178,6 +183,45 @@ def test_the_whole_noise_grid_must_agree_where_it_was_measured(tmp_path):
     assert claim.verdict("fixed") == "supported"
 
 
+def test_too_few_samples_for_the_population_leave_the_verdict_and_are_named(tmp_path):
+    rows = []
+    for seed in range(3):
+        for layer, flag in (("a", "sample size"), ("b", None), ("c", None)):
+            rows += both_bounds("nt", seed, layer, 4.0, unreliable=flag)
+            rows += both_bounds("at", seed, layer, 3.0 + 0.01 * seed)
+    claim = claims_of(tmp_path, rows)["2a"]
+    assert claim.verdict("fixed") == "supported"
+    assert statistic(claim, "I(X;T), KDE upper bound", "fixed").undersampled == (1, 3)
+    words = "of the images measured, too few for the population in 1 of 3 layers (fixed)"
+    assert claim.of_images_alone(("fixed", "trace")) == words
+
+
+@pytest.mark.parametrize("limit", ["dimension", "batch size"])
+def test_estimates_beyond_the_limit_of_their_estimator_are_no_evidence(tmp_path, limit):
+    rows = []
+    for seed in range(3):
+        rows += both_bounds("nt", seed, "a", 4.0) + both_bounds("at", seed, "a", 3.0 + 0.01 * seed)
+        rows += both_bounds("nt", seed, "b", 4.0) + both_bounds("at", seed, "b", 99.0, unreliable=limit)
+    found = statistic(claims_of(tmp_path, rows)["2a"], "I(X;T), KDE upper bound", "fixed")
+    assert found.value == pytest.approx(-0.99 / 4)
+    assert found.remark == "1 layer; less in: a; left out as not measured in every seed: b"
+    flagged = read(tmp_path).select(quantity="i_tx_upper", training="nt")
+    assert len(evidence(flagged.assign(estimator="denoiser", unreliable="sample size"))) == 0
+
+
+def test_the_population_differs_by_what_the_brackets_of_both_trainings_allow(tmp_path):
+    rows = []
+    for seed in range(3):
+        for training, lower, left_out in (("nt", 3.5, 5.0), ("at", 1.5, 3.0)):
+            rows += both_bounds(training, seed, "a", lower + 0.5)
+            rows += information(training, seed, "a", (9, 9, 9, left_out), quantity="i_tx_leave_one_out")
+            rows += both_bounds(training, seed, "full", 6.5, saturated=True)
+    found = statistic(claims_of(tmp_path, rows)["2a"], "I(X;T) of the population", "fixed")
+    assert (found.value, found.low, found.high) == pytest.approx((4.5 / 8.5 - 1, 1.5 / 5 - 1, 3 / 3.5 - 1))
+    assert (found.decides, found.verdict) == (False, "supported")
+    assert found.remark == "context: KDE lower bound to leave-one-out; 1 of 2 layers"
+
+
 def test_where_every_layer_is_saturated_the_claim_says_so(tmp_path):
     rows = [r for t in ("nt", "at") for s in (0, 1) for r in both_bounds(t, s, "a", 6.6, saturated=True)]
     found = claims_of(tmp_path, rows)
@@ -291,7 +335,7 @@ def test_a_trend_is_the_same_where_trainings_differ_as_seeds_do(tmp_path, at, ve
     curves = {condition: rising if condition[0] == "nt" else at for condition in CONDITIONS}
     claim = claims_of(tmp_path, trend_rows(curves))["1"]
     found = statistic(claim, ACROSS, "fixed")
-    assert (found.verdict, found.remark) == (verdict, "2 layers, 11 epochs")
+    assert (found.verdict, found.remark.partition(";")[0]) == (verdict, "2 layers, 11 epochs")
     assert found.low < found.value < found.high
     within = statistic(claim, "I(T;Y): clean and adversarial inputs, AT", "fixed")
     assert (within.value, within.verdict) == (pytest.approx(1, abs=0.1), "supported")
@@ -305,6 +349,44 @@ def test_the_distance_between_trends_by_hand():
     noise = 0.01 * (2**2 + 3**2) / 2
     assert log_ratio(a, b) == pytest.approx(0.5 * math.log((3 + noise) / (2 + noise)))
     assert shared_variance(a) == pytest.approx(1 - 1 / ((1 + 4 + 9) / 3))
+
+
+def test_the_band_of_the_difference_of_trends_by_hand():
+    first, second = np.zeros((3, 2, 3)), np.zeros((3, 2, 3))
+    second[:, :, 2] = np.array([[2.0], [3.0], [4.0]]) + np.array([-1.0, 1.0])  # 2, 3 and 4 in the mean over layers
+    found = band(Curves(first, second, ["a", "b"], np.array([1.0, 2.0, 4.0])))
+    assert found.difference == pytest.approx([-1, -1, 2])
+    alpha = 0.05 / 3
+    t = (1 - alpha) * math.sqrt(2 / (alpha * (2 - alpha)))  # Student's t with 2 degrees of freedom, two-sided
+    assert found.half_width == pytest.approx(t * np.array([1, 1, 2]) / 3 / math.sqrt(3), rel=1e-6)
+    # Squared distances between seeds, means over epochs: 2/9 (1 and 1 apart) and 8/9; none between the first curves.
+    assert found.seed_distance == pytest.approx(math.sqrt((2 / 9 + 2 / 9 + 8 / 9) / 3 / 2))
+    assert found.in_words() == "band of the difference includes 0 at every epoch"
+    found = found._replace(half_width=found.half_width / 2)
+    assert found.in_words() == "band of the difference above 0 at epoch 4, below 0 at epochs 1 to 2"
+
+
+def test_the_epochs_at_which_trends_differ_are_named_and_drawn(tmp_path, assert_shows):
+    def slower(seed, epoch):
+        return rising(seed, epoch) - 2 * (epoch == 1) + 0.001 * seed * epoch
+
+    claims = claims_of(tmp_path, trend_rows({c: rising if c[0] == "nt" else slower for c in CONDITIONS}))
+    words = "band of the difference above 0 at epochs 2 to 11, below 0 at epoch 1"
+    assert statistic(claims["1"], ACROSS, "fixed").remark == f"2 layers, 11 epochs; {words}"
+    (spec,) = (found for found in available(claims.run_records) if found.name == "trend_difference")
+    one = bands(claims.run_records)["i_tx", "fixed"]
+    assert_shows(spec.draw(claims.run_records), one.difference / one.seed_distance)
+    assert words in spec.caption(claims.run_records)
+    assert "trend_difference" in claims["1"].figures
+
+
+def test_trends_of_leave_one_out_values_are_context(tmp_path):
+    rows = trend_rows(dict.fromkeys(CONDITIONS, rising))
+    rows += [dataclasses.replace(row, quantity="i_tx_leave_one_out") for row in rows if row.quantity == "i_tx_upper"]
+    claim = claims_of(tmp_path, rows)["1"]
+    found = statistic(claim, f"{ACROSS}, leave-one-out", "fixed")
+    assert (found.decides, found.value) == (False, pytest.approx(statistic(claim, ACROSS, "fixed").value))
+    assert found.remark.startswith("context: leave-one-out value, in expectation at least the information")
 
 
 def test_label_free_inputs_replace_those_whose_attack_knows_the_label_for_label_information(tmp_path):

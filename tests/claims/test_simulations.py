@@ -6,10 +6,12 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from mi_jax.claims.curves import Curves
 from mi_jax.claims.extracts_less import effect_of
 from mi_jax.claims.geometry import CRITERION, scale_minus_rest
 from mi_jax.claims.paired import Compared
 from mi_jax.claims.same_trend import ratio
+from mi_jax.claims.trend_band import band
 from mi_jax.claims.verdicts import SMALLEST, at_most, difference, verdict_on
 from mi_jax.statistics.jackknife import BLOCKS, Sample, crossed, means_without_block
 
@@ -76,6 +78,36 @@ def test_trends_as_far_apart_as_seeds_are_called_the_same_or_not_in_5_per_cent()
     found = shares(lambda rng: trend_verdict(curves(rng, TREND), curves(rng, TREND + size * apart)))
     assert found.get("supported", 0) <= ALLOWED
     assert found.get("contradicted", 0) <= ALLOWED
+
+
+DEVIATIONS = {
+    "smooth": lambda rng, seeds: curves(rng, 0.0, seeds=seeds),
+    "fading": lambda rng, seeds: 3 * np.exp(-3 * EPOCHS) * curves(rng, 0.0, seeds=seeds),
+    "walks": lambda rng, seeds: np.cumsum(rng.normal(size=(seeds, 4, len(EPOCHS))), axis=-1),
+    "heavy tails": lambda rng, seeds: rng.standard_t(3, size=(seeds, 4, 1)) * rng.normal(size=(seeds, 4, len(EPOCHS))),
+}
+
+
+def share_excluded(deviations, *, seeds, apart=0.0, spread=1.0):
+    """Share of runs in which the band excludes 0 at some epoch; curves differ by `apart` times another rise."""
+    rng = np.random.default_rng(2)
+    found = []
+    for _ in range(RUNS):
+        first, second = TREND + deviations(rng, seeds), TREND + 1 + spread * deviations(rng, seeds)
+        found.append(band(Curves(first, second + apart * (2 * EPOCHS - TREND), [], EPOCHS)).outside.any())
+    return np.mean(found)
+
+
+@pytest.mark.parametrize("seeds", [3, 10])
+@pytest.mark.parametrize("spread", [1.0, 3.0])
+@pytest.mark.parametrize("kind", DEVIATIONS)
+def test_the_band_of_trends_excludes_0_somewhere_in_at_most_5_per_cent_without_a_difference(kind, spread, seeds):
+    assert share_excluded(DEVIATIONS[kind], seeds=seeds, spread=spread) <= ALLOWED
+
+
+@pytest.mark.parametrize(("seeds", "apart", "power"), [(3, 1.0, 0.3), (3, 4.0, 0.9), (5, 1.0, 0.95), (10, 0.5, 0.95)])
+def test_the_band_of_trends_finds_another_rise(seeds, apart, power):
+    assert share_excluded(DEVIATIONS["smooth"], seeds=seeds, apart=apart) >= power
 
 
 # Less information

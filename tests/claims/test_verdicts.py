@@ -1,5 +1,6 @@
 """Verdicts: which interval says what, when it is fragile, and how the statistics of a claim join."""
 
+import dataclasses
 import math
 
 import pytest
@@ -99,3 +100,23 @@ def test_a_claim_is_fragile_where_an_alternative_of_one_statistic_changes_its_ve
     second = [(1, {"contradicted"})]
     assert claim("supported", "undecided", "undecided", others=second).fragile("fixed"), "it would be mixed"
     assert not claim("supported", "contradicted", "undecided", others=[(2, {"supported"})]).fragile("fixed")
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        (((6, 9), (8, 9)), "of the images measured, too few for the population in 8 of 9 layers (fixed)"),
+        (((0, 9), (3, 9)), "of the images measured, too few for the population in 3 of 9 layers (fixed)"),
+        (((2, 9), (2, 9)), ""),
+        (((0, 0), (0, 0)), ""),
+    ],
+)
+def test_a_verdict_says_that_it_is_on_the_images_where_many_layers_have_too_few(counts, words):
+    tested = claim("supported", "supported", "supported")
+    statistics = [
+        dataclasses.replace(one, undersampled=count, noise_rule="fixed")
+        for one, count in zip(tested.statistics, (*counts, (0, 0)), strict=True)
+    ]
+    tested = dataclasses.replace(tested, statistics=tuple(statistics))
+    assert tested.of_images_alone(("fixed", "trace")) == words
+    assert tested.combined(("fixed",)) == "supported"
