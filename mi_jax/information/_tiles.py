@@ -24,8 +24,8 @@ from typing import Any, Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import core, lax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax import lax
+from jax.sharding import Mesh, PartitionSpec
 
 from mi_jax import checks
 from mi_jax.parallel import backend
@@ -249,14 +249,6 @@ def tile_groups(tiles: int, tile: int, itemsize: int, products: int, mesh: Mesh 
         places = np.searchsorted(own, part).astype(np.int32)
         groups.append(Group(own, np.pad(places, ((0, -len(part) % devices), (0, 0)), constant_values=-1)))
     return groups
-
-
-def mesh_of(t: Rows) -> Mesh | None:
-    """Return the mesh over which an array is already spread, if any."""
-    if isinstance(t, jax.Array) and not isinstance(t, core.Tracer) and isinstance(t.sharding, NamedSharding):
-        mesh = t.sharding.mesh
-        return mesh if isinstance(mesh, Mesh) and mesh.size > 1 else None
-    return None
 
 
 def spread(

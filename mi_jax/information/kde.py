@@ -27,6 +27,7 @@ from mi_jax.information._input import (
     is_traced,
 )
 from mi_jax.information.estimator import Estimate, limit_of, register
+from mi_jax.parallel import mesh_of
 from mi_jax.statistics.jackknife import image_blocks
 
 _LABEL_FIELDS = (
@@ -162,7 +163,7 @@ def kde(
     x = as_activations(t, layer)
     variances, scalar = as_variances(noise_variance)
     labels, classes = (np.zeros(len(x), np.int32), 1) if y is None else as_labels(y, len(x), num_classes)
-    mesh = mesh or _tiles.mesh_of(x)
+    mesh = mesh or mesh_of(x)
     precision = wanted = precision or ("float64" if x.dtype == np.float64 else "float32")
     if blocks < 0 or blocks == 1:
         raise InputError(f"blocks is {blocks}; the jackknife needs at least two, or 0 for none.")
