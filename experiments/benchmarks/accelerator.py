@@ -231,8 +231,8 @@ def kde_pass(*, n: int = 50_000, features: int = 65_536, classes: int = 10, prec
     tile, width = 2000, 8192
     tiles, chunks = n // tile, features // width
     pairs = tiles * (tiles + 1) // 2
-    groups = -(-pairs * tile * tile * 4 // (4 * _tiles.BLOCK_BYTES))
-    f32, i32 = (functools.partial(jax.ShapeDtypeStruct, dtype=dtype) for dtype in (jnp.float32, jnp.int32))
+    groups = -(-pairs // math.isqrt(4 * _tiles.BLOCK_BYTES // (tile * tile * 4)) ** 2)
+    f32, i32 = _spec, functools.partial(_spec, dtype=jnp.int32)
     rows, labels = f32((n, width)), i32((n,))
     products, two = f32((2, tile, tile)), i32((2, 2))  # of two pairs of two tiles, so that the loop stays one
     padded = f32((2 * tile,)), f32((2 * tile, classes)), i32((2 * tile,))
@@ -255,6 +255,10 @@ def kde_pass(*, n: int = 50_000, features: int = 65_536, classes: int = 10, prec
     return Work(
         f"KDE of {n:,} rows, {features:,} features, {precision}", (*parts, ((groups - 1) * chunks, again)), precision
     )
+
+
+def _spec(shape: tuple[int, ...], dtype: Any = jnp.float32) -> Any:
+    return jax.ShapeDtypeStruct(shape, dtype)
 
 
 PROGRAMS: dict[str, Callable[[], Program | Work]] = {

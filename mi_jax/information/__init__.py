@@ -16,6 +16,7 @@ from mi_jax.information.estimators.variational import variational
 from mi_jax.information.geometry import Geometry, ScaleSplit, geometry, scale_split
 from mi_jax.information.kde import KDE, kde
 from mi_jax.information.layers import measure_layers
+from mi_jax.information.lazy import LazyActivations
 from mi_jax.information.monte_carlo import MonteCarlo, monte_carlo
 from mi_jax.information.noise import NOISE_RULES, noise_grid, noise_variance
 
@@ -29,6 +30,7 @@ __all__ = [
     "Estimate",
     "Estimator",
     "Geometry",
+    "LazyActivations",
     "LinearProbe",
     "MonteCarlo",
     "ScaleSplit",

@@ -8,6 +8,7 @@ import numpy as np
 from jax import core
 
 from mi_jax.errors import InputError
+from mi_jax.information.lazy import LazyActivations
 
 Activations = np.ndarray | jax.Array
 Target = Literal["input", "label", "continuous"]
@@ -56,27 +57,38 @@ def as_activations(t: Any, layer: str = "t") -> Activations:
     Raises:
         InputError: when they are not floating point, have fewer than two rows, or no features.
     """
-    x = as_array(t, layer)
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise InputError(f"{layer} has dtype {x.dtype}; activations must be floating point: use astype('float32').")
-    if x.ndim == 0 or x.shape[0] < 2:
-        raise InputError(f"{layer} has shape {tuple(x.shape)}; at least two samples on the first axis are needed.")
-    if x.size == 0:
-        raise InputError(f"{layer} has shape {tuple(x.shape)}; an empty layer cannot be measured: leave it out.")
+    if isinstance(t, LazyActivations):
+        raise InputError(f"{layer} is computed lazily, which kde and noise_variance alone can take; give {layer}[:].")
+    x = _checked(as_array(t, layer), layer)
     x = x.reshape(x.shape[0], -1)
     if x.dtype in (jnp.bfloat16, jnp.float16):
         x = x.astype(np.float32)
     return x
 
 
-def check_finite(t: Activations, layer: str = "t") -> None:
+def as_rows(t: Any, layer: str = "t") -> Activations | LazyActivations:
+    """Convert as `as_activations` does, but leave lazy activations as they are."""
+    return _checked(t, layer) if isinstance(t, LazyActivations) else as_activations(t, layer)
+
+
+def _checked(x: Any, layer: str) -> Any:
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise InputError(f"{layer} has dtype {x.dtype}; activations must be floating point: use astype('float32').")
+    if not x.shape or x.shape[0] < 2:
+        raise InputError(f"{layer} has shape {tuple(x.shape)}; at least two samples on the first axis are needed.")
+    if x.size == 0:
+        raise InputError(f"{layer} has shape {tuple(x.shape)}; an empty layer cannot be measured: leave it out.")
+    return x
+
+
+def check_finite(t: Activations | LazyActivations, layer: str = "t") -> None:
     """Raise InputError when the array holds NaN or infinity."""
-    if not isinstance(t, np.ndarray) and all(device.platform == "cpu" for device in t.devices()):
+    if isinstance(t, jax.Array) and all(device.platform == "cpu" for device in t.devices()):
         t = np.asarray(t)  # the same memory, without a program to compile for each shape
-    if isinstance(t, np.ndarray):  # in blocks: the mask of a large layer is large itself
-        finite = all(np.isfinite(t[begin : begin + 512]).all() for begin in range(0, len(t), 512))
-    else:
+    if isinstance(t, jax.Array):
         finite = bool(jnp.isfinite(t).all())
+    else:  # in blocks: the mask of a large layer is large itself
+        finite = all(np.isfinite(t[begin : begin + 512]).all() for begin in range(0, len(t), 512))
     if not finite:
         raise InputError(f"{layer} holds NaN or infinity; check the network that produced it.")
 

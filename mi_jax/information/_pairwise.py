@@ -15,7 +15,7 @@ from jax import lax
 from jax.sharding import Mesh
 
 from mi_jax.information import _tiles
-from mi_jax.information._tiles import CentredRows, Layout, Precision, Rows, Terms
+from mi_jax.information._tiles import CentredRows, Layer, Layout, Precision, Rows, Terms
 
 
 class PairSums(NamedTuple):
@@ -132,7 +132,7 @@ def _unsort(sums: jax.Array, terms: Terms, layout: Layout, place: Rows) -> PairS
 
 
 def pair_sums(
-    t: Rows,
+    t: Layer,
     y: np.ndarray,
     inverse: Rows,
     *,
@@ -151,7 +151,7 @@ def pair_sums(
     "float64" or "direct" call it under `jax.enable_x64`.
 
     Args:
-        t: float [n, d].
+        t: float [n, d]; lazy activations are computed for the tiles of a group of pairs at a time.
         y: int [n] in 0..num_classes-1 on the host; zeros and num_classes=1 when there are no labels.
         inverse: [scales], 1 / c.
         num_classes: number of classes.
@@ -175,7 +175,8 @@ def pair_sums(
     shape = (2, len(inverse), len(powers), tile, *(() if member is None else member.shape[2:]))
     sums, padded = jnp.zeros((tiles, *shape), dtype), None
     gram, add = _tiles.gram_step(tile, precision, mesh), _sum_step(tile, powers, mesh)
-    groups = _tiles.tile_groups(tiles, tile, np.dtype(dtype).itemsize, 1, mesh)
+    itemsize = np.dtype(dtype).itemsize
+    groups = _tiles.tile_groups(tiles, tile, itemsize, 1, mesh, row_bytes=_tiles.row_bytes(t))
     centred = CentredRows(t, layout, groups, tile=tile, width=width, dtype=dtype, precision=precision)
     for group in groups:
         products = jnp.zeros((len(group.pairs), tile, tile), dtype)

@@ -28,10 +28,12 @@ from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
 from mi_jax import checks
+from mi_jax.information.lazy import LazyActivations
 from mi_jax.parallel import backend
 
 Precision = Literal["direct", "float64", "float32", "bfloat16x6", "tf32x3", "bfloat16x3", "tf32", "bfloat16"]
 Rows = np.ndarray | jax.Array
+Layer = Rows | LazyActivations
 _DOT = {
     "direct": lax.Precision.HIGHEST,
     "float64": lax.Precision.HIGHEST,
@@ -226,19 +228,30 @@ class Group(NamedTuple):
         return (self.tiles[:, None] * tile + np.arange(tile, dtype=np.int32)).ravel()
 
 
-def tile_groups(tiles: int, tile: int, itemsize: int, products: int, mesh: Mesh | None) -> list[Group]:
+def row_bytes(t: Layer) -> int:
+    """Return the memory for a row of t beyond t itself."""
+    return t.shape[1] * t.dtype.itemsize if isinstance(t, LazyActivations) else 0
+
+
+def tile_groups(
+    tiles: int, tile: int, itemsize: int, products: int, mesh: Mesh | None, *, row_bytes: int = 0
+) -> list[Group]:
     """Return all pairs i <= j of tiles in groups of one size, the last one smaller.
 
-    `products` tile products are held for each pair. Pairs are ordered by squares, along rows of squares in turning
-    directions, so that a group needs few tiles.
+    `products` tile products are held for each pair, and rows of `row_bytes` for each tile. Pairs are ordered by squares
+    of that size in a winding order, those of the diagonal and the margin last, so that a group needs few tiles.
     """
     devices = mesh.size if mesh is not None else 1
-    memory = BLOCK_BYTES if backend() == "cpu" else 4 * BLOCK_BYTES
-    size = devices * max(1, memory // (tile * tile * itemsize * products))
+    factor = 1 if backend() == "cpu" else 4
+    size = devices * max(1, factor * BLOCK_BYTES // (tile * tile * itemsize * products))
+    if row_bytes and tiles * tile * row_bytes > factor * KEPT_BYTES:
+        size = min(size, max(1, factor * KEPT_BYTES // (3 * tile * row_bytes)) ** 2)  # three sides of a square of pairs
     pairs = np.stack(np.triu_indices(tiles), axis=1).astype(np.int32)
     if len(pairs) > size:
-        i, j = (pairs // math.isqrt(size)).T
-        pairs = pairs[np.lexsort((np.where(i % 2, -j, j), i))]
+        side = math.isqrt(size)
+        size, (i, j) = side * side, (pairs // side).T
+        whole = (i != j) & (j < tiles // side)
+        pairs = pairs[np.lexsort((np.where(i % 2, -j, j), i, ~whole))]
     parts = [pairs[begin : begin + size] for begin in range(0, len(pairs), size)]
     most = max(len(np.unique(part)) for part in parts)
     groups = []
@@ -332,8 +345,8 @@ def centre(x: jax.Array, layout: Layout, *, rows: int, precision: Precision) -> 
     n, classes = x.shape[0], layout.first.shape[0]
     if precision == "direct":
         zeros = jnp.zeros((classes, x.shape[1]), x.dtype)
-        terms = Terms(*(jnp.zeros(shape, x.dtype) for shape in ((n,), (n, classes), (classes, classes))))
-        return jnp.pad(x, ((0, rows - n), (0, 0))), Centres(zeros, zeros, zeros), terms
+        padded = jnp.pad(x, ((0, rows - n), (0, 0)))
+        return padded, Centres(zeros, zeros, zeros), _zero_terms(n, classes, x.dtype)
     onehot = jax.nn.one_hot(layout.labels, classes, dtype=x.dtype)
     firsts = x[layout.first]
     a = x - firsts[layout.labels]
@@ -341,10 +354,17 @@ def centre(x: jax.Array, layout: Layout, *, rows: int, precision: Precision) -> 
     means = means / jnp.maximum(layout.counts, 1).astype(x.dtype)[:, None]
     a = _round(a - means[layout.labels], precision)
     positions = (firsts - firsts[:1]) + means
-    wide = a.astype(x.dtype)
-    apart = lax.map(lambda m: jnp.sum((m[None] - positions) ** 2, axis=1), positions)
-    terms = Terms(jnp.sum(wide * wide, axis=1), dot(wide, positions, "float32"), apart)
+    terms = _terms(a.astype(x.dtype), positions)
     return jnp.pad(a, ((0, rows - n), (0, 0))), Centres(firsts, means, positions), terms
+
+
+def _terms(a: jax.Array, positions: jax.Array) -> Terms:
+    apart = lax.map(lambda m: jnp.sum((m[None] - positions) ** 2, axis=1), positions)
+    return Terms(jnp.sum(a * a, axis=1), dot(a, positions, "float32"), apart)
+
+
+def _zero_terms(n: int, classes: int, dtype: Any) -> Terms:
+    return Terms(*(jnp.zeros(shape, dtype) for shape in ((n,), (n, classes), (classes, classes))))
 
 
 @functools.partial(jax.jit, static_argnames=("rows", "precision"))
@@ -352,6 +372,32 @@ def centred_again(x: jax.Array, labels: Rows, centres: Centres, *, rows: int, pr
     """Centre a feature chunk of sorted rows about centres that are known."""
     a = _round(x - centres.firsts[labels] - centres.means[labels], precision)
     return jnp.pad(a, ((0, rows - x.shape[0]), (0, 0)))
+
+
+@functools.partial(jax.jit, static_argnames="precision")
+def _terms_again(x: jax.Array, labels: Rows, centres: Centres, *, precision: Precision) -> Terms:
+    """Return the terms of sorted rows about centres that are known."""
+    if precision == "direct":
+        return _zero_terms(len(x), len(centres.means), x.dtype)
+    a = centred_again(x, labels, centres, rows=len(x), precision=precision)
+    return _terms(a.astype(x.dtype), centres.positions)
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _class_sums(sums: jax.Array, x: jax.Array, labels: Rows, firsts: jax.Array) -> jax.Array:
+    """Return sums [classes, width] with those of more rows, less the first row of their class, added."""
+    onehot = jax.nn.one_hot(labels, len(firsts), dtype=x.dtype)
+    a = x - firsts[labels]
+    return sums + lax.dot_general(onehot, a, (((0,), (0,)), ((), ())), precision=lax.Precision.HIGHEST)
+
+
+@functools.partial(jax.jit, static_argnames="precision")
+def _centres(firsts: jax.Array, sums: jax.Array, counts: Rows, *, precision: Precision) -> Centres:
+    if precision == "direct":
+        zeros = jnp.zeros_like(firsts)
+        return Centres(zeros, zeros, zeros)
+    means = sums / jnp.maximum(counts, 1).astype(sums.dtype)[:, None]
+    return Centres(firsts, means, (firsts - firsts[:1]) + means)
 
 
 @jax.jit
@@ -371,7 +417,7 @@ class CentredRows:
     """
 
     def __init__(
-        self, t: Rows, layout: Layout, groups: list[Group], *, tile: int, width: int, dtype: Any, precision: Precision
+        self, t: Layer, layout: Layout, groups: list[Group], *, tile: int, width: int, dtype: Any, precision: Precision
     ):
         self._t, self._layout, self._width, self._dtype, self._precision = t, layout, width, dtype, precision
         self._tile, self._padded = tile, -(-t.shape[0] // tile) * tile
@@ -380,6 +426,9 @@ class CentredRows:
         self._kept: list[jax.Array] = []
         self._centres: list[Centres] = []
         self.terms: Terms | None = None
+        if isinstance(t, LazyActivations):
+            self._keep = False
+            self._survey(t, tile * len(groups[0].tiles))
 
     def chunks_of(self, group: Group) -> Iterator[tuple[jax.Array, Centres]]:
         """Yield the rows [tiles * tile, width] of the group's tiles, and the centres of all classes."""
@@ -396,6 +445,27 @@ class CentredRows:
             pieces = chunks(self._t, self._width, self._dtype, order)
             for x, centres in zip(pieces, self._centres, strict=True):
                 yield centred_again(x, labels, centres, rows=len(rows), precision=self._precision), centres
+
+    def _survey(self, t: LazyActivations, rows: int) -> None:
+        """Find the centres in one pass over the rows, so many at a time, and the terms in another."""
+        layout, options = self._layout, {"precision": self._precision}
+        blocks = [slice(begin, begin + rows) for begin in range(0, len(layout.order), rows)]
+        firsts = list(chunks(t, self._width, self._dtype, layout.order[layout.first]))
+        sums = [jnp.zeros_like(first) for first in firsts]
+        for block in blocks:
+            pieces = chunks(t, self._width, self._dtype, layout.order[block])
+            sums = [_class_sums(s, x, layout.labels[block], f) for s, x, f in zip(sums, pieces, firsts, strict=True)]
+        self._centres = [_centres(f, s, layout.counts, **options) for f, s in zip(firsts, sums, strict=True)]
+        found = []
+        for block in blocks:
+            labels, terms = layout.labels[block], None
+            pieces = chunks(t, self._width, self._dtype, layout.order[block])
+            for x, centres in zip(pieces, self._centres, strict=True):
+                part = _terms_again(x, labels, centres, **options)
+                terms = part if terms is None else accumulated(terms, part)
+            found.append(terms)
+        norms, cross, centres = zip(*found, strict=True)
+        self.terms = Terms(jnp.concatenate(norms), jnp.concatenate(cross), centres[0])
 
     def _first(self) -> Iterator[tuple[jax.Array, Centres]]:
         terms = None
@@ -487,12 +557,14 @@ def _slice(t: jax.Array, start: jax.typing.ArrayLike, rows: Rows | None, *, widt
     return piece if rows is None else piece[rows]
 
 
-def chunks(t: Rows, width: int, dtype: Any, rows: np.ndarray | None = None) -> Iterator[jax.Array]:
+def chunks(t: Layer, width: int, dtype: Any, rows: Rows | None = None) -> Iterator[jax.Array]:
     """Yield pieces of t, or of some of its rows, on the device, [n, width] each; numpy arrays stay on the host.
 
     The last piece is padded with zeros to a power of two, so that layers of many widths share few compiled
     functions and no product is twice as wide as its layer.
     """
+    if isinstance(t, LazyActivations):
+        t, rows = t[slice(None) if rows is None else rows], None
     full = t.shape[1] // width * width
     for start in range(0, full, width):
         if isinstance(t, np.ndarray):
@@ -505,3 +577,13 @@ def chunks(t: Rows, width: int, dtype: Any, rows: np.ndarray | None = None) -> I
         xp = np if isinstance(t, np.ndarray) else jnp
         piece = t[:, full:] if rows is None else t[:, full:][rows]
         yield jnp.asarray(xp.pad(piece, ((0, 0), (0, padded - left))), dtype)
+
+
+def sum_of_squares(t: LazyActivations, dtype: Any) -> float:
+    """Return the sum of squares about the mean row."""
+    tile, layout = tile_height(len(t)), sort_rows(np.zeros(len(t), np.int32), 1)
+    groups = tile_groups(-(-len(t) // tile), tile, 4, 1, None, row_bytes=row_bytes(t))
+    precision = "float64" if dtype == jnp.float64 else "float32"
+    rows = CentredRows(t, layout, groups, tile=tile, width=chunk_width(), dtype=dtype, precision=precision)
+    assert rows.terms is not None
+    return float(rows.terms.norms.sum())

@@ -19,14 +19,15 @@ from mi_jax.errors import InputError
 from mi_jax.information import _pairwise, _tiles
 from mi_jax.information._input import (
     Activations,
-    as_activations,
     as_labels,
+    as_rows,
     as_variances,
     check_finite,
     compact,
     is_traced,
 )
 from mi_jax.information.estimator import Estimate, limit_of, register
+from mi_jax.information.lazy import LazyActivations
 from mi_jax.parallel import mesh_of
 from mi_jax.statistics.jackknife import image_blocks
 
@@ -129,7 +130,7 @@ def kde(
     repeated, and every field is an array.
 
     Args:
-        t: activations [n, ...] of any float dtype and framework; x is uniform over the rows.
+        t: activations [n, ...] of any float dtype and framework, or `LazyActivations`; x is uniform over the rows.
         y: int labels [n] in 0..num_classes-1, or None.
         noise_variance: one number, or an array of s numbers that share one pass over the pairs.
         num_classes: number of classes; by default the largest label plus one.
@@ -160,7 +161,7 @@ def kde(
         >>> f"{bounds.i_tx_lower:.10f} {bounds.i_tx_upper:.10f}"
         '0.2190701964 0.5662191695'
     """
-    x = as_activations(t, layer)
+    x = as_rows(t, layer)
     variances, scalar = as_variances(noise_variance)
     labels, classes = (np.zeros(len(x), np.int32), 1) if y is None else as_labels(y, len(x), num_classes)
     mesh = mesh or mesh_of(x)
@@ -210,7 +211,7 @@ class _Sums(NamedTuple):
 
 
 def _sums(
-    x: Activations,
+    x: Activations | LazyActivations,
     labels: np.ndarray,
     classes: int,
     variances: np.ndarray,

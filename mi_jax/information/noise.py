@@ -13,11 +13,12 @@ import numpy as np
 
 from mi_jax.errors import InputError
 from mi_jax.information import _tiles
-from mi_jax.information._input import Activations, as_activations, check_finite
+from mi_jax.information._input import Activations, as_rows, check_finite
+from mi_jax.information.lazy import LazyActivations
 from mi_jax.registry import Registry
 
-NoiseRule = Callable[[Activations], float]
-"""Maps finite activations [n, d] to a variance; 0 for a constant layer."""
+NoiseRule = Callable[[Any], float]
+"""Maps finite activations [n, d], an array or `LazyActivations`, to a variance; 0 for a constant layer."""
 NOISE_RULES: Registry[NoiseRule] = Registry("noise rule")
 """Data-dependent rules by name; `fixed` is the one rule that needs no activations."""
 
@@ -30,7 +31,7 @@ def noise_variance(t: Any, *, rule: str = "fixed", value: float = 0.1, layer: st
     over 2 ln n, the pairwise form of `trace`.
 
     Args:
-        t: activations [n, ...].
+        t: activations [n, ...], or `LazyActivations`.
         rule: "fixed" or a name in `NOISE_RULES`.
         value: the variance of the fixed rule.
         layer: name for messages.
@@ -50,7 +51,7 @@ def noise_variance(t: Any, *, rule: str = "fixed", value: float = 0.1, layer: st
         return float(value)
     if rule not in NOISE_RULES:
         raise InputError(f"There is no noise rule {rule!r}; choose from fixed, {', '.join(NOISE_RULES)}.")
-    x = as_activations(t, layer)
+    x = as_rows(t, layer)
     check_finite(x, layer)
     variance = float(NOISE_RULES[rule](x))
     if variance == math.inf:
@@ -63,7 +64,7 @@ def noise_variance(t: Any, *, rule: str = "fixed", value: float = 0.1, layer: st
 
 
 @NOISE_RULES.registering("layer")
-def _layer(x: Activations) -> float:
+def _layer(x: Activations | LazyActivations) -> float:
     """Mean over features of the variance over rows, in chunks of features, without a copy of a wide layer.
 
     In float64 for float64 activations, and where the squares of float32 activations overflow or underflow.
@@ -72,7 +73,10 @@ def _layer(x: Activations) -> float:
     for wide in (False, True)[int(x.dtype == np.float64) :]:
         with jax.enable_x64(wide):
             dtype = jnp.float64 if wide else jnp.float32
-            total = sum(float(_squares(chunk)) for chunk in _tiles.chunks(x, _tiles.chunk_width(), dtype))
+            if isinstance(x, LazyActivations):
+                total = _tiles.sum_of_squares(x, dtype)
+            else:
+                total = sum(float(_squares(chunk)) for chunk in _tiles.chunks(x, _tiles.chunk_width(), dtype))
         if 1e-30 < total < math.inf:
             break
     return total / (n * width)
@@ -86,13 +90,13 @@ def _squares(x: jax.Array) -> jax.Array:
 
 
 @NOISE_RULES.registering("trace")
-def _trace(x: Activations) -> float:
+def _trace(x: Activations | LazyActivations) -> float:
     """The total variance of the features over ln n."""
     return x.shape[1] * _layer(x) / math.log(len(x))
 
 
 @NOISE_RULES.registering("median")
-def _median(x: Activations) -> float:
+def _median(x: Activations | LazyActivations) -> float:
     """From the distinct rows of a sample of at most 2,048, evenly spaced."""
     from scipy.spatial.distance import pdist  # here, as scipy is slow to import and most callers do without
 

@@ -145,7 +145,7 @@ def test_groups_hold_every_pair_of_tiles_once_and_fit_in_memory(monkeypatch, til
 def test_a_group_needs_few_of_many_tiles():
     groups = _tiles.tile_groups(98, 512, 4, 1, None)  # 50,000 rows
     assert len(groups) == 19
-    assert len(groups[0].tiles) <= 50
+    assert len(groups[0].tiles) <= 35
 
 
 def test_layers_of_many_widths_share_few_compiled_functions_with_little_padding():
