@@ -1,5 +1,6 @@
 """What several runs say about the claims, side by side: one page of Markdown and one figure."""
 
+import itertools
 import math
 import os
 import textwrap
@@ -123,12 +124,15 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _forest(claims: dict[str, tuple[Claim, ...]]) -> Figure:
     """One panel per claim and unit; every statistic that decides is a row, every run a point with its interval."""
     panels: dict[tuple[str, str], dict[str, dict[str, ClaimStatistic]]] = {}
-    for name, of_run in claims.items():
-        for claim in of_run:
-            for one in (s for s in claim.statistics if s.decides and s.low is not None):
-                rule = f", {NOISE_RULE_NAMES[one.noise_rule].removesuffix(' noise rule')}" if one.noise_rule else ""
-                rows = panels.setdefault((f"{claim.number} {claim.name}", one.unit), {})
-                rows.setdefault(f"{one.name}{rule}", {})[name] = one
+    of_claim = [zip(claims, same, strict=True) for same in zip(*claims.values(), strict=True)]
+    for name, claim in itertools.chain.from_iterable(of_claim):
+        for one in (s for s in claim.statistics if s.decides):
+            rule = f", {NOISE_RULE_NAMES[one.noise_rule].removesuffix(' noise rule')}" if one.noise_rule else ""
+            rows = panels.setdefault((f"{claim.number} {claim.name}", one.unit), {})
+            row = rows.setdefault(f"{one.name}{rule}", {})  # without a value, too, it keeps its place in the order
+            row |= {name: one} if one.low is not None else {}
+    with_values = {panel: {label: row for label, row in rows.items() if row} for panel, rows in panels.items()}
+    panels = {panel: rows for panel, rows in with_values.items() if rows}
     if not panels:
         raise InputError("None of the runs has a value for any claim; finish one that compares two trainings.")
     heights = [0.6 + 0.3 * len(rows) for rows in panels.values()]

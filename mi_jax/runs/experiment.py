@@ -115,13 +115,14 @@ def study(
     config = processes.on_first(lambda: read_config(run_dir))
     network, dataset = processes.together(lambda: _prepare(config, data_dir))
     (chosen,) = studies.find_for(dataset, [name])
+    sets = {name: functools.partial(data.load, name, data_dir=data_dir) for name in _severities(test_sets)}
+    processes.together(lambda: [load().name for load in sets.values()])  # one that is not there is said at once
     with open_run(run_dir, config, say=reporter.say) as directory:
         if not directory.is_complete("report"):
             raise InputError(f"{run_dir} is not finished; repeat the command that started it, then run the study.")
         directory.pin_data(data_digest(dataset))
         directory.note_start(command=command, data_dir=data_dir, say=reporter.say)
         context = RunContext(config, network, dataset, directory, reporter, stop_asked)
-        sets = {name: functools.partial(data.load, name, data_dir=data_dir) for name in _severities(test_sets)}
         stages = evaluate.study_stages(context, chosen, samples, which_checkpoints, sets)
         try:
             measured = (which_checkpoints or chosen.which_checkpoints) == "measured"

@@ -123,3 +123,10 @@ def test_classes_at_another_place_than_in_the_run_are_refused_and_sets_of_other_
     other = mj.data.from_arrays(half[::-1], LABELS[::-1], half[::-1], LABELS[::-1])
     mean = of_sets(study_input, {"one": arrays(half), "two": other})[-1]
     assert mean.stderr == pytest.approx(np.sqrt(2 * 0.25 / 20) / 2)
+
+
+def test_a_test_set_that_is_not_there_is_named_before_anything_is_written(finished_run, tmp_path, quiet):
+    before = (finished_run / "progress.json").read_bytes(), (finished_run / "provenance.json").read_bytes()
+    with pytest.raises(InputError, match="missing"):
+        runs.study("corruptions", run_dir=finished_run, test_sets=[f"npz:{tmp_path / 'missing.npz'}"], reporter=quiet)
+    assert before == ((finished_run / "progress.json").read_bytes(), (finished_run / "provenance.json").read_bytes())
