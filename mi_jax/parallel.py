@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
@@ -85,7 +86,7 @@ def with_automatic_axes(mesh: Mesh | None) -> Mesh | None:
 def mesh_of(tree: Any) -> Mesh | None:
     """The mesh over which arrays of a pytree are spread or copied; None where they are on one device, or traced."""
     for leaf in jax.tree.leaves(tree):
-        if isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer):
+        if isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer):
             mesh = getattr(leaf.sharding, "mesh", None)
             if isinstance(mesh, Mesh) and mesh.size > 1:
                 return mesh
