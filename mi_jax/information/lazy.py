@@ -17,7 +17,7 @@ class LazyActivations:
     """Activations `[n, ...]` of a layer, computed again whenever some of their rows are needed.
 
     `kde` and `noise_variance` take them in place of an array. They hold up to 2 GiB of rows at a time, 8 GiB on an
-    accelerator. A layer of r times as much is computed about 3 r + 2 times by one pass of `kde`.
+    accelerator. A layer of r times as much is computed 4 r to 7 r times by one pass of `kde`.
 
     Attributes:
         function: from row numbers, int `[m]`, to activations `[m, ...]`, float, of NumPy or JAX; the same for the same
