@@ -46,7 +46,7 @@ def _signed(value: float) -> str:
 def draw_grid(scores: Table, target: str) -> Figure:
     """Draw the bias in bits, and below it the share of intervals or bounds that hold, over dimension and samples.
 
-    One panel per estimator; a cell without any estimate is hatched.
+    One panel per estimator; a cell without any estimate is hatched, one where most are flagged as unreliable starred.
 
     Args:
         scores: table of the rows of `score`.
@@ -76,7 +76,8 @@ def draw_grid(scores: Table, target: str) -> Figure:
     figure.supylabel("samples N", fontsize=9)
     figure.suptitle(
         f"{TARGETS[target]}: bias in bits at a true value of {known:.1f} bits; below it, "
-        "how often the 95 % interval or the bound holds",
+        "how often the 95 % interval or the bound holds\n"
+        "*: most estimates are flagged as unreliable; hatched: none could be made",
         fontsize=9,
     )
     _bar(figure, panels, _BIAS, norm, "bias (bits)")
@@ -96,8 +97,9 @@ def _bias_cell(axes: Axes, x: int, y: int, group: Table, norm: Normalize, column
     ink = _ink(rgba)
     claims = good["held"].dropna()
     lift = 0.17 if len(claims) else 0.0
+    star = "*" if good["unreliable"].notna().mean() > 0.5 else ""
     size = 7.0 if columns > 3 else 8.0
-    axes.text(x, y + lift, _signed(bias), ha="center", va="center", fontsize=size, color=ink)
+    axes.text(x, y + lift, _signed(bias) + star, ha="center", va="center", fontsize=size, color=ink)
     if len(claims):
         axes.text(
             x, y - 0.24, f"{claims.astype(float).mean():.0%}", ha="center", va="center", fontsize=size - 1.2, color=ink
