@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
 from mi_jax.attacks import PGD, perturb
-from mi_jax.training.optimizer import update
+from mi_jax.optax_update import update
 
 # The networks are too small to profit from a second thread.
 torch.set_num_threads(1)

@@ -149,7 +149,7 @@ def two_classes_of_tiny_images() -> data.Dataset:
             r"AutoAttack \(apgd-ce,square\) cannot evaluate this run: Invalid eps 0.0: expected",
         ),
         ({"attack": PGD(norm="l2", eps=128.0)}, r"Invalid eps 128: images .* are at most 8 apart; give it in pixel"),
-        ({"attack": PGD(norm="l2", step_size=15.0)}, r"Invalid step_size 15: images .* are at most 8 apart"),
+        ({"attack": PGD(norm="l2", eps=6.0, step_size=15.0)}, r"Invalid step_size 15: images .* are at most 8 apart"),
         ({"evaluation": Evaluation(autoattack=("standard",)), "dataset": "two"}, r"\(standard\) .* at least 4 classes"),
         ({"evaluation": Evaluation(), "studies": ("autoattack",), "dataset": "two"}, r"\(standard\) .* at least 4"),
         (

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from mi_jax.errors import InputError
-from mi_jax.training.optimizer import Optimizer, build, learning_rate, update
+from mi_jax.optax_update import update
+from mi_jax.training.optimizer import Optimizer, build, learning_rate
 
 
 def rates(config: Optimizer, steps, *, epochs=10, steps_per_epoch=7):
