@@ -175,7 +175,9 @@ def draw_coverage(coverage: Table) -> Figure:
                 [f"{v:g}" for _, v in across],
                 [f"{n}, {k}" + (" unequal" if mix == "unequal" else "") for n, mix, k in rows],
             )
-            axes.set_title(f"{TARGETS['input' if j == 0 else 'label']}: {words}\n{_pooled(part)}", loc="left")
+            axes.set_title(
+                f"{TARGETS['input' if j == 0 else 'label']}: {words}\n{_pooled(part)}", loc="left", fontsize=8
+            )
             for edge in range(len(noise), len(across), len(noise)):
                 axes.axvline(edge - 0.5, color="white", linewidth=3)
             if i == len(claims) - 1:
@@ -203,7 +205,7 @@ def _pooled(part: Table) -> str:
     if part["claim"].iloc[0] != "population" or not unflagged:
         return text
     kept = (part["covered"].sum() - part["covered_flagged"].sum()) / unflagged
-    return f"{text}; {kept:.1%} of the {unflagged / part['repeats'].sum():.0%} not flagged"
+    return f"{text},\n{kept:.1%} of the {unflagged / part['repeats'].sum():.0%} that are not flagged"
 
 
 def _frame(axes: Axes, across: list[str], down: list[str]) -> None:
