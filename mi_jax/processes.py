@@ -44,40 +44,45 @@ class Address:
     index: int | None = None
 
 
-def parse(text: str) -> Address | None:
-    """What a user gave: `auto`, `none`, `cluster` (what JAX finds), or `HOST:PORT,COUNT,INDEX`.
+def find(processes: str = "auto", coordinator: str | None = None, index: int | None = None) -> Address | None:
+    """Where the processes of this job meet, by the flags of a command; None for a single process.
 
-    `auto` is the address in `JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`, `cluster` in a SLURM
-    step of several tasks and where `TPU_WORKER_HOSTNAMES` names several hosts, and `none` elsewhere.
+    Args:
+        processes: `auto`, `cluster` (what JAX finds), or how many there are. `auto` is the address in
+            `JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`, `cluster` in a SLURM step of several
+            tasks and where `TPU_WORKER_HOSTNAMES` names several hosts, and a single process elsewhere.
+        coordinator: `HOST:PORT` of the first process, where `processes` is a number above 1.
+        index: of this process, from 0, there.
 
     Raises:
-        InputError: for another text.
+        InputError: for other values, and for those that do not belong together.
 
     Examples:
-        >>> parse("10.0.0.1:1234,2,0")
+        >>> find("2", "10.0.0.1:1234", 0)
         Address(coordinator='10.0.0.1:1234', count=2, index=0)
-        >>> parse("none")
+        >>> find("1")
     """
-    if text == "none":
+    counted = processes.isdecimal() and int(processes) > 0
+    if not counted and processes not in ("auto", "cluster"):
+        raise InputError(f"Invalid processes {processes!r}: expected auto, cluster, or how many there are.")
+    if not counted and (coordinator, index) == (None, None):
+        return Address() if processes == "cluster" else _in_environment()
+    if processes == "1" and (coordinator, index) == (None, None):
         return None
-    if text == "auto":
-        return _in_environment()
-    if text == "cluster":
-        return Address()
-    host, _, rest = text.partition(",")
-    count, _, index = rest.partition(",")
-    if ":" not in host or not (count.isdecimal() and index.isdecimal()) or not int(index) < int(count):
+    host, _, port = (coordinator or "").rpartition(":")
+    if not (counted and host and port.isdecimal() and index is not None and 0 <= index < int(processes)):
         raise InputError(
-            f"Invalid processes {text!r}: expected auto, none, cluster, or HOST:PORT,COUNT,INDEX with INDEX from "
-            "0 to COUNT - 1, such as node1:1234,2,0."
+            f"Invalid processes {processes!r} with coordinator {coordinator!r} and process_index {index!r}: several "
+            "processes need their number, HOST:PORT of the first, and an index from 0 to one less than the number."
         )
-    return Address(host, int(count), int(index)) if int(count) > 1 else None
+    return Address(coordinator, int(processes), index) if int(processes) > 1 else None
 
 
 def _in_environment() -> Address | None:
-    names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-    if os.environ.get(names[0]):
-        return parse(",".join(os.environ.get(name, "") for name in names))
+    """The address that JAX's variables, a SLURM step or a Cloud TPU slice show; None for a single process."""
+    if coordinator := os.environ.get("JAX_COORDINATOR_ADDRESS"):
+        number, index = (os.environ.get(f"JAX_{name}", "") for name in ("NUM_PROCESSES", "PROCESS_ID"))
+        return find(number, coordinator, int(index) if index.isdecimal() else None)
     tasks, workers = os.environ.get("SLURM_STEP_NUM_TASKS", "1"), os.environ.get("TPU_WORKER_HOSTNAMES", "")
     return Address() if (tasks.isdecimal() and int(tasks) > 1) or "," in workers else None
 
@@ -102,7 +107,7 @@ def start(address: Address | None) -> None:
         reason = str(error).splitlines()[0].rstrip(".")
         raise InputError(
             f"The processes of this job do not find each other ({reason}); start as many as were announced, with one "
-            "address for all, or give --processes none."
+            "address for all, or state that there is 1 process."
         ) from None
 
 

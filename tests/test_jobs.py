@@ -116,7 +116,7 @@ def test_a_jobset_gives_every_pod_its_place_and_restarts_all_unless_the_input_is
     assert address.startswith(f"{name}-{hosts['name']}-0-0.{name}:")  # the first pod's name in the JobSet's subdomain
     assert job["completionMode"] == "Indexed"
     assert int(environment["JAX_NUM_PROCESSES"]) == job["completions"] == job["parallelism"]
-    assert processes.parse(f"{address},2,1") == processes.Address(address, 2, 1)
+    assert processes.find("2", address, 1) == processes.Address(address, 2, 1)
     assert job["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"] == [1, 2]
     assert jobset["spec"]["failurePolicy"]["rules"] == [
         {"action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}

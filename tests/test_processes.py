@@ -146,36 +146,43 @@ def test_batches_and_attacks_on_devices_of_both_processes_have_the_results_of_on
         assert shared["state"]
 
 
+JAX_ADDRESS = {"JAX_COORDINATOR_ADDRESS": "n:1", "JAX_NUM_PROCESSES": "4", "JAX_PROCESS_ID": "3"}
+
+
 @pytest.mark.parametrize(
-    ("text", "variables", "address"),
+    ("flags", "variables", "address"),
     [
-        ("none", {"SLURM_STEP_NUM_TASKS": "8"}, None),
-        ("auto", {}, None),
-        ("auto", {"SLURM_STEP_NUM_TASKS": "1", "TPU_WORKER_HOSTNAMES": "one"}, None),
-        ("auto", {"SLURM_STEP_NUM_TASKS": "8"}, processes.Address()),
-        ("auto", {"TPU_WORKER_HOSTNAMES": "one,two"}, processes.Address()),
-        ("cluster", {}, processes.Address()),
-        ("n:1,4,3", {}, processes.Address("n:1", 4, 3)),
-        ("n:1,1,0", {}, None),
-        (
-            "auto",
-            {"JAX_COORDINATOR_ADDRESS": "n:1", "JAX_NUM_PROCESSES": "4", "JAX_PROCESS_ID": "3"},
-            processes.Address("n:1", 4, 3),
-        ),
+        (("1",), {"SLURM_STEP_NUM_TASKS": "8"}, None),
+        ((), {}, None),
+        ((), {"SLURM_STEP_NUM_TASKS": "1", "TPU_WORKER_HOSTNAMES": "one"}, None),
+        ((), {"SLURM_STEP_NUM_TASKS": "8"}, processes.Address()),
+        ((), {"TPU_WORKER_HOSTNAMES": "one,two"}, processes.Address()),
+        (("cluster",), {}, processes.Address()),
+        (("4", "n:1", 3), {}, processes.Address("n:1", 4, 3)),
+        (("1", "n:1", 0), {}, None),
+        ((), JAX_ADDRESS, processes.Address("n:1", 4, 3)),
     ],
 )
-def test_the_place_of_a_process_is_read_from_the_flag_or_the_environment(monkeypatch, text, variables, address):
-    for name in ("SLURM_STEP_NUM_TASKS", "TPU_WORKER_HOSTNAMES", "JAX_COORDINATOR_ADDRESS"):
+def test_the_place_of_a_process_is_read_from_the_flags_or_the_environment(monkeypatch, flags, variables, address):
+    for name in ("SLURM_STEP_NUM_TASKS", "TPU_WORKER_HOSTNAMES", *JAX_ADDRESS):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert processes.parse(text) == address
+    assert processes.find(*flags) == address
 
 
-@pytest.mark.parametrize("text", ["", "two", "n,2,0", "n:1,2", "n:1,2,2", "n:1,2,x", "n:1,0,0"])
-def test_a_place_that_makes_no_sense_is_refused(text):
-    with pytest.raises(InputError, match="expected auto, none, cluster, or HOST:PORT,COUNT,INDEX"):
-        processes.parse(text)
+@pytest.mark.parametrize("flags", [("",), ("0",), ("-1",), ("two",), ("none",)])
+def test_a_number_of_processes_that_is_none_is_refused(flags):
+    with pytest.raises(InputError, match="expected auto, cluster, or how many there are"):
+        processes.find(*flags)
+
+
+@pytest.mark.parametrize(
+    "flags", [("2",), ("2", "n:1"), ("2", "n", 0), ("2", "n:1", 2), ("2", "n:1", -1), ("auto", "n:1", 0)]
+)
+def test_flags_that_do_not_give_a_place_together_are_refused(flags):
+    with pytest.raises(InputError, match="several processes need their number, HOST:PORT"):
+        processes.find(*flags)
 
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -194,7 +201,7 @@ def start_both(command: list[str], directory: Path) -> list[subprocess.Popen]:
     address = f"localhost:{free_port()}"
     return [
         subprocess.Popen(
-            [*command, f"--processes={address},2,{index}"],
+            [*command, "--processes=2", f"--coordinator={address}", f"--process-index={index}"],
             env=environment(2), stdout=(directory / f"{index}.log").open("a"), stderr=subprocess.STDOUT,
         )
         for index in (0, 1)

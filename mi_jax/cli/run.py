@@ -52,9 +52,11 @@ class RunCommand:
         data_dir: where TFDS data sets are; TFDS's own default without it.
         overwrite: delete an earlier run in the run directory and start from nothing.
         tensorboard: mirror the records to TensorBoard, in the folder `tensorboard` of the run directory.
-        processes: the processes that share this run: `auto` (those of a SLURM step, or JAX_COORDINATOR_ADDRESS,
-            JAX_NUM_PROCESSES and JAX_PROCESS_ID), `none`, `cluster` (those that JAX finds, as on Cloud TPU), or
-            HOST:PORT,COUNT,INDEX. The first alone reads and writes the run directory.
+        processes: how many share this run; `auto` for those of a SLURM step, or of JAX_COORDINATOR_ADDRESS,
+            JAX_NUM_PROCESSES and JAX_PROCESS_ID; `cluster` for those that JAX finds, as on Cloud TPU. The first alone
+            reads and writes the run directory.
+        coordinator: HOST:PORT of the first process, where their number is given.
+        process_index: of this process, from 0, where their number is given.
     """
 
     config: Annotated[RunConfig, tyro.conf.arg(name="")]
@@ -63,6 +65,8 @@ class RunCommand:
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     tensorboard: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     processes: str = "auto"
+    coordinator: str | None = None
+    process_index: int | None = None
 
     @property
     def directory(self) -> Path:
@@ -116,7 +120,8 @@ def parse(arguments: Sequence[str], *, program: str = "mi-jax run") -> RunComman
 def main(arguments: Sequence[str], *, program: str) -> None:
     """Parses the flags, runs, and prints the outcome."""
     command = parse(arguments, program=program)
-    address = processes.parse(command.processes)
+    with flags_in_messages(RunCommand):
+        address = processes.find(command.processes, command.coordinator, command.process_index)
     from mi_jax import runs  # here, as the figures and checkpoints behind it are slow to import
     from mi_jax.report import terminal
 

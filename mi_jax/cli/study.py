@@ -11,7 +11,7 @@ import tyro
 from mi_jax import processes, runs
 from mi_jax.cli import flags
 from mi_jax.cli.run import printable, study_names
-from mi_jax.cli.session import session
+from mi_jax.cli.session import flags_in_messages, session
 from mi_jax.options import Names
 from mi_jax.studies import WhichCheckpoints
 
@@ -30,7 +30,7 @@ class StudyCommand:
         test_sets: for `corruptions`, the corrupted test sets in place of corruptions of the run's own test images:
             TFDS, `npz:` or `folder:` sets, such as cifar10_corrupted/brightness_1, or brightness_* for severities 1
             to 5.
-        processes: the processes that share the work, as for `mi-jax run`.
+        processes, coordinator, process_index: the processes that share the work, as for `mi-jax run`.
     """
 
     study: Annotated[str, tyro.conf.Positional]
@@ -40,6 +40,8 @@ class StudyCommand:
     epochs: WhichCheckpoints | None = None
     test_sets: Names = ()
     processes: str = "auto"
+    coordinator: str | None = None
+    process_index: int | None = None
 
 
 def main(arguments: Sequence[str], *, program: str) -> None:
@@ -47,7 +49,9 @@ def main(arguments: Sequence[str], *, program: str) -> None:
     about = f"{(StudyCommand.__doc__ or '').splitlines()[0]}\n\nStudies: {', '.join(study_names())}."
     command = flags.parse(StudyCommand, arguments, program=program, description=about)
     stopped = "Stopped; finished networks are kept. The same command resumes."
-    with session(StudyCommand, when_stopped=stopped, address=processes.parse(command.processes)) as (reporter, stop):
+    with flags_in_messages(StudyCommand):
+        address = processes.find(command.processes, command.coordinator, command.process_index)
+    with session(StudyCommand, when_stopped=stopped, address=address) as (reporter, stop):
         page = runs.study(
             command.study,
             run_dir=command.run_dir,
