@@ -72,8 +72,8 @@ def find(processes: str = "auto", coordinator: str | None = None, index: int | N
     host, _, port = (coordinator or "").rpartition(":")
     if not (counted and host and port.isdecimal() and index is not None and 0 <= index < int(processes)):
         raise InputError(
-            f"Invalid processes {processes!r} with coordinator {coordinator!r} and process_index {index!r}: several "
-            "processes need their number, HOST:PORT of the first, and an index from 0 to one less than the number."
+            "Several processes need their number, a coordinator (HOST:PORT of the first) and an index from 0 to one "
+            f"less than the number; got {processes!r}, {coordinator!r} and {index!r}."
         )
     return Address(coordinator, int(processes), index) if int(processes) > 1 else None
 

@@ -13,7 +13,7 @@ from mi_jax.attacks import APGD, ATTACKS, PGD, run
 from mi_jax.attacks.attack import Batch
 from mi_jax.attacks.engine import survivors
 from mi_jax.attacks.engine.input_checks import Model
-from mi_jax.information import _mixture, _pairwise, _tiles
+from mi_jax.information import _mixture, _pairwise, _products
 from mi_jax.information.estimators import variational
 from mi_jax.measure import linear_probes
 from mi_jax.training import OBJECTIVES, ObjectiveConfig, Optimizer, Trainer
@@ -164,7 +164,7 @@ def test_every_float32_program_lowers_for_accelerators_in_full_precision(name):
 )
 def test_split_products_are_those_of_the_compiler_on_accelerators(precision, on_cuda, on_tpu):
     rows = SPEC((6, 5), jnp.float32)
-    programs = lowered(functools.partial(_tiles.dot, precision=precision), rows, rows, platforms=(*PLATFORMS, "cpu"))
+    programs = lowered(functools.partial(_products.dot, precision=precision), rows, rows, platforms=(*PLATFORMS, "cpu"))
     for program, (dtype, count) in zip(programs, (on_cuda, on_tpu), strict=False):
         (product,) = products(program, "dot_general")
         assert f"lhs_precision_type = {dtype}," in product

@@ -72,6 +72,7 @@ class Unpicklable(Exception):
 def share() -> dict:
     """Work on devices of both processes, beside the same on one device of this one."""
     mesh = parallel.make_mesh("auto")
+    assert mesh is not None
     x = np.random.default_rng(0).uniform(0, 1, (21, 5, 5, 3)).astype(np.float32)
     weights = jnp.asarray(np.random.default_rng(1).normal(size=(75, 4)), jnp.float32)
 
@@ -181,7 +182,7 @@ def test_a_number_of_processes_that_is_none_is_refused(flags):
     "flags", [("2",), ("2", "n:1"), ("2", "n", 0), ("2", "n:1", 2), ("2", "n:1", -1), ("auto", "n:1", 0)]
 )
 def test_flags_that_do_not_give_a_place_together_are_refused(flags):
-    with pytest.raises(InputError, match="several processes need their number, HOST:PORT"):
+    with pytest.raises(InputError, match="Several processes need their number, a coordinator"):
         processes.find(*flags)
 
 

@@ -17,7 +17,8 @@ from jax import lax
 from jax.sharding import Mesh
 
 from mi_jax.information import _tiles
-from mi_jax.information._tiles import CentredRows, Centres, Precision, Rows
+from mi_jax.information._products import Precision, dot, is_wide
+from mi_jax.information._tiles import CentredRows, Centres, Rows
 
 
 @functools.partial(jax.jit, static_argnames=("shape", "dtype"))
@@ -39,7 +40,7 @@ def _project(
     """
     if precision == "direct":
         return g, jnp.zeros(len(g), g.dtype), jnp.zeros((len(g), len(centres.means)), g.dtype)
-    return g.astype(a.dtype), jnp.sum(g * a, axis=1), _tiles.dot(g, centres.positions, "float32")
+    return g.astype(a.dtype), jnp.sum(g * a, axis=1), dot(g, centres.positions, "float32")
 
 
 @functools.lru_cache
@@ -62,12 +63,12 @@ def _sum_step(tile: int, blocks: int, mesh: Mesh | None) -> Callable[..., jax.Ar
                 hot_i, hot_j = (jax.nn.one_hot(by_tile[k], w.shape[1], dtype=d.dtype) for k in (i, j))
                 v = part(along, i * tile)
                 v = jnp.sum(v * hot_i, axis=1, keepdims=True) - v
-                h = h + jnp.where(by_tile[i][:, None] == by_tile[j][None, :], 0, _tiles.dot(v, hot_j, "float32"))
+                h = h + jnp.where(by_tile[i][:, None] == by_tile[j][None, :], 0, dot(v, hot_j, "float32"))
             members = part(member, j * tile)
 
             def level(s: jax.Array, d: jax.Array) -> jax.Array:
                 near = -d / (2 * s * s)
-                return jnp.stack([_tiles.dot(jnp.exp(near + sign * h / s), members.T, "float32") for sign in (1, -1)])
+                return jnp.stack([dot(jnp.exp(near + sign * h / s), members.T, "float32") for sign in (1, -1)])
 
             total = own = lax.map(lambda s: level(s, d), deviation)
             if w.shape[1] > 1:
@@ -120,7 +121,7 @@ def mixture_sums(
         Sums [levels, sign, total | own, n, blocks], and what `rounding_error` takes as `largest`.
     """
     n = t.shape[0]
-    dtype = jnp.float64 if _tiles.is_wide(precision) else jnp.float32
+    dtype = jnp.float64 if is_wide(precision) else jnp.float32
     tile, width = tile or _tiles.tile_height(n), _tiles.chunk_width()
     tiles = -(-n // tile)
     rows = tile * tiles

@@ -15,7 +15,8 @@ from jax import lax
 from jax.sharding import Mesh
 
 from mi_jax.information import _tiles
-from mi_jax.information._tiles import CentredRows, Layer, Layout, Precision, Rows, Terms
+from mi_jax.information._products import Precision, dot, is_wide
+from mi_jax.information._tiles import CentredRows, Layer, Layout, Rows, Terms
 
 
 class PairSums(NamedTuple):
@@ -76,7 +77,7 @@ def _kernel_sums(d: jax.Array, inverse: jax.Array, powers: tuple[int, ...], memb
         if members is None:
             return jnp.stack([k.sum(axis=1), k.sum(axis=0)])
         first, second = members
-        return jnp.stack([_tiles.dot(k, second.T, "float32"), _tiles.dot(k.T, first.T, "float32")])
+        return jnp.stack([dot(k, second.T, "float32"), dot(k.T, first.T, "float32")])
 
     def one(scale: jax.Array) -> jax.Array:
         k, reached, sums = jnp.exp(-d * scale), 1, []
@@ -166,7 +167,7 @@ def pair_sums(
         PairSums with fields [scales * powers, n] or [scales * powers, n, blocks].
     """
     n = t.shape[0]
-    dtype = jnp.float64 if _tiles.is_wide(precision) else jnp.float32
+    dtype = jnp.float64 if is_wide(precision) else jnp.float32
     tile, width = tile or _tiles.tile_height(n), chunk or _tiles.chunk_width()
     tiles = -(-n // tile)
     layout = _tiles.sort_rows(np.asarray(y), num_classes)

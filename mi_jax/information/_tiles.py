@@ -11,15 +11,12 @@ share one compiled function.
 Rounding then costs a distance about eps |a|^2, which matters where the noise variance is smaller. Precision "direct"
 sums squared differences of the uncentred rows in float64 instead: slower, but its rounding error is relative to the
 distance itself.
-
-Precisions such as "tf32x3" are for matrix units: each factor is split into parts of fewer bits, and the products of the
-large parts are summed in float32.
 """
 
 import functools
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,41 +24,14 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
-from mi_jax import checks
+from mi_jax.information._products import Precision, dot, dtype_of, product_roundoff, rounded
 from mi_jax.information.lazy import LazyActivations
 from mi_jax.parallel import backend
 
-Precision = Literal["direct", "float64", "float32", "bfloat16x6", "tf32x3", "bfloat16x3", "tf32", "bfloat16"]
 Rows = np.ndarray | jax.Array
 Layer = Rows | LazyActivations
-_DOT = {
-    "direct": lax.Precision.HIGHEST,
-    "float64": lax.Precision.HIGHEST,
-    "float32": lax.Precision.HIGHEST,
-    "tf32": lax.Precision.HIGH,
-    "bfloat16": lax.Precision.DEFAULT,
-}
 
 
-class Split(NamedTuple):
-    """A float32 product as a sum of products of parts, on matrix units."""
-
-    parts: int
-    """Number of parts of a factor; products of the k-th and the l-th with k + l >= parts are left out."""
-    dropped: int
-    """Last bits of float32 that a part does not have."""
-    roundoff: float
-    """Relative error of a squared norm: twice its left-out products where parts are truncated, as XLA does for GPUs."""
-    cuda: lax.DotAlgorithmPreset
-    tpu: lax.DotAlgorithmPreset
-
-
-_PRESET = lax.DotAlgorithmPreset
-_SPLIT = {
-    "bfloat16x6": Split(3, 16, 2.0**-21, _PRESET.BF16_BF16_F32_X6, _PRESET.BF16_BF16_F32_X6),
-    "tf32x3": Split(2, 13, 2.0**-19, _PRESET.TF32_TF32_F32_X3, _PRESET.BF16_BF16_F32_X6),  # no TF32 on a TPU
-    "bfloat16x3": Split(2, 16, 2.0**-13, _PRESET.BF16_BF16_F32_X3, _PRESET.BF16_BF16_F32_X3),
-}
 BLOCK_BYTES = 2**28
 """Memory on one device for tile products; four times as much on an accelerator."""
 KEPT_BYTES = 2**31
@@ -111,42 +81,12 @@ def chunk_width() -> int:
     return 1024 if backend() == "cpu" else 8192
 
 
-def is_wide(precision: Precision) -> bool:
-    """Return whether the arithmetic is float64, which needs `jax.enable_x64`."""
-    return precision in ("float64", "direct")
-
-
-def product_roundoff(precision: Precision) -> float:
-    """Return the relative error of the squared norm of a row as a product."""
-    return _SPLIT[precision].roundoff if precision in _SPLIT else float(np.finfo(_dtype(precision)).eps)
-
-
-def tolerance(precision: Precision) -> float:
-    """Return the default for the largest rounding error in nats: 5e-6, and in proportion for split products."""
-    return 5e-6 * max(1.0, product_roundoff(precision) / float(np.finfo(np.float32).eps))
-
-
-def _dtype(precision: Precision) -> Any:
-    return np.float64 if is_wide(precision) else np.float32
-
-
 @jax.jit
 def largest(terms: Terms, layout: Layout) -> tuple[jax.Array, jax.Array]:
     """Return the largest |a_i|^2, and the largest product of |a_i| and the distance of i's class centre to another."""
     norms, centres = (lax.stop_gradient(term) for term in (terms.norms, terms.centres))
     apart = jnp.where(layout.counts > 0, centres, 0).max(axis=1)
     return norms.max(), jnp.sqrt(norms * apart[layout.labels]).max()
-
-
-def fall_backs(precision: Precision) -> tuple[Precision, ...]:
-    """Return a precision and those to try after it when its error is too large.
-
-    Raises:
-        InputError: for an unknown precision.
-    """
-    checks.one_of("precision", precision, get_args(Precision))
-    first: tuple[Precision, ...] = () if is_wide(precision) else (precision,)
-    return (*first, "direct") if precision == "direct" else (*first, "float64", "direct")
 
 
 def rounding_error(
@@ -177,7 +117,7 @@ def rounding_error(
         The bound; infinite where the distances overflowed.
     """
     xp, cap = (jnp if isinstance(total, jax.Array) else np), math.log1p(total.shape[1])
-    info = np.finfo(_dtype(precision))
+    info = np.finfo(dtype_of(precision))
     product, eps, tiny = eps or product_roundoff(precision), eps or float(info.eps), float(info.tiny)
     floor = 64 * eps if precision == "direct" else 0.0  # relative to distances of at most some hundred scales
     with np.errstate(over="ignore", invalid="ignore"):
@@ -206,7 +146,7 @@ def mixed_sums(
         eps: relative rounding error of the rows, where it is above that of the arithmetic.
     """
     xp = jnp if isinstance(total, jax.Array) else np
-    info = np.finfo(_dtype(precision))
+    info = np.finfo(dtype_of(precision))
     unit, tiny = float(info.eps), float(info.tiny)
     relative = max(product_roundoff(precision), eps), max(unit, eps)
     exponent = 64 * unit + sum(8 * (r * value + tiny) / scales for r, value in zip(relative, largest, strict=True))
@@ -281,49 +221,6 @@ def spread(
     return jax.jit(mapped)
 
 
-def dot(a: jax.Array, b: jax.Array, precision: Precision) -> jax.Array:
-    """Return a b^T for rows [m, d] and [n, d], accumulated in float32 or wider.
-
-    Split products are the compiler's on GPUs and TPUs, and explicit sums elsewhere, where a CPU would ignore the split.
-    """
-    if precision not in _SPLIT:
-        return _product(a, b, precision=_DOT[precision])
-    split = _SPLIT[precision]
-    ways = {platform: functools.partial(_product, precision=getattr(split, platform)) for platform in ("cuda", "tpu")}
-    return lax.platform_dependent(a, b, **ways, default=functools.partial(_split_product, split=split))
-
-
-def _product(a: jax.Array, b: jax.Array, *, precision: Any) -> jax.Array:
-    wide = jnp.float64 if a.dtype == jnp.float64 else jnp.float32
-    dims = (((1,), (1,)), ((), ()))
-    return lax.dot_general(a, b, dims, precision=precision, preferred_element_type=wide)
-
-
-def _split_product(a: jax.Array, b: jax.Array, *, split: Split) -> jax.Array:
-    """Return a b^T from products of parts, the smallest first."""
-    left, right = _parts(a, split), _parts(b, split)
-    pairs = [(k, order - k) for order in reversed(range(split.parts)) for k in range(order + 1)]
-    products = [_product(left[k], right[m], precision=lax.Precision.HIGHEST) for k, m in pairs]
-    return functools.reduce(jnp.add, products)
-
-
-def _parts(a: jax.Array, split: Split) -> list[jax.Array]:
-    """Split float32 values into parts of leading bits, truncated; gradients pass unchanged."""
-    parts, mask = [], jnp.uint32(0xFFFFFFFF << split.dropped & 0xFFFFFFFF)
-    for _ in range(split.parts):
-        leading = lax.bitcast_convert_type(lax.bitcast_convert_type(a, jnp.uint32) & mask, jnp.float32)
-        parts.append(a + lax.stop_gradient(leading - a))
-        a = a - parts[-1]
-    return parts
-
-
-def _round(a: jax.Array, precision: Precision) -> jax.Array:
-    """Round rows as the matrix unit does, so that norms and products use the same numbers."""
-    if precision == "tf32":
-        return lax.reduce_precision(a, exponent_bits=8, mantissa_bits=10)
-    return a.astype(jnp.bfloat16) if precision == "bfloat16" else a
-
-
 class Centres(NamedTuple):
     """What is subtracted from the rows of each class in a feature chunk: first `firsts`, then `means`."""
 
@@ -352,7 +249,7 @@ def centre(x: jax.Array, layout: Layout, *, rows: int, precision: Precision) -> 
     a = x - firsts[layout.labels]
     means = lax.dot_general(onehot, a, (((0,), (0,)), ((), ())), precision=lax.Precision.HIGHEST)
     means = means / jnp.maximum(layout.counts, 1).astype(x.dtype)[:, None]
-    a = _round(a - means[layout.labels], precision)
+    a = rounded(a - means[layout.labels], precision)
     positions = (firsts - firsts[:1]) + means
     terms = _terms(a.astype(x.dtype), positions)
     return jnp.pad(a, ((0, rows - n), (0, 0))), Centres(firsts, means, positions), terms
@@ -370,7 +267,7 @@ def _zero_terms(n: int, classes: int, dtype: Any) -> Terms:
 @functools.partial(jax.jit, static_argnames=("rows", "precision"))
 def centred_again(x: jax.Array, labels: Rows, centres: Centres, *, rows: int, precision: Precision) -> jax.Array:
     """Centre a feature chunk of sorted rows about centres that are known."""
-    a = _round(x - centres.firsts[labels] - centres.means[labels], precision)
+    a = rounded(x - centres.firsts[labels] - centres.means[labels], precision)
     return jnp.pad(a, ((0, rows - x.shape[0]), (0, 0)))
 
 

@@ -16,7 +16,7 @@ from jax import lax
 from jax.sharding import Mesh
 
 from mi_jax.errors import InputError
-from mi_jax.information import _pairwise, _tiles
+from mi_jax.information import _pairwise, _products, _tiles
 from mi_jax.information._input import (
     Activations,
     as_labels,
@@ -118,7 +118,7 @@ def kde(
     *,
     noise_variance: Any,
     num_classes: int | None = None,
-    precision: _tiles.Precision | None = None,
+    precision: _products.Precision | None = None,
     tolerance: float | None = None,
     blocks: int = 0,
     mesh: Mesh | None = None,
@@ -169,15 +169,15 @@ def kde(
     if blocks < 0 or blocks == 1:
         raise InputError(f"blocks is {blocks}; the jackknife needs at least two, or 0 for none.")
     block = image_blocks(len(x), blocks) if blocks else None
-    tried = _tiles.fall_backs(wanted)
-    tolerance = _tiles.tolerance(wanted) if tolerance is None else tolerance
+    tried = _products.fall_backs(wanted)
+    tolerance = _products.tolerance(wanted) if tolerance is None else tolerance
     for precision in tried[:1] if is_traced(x) else tried:
         sums = _sums(x, *compact(labels, classes), variances, precision, mesh, block)
         if is_traced(x) or (sums.error <= tolerance).all():
             break
         if not np.isfinite(sums.error).all():
             check_finite(x, layer)
-            if _tiles.is_wide(precision):
+            if _products.is_wide(precision):
                 raise InputError(f"{layer} is too large for its squared distances to be finite; rescale it first.")
     error = sums.error + sums.rounding
     bounds = _bounds(sums, error, labels if y is not None else None, classes)
@@ -215,7 +215,7 @@ def _sums(
     labels: np.ndarray,
     classes: int,
     variances: np.ndarray,
-    precision: _tiles.Precision,
+    precision: _products.Precision,
     mesh: Mesh | None,
     block: np.ndarray | None,
 ) -> _Sums:
@@ -224,7 +224,7 @@ def _sums(
     Low precision rounds each coordinate of the rows independently, which averages out over features.
     """
     scales, shape = np.concatenate([2 * variances, 8 * variances]), (2, len(variances), -1)
-    plan, wide = _pairwise.kernel_scales(scales), _tiles.is_wide(precision)
+    plan, wide = _pairwise.kernel_scales(scales), _products.is_wide(precision)
     with jax.enable_x64(wide), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Some donated buffers")  # which `jax.grad` keeps for its backward pass
         sums = _pairwise.pair_sums(

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from mi_jax import checks
 from mi_jax.errors import InputError
-from mi_jax.information import _tiles
+from mi_jax.information import _products, _tiles
 from mi_jax.information._input import as_activations, as_labels, as_variances, check_finite, compact
 from mi_jax.information._mixture import mixture_sums
 from mi_jax.information.estimator import Estimate, limit_of, register
@@ -92,7 +92,7 @@ def monte_carlo(
     num_classes: int | None = None,
     draws: int | None = None,
     blocks: int = 20,
-    precision: _tiles.Precision | None = None,
+    precision: _products.Precision | None = None,
     mesh: Mesh | None = None,
     layer: str = "t",
 ) -> MonteCarlo:
@@ -142,11 +142,11 @@ def monte_carlo(
     labels, classes = compact(labels, classes)
     options = {"num_classes": classes, "mesh": mesh or mesh_of(x)}
     precision = wanted = precision or ("float64" if x.dtype == np.float64 else "float32")
-    for precision in _tiles.fall_backs(wanted):
+    for precision in _products.fall_backs(wanted):
         sums, error = _sums(x, labels, block, variances, key, draws // 2, precision, options)
-        if (error <= max(_TOLERANCE, _tiles.tolerance(wanted))).all():
+        if (error <= max(_TOLERANCE, _products.tolerance(wanted))).all():
             break
-        if _tiles.is_wide(precision) and not np.isfinite(error).all():
+        if _products.is_wide(precision) and not np.isfinite(error).all():
             raise InputError(f"{layer} is too large for its squared distances to be finite; rescale it first.")
     fields, without_block = _estimates(sums, labels, block, labelled=y is not None)
     fields |= {"error": error, "noise_variance": variances}
@@ -171,11 +171,11 @@ def _sums(
     variances: np.ndarray,
     key: jax.Array,
     pairs: int,
-    precision: _tiles.Precision,
+    precision: _products.Precision,
     options: dict[str, Any],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return sums over other rows [pair, s, sign, total | own, n, blocks] in float64, and a bound [s] on the error."""
-    wide = _tiles.is_wide(precision)
+    wide = _products.is_wide(precision)
     with jax.enable_x64(wide):
         rotated = x if precision == "direct" else _rotate(x, pairs, precision)
         taken = [
@@ -189,7 +189,7 @@ def _sums(
     return sums, _tiles.rounding_error(total, own, 2 * variances, largest, precision)
 
 
-def _rotate(x: Any, products: int, precision: _tiles.Precision) -> Any:
+def _rotate(x: Any, products: int, precision: _products.Precision) -> Any:
     """Rotate a layer wider than n to n coordinates when the QR factorisation costs less than it saves.
 
     Costs in units of 2 n^2: QR about 2 d, distances d / 2 and each draw d; after the rotation n instead of d.

@@ -7,7 +7,7 @@ from scipy.spatial.distance import pdist, squareform
 from scipy.special import logsumexp
 
 from mi_jax.errors import InputError
-from mi_jax.information import _tiles, kde, monte_carlo, noise_grid
+from mi_jax.information import _products, _tiles, kde, monte_carlo, noise_grid
 from mi_jax.information._pairwise import pair_sums
 
 
@@ -99,7 +99,7 @@ def test_split_products_stay_within_their_default_tolerance_on_well_conditioned_
     want, got = (kde(x, y, noise_variance=trace(x), precision=p) for p in ("float64", precision))
     assert got.precision == precision
     for name in ("i_tx_upper", "i_tx_lower", "i_ty_upper", "i_ty_lower"):
-        assert abs(getattr(got, name) - getattr(want, name)) <= got.error <= _tiles.tolerance(precision)
+        assert abs(getattr(got, name) - getattr(want, name)) <= got.error <= _products.tolerance(precision)
 
 
 def test_monte_carlo_values_from_split_products_are_those_of_float32(key):
@@ -130,16 +130,16 @@ def test_a_split_product_is_the_sum_of_the_products_of_large_parts(precision, ma
 
     left, right = map(split, rows)
     want = sum(left[k] @ right[m].T for k in range(parts) for m in range(parts - k))
-    got = _tiles.dot(*rows, precision)
+    got = _products.dot(*rows, precision)
     np.testing.assert_allclose(got, want, rtol=0, atol=2e-6)
     error = np.abs(want - rows[0].astype(np.float64) @ rows[1].T.astype(np.float64)).max()
-    unit = _tiles.product_roundoff(precision)
+    unit = _products.product_roundoff(precision)
     assert unit / 40 < error < 6 * unit
 
 
 def test_gradients_of_split_products_are_those_of_float32():
     a, b = random().standard_normal((2, 7, 5)).astype(np.float32)
-    want, got = (jax.grad(lambda a, p=p: (_tiles.dot(a, b, p) ** 2).sum())(a) for p in ("float32", "tf32x3"))
+    want, got = (jax.grad(lambda a, p=p: (_products.dot(a, b, p) ** 2).sum())(a) for p in ("float32", "tf32x3"))
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
 
 
