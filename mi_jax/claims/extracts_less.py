@@ -17,7 +17,7 @@ from mi_jax.claims.paired import (
 from mi_jax.claims.registry import CLAIMS
 from mi_jax.claims.verdicts import SMALLEST, Claim, ClaimStatistic, Verdict, difference, statistic
 from mi_jax.records.labels import name_of
-from mi_jax.records.run_records import RunRecords, final_rows, noise_rules
+from mi_jax.records.run_records import RunRecords, final_rows
 from mi_jax.statistics.intervals import Interval, Table, t_interval
 from mi_jax.statistics.jackknife import Crossed, Sample, crossed, holm
 
@@ -63,7 +63,7 @@ def extracts_less(run_records: RunRecords, pair: Pair) -> Claim:
     """I(X;T) on clean test images, the second training relative to the first, under every noise rule and estimator."""
     first, second = map(name_of, pair)
     statistics, shown = [], layer_information(run_records, "i_tx_upper", "fixed", inputs="clean")
-    for noise_rule in noise_rules(run_records):
+    for noise_rule in run_records.noise_rules:
         for estimator, quantity, label in _ESTIMATES:
             rows = layer_information(run_records, quantity, noise_rule, inputs="clean", estimator=estimator)
             if len(rows) or estimator == "kde":

@@ -9,7 +9,7 @@ from mi_jax.claims.paired import Pair, evidence, layer_information, scope, under
 from mi_jax.claims.registry import CLAIMS
 from mi_jax.claims.verdicts import SMALLEST, Claim, ClaimStatistic, context, difference, statistic
 from mi_jax.records.labels import name_of
-from mi_jax.records.run_records import RunRecords, final_rows, noise_rules
+from mi_jax.records.run_records import RunRecords, final_rows
 from mi_jax.statistics.intervals import Interval, Table, t_interval
 from mi_jax.statistics.jackknife import Sample, crossed
 
@@ -30,7 +30,7 @@ def geometry(run_records: RunRecords, pair: Pair) -> Claim:
         statistics += _maps(run_records, pair, rule)
     if not any(s.decides for s in statistics):
         statistics.append(statistic("Scale part minus the rest", t_interval([]), "bits", CRITERION, _NEEDS))
-    for noise_rule in noise_rules(run_records):
+    for noise_rule in run_records.noise_rules:
         rows = final_rows(layer_information(run_records, "i_tx_upper", noise_rule, inputs="clean"))
         rows = rows[rows["training"].isin(pair)]
         flags = rows["saturated"].fillna(False).astype(float).groupby(rows["seed"]).mean()

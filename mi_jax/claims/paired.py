@@ -203,7 +203,7 @@ def scope(run_records: RunRecords, rows: Table) -> str:
     """Of what a verdict is: data set, network and number of images of the rows; empty without rows."""
     if rows.empty:
         return ""
-    datasets, architectures = (", ".join(run_records.records[name].dropna().unique()) for name in ("dataset", "arch"))
+    datasets, architectures = map(", ".join, (run_records.datasets, run_records.architectures))
     n = rows["n"].dropna()
     parts = [f"on {datasets}" if datasets else "", f"with {architectures}" if architectures else ""]
     return ", ".join(filter(None, [*parts, f"{int(n.max())} images" if len(n) else ""]))

@@ -14,7 +14,7 @@ from mi_jax.claims.registry import CLAIMS
 from mi_jax.claims.trend_band import band
 from mi_jax.claims.verdicts import Claim, ClaimStatistic, at_most, statistic
 from mi_jax.records.labels import INFORMATION, LABEL_FREE_ATTACKS, LABEL_LEAK, name_of
-from mi_jax.records.run_records import RunRecords, noise_rules
+from mi_jax.records.run_records import RunRecords
 from mi_jax.statistics.intervals import Interval, Table, t_interval
 from mi_jax.statistics.jackknife import Sample, crossed
 
@@ -52,11 +52,11 @@ class Condition(NamedTuple):
 def same_trend(run_records: RunRecords, pair: Pair) -> Claim:
     """Distance of the curves between trainings, and between clean and adversarial inputs of each."""
     first, second = map(name_of, pair)
-    first_rule, *_, last_rule = noise_rules(run_records)
+    first_rule, *_, last_rule = run_records.noise_rules
     comparisons = _comparisons(pair, _label_free(run_records, first_rule))
     statistics = [
         _statistic(run_records, noise_rule, quantity, label, conditions, decides=decides)
-        for noise_rule in noise_rules(run_records)
+        for noise_rule in run_records.noise_rules
         for quantity in comparisons
         for label, conditions, decides in comparisons[quantity]
     ]

@@ -93,8 +93,8 @@ def epochs(rows: Table) -> str:
 
 def where(run_records: RunRecords) -> str:
     """Architecture and data set, if recorded."""
-    parts = [run_records.records[column].dropna().unique() for column in ("arch", "dataset")]
-    return " on ".join(", ".join(part) for part in parts if len(part))
+    parts = (run_records.architectures, run_records.datasets)
+    return " on ".join(", ".join(part) for part in parts if part)
 
 
 def _range(values: object) -> str:

@@ -54,6 +54,26 @@ class RunRecords:
         return tuple(self.records["layer"].dropna().unique())
 
     @cached_property
+    def architectures(self) -> tuple[str, ...]:
+        """Names of the architectures, in order of first appearance."""
+        return tuple(self.records["arch"].dropna().unique())
+
+    @cached_property
+    def datasets(self) -> tuple[str, ...]:
+        """Names of the data sets, in order of first appearance."""
+        return tuple(self.records["dataset"].dropna().unique())
+
+    @cached_property
+    def noise_rules(self) -> tuple[str, ...]:
+        """The noise rules under which claims are evaluated: those measured, but always `fixed` and one that scales."""
+        during_training = self.select(
+            quantity="i_tx_upper", estimator="kde", image_set="test", distortion=None, reference=None
+        )
+        measured = set(during_training["noise_rule"].dropna())
+        scaled = measured & {"trace", "scale_free"} or {"scale_free"}
+        return tuple(rule for rule in NOISE_RULES if rule == "fixed" or rule in scaled)
+
+    @cached_property
     def _by_quantity(self) -> Mapping[Any, Table]:
         return dict(iter(self.records.groupby("quantity")))
 
@@ -71,10 +91,13 @@ class RunRecords:
         quantities = quantity if isinstance(quantity, tuple) else (quantity,)
         found = [self._by_quantity[name] for name in quantities if name in self._by_quantity]
         rows: Table = pd.concat(found) if len(found) > 1 else found[0] if found else self.records.iloc[:0]
+        kept = np.ones(len(rows), bool)
         for name, wanted in columns.items():
             values, several = rows[name.rstrip("_")], wanted if isinstance(wanted, tuple) else (wanted,)
-            rows = rows[values.isna() if wanted is None else values.isin(several)]
-        return rows if "attack" in columns else rows[~rows["attack"].isin(LABEL_FREE_ATTACKS)]
+            kept &= (values.isna() if wanted is None else values.isin(several)).to_numpy(bool)
+        if "attack" not in columns:
+            kept &= ~rows["attack"].isin(LABEL_FREE_ATTACKS).to_numpy(bool)
+        return rows[kept]
 
     def select_final(self, *, quantity: str | tuple[str, ...], **columns: Any) -> Table:
         """The rows of `select` that describe finished networks, see `final_rows`."""
@@ -120,16 +143,6 @@ def read(run_dir: str | os.PathLike[str]) -> RunRecords:
         config=_json(directory / "config.json"),
         provenance=_json(directory / "provenance.json"),
     )
-
-
-def noise_rules(run_records: RunRecords) -> tuple[str, ...]:
-    """The noise rules under which claims are evaluated: those measured, but always `fixed` and one that scales."""
-    during_training = run_records.select(
-        quantity="i_tx_upper", estimator="kde", image_set="test", distortion=None, reference=None
-    )
-    measured = set(during_training["noise_rule"].dropna())
-    scaled = measured & {"trace", "scale_free"} or {"scale_free"}
-    return tuple(rule for rule in NOISE_RULES if rule == "fixed" or rule in scaled)
 
 
 def compared_trainings(run_records: RunRecords) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from mi_jax.claims import Claim, ClaimStatistic
 from mi_jax.claims.paired import Pair, layer_information, shares_noise
 from mi_jax.plotting import captions
 from mi_jax.records.labels import DASH, MINUS, NOISE_RULE_NAMES, attack_labels, name_of
-from mi_jax.records.run_records import RunRecords, noise_rules
+from mi_jax.records.run_records import RunRecords
 from mi_jax.report import tables
 from mi_jax.statistics.intervals import Table
 
@@ -61,7 +61,7 @@ def claims(run_records: RunRecords, found: Sequence[Claim], shown: Mapping[str, 
         shown: titles of the figures on the page by name.
         pair: the baseline and the training that is compared with it.
     """
-    rules = noise_rules(run_records)
+    rules = run_records.noise_rules
     body = [
         [
             f'<th scope="row"><span class="number">{escape(claim.number)}</span> {escape(claim.text)}</th>',
@@ -133,7 +133,7 @@ def _method(found: Sequence[Claim]) -> str:
 def noise_rules_in_words(run_records: RunRecords, pair: Pair) -> str:
     """What the noise rules were in this run, and which of them leave differences in scale between the trainings."""
     sentences = []
-    for rule in noise_rules(run_records):
+    for rule in run_records.noise_rules:
         rows = layer_information(run_records, "i_tx_upper", rule, inputs="clean")
         name = NOISE_RULE_NAMES[rule].capitalize()
         if rows.empty:

@@ -7,7 +7,7 @@ from html import escape
 from mi_jax.claims import Claim
 from mi_jax.plotting import captions
 from mi_jax.records.labels import LABEL_LEAK, NOISE_RULE_NAMES, attack_label, name_of
-from mi_jax.records.run_records import RunRecords, noise_rules
+from mi_jax.records.run_records import RunRecords
 from mi_jax.report.html_tables import badge
 
 VERDICTS = (
@@ -68,7 +68,7 @@ def subtitle(run_records: RunRecords) -> str:
 
 def answers(run_records: RunRecords, found: Sequence[Claim]) -> str:
     """One sentence per claim with its combined verdict and what that depends on."""
-    rules = noise_rules(run_records)
+    rules = run_records.noise_rules
     items = []
     for claim in found:
         verdict = badge(claim.combined(rules), fragile=claim.combined_is_fragile(rules))

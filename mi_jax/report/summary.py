@@ -17,7 +17,7 @@ from mi_jax.errors import InputError
 from mi_jax.files import write_text
 from mi_jax.plotting import figures, style
 from mi_jax.records.labels import DASH, NOISE_RULE_NAMES, name_of
-from mi_jax.records.run_records import RunRecords, compared_trainings, noise_rules, read
+from mi_jax.records.run_records import RunRecords, compared_trainings, read
 from mi_jax.report import tables
 from mi_jax.report.html_tables import interval, number, value_of
 from mi_jax.report.overview import VERDICTS, facts, verdicts_in_words
@@ -96,7 +96,7 @@ def _accuracies(name: str, run: RunRecords) -> Iterable[list[str]]:
 
 
 def _verdict(claim: Claim, run: RunRecords) -> str:
-    rules = noise_rules(run)
+    rules = run.noise_rules
     word = claim.combined(rules) + (" (fragile)" if claim.combined_is_fragile(rules) else "")
     depends = "; ".join(filter(None, [verdicts_in_words(claim, rules), claim.of_images_alone(rules)]))
     return f"**{word}**" + (f": {depends}" if depends else "")

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from mi_jax.claims import Claim
 from mi_jax.records.labels import DASH, MINUS, NOISE_RULE_NAMES, name_of
-from mi_jax.records.run_records import RunRecords, compared_trainings, noise_rules, read
+from mi_jax.records.run_records import RunRecords, compared_trainings, read
 from mi_jax.report import tables
 from mi_jax.report.html_tables import interval, number, value_of
 
@@ -95,7 +95,7 @@ def _accuracies(run_records: RunRecords) -> _Grid:
 def _claims(run_records: RunRecords) -> _Grid:
     """One row per claim; under each noise rule the verdict and the statistic that settles it."""
     baseline, treated = compared_trainings(run_records)
-    rules = noise_rules(run_records)
+    rules = run_records.noise_rules
     rows = []
     for claim in tables.claims(run_records)[treated]:
         cells = [_verdict(claim, rule) for rule in rules]

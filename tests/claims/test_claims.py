@@ -13,7 +13,7 @@ from mi_jax.claims.curves import Curves
 from mi_jax.claims.paired import evidence
 from mi_jax.claims.same_trend import log_ratio, shared_variance
 from mi_jax.claims.trend_band import band
-from mi_jax.records.run_records import compared_trainings, final_rows, noise_rules, read
+from mi_jax.records.run_records import compared_trainings, final_rows, read
 from mi_jax.records.table import Record
 from mi_jax.report.figures import available
 from mi_jax.report.figures.trend_difference import bands
@@ -500,7 +500,7 @@ def test_rows_of_distorted_images_add_no_noise_rule(tmp_path):
     rows = both_bounds("nt", 0, "a", 4.0) + both_bounds("nt", 0, "a", 4.0, rule="trace")
     rows += both_bounds("nt", 0, "a", 4.0, rule="scale_free", level=0.5, distortion="saturate")
     records.append(tmp_path, rows)
-    assert noise_rules(read(tmp_path)) == ("fixed", "trace")
+    assert read(tmp_path).noise_rules == ("fixed", "trace")
 
 
 def test_a_layer_that_failed_in_one_seed_is_left_out_for_all_and_named(tmp_path):

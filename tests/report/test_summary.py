@@ -8,7 +8,7 @@ import pytest
 from mi_jax import report
 from mi_jax.claims import evaluate
 from mi_jax.errors import InputError
-from mi_jax.records.run_records import noise_rules, read
+from mi_jax.records.run_records import read
 from tests.report.conftest import FINAL, write_run
 
 
@@ -39,7 +39,7 @@ def test_the_verdicts_are_those_of_the_runs(two_runs, page):
     assert heads == ["claim", "wide", "short"]
     for run_dir, column in zip(two_runs, (1, 2), strict=True):
         run = read(run_dir)
-        expected = {f"{c.number} {c.name}": c.combined(noise_rules(run)) for c in evaluate(run)}
+        expected = {f"{c.number} {c.name}": c.combined(run.noise_rules) for c in evaluate(run)}
         shown = {row[0]: re.match(r"\*\*(\w+)", row[column])[1] for row in rows}
         assert shown == expected
     assert len(set(shown.values())) > 1

@@ -10,7 +10,7 @@ from mi_jax.plotting import captions, style
 from mi_jax.plotting.figures import FigureSpec, register
 from mi_jax.plotting.panels import ceiling_of, finish_panels, flagged, handles_of, layers_of, unit_of
 from mi_jax.records.labels import INFORMATION, INPUTS, NOISE_RULE_NAMES
-from mi_jax.records.run_records import RunRecords, conditions, noise_rules
+from mi_jax.records.run_records import RunRecords, conditions
 from mi_jax.statistics.intervals import Table, over_seeds
 
 _POINT = ["layer", "training", "inputs", "epoch"]
@@ -27,7 +27,7 @@ def _unflagged(run_records: RunRecords, quantity: str, rule: str | None, estimat
 
 def is_minor(run_records: RunRecords, *, rule: str) -> bool:
     """Whether figures under a noise rule are folded away: only the first and the last rule measured are shown."""
-    return rule not in (noise_rules(run_records)[0], noise_rules(run_records)[-1])
+    return rule not in (run_records.noise_rules[0], run_records.noise_rules[-1])
 
 
 def possible(run_records: RunRecords, rows: Table, symbol: str) -> tuple[float, float]:

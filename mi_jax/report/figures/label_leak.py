@@ -9,7 +9,7 @@ from mi_jax.plotting import captions, style
 from mi_jax.plotting.figures import FigureSpec, register
 from mi_jax.plotting.panels import finish_panels, layers_of, unit_of
 from mi_jax.records.labels import INFORMATION, INPUTS, LABEL_FREE_ATTACKS, NOISE_RULE_NAMES, name_of
-from mi_jax.records.run_records import RunRecords, final_rows, noise_rules
+from mi_jax.records.run_records import RunRecords, final_rows
 from mi_jax.report.figures.information import possible
 from mi_jax.statistics.intervals import Table, over_seeds
 
@@ -31,7 +31,7 @@ def leaks(run_records: RunRecords) -> dict[str, Table]:
         `clean`) and on those of each attack (`shown` is its name), under the last noise rule of the claims.
     """
     where = {
-        "quantity": "i_ty_upper", "estimator": "kde", "noise_rule": noise_rules(run_records)[-1:], "inputs": INPUTS,
+        "quantity": "i_ty_upper", "estimator": "kde", "noise_rule": run_records.noise_rules[-1:], "inputs": INPUTS,
         **WHOLE_LAYERS,
     }  # fmt: skip
     rows = run_records.select(**where, attack=(None, *_INPUTS))
@@ -71,7 +71,7 @@ def _draw(run_records: RunRecords) -> Figure:
 
 def _caption(run_records: RunRecords) -> str:
     rows: Table = pd.concat(leaks(run_records).values())
-    rule = NOISE_RULE_NAMES[noise_rules(run_records)[-1]]
+    rule = NOISE_RULE_NAMES[run_records.noise_rules[-1]]
     return (
         f"I(T;Y) of each layer, KDE, difference of upper bounds, {captions.where(run_records)}. "
         f"{captions.label_leak(rows)} Attacks that do not know the label lead away from the class that the network "

@@ -11,7 +11,7 @@ from mi_jax.claims.trend_band import Band, band
 from mi_jax.plotting import captions, style
 from mi_jax.plotting.figures import FigureSpec, register
 from mi_jax.records.labels import INFORMATION, MINUS, NOISE_RULE_NAMES, name_of
-from mi_jax.records.run_records import RunRecords, compared_trainings, noise_rules
+from mi_jax.records.run_records import RunRecords, compared_trainings
 
 
 def bands(run_records: RunRecords) -> dict[tuple[str, str], Band]:
@@ -19,7 +19,7 @@ def bands(run_records: RunRecords) -> dict[tuple[str, str], Band]:
     found = {}
     first, second = map(Condition, compared_trainings(run_records))
     for symbol in INFORMATION:
-        for rule in noise_rules(run_records):
+        for rule in run_records.noise_rules:
             curves, reason = comparable(*condition_rows(run_records, f"{symbol}_upper", rule, (first, second)))
             if not reason and (one := band(curves)).seed_distance > 0:
                 found[symbol, rule] = one
