@@ -5,6 +5,7 @@ They take activations of any framework; `measure_layers` gives a table of all la
 """
 
 from mi_jax.information import tasks
+from mi_jax.information._products import Precision
 from mi_jax.information.binning import Binning, binning
 from mi_jax.information.bottleneck import CodeInformation, code_information, gaussian_rate
 from mi_jax.information.estimator import ESTIMATORS, Estimate, Estimator, estimate, estimators_for, register
@@ -33,6 +34,7 @@ __all__ = [
     "LazyActivations",
     "LinearProbe",
     "MonteCarlo",
+    "Precision",
     "ScaleSplit",
     "binning",
     "code_information",

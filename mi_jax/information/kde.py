@@ -54,7 +54,8 @@ Value = float | np.ndarray | jax.Array
     jax.tree_util.register_dataclass,
     data_fields=[
         *("i_tx_upper", "i_tx_lower", "i_tx_leave_one_out", *_LABEL_FIELDS),
-        *("saturation", "saturated", "undersampled", "error", "noise_variance", "without_block"),
+        *("saturation", "saturated", "undersampled", "error", "leave_one_out_error", "noise_variance"),
+        "without_block",
     ],
     meta_fields=["n", "precision"],
 )
@@ -102,7 +103,10 @@ class KDE:
     undersampled: bool | np.ndarray | jax.Array
     """Whether i_tx_leave_one_out exceeds i_tx_upper by more than 5 %: more rows would change the bounds."""
     error: Value
-    """Bound on the rounding error of the values, nats."""
+    """Bound on the rounding error of the values but those with a row left out, nats; of those of a class it is times
+    n / the number of its rows."""
+    leave_one_out_error: Value
+    """Bound on the rounding error of the leave-one-out values that are finite, nats."""
     noise_variance: Value
     without_block: dict[str, np.ndarray | jax.Array] | None
     """i_tx_upper, i_tx_lower, i_ty_upper and i_ty_lower (with labels) without each block of rows in turn,
@@ -144,7 +148,7 @@ def kde(
         layer: name for messages.
 
     Returns:
-        KDE; `error` bounds the effect of rounding on the values.
+        KDE; `error` and `leave_one_out_error` bound the effect of rounding on the values.
 
     Raises:
         InputError: for non-finite, integer or empty activations, fewer than two rows, labels that do not fit, fewer
@@ -181,7 +185,7 @@ def kde(
                 raise InputError(f"{layer} is too large for its squared distances to be finite; rescale it first.")
     error = sums.error + sums.rounding
     bounds = _bounds(sums, error, labels if y is not None else None, classes)
-    bounds |= {"error": error, "noise_variance": variances}
+    bounds |= {"error": error, "leave_one_out_error": sums.left_out_error + error, "noise_variance": variances}
     left_out = None if block is None else _without_block(sums, block, labels if y is not None else None)
     if scalar:
         bounds = {name: _scalar(value) for name, value in bounds.items()}
@@ -204,6 +208,8 @@ class _Sums(NamedTuple):
     """Bound [s] on the error of the arithmetic."""
     rounding: Any
     """Bound [s] on the error from rows rounded to "tf32" or "bfloat16"."""
+    left_out_error: Any
+    """Bound [s] on both errors of the mean logarithms of the sums."""
     by_block: Any
     """The sums by block, total | own of [upper | lower, s, n, blocks]; None without blocks."""
     mixed: Any
@@ -237,16 +243,19 @@ def _sums(
         if block is not None:
             total, own = total.sum(axis=-1), own.sum(axis=-1)
         constants = [lax.stop_gradient(s) for s in (total, own)] if is_traced(x) else [total, own]
-    bound = functools.partial(_tiles.rounding_error, *constants, scales)
-    error, rounding = bound((largest[0], largest[1]), precision), np.zeros(len(scales))
+    functions = _tiles.rounding_error, _tiles.leave_one_out_error
+    bounds = [functools.partial(function, *constants, scales) for function in functions]
+    errors = [bound((largest[0], largest[1]), precision) for bound in bounds]
+    eps, rounding = 0.0, [np.zeros(len(scales))] * 2
     if precision in _UNIT_ROUNDOFF:
-        rounding = bound((largest[0], 0.0), precision, eps=_UNIT_ROUNDOFF[precision] / math.sqrt(x.shape[1]))
-    error, rounding = (e.reshape(shape).max(axis=(0, 2)) for e in (error, rounding))
-    eps = _UNIT_ROUNDOFF[precision] / math.sqrt(x.shape[1]) if precision in _UNIT_ROUNDOFF else 0.0
+        eps = _UNIT_ROUNDOFF[precision] / math.sqrt(x.shape[1])
+        rounding = [bound((largest[0], 0.0), precision, eps=eps) for bound in bounds]
+    error, left_out, rounding, rounding_left_out = (e.reshape(shape).max(axis=(0, 2)) for e in (*errors, *rounding))
     mixed = [
         m.reshape(shape) for m in _tiles.mixed_sums(total, own, scales, (largest[0], largest[1]), precision, eps=eps)
     ]
-    return _Sums(total.reshape(shape), own.reshape(shape), error, rounding, by_block, mixed)
+    total, own, left_out = total.reshape(shape), own.reshape(shape), left_out + rounding_left_out
+    return _Sums(total, own, error, rounding, left_out, by_block, mixed)
 
 
 def _without_block(sums: _Sums, block: np.ndarray, labels: np.ndarray | None) -> dict[str, Any]:

@@ -73,6 +73,8 @@ class MonteCarlo:
     """The same of i_ty - i_ty_leave_one_out and i_ty_sampling_error."""
     error: Value
     """Bound on the rounding error of i_tx and i_ty, nats."""
+    leave_one_out_error: Value
+    """The same of the leave-one-out values that are finite."""
     noise_variance: Value
     without_block: dict[str, np.ndarray]
     """i_tx, and with labels i_ty, without each block of rows in turn, [..., blocks]; see `image_blocks`."""
@@ -143,13 +145,13 @@ def monte_carlo(
     options = {"num_classes": classes, "mesh": mesh or mesh_of(x)}
     precision = wanted = precision or ("float64" if x.dtype == np.float64 else "float32")
     for precision in _products.fall_backs(wanted):
-        sums, error = _sums(x, labels, block, variances, key, draws // 2, precision, options)
+        sums, error, left_out_error = _sums(x, labels, block, variances, key, draws // 2, precision, options)
         if (error <= max(_TOLERANCE, _products.tolerance(wanted))).all():
             break
         if _products.is_wide(precision) and not np.isfinite(error).all():
             raise InputError(f"{layer} is too large for its squared distances to be finite; rescale it first.")
     fields, without_block = _estimates(sums, labels, block, labelled=y is not None)
-    fields |= {"error": error, "noise_variance": variances}
+    fields |= {"error": error, "leave_one_out_error": 2 * left_out_error, "noise_variance": variances}
     if scalar:
         fields: dict[str, Any] = {name: None if v is None else v[0].item() for name, v in fields.items()}
         without_block = {name: v[0] for name, v in without_block.items()}
@@ -173,8 +175,11 @@ def _sums(
     pairs: int,
     precision: _products.Precision,
     options: dict[str, Any],
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return sums over other rows [pair, s, sign, total | own, n, blocks] in float64, and a bound [s] on the error."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return sums over other rows [pair, s, sign, total | own, n, blocks] in float64, and bounds [s] on errors.
+
+    They are of mean logarithms of the sums with and without a row's own kernel.
+    """
     wide = _products.is_wide(precision)
     with jax.enable_x64(wide):
         rotated = x if precision == "direct" else _rotate(x, pairs, precision)
@@ -186,7 +191,8 @@ def _sums(
         largest = float(taken[0][1]), float(taken[0][2])
     rows = np.moveaxis(sums.sum(axis=-1), 1, 0)  # [s, pair, sign, total | own, n]
     total, own = (rows[:, :, :, part].reshape(len(variances), -1) for part in (0, 1))
-    return sums, _tiles.rounding_error(total, own, 2 * variances, largest, precision)
+    functions = _tiles.rounding_error, _tiles.leave_one_out_error
+    return sums, *(bound(total, own, 2 * variances, largest, precision) for bound in functions)
 
 
 def _rotate(x: Any, products: int, precision: _products.Precision) -> Any:

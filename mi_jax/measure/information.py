@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import numpy as np
@@ -50,6 +50,8 @@ class InformationConfig:
             network).
         noise_variance: noise variance of the fixed rule (0.1 in the paper).
         bin_size: bin width of the binning estimate (0.5 in the paper).
+        precision: of the distances between activations, see `mi_jax.information.kde`; `tf32x3` is the fast one of a GPU
+            whose error is near that of float32. Where its error would be too large, float64 is used.
         label_free: networks that are also measured on adversarial examples made without the label: `finished` ones (and
             the first untrained one), those of all measured `epochs`, or `none`.
 
@@ -62,6 +64,7 @@ class InformationConfig:
     noise: Names = ("fixed", "trace", "scale_free")
     noise_variance: float = 0.1
     bin_size: float = 0.5
+    precision: information.Precision = "float32"
     label_free: Literal["finished", "epochs", "none"] = "finished"
 
     def __post_init__(self):
@@ -71,6 +74,7 @@ class InformationConfig:
             raise InputError(f"Invalid information.noise: expected at least one of {', '.join(noise_rules())}.")
         checks.positive("information.noise_variance", self.noise_variance)
         checks.positive("information.bin_size", self.bin_size)
+        checks.one_of("information.precision", self.precision, get_args(information.Precision))
         for epoch in () if self.epochs == "auto" else self.epochs:
             checks.count("information.epochs", epoch, 0)
 
@@ -205,8 +209,9 @@ def label_free_information(
             variances = {rule: by_layer[layer] for rule, by_layer in noise_variances.items()}
             own = {**columns, "layer": layer, "n": len(labels)}
             records += kde_records(
-                tap, labels, variances, num_classes=network.num_classes, by_class=False, blocks=BLOCKS, **own
-            )
+                tap, labels, variances, num_classes=network.num_classes, by_class=False, blocks=BLOCKS,
+                precision=config.precision, **own,
+            )  # fmt: skip
     return records
 
 
@@ -246,7 +251,10 @@ def _layers(
     for layer, tap in taps.items():
         own = {**columns, "layer": layer, "n": len(labels)}
         variances = {rule: by_layer[layer] for rule, by_layer in noise_variances.items()}
-        records += kde_records(tap, labels, variances, num_classes=num_classes, by_class=by_class, blocks=blocks, **own)
+        records += kde_records(
+            tap, labels, variances, num_classes=num_classes, by_class=by_class, blocks=blocks,
+            precision=config.precision, **own,
+        )  # fmt: skip
         records += _binning(tap, labels, num_classes, config.bin_size, own)
     return records
 
@@ -259,6 +267,7 @@ def kde_records(
     num_classes: int,
     by_class: bool,
     blocks: int = 0,
+    precision: information.Precision = "float32",
     **columns: Any,
 ) -> list[Record]:
     """KDE estimates of one layer under every noise rule, in one pass; a rule that fails gives a record with `ok` false.
@@ -270,6 +279,7 @@ def kde_records(
         num_classes: number of classes.
         by_class: whether to add I(X;T) within each class, under the last of the noise rules.
         blocks: blocks of images without each of which the estimates are also made; 0 for none.
+        precision: of the distances, see `mi_jax.information.kde`.
         **columns: further columns of every record.
     """
     columns = {**columns, "estimator": "kde"}
@@ -285,13 +295,15 @@ def kde_records(
         return records
     try:
         estimate = information.kde(
-            tap, labels, noise_variance=list(given.values()), num_classes=num_classes, blocks=blocks
-        )
+            tap, labels, noise_variance=list(given.values()), num_classes=num_classes, blocks=blocks,
+            precision=precision,
+        )  # fmt: skip
     except InputError as reason:
         return records + failed(given, str(reason))
     values = {name: np.asarray(getattr(estimate, name)) for name in (*_KDE, *_LEAVE_ONE_OUT, _KDE_BY_CLASS)}
     undersampled = np.asarray(estimate.undersampled)
     saturated, error = np.asarray(estimate.saturated), np.asarray(estimate.error)
+    left_out_error = np.asarray(estimate.leave_one_out_error)
     without_block = estimate.without_block or {}
     counts = np.bincount(labels, minlength=num_classes).tolist()
     for i, (rule, variance) in enumerate(given.items()):
@@ -302,13 +314,15 @@ def kde_records(
             left_out = np.asarray(without_block[name][i]) if name in without_block and name in _BLOCKS_OF else None
             records.append(information_record(name, values[name][i], without_block=left_out, **common))
         finite = [name for name in _LEAVE_ONE_OUT if np.isfinite(values[name][i])]  # all rows within reach of others
-        records += [information_record(name, values[name][i], **common) for name in finite]
+        of_left_out = common | {"numerical_error": left_out_error[i]}
+        records += [information_record(name, values[name][i], **of_left_out) for name in finite]
     if by_class:
         for k in np.flatnonzero(counts).tolist():
             value = values[_KDE_BY_CLASS][-1, k]
             saturated_class = bool(value >= 0.95 * np.log(counts[k]))
             of_class = {"class_": k, "n": counts[k], "saturated": saturated_class}
             of_class["unreliable"] = limit_of(saturated_class, undersampled=False)
+            of_class["numerical_error"] = error[-1] * len(labels) / counts[k]
             records.append(information_record(_KDE_BY_CLASS, value, **common | of_class))
     return records
 

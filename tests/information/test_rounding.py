@@ -67,6 +67,42 @@ def test_bounds_are_within_their_reported_error(name, dtype):
     assert abs(got.i_tx_lower - exact(x, 0.8)) <= got.error + 1e-12
 
 
+def exact_left_out(x, c, group):
+    """Mean logarithms of the kernel sums over all other rows, and over those of the same class, from differences."""
+    d = squareform(pdist(np.asarray(x, np.float64), "sqeuclidean"))
+    np.fill_diagonal(d, np.inf)
+    return [logsumexp(np.where(same, -d / c, -np.inf), axis=1).mean() for same in (True, group[:, None] == group)]
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64", "direct", *SPLIT, "tf32"])
+@pytest.mark.parametrize("name", ["rows far apart", "near duplicates", "one outlier", "half of the images dead"])
+def test_leave_one_out_values_have_a_bound_of_their_own(name, precision):
+    far = 6 * random().standard_normal((120, 50))
+    x = LAYERS.get(name, far).astype(np.float32)
+    y, loosest = np.arange(len(x)) % 4 // 2, 0.0
+    for variance in (0.1, 40.0, trace(x)):
+        got = kde(x, y, noise_variance=variance, precision=precision, tolerance=np.inf)
+        total, own = exact_left_out(x, 2 * variance, y)
+        p = np.bincount(y) / len(x)
+        wants = (
+            np.log(len(x) - 1) - total,
+            own - (p * np.log(p)).sum() - np.log(len(x)) + exact(x, 8 * variance),
+        )
+        for want, value in zip(wants, (got.i_tx_leave_one_out, got.i_ty_leave_one_out), strict=True):
+            if np.isfinite(value):
+                assert abs(value - want) <= got.leave_one_out_error + 1e-9
+                loosest = max(loosest, abs(value - want) - got.error)
+    if name == "rows far apart" and precision in SPLIT:
+        assert loosest > 0, "the bound of the other values would hold for these, too"
+
+
+def test_errors_of_a_class_are_larger_than_those_of_all_rows_by_its_share():
+    rows = random().standard_normal((400, 20))
+    x, y = np.concatenate([1e3 * rows[:380], 30 + rows[380:]]).astype(np.float32), np.arange(400) // 380
+    got = kde(x, y, noise_variance=3.0, precision="bfloat16x3", tolerance=np.inf)
+    assert abs(got.i_tx_given_y_upper[1] - exact(x[380:], 6.0)) <= got.error * 400 / 20
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -108,6 +144,9 @@ def test_monte_carlo_values_from_split_products_are_those_of_float32(key):
     assert got.precision == "tf32x3"
     assert abs(got.i_tx - want.i_tx) <= got.error + want.error < 3e-5
     assert abs(got.i_ty - want.i_ty) <= got.error + want.error
+    for name in ("i_tx_leave_one_out", "i_ty_leave_one_out"):
+        allowed = got.leave_one_out_error + want.leave_one_out_error
+        assert abs(getattr(got, name) - getattr(want, name)) <= allowed < 1e-3
 
 
 @pytest.mark.parametrize("precision", SPLIT)

@@ -1,5 +1,6 @@
 """Information plane records: host and device activations, memory, classes and noise rules."""
 
+import dataclasses
 import weakref
 
 import jax.numpy as jnp
@@ -31,8 +32,8 @@ def measure(key):
         jnp.asarray(digits.labels[:60]),
     )
 
-    def rows():
-        noise_variances = frozen_noise_variances(network, variables, images[:60], config=CONFIG)
+    def rows(config=CONFIG):
+        noise_variances = frozen_noise_variances(network, variables, images[:60], config=config)
         return information_plane(
             network,
             variables,
@@ -40,7 +41,7 @@ def measure(key):
             images[60:],
             labels,
             noise_variances=noise_variances,
-            config=CONFIG,
+            config=config,
             attack=ATTACK,
         )
 
@@ -61,6 +62,19 @@ def test_activations_on_the_host_give_the_same_rows(measure, monkeypatch):
     certain = [row for row in on_host if "leave_one_out" not in row.quantity]  # those are rows where they are finite
     assert len(certain) == 5 * (2 * (4 * 6 + 2) + 10)  # layers; inputs, noise rules x quantities and binning; classes
     assert on_host == on_device
+
+
+def test_distances_have_the_precision_of_the_configuration(measure):
+    usual, split = measure(), measure(dataclasses.replace(CONFIG, precision="bfloat16x3"))
+    estimates = [(a, b) for a, b in zip(usual, split, strict=True) if a.estimator == "kde" and a.class_ is None]
+    for a, b in estimates:
+        if a.quantity == "i_ty_certified_upper":  # widened by what rounding may have done to each of its parts
+            assert b.value > a.value - 1e-9
+        elif a.quantity != "i_ty_certified_lower":
+            assert a.value == pytest.approx(b.value, abs=b.numerical_error), a.quantity
+    assert any(b.numerical_error > 100 * a.numerical_error for a, b in estimates)
+    with pytest.raises(InputError, match=r"information\.precision 'half': expected one of"):
+        InformationConfig(precision="half")  # pyright: ignore[reportArgumentType]
 
 
 def test_clean_activations_are_freed_before_the_adversarial_ones_are_computed(measure, monkeypatch):

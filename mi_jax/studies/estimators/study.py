@@ -103,10 +103,12 @@ def _mixture(
                 for part in ("", "_stderr", "_sampling_error", "_leave_one_out", "_undersampled")
             )
             ruled["unreliable"] = limit_of(bool(saturated[i]), bool(undersampled))
+            ruled["numerical_error"] = np.asarray(found.error)[i]
             kept = found.without_block[name][i]
             records.append(information_record(name, value, stderr=error, without_block=kept, **ruled))
             records.append(information_record(f"{name}_sampling_error", sampling, **ruled))
             if np.isfinite(left_out):  # infinite where a row is out of reach of all others
+                ruled["numerical_error"] = np.asarray(found.leave_one_out_error)[i]
                 records.append(information_record(f"{name}_leave_one_out", left_out, **ruled))
     return records
 
