@@ -50,7 +50,7 @@ def test_without_a_compiler_one_sentence_says_what_to_install(accelerator, monke
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("arch", "gigabytes", "kernels"), [("resnet18", 1.45, 95), ("vgg11", 0.34, 57)])
+@pytest.mark.parametrize(("arch", "gigabytes", "kernels"), [("resnet18", 1.45, 95), ("vgg11", 0.323, 50)])
 def test_a_step_of_pgd_is_as_small_as_promised_on_an_h100(accelerator, arch, gigabytes, kernels):
     device = accelerator.DEVICES[0]
     if device.missing():

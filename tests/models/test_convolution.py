@@ -103,6 +103,14 @@ def test_max_pool_and_its_gradient_agree_with_reduce_window(shape, key):
     assert convolution.max_pool(x).shape[1:3] == convolution.pooled_shape(*shape[1:3])
 
 
+def test_equal_elements_of_a_pair_share_the_gradient_of_their_maximum():
+    x = jnp.array([[3.0, 3.0, 1.0], [1.0, 3.0, 9.0], [9.0, 9.0, 9.0]])[None, :, :, None]
+    found = jax.grad(lambda x: 8 * convolution.max_pool(x).sum())(x)[0, :, :, 0]
+    np.testing.assert_array_equal(found, [[2, 2, 0], [0, 4, 0], [0, 0, 0]])
+    line = jax.grad(lambda x: 8 * convolution.max_pool(x).sum())(x[:, :1])[0, 0, :, 0]
+    np.testing.assert_array_equal(line, [4, 4, 0])
+
+
 def test_max_pool_leaves_a_side_of_one():
     x = jnp.arange(6.0).reshape(1, 1, 6, 1)
     np.testing.assert_array_equal(convolution.max_pool(x)[0, 0, :, 0], [1, 3, 5])
