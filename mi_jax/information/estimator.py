@@ -18,12 +18,12 @@ from mi_jax.typing import Key
 
 Kind = Literal["value", "lower", "upper", "heuristic"]
 """Whether the number estimates the information, bounds it on the population or the rows, or is another functional."""
-Limit = Literal["saturated", "sample size", "dimension", "batch size"]
+Limit = Literal["saturated", "sample size", "dimension", "batch size", "training"]
 """What puts a value out of an estimator's range.
 
 saturated: the value is at the ceiling that the number of samples sets. sample size: the samples leave the information
 of the population open. dimension: neighbourhoods or kernels of the rows are not local. batch size: a variational bound
-is near the logarithm of its batch.
+is near the logarithm of its batch. training: the second half of the training still moved the value much.
 """
 
 

@@ -51,7 +51,7 @@ class Record:
         reference: what a difference or a permutation baseline is taken against.
         saturated: whether an information estimate is at its sample-size limit.
         unreliable: the limit that an information estimate is beyond, one of `mi_jax.information.estimator.Limit`:
-            `saturated`, `sample size`, `dimension` or `batch size`.
+            `saturated`, `sample size`, `dimension`, `batch size` or `training`.
         numerical_error: error bound of the arithmetic, in the unit of `value`.
         ok, note: `ok=False` marks a failed measurement, and `note` gives the reason; notes are for people only.
 

@@ -50,6 +50,14 @@ def test_too_few_rows_are_refused_and_too_few_for_the_width_are_flagged(key):
     assert abs(found.i_other) < 2 * found.i_other_stderr, "the label is not in t"
 
 
+def test_few_rows_and_an_unfinished_training_are_two_limits(key):
+    t, y = np.random.default_rng(0).standard_normal((40, 60)), np.arange(40) % 2
+    assert estimate("denoiser", t, y, noise_variance=1.0, key=key, **FEW).unreliable == "sample size"
+    points = np.repeat([[1.0], [-1.0]], 120, axis=0)
+    options = {"noise_variance": 0.1, "steps": 100, "learning_rate": 0.02, "hidden": 16, "batch": 64}
+    assert estimate("denoiser", points, key=key, **options).unreliable == "training"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "task",

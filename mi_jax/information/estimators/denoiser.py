@@ -18,7 +18,7 @@ from jax import lax
 
 from mi_jax.errors import InputError
 from mi_jax.information._input import as_activations, as_pair, as_variances, check_finite, compact
-from mi_jax.information.estimator import Estimate, host_generator, register
+from mi_jax.information.estimator import Estimate, Limit, host_generator, register
 from mi_jax.optax_update import update
 
 _LINEAR_BELOW = -4.0
@@ -31,6 +31,8 @@ _PENALTIES = np.logspace(-1, 5, 13)
 """Penalties of the regression on the condition to choose from, for each feature by itself."""
 _CONTINUOUS_NOISE = 1e-3
 """Noise variance for a continuous variable, relative to the mean variance of a feature."""
+_MOST_LEFT = 0.1
+"""Share of the value that may be open before it is reported as unreliable."""
 Value = float | np.ndarray
 
 
@@ -49,7 +51,8 @@ class Denoiser:
     generalisation_gap: Value
     """By how much the values on held-out rows exceed those on fitted rows, beyond two standard errors; at least 0."""
     unreliable: bool | np.ndarray
-    """Whether that gap exceeds a tenth of the value: the rows are too few for the width of the layer."""
+    """Whether a tenth of i_other, of i_tx without `other`, is exceeded by that gap, as where rows are too few for the
+    width of the layer, or by what training has left open."""
     noise_variance: Value
     n: int
     """Number of rows: half of them fit the network, a quarter end its training in time, a quarter give the values."""
@@ -272,7 +275,7 @@ def denoiser(
         gap = gap + more_gap
     fields |= {
         "generalisation_gap": gap,
-        "unreliable": (gap > 0.1 * value) | (left > 0.1 * value),
+        "unreliable": np.maximum(gap, left) > _MOST_LEFT * value,
         "noise_variance": variances,
     }
     if scalar:
@@ -337,7 +340,8 @@ def _value(
     value, error = (found.i_tx, found.i_tx_stderr) if other is None else (found.i_other, found.i_other_stderr)
     assert value is not None
     assert error is not None
-    limit = "sample size" if found.unreliable else None
+    few = found.generalisation_gap > _MOST_LEFT * value
+    limit: Limit | None = ("sample size" if few else "training") if found.unreliable else None
     details = {"generalisation_gap": float(found.generalisation_gap)}
     kind = "upper" if other is None else "value"
     return Estimate("denoiser", float(value), float(error), kind, found.n, options, details, limit)
