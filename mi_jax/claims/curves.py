@@ -4,6 +4,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from mi_jax.claims.paired import evidence
 from mi_jax.statistics.intervals import Table
@@ -30,28 +31,25 @@ def aligned(a: Table, b: Table) -> Curves:
     Args:
         a, b: record rows of one quantity (columns seed, layer, epoch, value, saturated).
     """
-    tables = [
-        evidence(rows[rows["epoch"] > 0]).pivot_table(
-            index=["seed", "layer"], columns="epoch", values="value", sort=False
-        )
-        for rows in (a, b)
-    ]
-    both = tables[0].index.intersection(tables[1].index)
-    seeds = sorted(set(both.get_level_values("seed")))
-    found = set(both.get_level_values("layer")) - _always_saturated(a) - _always_saturated(b)
-    layers = [layer for layer in dict.fromkeys(a["layer"]) if layer in found and all((s, layer) in both for s in seeds)]
-    epochs = tables[0].columns.intersection(tables[1].columns)
-    index = [(seed, layer) for seed in seeds for layer in layers]
-    if index:
-        whole = [table.loc[index, epochs].notna().all() for table in tables]
-        epochs = epochs[(whole[0] & whole[1]).to_numpy()]
-    shape = (len(seeds), len(layers), len(epochs))
-    first, second = (table.loc[index, epochs].to_numpy(float).reshape(shape) for table in tables)
-    moves = (
-        (np.ptp(first, axis=-1) + np.ptp(second, axis=-1)).max(axis=0) > 0 if first.size else np.zeros(shape[1], bool)
+    by = ["seed", "layer", "epoch"]
+    means = [evidence(rows[rows["epoch"] > 0]).groupby(by, sort=False)["value"].mean() for rows in (a, b)]
+    seeds, epochs = (
+        np.intersect1d(*(mean.index.get_level_values(name) for mean in means)) for name in ("seed", "epoch")
     )
-    kept = [layer for layer, one in zip(layers, moves, strict=True) if one]
-    return Curves(first[:, moves], second[:, moves], kept, epochs.to_numpy(float))
+    excluded = _always_saturated(a) | _always_saturated(b)
+    layers = [layer for layer in dict.fromkeys(a["layer"]) if layer not in excluded]
+    index = pd.MultiIndex.from_product([seeds, layers, epochs])
+    shape = (2, len(seeds), len(layers), len(epochs))
+    values: np.ndarray = np.concatenate([mean.reindex(index).to_numpy(float) for mean in means]).reshape(shape)
+    common = np.isfinite(values).sum(axis=3).min(axis=0) > 0  # [seeds layers]
+    used = common.sum(axis=1) > 0
+    values, kept = values[:, used], common[used].sum(axis=0) == used.sum()
+    layers, values = [layer for layer, one in zip(layers, kept, strict=True) if one], values[:, :, kept]
+    whole = np.isnan(values).sum(axis=(0, 1, 2)) == 0
+    values, epochs = values[..., whole], epochs[whole]
+    moves = (values.max(axis=-1, initial=-np.inf) > values.min(axis=-1, initial=np.inf)).any(axis=(0, 1))
+    layers = [layer for layer, one in zip(layers, moves, strict=True) if one]
+    return Curves(values[0][:, moves], values[1][:, moves], layers, epochs)
 
 
 def detrended(curves: np.ndarray) -> np.ndarray:

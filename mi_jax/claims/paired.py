@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from mi_jax.records.labels import LABEL_FREE_ATTACKS
 from mi_jax.records.run_records import RunRecords, final_rows
 from mi_jax.statistics.intervals import Interval, Table, t_interval, wilson
 from mi_jax.statistics.jackknife import Sample, blocks_from_text, crossed
@@ -188,10 +187,9 @@ def layer_information(
     Adversarial inputs are those of the attack that knows the label, unless another `attack` is named.
     """
     by = {} if attack is None else {"attack": attack}
-    rows = run_records.select(
+    return run_records.select(
         quantity=quantity, estimator=estimator, noise_rule=noise_rule, inputs=inputs, **by, **WHOLE_LAYERS
     )
-    return rows if attack else rows[~rows["attack"].isin(LABEL_FREE_ATTACKS)]
 
 
 def missing(interval: Interval, what: str) -> str:

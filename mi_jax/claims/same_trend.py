@@ -27,6 +27,8 @@ _SHARED = 0.5
 """Least share of the variance of curves over epochs that seeds of one training have in common."""
 _NOISE = 0.1
 """Part of the trend itself within which two curves count as the same, however alike the seeds are."""
+_COLUMNS = ["training", "seed", "layer", "epoch", "estimator", "value", "saturated", "unreliable"]
+"""What of a table of some forty columns its curves need: each selection of rows copies every column."""
 _QUANTITIES = ("i_tx_upper", "i_ty_upper")
 _LEAVE_ONE_OUT = {
     "i_tx_leave_one_out": "leave-one-out value, in expectation at least the information of the population",
@@ -151,7 +153,7 @@ def condition_rows(
     found = []
     for training, inputs, attack in conditions:
         rows = layer_information(run_records, quantity, noise_rule, inputs=inputs, attack=attack)
-        found.append(rows[rows["training"] == training])
+        found.append(rows.loc[rows["training"] == training, _COLUMNS])
     return found
 
 
