@@ -155,7 +155,7 @@ def leave_one_out_error(
             near, known = sums > 0, _relative(norm, eps_of_sums)[:, None] + xp.zeros_like(sums)
             known += xp.where(near, mixed / sums, 0.0) * (cross * xp.exp(8 * cross))[:, None]
             each = xp.where(near, xp.log1p(known + xp.where(near, lost / sums, 0.0)), 0.0)
-            error = each.sum(axis=1) / xp.maximum(near.sum(axis=1), 1)
+            error = each.sum(axis=1) / xp.maximum(xp.where(near, 1.0, 0.0).sum(axis=1), 1.0)
             errors.append(xp.where(xp.isfinite(error), error + floor, xp.inf))
     return xp.maximum(*errors)
 
