@@ -3,10 +3,12 @@
 A line is a JSON object without the columns that are absent, whose last member is `crc`: the CRC-32 of the line without
 that member, in hexadecimal. Lines without it are of older runs, see `old_rows`.
 
-A published run has the file compressed, with empty checksums: they would be a third of it, and its format has its own.
-It is read as it is, and unpacked, with the checksums, before anything is written.
+A published run has the file compressed, with values and errors of seven digits, as ten more would be a third of it, and
+with empty checksums, as its format has its own. It is read as it is, and unpacked, with the checksums, before anything
+is written.
 """
 
+import itertools
 import json
 import lzma
 import os
@@ -22,7 +24,7 @@ import pandas as pd
 from mi_jax.errors import InputError
 from mi_jax.files import replacing
 from mi_jax.records import old_rows
-from mi_jax.records.table import COLUMNS, FLAGS, FLOATS, INTEGERS, MEASUREMENT, Record
+from mi_jax.records.table import COLUMNS, FLAGS, FLOATS, INTEGERS, MEASUREMENT, Record, as_json
 
 FILE_NAME, COMPRESSED_NAME = "records.jsonl", "records.jsonl.xz"
 _BLOCK_BYTES = 2**19
@@ -31,6 +33,8 @@ _CRC, _CRC_LENGTH = b',"crc":"', len(',"crc":"01234567"}')
 _EMPTY_CRC = _CRC + b'"}'
 _QUANTITY = b'"quantity":'
 _NUMBERS = (*INTEGERS, *FLOATS, *FLAGS)
+_ROUNDED = ("value", "stderr", "numerical_error")
+"""Columns of published records that are rounded; none of them identifies a measurement."""
 
 
 def append(run_dir: str | os.PathLike[str], records: Iterable[Record]) -> int:
@@ -119,24 +123,35 @@ def size(run_dir: str | os.PathLike[str]) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def compress(run_dir: str | os.PathLike[str], destination: str | os.PathLike[str]) -> None:
+def compress(run_dir: str | os.PathLike[str], destination: str | os.PathLike[str], *, length: int | None = None) -> int:
     """Writes the records of a run to a compressed file in another directory, from which `load` reads them.
+
+    Values, standard errors and numerical errors are rounded to seven significant digits.
 
     Args:
         run_dir: the directory of the run.
         destination: an existing directory without records.
+        length: of what to copy, in bytes, as `size` gave it; None for all.
+
+    Returns:
+        The length of the copied records, as `size` will give it.
 
     Raises:
         InputError: if a directory or the records are missing, or a record is damaged.
     """
     load(run_dir)  # refuses damaged records
     target = _file_in(destination).with_name(COMPRESSED_NAME)
-    path = _file_in(run_dir)
+    path, read, written = _file_in(run_dir), 0, 0
     with _opened(path) as source, replacing(target) as file, lzma.open(file, "wb", preset=9) as packed:
-        for lines in _whole_lines(source, path):
-            packed.writelines(
-                line[:-_CRC_LENGTH] + _EMPTY_CRC + b"\n" if _is_intact(line) else line + b"\n" for line in lines
-            )
+        for line in itertools.chain.from_iterable(_whole_lines(source, path)):
+            read += len(line) + 1
+            if length is not None and read > length:
+                break
+            has_checksum = _is_intact(line)
+            short = _rounded(line) if has_checksum else line
+            written += len(short) + 1
+            packed.write((short[:-_CRC_LENGTH] + _EMPTY_CRC if has_checksum else short) + b"\n")
+    return written
 
 
 def truncate(run_dir: str | os.PathLike[str], length: int) -> None:
@@ -179,6 +194,13 @@ def _closed(line: str) -> bytes:
 
 def _with_checksum(line: bytes) -> bytes:
     return line[:-1] + _CRC + b'%08x"}' % zlib.crc32(line)
+
+
+def _rounded(line: bytes) -> bytes:
+    """A line with a checksum, with fewer digits."""
+    row = json.loads(line[:-_CRC_LENGTH] + b"}")
+    row |= {name: float(f"{row[name]:.7g}") for name in _ROUNDED if isinstance(row.get(name), float)}
+    return _with_checksum(as_json(row).encode())
 
 
 def _is_intact(line: bytes) -> bool:

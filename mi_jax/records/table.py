@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -143,7 +143,12 @@ class Record:
         """This record as one line of JSON without the line break; columns that are None are left out."""
         present = ((column, getattr(self, field)) for field, column in _COLUMN_OF.items())
         columns = {column: value for column, value in present if value is not None}
-        return json.dumps(columns, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        return as_json(columns)
+
+
+def as_json(columns: Mapping[str, Any]) -> str:
+    """The columns of a record as one line of JSON without the line break."""
+    return json.dumps(columns, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
 
 
 _FIELD_OF = {"class": "class_"}

@@ -97,6 +97,23 @@ def _read_progress(path: Path) -> dict[str, Any] | None:
     return found
 
 
+def records_bytes(path: Path) -> int | None:
+    """The length of the records of completed stages; None where `progress.json` does not say."""
+    progress = _read_progress(path)
+    return None if progress is None else progress["records_bytes"]
+
+
+def set_records_bytes(path: Path, length: int) -> None:
+    """Notes another length, where there is an intact `progress.json`, for records that were written again."""
+    progress = _read_progress(path)
+    if progress is not None:
+        _write_progress(path, {**progress, "records_bytes": length})
+
+
+def _write_progress(path: Path, progress: dict[str, Any]) -> None:
+    write_json(path / _PROGRESS, {**progress, "sha256": json_digest(progress)})
+
+
 class RunDir:
     """A directory that one process writes, from `open_run`: the first one of a job, while the others follow.
 
@@ -158,7 +175,7 @@ class RunDir:
             "data_sha256": self._data_sha256,
             "config": self._config,
         }
-        write_json(self.path / _PROGRESS, {**progress, "sha256": json_digest(progress)})
+        _write_progress(self.path, progress)
         return length
 
     def pin_data(self, sha256: str) -> None:

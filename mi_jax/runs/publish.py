@@ -7,12 +7,15 @@ from pathlib import Path
 from mi_jax import records
 from mi_jax.errors import InputError
 from mi_jax.files import PART
+from mi_jax.runs import directory
 from mi_jax.runs.checkpoints import Checkpoints
 from mi_jax.runs.restore import read_config
 
 
 def publish(run_dir: str | os.PathLike[str], destination: str | os.PathLike[str], *, networks: bool = False) -> Path:
-    """Copies a run without what can be made again from the copy: records compressed, no figures, no report.
+    """Copies a run without what can be made again from the copy: no figures, no report, and compressed records.
+
+    Values and errors are rounded to seven significant digits; records of an unfinished stage are left out.
 
     The copy is a run directory: `mj.records.load` and `mi-jax report` read it, `mi-jax study` needs its networks.
 
@@ -36,9 +39,10 @@ def publish(run_dir: str | os.PathLike[str], destination: str | os.PathLike[str]
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
-        records.compress(source, part)
+        length = records.compress(source, part, length=directory.records_bytes(source))
         for file in [*source.glob("*.json"), *source.glob("*.npz")]:
             shutil.copyfile(file, part / file.name)
+        directory.set_records_bytes(part, length)
         if networks:
             for training in config.trainings:
                 for seed in range(config.seeds):

@@ -306,17 +306,30 @@ def published(tmp_path):
     """A directory with 20 compressed records, and the bytes that were compressed."""
     run_dir, copy = tmp_path / "run", tmp_path / "copy"
     run_dir.mkdir(), copy.mkdir()
-    records.append(run_dir, [accuracy(0.05 * seed, seed=seed) for seed in range(20)])
-    records.compress(run_dir, copy)
+    records.append(run_dir, [accuracy(seed / 20, seed=seed) for seed in range(20)])
+    assert records.compress(run_dir, copy) == records.size(run_dir)
     return copy, (run_dir / "records.jsonl").read_bytes()
 
 
 def test_compressed_records_are_read_as_they_are(published):
     copy, _ = published
-    assert records.load(copy).value.tolist() == [0.05 * seed for seed in range(20)]
+    assert records.load(copy).value.tolist() == [seed / 20 for seed in range(20)]
     assert [file.name for file in copy.iterdir()] == ["records.jsonl.xz"]
     with lzma.open(copy / "records.jsonl.xz") as packed:
         assert packed.read().count(b'"crc":""}\n') == 20, "checksums cannot be compressed"
+
+
+def test_published_values_have_seven_digits_and_what_identifies_them_has_all(tmp_path):
+    run_dir, copy = tmp_path / "run", tmp_path / "copy"
+    run_dir.mkdir(), copy.mkdir()
+    rows = [accuracy(2 / 3, stderr=0.1 / 3, noise_variance=1 / 7, seed=seed) for seed in range(2)]
+    records.append(run_dir, rows[:1])
+    length = records.size(run_dir)
+    records.append(run_dir, rows[1:])
+    written = records.compress(run_dir, copy, length=length)
+    found = records.load(copy)
+    assert found[["value", "stderr", "noise_variance", "seed"]].values.tolist() == [[0.6666667, 0.03333333, 1 / 7, 0]]
+    assert records.size(copy) == written < length
 
 
 def test_compressed_records_are_unpacked_before_anything_is_written(published):
