@@ -9,13 +9,16 @@ import pandas as pd
 from mi_jax.claims.paired import evidence
 from mi_jax.statistics.intervals import Table
 
+_DIGITS = 1e-6
+"""Change relative to the value that is none: published values have seven digits."""
+
 
 class Curves(NamedTuple):
     """Curves of two conditions after epoch 0.
 
     Attributes:
         first, second: `[seeds layers epochs]`, paired by seed.
-        layers: the layers that are neither saturated at every epoch nor constant.
+        layers: the layers that are neither saturated at every epoch nor constant up to rounding.
         epochs: the measured epochs, `[epochs]`.
     """
 
@@ -29,7 +32,7 @@ def aligned(a: Table, b: Table) -> Curves:
     """The curves of two conditions on the seeds, layers and epochs that both have.
 
     Args:
-        a, b: record rows of one quantity (columns seed, layer, epoch, value, saturated).
+        a, b: record rows of one quantity (columns seed, layer, epoch, value, saturated, numerical_error, ...).
     """
     by = ["seed", "layer", "epoch"]
     means = [evidence(rows[rows["epoch"] > 0]).groupby(by, sort=False)["value"].mean() for rows in (a, b)]
@@ -47,7 +50,10 @@ def aligned(a: Table, b: Table) -> Curves:
     layers, values = [layer for layer, one in zip(layers, kept, strict=True) if one], values[:, :, kept]
     whole = np.isnan(values).sum(axis=(0, 1, 2)) == 0
     values, epochs = values[..., whole], epochs[whole]
-    moves = (values.max(axis=-1, initial=-np.inf) > values.min(axis=-1, initial=np.inf)).any(axis=(0, 1))
+    of_layers: Table = pd.concat([a, b]).groupby("layer")["numerical_error"].max()
+    errors = of_layers.reindex(layers).fillna(0.0).to_numpy(float)
+    least = 2 * errors + _DIGITS * np.abs(values).max(axis=-1, initial=0.0)
+    moves = (values.max(axis=-1, initial=-np.inf) - values.min(axis=-1, initial=np.inf) > least).any(axis=(0, 1))
     layers = [layer for layer, one in zip(layers, moves, strict=True) if one]
     return Curves(values[0][:, moves], values[1][:, moves], layers, epochs)
 

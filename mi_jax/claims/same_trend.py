@@ -27,7 +27,7 @@ _SHARED = 0.5
 """Least share of the variance of curves over epochs that seeds of one training have in common."""
 _NOISE = 0.1
 """Part of the trend itself within which two curves count as the same, however alike the seeds are."""
-_COLUMNS = ["training", "seed", "layer", "epoch", "estimator", "value", "saturated", "unreliable"]
+_COLUMNS = ["training", "seed", "layer", "epoch", "estimator", "value", "saturated", "unreliable", "numerical_error"]
 """What of a table of some forty columns its curves need: each selection of rows copies every column."""
 _QUANTITIES = ("i_tx_upper", "i_ty_upper")
 _LEAVE_ONE_OUT = {

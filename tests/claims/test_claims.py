@@ -9,7 +9,7 @@ import pytest
 
 from mi_jax import records
 from mi_jax.claims import CLAIMS, Claim, evaluate
-from mi_jax.claims.curves import Curves
+from mi_jax.claims.curves import Curves, aligned
 from mi_jax.claims.paired import evidence
 from mi_jax.claims.same_trend import log_ratio, shared_variance
 from mi_jax.claims.trend_band import band
@@ -220,6 +220,23 @@ def test_the_population_differs_by_what_the_brackets_of_both_trainings_allow(tmp
     assert (found.value, found.low, found.high) == pytest.approx((4.5 / 8.5 - 1, 1.5 / 5 - 1, 3 / 3.5 - 1))
     assert (found.decides, found.verdict) == (False, "supported")
     assert found.remark == "context: KDE lower bound to leave-one-out; 1 of 2 layers"
+
+
+def test_a_curve_that_moves_by_no_more_than_rounding_is_constant(tmp_path):
+    moves = {"steps": (3, 3.3, 3.1, 3), "rounded": (3, 3 + 1e-6, 3 - 1e-6, 3), "erroneous": (3, 3.01, 3.02, 3)}
+    rows = [
+        row
+        for training in ("nt", "at")
+        for seed in range(2)
+        for layer, values in moves.items()
+        for row in information(training, seed, layer, values, numerical_error=0.01 if layer == "erroneous" else None)
+    ]
+    records.append(tmp_path, rows)
+    table = read(tmp_path).select(quantity="i_tx_upper")
+    curves = aligned(*(table[table["training"] == training] for training in ("nt", "at")))
+    assert curves.layers == ["steps"]
+    np.testing.assert_array_equal(curves.first[:, 0], [[3.3, 3.1, 3]] * 2)
+    np.testing.assert_array_equal(curves.epochs, [1, 2, 4])
 
 
 def test_where_every_layer_is_saturated_the_claim_says_so(tmp_path):
