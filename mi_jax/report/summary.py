@@ -159,6 +159,8 @@ def _draw_rows(panel: Axes, rows: dict[str, dict[str, ClaimStatistic]], names: l
             colour = style.PALETTE[k % len(style.PALETTE)]
             panel.plot([low, high], [place, place], color=colour, linewidth=1.4)
             panel.plot(scale * np.float64(one.value or 0.0), place, "o", color=colour, markersize=4)
+    if unit == "ratio":
+        panel.set_xscale("log")
     panel.axvline(_REFERENCE.get(unit, 0.0), color="#222222", linewidth=0.8)
     panel.set_yticks(range(len(rows)), [textwrap.fill(label, _LETTERS) for label in rows], fontsize=8)
     panel.set_ylim(len(rows) - 0.5, -0.5)
