@@ -118,7 +118,7 @@ def mixture_sums(
         mesh: devices among which the tile pairs are shared.
 
     Returns:
-        Sums [levels, sign, total | own, n, blocks], and what `rounding_error` takes as `largest`.
+        Sums [levels, sign, total | own, n, blocks], and what `_rounding.KernelSums` takes as `largest`.
     """
     n = t.shape[0]
     dtype = jnp.float64 if is_wide(precision) else jnp.float32

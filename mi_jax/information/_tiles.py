@@ -24,7 +24,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
-from mi_jax.information._products import Precision, dot, dtype_of, product_roundoff, rounded
+from mi_jax.information._products import Precision, dot, rounded
 from mi_jax.information.lazy import LazyActivations
 from mi_jax.parallel import backend
 
@@ -87,117 +87,6 @@ def largest(terms: Terms, layout: Layout) -> tuple[jax.Array, jax.Array]:
     norms, centres = (lax.stop_gradient(term) for term in (terms.norms, terms.centres))
     apart = jnp.where(layout.counts > 0, centres, 0).max(axis=1)
     return norms.max(), jnp.sqrt(norms * apart[layout.labels]).max()
-
-
-def rounding_error(
-    total: Any,
-    own: Any,
-    scales: np.ndarray,
-    largest: tuple[Any, Any],
-    precision: Precision,
-    *,
-    eps: float | None = None,
-) -> Any:
-    """Bound the error [levels] in nats of mean_i log(1 + total_i), and of the same of `own`, from rounded distances.
-
-    Distances have errors of up to a few e = eps |a|^2, so a kernel exp(-d / c) has a factor of up to exp(e / c), and so
-    has the sum over the other rows. With e / c small the error is e / c times the share of other rows in the whole sum.
-    With e / c large the computed sums do not bound that share: each kernel, including those that underflowed, may be
-    exp(8 e / c) times larger, until the error reaches its maximum log(1 + n).
-
-    Args:
-        total: kernel sums [levels, n] over all other rows.
-        own: the part [levels, n] from rows of the same class.
-        scales: [levels], the c of each level.
-        largest: what the function `largest` returns.
-        precision: precision of the arithmetic.
-        eps: relative rounding error; by default that of the arithmetic, and of the products for those of rows.
-
-    Returns:
-        The bound; infinite where the distances overflowed.
-    """
-    xp, cap = (jnp if isinstance(total, jax.Array) else np), math.log1p(total.shape[1])
-    eps_of_sums, tiny = eps or float(np.finfo(dtype_of(precision)).eps), float(np.finfo(dtype_of(precision)).tiny)
-    floor = 64 * eps_of_sums if precision == "direct" else 0.0  # relative to distances of at most some hundred scales
-    with np.errstate(over="ignore", invalid="ignore"):
-        share, other = xp.mean(total / (1 + total), axis=1), xp.mean((total - own) / (1 + total), axis=1)
-        norm, cross = _exponents(scales, largest, precision, eps)
-        known = share * _relative(norm, eps_of_sums) + other * cross * xp.exp(8 * cross)
-        lost = xp.where(norm > 0, xp.exp(xp.minimum(8 * (norm + cross) + math.log(total.shape[1] * tiny), 99.0)), 0.0)
-        error = xp.fmin(xp.log1p(known + lost), cap)  # NaN, of sums that overflowed, is at the maximum too
-    return xp.where(xp.isfinite(largest[0]) & xp.isfinite(largest[1]), error + floor, xp.inf)
-
-
-def leave_one_out_error(
-    total: Any,
-    own: Any,
-    scales: np.ndarray,
-    largest: tuple[Any, Any],
-    precision: Precision,
-    *,
-    eps: float | None = None,
-) -> Any:
-    """Bound the error [levels] in nats of mean_i log(total_i), and of the same of `own`, from rounded distances.
-
-    Without a row's own kernel, which is exactly 1, a sum has the relative errors of its kernels in full, and the mean
-    has no maximum. Rows whose sum is 0 are left out: the mean is infinite.
-
-    Args: see `rounding_error`.
-    """
-    xp = jnp if isinstance(total, jax.Array) else np
-    eps_of_sums, tiny = eps or float(np.finfo(dtype_of(precision)).eps), float(np.finfo(dtype_of(precision)).tiny)
-    floor = 1e4 * eps_of_sums if precision == "direct" else 0.0
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        norm, cross = _exponents(scales, largest, precision, eps)
-        lost = xp.where(norm > 0, xp.exp(8 * (norm + cross) + math.log(total.shape[1] * tiny)), 0.0)[:, None]
-        errors = []
-        for sums, mixed in ((total, xp.maximum(total - own, 0)), (own, 0 * own)):
-            near, known = sums > 0, _relative(norm, eps_of_sums)[:, None] + xp.zeros_like(sums)
-            known += xp.where(near, mixed / sums, 0.0) * (cross * xp.exp(8 * cross))[:, None]
-            each = xp.where(near, xp.log1p(known + xp.where(near, lost / sums, 0.0)), 0.0)
-            error = each.sum(axis=1) / xp.maximum(xp.where(near, 1.0, 0.0).sum(axis=1), 1.0)
-            errors.append(xp.where(xp.isfinite(error), error + floor, xp.inf))
-    return xp.maximum(*errors)
-
-
-def _exponents(scales: np.ndarray, largest: tuple[Any, Any], precision: Precision, eps: float | None) -> Any:
-    """Errors [levels] of distances within and between classes, in units of the scales."""
-    info = np.finfo(dtype_of(precision))
-    product, unit = eps or product_roundoff(precision), eps or float(info.eps)
-    xp = jnp if any(isinstance(value, jax.Array) for value in largest) else np
-    return (
-        (relative * value + xp.where(value > 0, float(info.tiny), 0.0)) / scales
-        for relative, value in zip((product, unit), largest, strict=True)
-    )
-
-
-def _relative(norm: Any, eps: float) -> Any:
-    """Relative error [levels] of a kernel within a class, and of sums of them."""
-    xp = jnp if isinstance(norm, jax.Array) else np
-    return norm * xp.exp(8 * norm) + xp.where(norm > 0, 4 * eps, 0.0)
-
-
-def mixed_sums(
-    total: Any, own: Any, scales: np.ndarray, largest: tuple[Any, Any], precision: Precision, *, eps: float = 0.0
-) -> tuple[Any, Any]:
-    """Bound the exact kernel sums [levels, n] over rows of other classes from below and above.
-
-    Args:
-        total: computed kernel sums [levels, n] over all other rows.
-        own: the part [levels, n] from rows of the same class.
-        scales: [levels], the c of each level.
-        largest: what the function `largest` returns.
-        precision: precision of the arithmetic.
-        eps: relative rounding error of the rows, where it is above that of the arithmetic.
-    """
-    xp = jnp if isinstance(total, jax.Array) else np
-    info = np.finfo(dtype_of(precision))
-    unit, tiny = float(info.eps), float(info.tiny)
-    relative = max(product_roundoff(precision), eps), max(unit, eps)
-    exponent = 64 * unit + sum(8 * (r * value + tiny) / scales for r, value in zip(relative, largest, strict=True))
-    factor = xp.exp(xp.fmin(exponent, 50.0))[:, None]  # NaN, of distances that overflowed, is at the maximum too
-    mixed, rounding = xp.maximum(total - own, 0), 4 * unit * total
-    return xp.maximum(mixed - rounding, 0) / factor, (mixed + rounding + total.shape[-1] * tiny) * factor
 
 
 class Group(NamedTuple):

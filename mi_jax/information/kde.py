@@ -16,7 +16,7 @@ from jax import lax
 from jax.sharding import Mesh
 
 from mi_jax.errors import InputError
-from mi_jax.information import _pairwise, _products, _tiles
+from mi_jax.information import _pairwise, _products, _rounding
 from mi_jax.information._input import (
     Activations,
     as_labels,
@@ -243,17 +243,14 @@ def _sums(
         if block is not None:
             total, own = total.sum(axis=-1), own.sum(axis=-1)
         constants = [lax.stop_gradient(s) for s in (total, own)] if is_traced(x) else [total, own]
-    functions = _tiles.rounding_error, _tiles.leave_one_out_error
-    bounds = [functools.partial(function, *constants, scales) for function in functions]
-    errors = [bound((largest[0], largest[1]), precision) for bound in bounds]
-    eps, rounding = 0.0, [np.zeros(len(scales))] * 2
+    bounds = _rounding.rounding_error, _rounding.leave_one_out_error
+    computed = _rounding.KernelSums(constants[0], constants[1], scales, (largest[0], largest[1]), precision)
+    errors, eps, rounding = [bound(computed) for bound in bounds], 0.0, [np.zeros(len(scales))] * 2
     if precision in _UNIT_ROUNDOFF:
         eps = _UNIT_ROUNDOFF[precision] / math.sqrt(x.shape[1])
-        rounding = [bound((largest[0], 0.0), precision, eps=eps) for bound in bounds]
+        rounding = [bound(computed._replace(largest=(largest[0], 0.0), eps=eps)) for bound in bounds]
     error, left_out, rounding, rounding_left_out = (e.reshape(shape).max(axis=(0, 2)) for e in (*errors, *rounding))
-    mixed = [
-        m.reshape(shape) for m in _tiles.mixed_sums(total, own, scales, (largest[0], largest[1]), precision, eps=eps)
-    ]
+    mixed = [m.reshape(shape) for m in _rounding.mixed_sums(computed._replace(total=total, own=own, eps=eps))]
     total, own, left_out = total.reshape(shape), own.reshape(shape), left_out + rounding_left_out
     return _Sums(total, own, error, rounding, left_out, by_block, mixed)
 

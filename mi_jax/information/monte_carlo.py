@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from mi_jax import checks
 from mi_jax.errors import InputError
-from mi_jax.information import _products, _tiles
+from mi_jax.information import _products, _rounding
 from mi_jax.information._input import as_activations, as_labels, as_variances, check_finite, compact
 from mi_jax.information._mixture import mixture_sums
 from mi_jax.information.estimator import Estimate, limit_of, register
@@ -191,8 +191,8 @@ def _sums(
         largest = float(taken[0][1]), float(taken[0][2])
     rows = np.moveaxis(sums.sum(axis=-1), 1, 0)  # [s, pair, sign, total | own, n]
     total, own = (rows[:, :, :, part].reshape(len(variances), -1) for part in (0, 1))
-    functions = _tiles.rounding_error, _tiles.leave_one_out_error
-    return sums, *(bound(total, own, 2 * variances, largest, precision) for bound in functions)
+    computed = _rounding.KernelSums(total, own, 2 * variances, largest, precision)
+    return sums, _rounding.rounding_error(computed), _rounding.leave_one_out_error(computed)
 
 
 def _rotate(x: Any, products: int, precision: _products.Precision) -> Any:

@@ -275,7 +275,7 @@ def _pooling_residuals(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _pooling_gradients(x: jax.Array, gradient: jax.Array) -> tuple[jax.Array]:
-    """Selected and interleaved: JAX's own gradient of slices adds arrays with zeros in between, at twice the time."""
+    """Selected and interleaved: JAX's own gradient of slices adds arrays with zeros in between, which takes longer."""
     rows = _pairs(x, 1)
     of_rows = _shares([_max_of_pairs(row, 2) for row in rows], gradient)
     of_columns = [_interleaved(_shares(_pairs(row, 2), of_row), 2) for row, of_row in zip(rows, of_rows, strict=True)]

@@ -100,6 +100,10 @@ def test_records_of_a_class_count_and_saturate_by_its_own_images():
         (3, True, "trace"),
     ]
     assert found[1].value == pytest.approx(np.log2(3))
+    (whole,) = (row for row in rows if row.quantity == "i_tx_upper" and row.noise_rule == "trace")
+    errors = [whole.numerical_error * 5 / row.n for row in found.values()]
+    assert whole.numerical_error > 0
+    assert [row.numerical_error for row in found.values()] == pytest.approx(errors, rel=1e-12)
 
 
 def test_a_class_without_images_has_no_records(key):
