@@ -23,11 +23,14 @@ class SweepCommand:
         sweep: what is trained and measured; kept in the run directory, where only the same sweep can be resumed.
         run_dir: where records and the figure are written. The same command on an unfinished directory resumes with
             the first cell that is not done.
+        cells_from: directories of sweeps that differ from this one in their grid alone; cells that they have finished
+            are taken from them, not trained again.
         overwrite: delete an earlier sweep in the run directory and start from nothing.
     """
 
     sweep: Annotated[Sweep, tyro.conf.arg(name="")] = Sweep()
     run_dir: Path = Path("runs/cue-strength-sweep")
+    cells_from: tuple[str, ...] = ()
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
 
 
@@ -41,6 +44,7 @@ def main(arguments: Sequence[str], *, program: str) -> None:
         figure = sweep.run(
             command.sweep,
             run_dir=command.run_dir,
+            cells_from=[Path(place) for place in command.cells_from],
             overwrite=command.overwrite,
             command=printable(shlex.join([*program.split(), *arguments])),
             reporter=reporter,

@@ -3,22 +3,26 @@
 A sweep is a resumable job with one stage per cell (`config.Cell`). The figure is drawn from the records alone.
 """
 
+import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from mi_jax import records
 from mi_jax.cue_strength_sweep.cell import measure_cell, network_of
 from mi_jax.cue_strength_sweep.config import Cell, Sweep
 from mi_jax.cue_strength_sweep.figure import FIGURE
+from mi_jax.errors import InputError
 from mi_jax.models import Network
 from mi_jax.plotting import figures
 from mi_jax.records.run_records import read
 from mi_jax.records.table import Record
-from mi_jax.runs.directory import RunDir, open_run
+from mi_jax.runs import json_codec
+from mi_jax.runs.directory import RunDir, completed_stages, differences, open_run, saved_config
 from mi_jax.runs.progress import Reporter, Status
 from mi_jax.training import TrainingProgress
 
@@ -29,6 +33,7 @@ def run(
     sweep: Sweep,
     *,
     run_dir: Path,
+    cells_from: Sequence[Path] = (),
     overwrite: bool = False,
     command: str = "",
     reporter: Reporter,
@@ -39,22 +44,29 @@ def run(
     Args:
         sweep: the grid and its sizes.
         run_dir: where records and the figure are written.
+        cells_from: directories of sweeps that differ from this one in their grid alone; cells that they have finished
+            are taken from the first that has them.
         overwrite: deletes a sweep in the directory first.
         command: the command line, for the provenance.
         reporter: shows progress.
         stop_asked: called between compiled chunks; a cell that was interrupted is done again.
 
     Raises:
-        InputError: for a directory of another sweep or of something else, and for errors of the file system.
+        InputError: for a directory of another sweep or of something else, here or in `cells_from`, and for errors of
+            the file system.
         Interrupted: when `stop_asked` returned true; finished cells stay.
     """
     network = network_of(sweep)
+    finished = _finished_cells(sweep, cells_from)
     with open_run(run_dir, sweep, overwrite=overwrite, say=reporter.say) as directory:
         directory.note_start(command=command, data_dir=None, say=reporter.say)
         cells = sweep.cells
         reporter.start_from(sum(directory.is_complete(cell.name) for cell in cells) / len(cells))
         for number, cell in enumerate(cells):
-            work = functools.partial(_do_cell, sweep, cell, network, number, directory, reporter, stop_asked)
+            if cell.name in finished:
+                work = functools.partial(_take_cell, *finished[cell.name], directory, reporter)
+            else:
+                work = functools.partial(_do_cell, sweep, cell, network, number, directory, reporter, stop_asked)
             directory.stage(cell.name, work)
             draw(run_dir)
         directory.note_end()
@@ -73,11 +85,40 @@ def _do_cell(
     cells = sweep.cells
     stage = f"cell {number + 1}/{len(cells)} {cell.name}"
     report_progress = functools.partial(_report_progress, reporter, stage, number, cells)
-    directory.drop_unfinished()
-    rows = measure_cell(sweep, cell, network, report_progress=report_progress, stop_asked=stop_asked)
-    found = [replace(row, run=directory.path.resolve().name) for row in rows]
-    records.append(directory.path, found)
+    found = list(measure_cell(sweep, cell, network, report_progress=report_progress, stop_asked=stop_asked))
+    _write(directory, found)
     reporter.say(_summary(cell, found))
+
+
+def _take_cell(place: Path, cell: pd.DataFrame, directory: RunDir, reporter: Reporter) -> None:
+    columns = {field.name: field.name.rstrip("_") for field in dataclasses.fields(Record)}
+    rows = cell.astype(object).where(cell.notna(), None)
+    _write(directory, [Record(**{f: row[c] for f, c in columns.items()}) for row in rows.to_dict("records")])
+    reporter.say(f"{rows['cell'].iloc[0]}: taken from {place}")
+
+
+def _write(directory: RunDir, found: list[Record]) -> None:
+    directory.drop_unfinished()
+    records.append(directory.path, [replace(row, run=directory.path.resolve().name) for row in found])
+
+
+def _finished_cells(sweep: Sweep, places: Sequence[Path]) -> dict[str, tuple[Path, pd.DataFrame]]:
+    """Where each cell of the grid was finished before, and its records."""
+    found: dict[str, tuple[Path, pd.DataFrame]] = {}
+    for place in places:
+        saved = json_codec.from_dict(Sweep, saved_config(place), where=str(place))
+        same_grid = replace(saved, rho_shape=sweep.rho_shape, rho_texture=sweep.rho_texture, coarse=sweep.coarse)
+        unlike = list(differences(json_codec.to_dict(same_grid), json_codec.to_dict(sweep)))
+        if unlike:
+            raise InputError(
+                f"{place} holds cells of other settings ({'; '.join(unlike[:3])}); expected a sweep that differs from "
+                "this one in its grid alone."
+            )
+        done = set(completed_stages(place))
+        wanted = [cell.name for cell in sweep.cells if cell.name in done and cell.name not in found]
+        rows = dict(tuple(records.load(place).groupby("cell"))) if wanted else {}
+        found |= {name: (place, rows[name]) for name in wanted}
+    return found
 
 
 def draw(run_dir: Path) -> Path:

@@ -97,6 +97,12 @@ def _read_progress(path: Path) -> dict[str, Any] | None:
     return found
 
 
+def completed_stages(path: Path) -> list[str]:
+    """The stages that `progress.json` counts as completed; none where it is missing or damaged."""
+    progress = _read_progress(path)
+    return [] if progress is None else progress["completed"]
+
+
 def records_bytes(path: Path) -> int | None:
     """The length of the records of completed stages; None where `progress.json` does not say."""
     progress = _read_progress(path)
@@ -346,7 +352,7 @@ def _clear(path: Path) -> None:
 
 
 def _require_same(old: dict[str, Any], new: dict[str, Any], path: Path) -> None:
-    lines = list(_differences(old, new))
+    lines = list(differences(old, new))
     if lines:
         raise InputError(
             f"{path} holds a run of another configuration ({'; '.join(lines[:3])}"
@@ -355,9 +361,10 @@ def _require_same(old: dict[str, Any], new: dict[str, Any], path: Path) -> None:
         )
 
 
-def _differences(old: Any, new: Any, name: str = "") -> Iterator[str]:
+def differences(old: Any, new: Any, name: str = "") -> Iterator[str]:
+    """Phrases such as `seeds was 2, now 4`, one for each value in which two nested dicts differ."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in {**old, **new}:
-            yield from _differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
+            yield from differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
     elif old != new:
         yield f"{name} was {old!r}, now {new!r}"

@@ -147,6 +147,45 @@ def test_a_finished_sweep_does_nothing_again_and_another_is_refused(swept, quiet
         sweep.run(replace(TINY, seeds=4), run_dir=run_dir, reporter=quiet)
 
 
+def test_cells_of_other_sweeps_are_taken_and_only_the_rest_is_done(swept, tmp_path, quiet, monkeypatch):
+    row = Record(quantity="shape_bias", value=0.5, training="nt", seed=0, image_set="conflict", inputs="clean")
+    done = []
+
+    def measure(sweep, cell, network, **_):
+        done.append(cell.name)
+        return [replace(row, cell=cell.name)]
+
+    monkeypatch.setattr(sweep, "measure_cell", measure)
+    monkeypatch.setattr(sweep, "draw", lambda run_dir: run_dir)
+    grid = replace(TINY, rho_shape=(4.0, 2.0))
+    sweep.run(grid, run_dir=tmp_path / "whole", cells_from=[swept[0], swept[0]], reporter=quiet)
+    assert done == ["rho_shape=4,rho_texture=1,fine", "rho_shape=4,rho_texture=2,fine"]
+    rows = rows_of(tmp_path / "whole")
+    assert [row.pop("run") for row in rows] == ["whole"] * len(rows)
+    taken, new = rows[2:], rows[:2]
+    assert [row["value"] for row in new] == [0.5, 0.5]
+    unlike = ("run", "crc")
+    assert [{k: v for k, v in row.items() if k not in unlike} for row in taken] == [
+        {k: v for k, v in row.items() if k not in unlike} for row in rows_of(swept[0])
+    ]
+    sweep.run(grid, run_dir=tmp_path / "whole", reporter=quiet)
+    assert len(done) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": 3}, "cells of other settings .epochs was 2, now 3.; expected .* in its grid alone"),
+        (None, "missing"),
+    ],
+)
+def test_cells_of_other_settings_are_refused_before_anything_is_written(swept, tmp_path, quiet, change, message):
+    place = swept[0] if change else tmp_path / "nowhere"
+    with pytest.raises(InputError, match=message):
+        sweep.run(replace(TINY, **(change or {})), run_dir=tmp_path / "new", cells_from=[place], reporter=quiet)
+    assert not (tmp_path / "new").exists()
+
+
 def test_all_trainings_of_a_seed_start_from_the_same_weights():
     network = network_of(TINY)
     images = jnp.zeros((4, 32, 32, 3), jnp.uint8)
