@@ -19,7 +19,14 @@ from jax.typing import ArrayLike
 from mi_jax import checks, processes
 from mi_jax.attacks.attack import Attack, Batch, gradient_warnings
 from mi_jax.attacks.autoattack_plan import Budget, plan
-from mi_jax.attacks.engine.input_checks import Model, accepts, check_batch, check_distances, check_reach
+from mi_jax.attacks.engine.input_checks import (
+    Model,
+    accepts,
+    check_batch,
+    check_distances,
+    check_reach,
+    check_unmasked,
+)
 from mi_jax.attacks.engine.randomness import row_keys
 from mi_jax.attacks.engine.run import ranked_targets
 from mi_jax.attacks.engine.saved_evaluation import CLEAN_ERROR, ROBUST, EvaluationState, StageReport, fingerprint
@@ -171,6 +178,8 @@ def autoattack(
     checks.logits(clean, labels)
     budget = Budget() if budget is None else budget
     stages = plan(version, norm, float(radii.max()), budget, clean.shape[1], images.shape[1:])
+    for _, config in stages:
+        check_unmasked(clean, config.loss, config.least_classes)
     output_warnings, tolerance = _check_outputs(model, images)
     leaves = jax.tree.leaves((key, variables, model.model.arrays))
     mark = fingerprint(images, labels, radii, stages, *map(_on_host, leaves))

@@ -8,6 +8,7 @@ import pytest
 
 from mi_jax.attacks import APGD, FAB, FMN, PGD, Budget, Square, autoattack, check, run
 from mi_jax.attacks.losses import kl
+from mi_jax.errors import InputError
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +46,23 @@ def test_targeted_attacks_and_autoattack_do_not_aim_at_a_masked_class(masked):
     infinite, finite = (evaluate(variables=value, version=stages) for value in (-jnp.inf, -1e4))
     np.testing.assert_array_equal(infinite.success, finite.success)
     assert infinite.warnings == ()
+
+
+@pytest.mark.parametrize(("classes", "config"), [(2, PGD(eps=0.1, loss="dlr")), (3, APGD(loss="dlr", targets=2))])
+def test_a_dlr_loss_that_masks_make_constant_is_refused(linear_model, batch, classes, config):
+    logits_fn, weights = linear_model
+    x, _ = batch
+
+    def model(value, x):
+        return jnp.where((jnp.arange(5) < classes)[None], logits_fn(weights, x), value)
+
+    y = jnp.argmax(logits_fn(weights, x)[:, :classes], axis=1)
+    message = rf"'dlr' needs at least {classes + 1} classes that no logit of -inf masks, but an image has {classes}"
+    with pytest.raises(InputError, match=message):
+        run(model, -jnp.inf, x, y, 0, config=config)
+    with pytest.raises(InputError, match=message):
+        autoattack(model, -jnp.inf, x, y, 0, eps=0.02, version=[config])
+    assert run(model, -jnp.inf, x, y, 0, config=PGD(eps=0.3)).success.any()
 
 
 def test_the_sanity_checks_find_nothing_wrong_with_it(masked):

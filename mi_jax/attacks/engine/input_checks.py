@@ -246,6 +246,17 @@ def check_step(step_size: Any, eps: Any, norm: str) -> None:
         )
 
 
+def check_unmasked(logits: Any, loss: str, least: int) -> None:
+    """Raises `InputError` where a logit of -inf masks so many classes of an image that a DLR loss is constant."""
+    if least > 2 and checks.known(logits):
+        left = int((np.asarray(logits) > -np.inf).sum(axis=1).min())
+        if left < least:
+            raise InputError(
+                f"The loss {loss!r} needs at least {least} classes that no logit of -inf masks, but an image has "
+                f"{left}; use the loss 'ce' or 'cw', in AutoAttack version=['apgd-ce', 'fab', 'square']."
+            )
+
+
 def check_reach(name: str, value: Any, reach: float) -> None:
     """Raises `InputError` for a radius or step longer than the largest distance between two images."""
     if checks.known(value) and np.max(np.asarray(value)) > reach * (1 + 1e-5):

@@ -19,6 +19,7 @@ from mi_jax.attacks.engine.input_checks import (
     check_distances,
     check_step,
     check_targets,
+    check_unmasked,
     logits_of,
 )
 from mi_jax.attacks.engine.randomness import Bits, row_bits, row_keys
@@ -101,6 +102,7 @@ def run(
     noise = jax.random.fold_in(key, 2**31) if random else None
     result = _run(config, model, variables, images, labels, targets, start, keys, words, noise)
     checks.logits(result.logits, labels)
+    check_unmasked(result.logits, config.loss, config.least_classes)
     if targets is not None:
         checks.class_indices(targets, result.logits.shape[1], name="Targets")
     return result
