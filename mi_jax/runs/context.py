@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -83,7 +84,7 @@ class RunContext:
 
     def groups(self) -> list[tuple[int, ...]]:
         """Which seeds are trained in one compiled call."""
-        return seed_groups(self.config)
+        return seed_groups(self.config, self.directory.grown_from)
 
     def trainer(self, training: str, seeds: tuple[int, ...]) -> Trainer:
         """What trains these seeds by this objective."""
@@ -286,13 +287,18 @@ class RunContext:
         return newest / self.trainer(training, (seed,)).total_steps
 
 
-def seed_groups(config: RunConfig) -> list[tuple[int, ...]]:
-    """Which seeds are trained in one compiled call: all, side by side, or one after the other."""
-    seeds = tuple(range(config.seeds))
+def seed_groups(config: RunConfig, grown_from: Iterable[int] = ()) -> list[tuple[int, ...]]:
+    """Which seeds are trained in one compiled call: all, side by side, or one after the other.
+
+    Args:
+        config: of the run.
+        grown_from: how many seeds the run had before more were added; these are trained apart from the earlier ones.
+    """
     side_by_side = config.population == "vmap" or (
         config.population == "auto" and parallel.backend() != "cpu" and config.arch in SMALL_NETWORKS
     )
-    return [seeds] if side_by_side else [(seed,) for seed in seeds]
+    ends = sorted({*grown_from, config.seeds}) if side_by_side else range(1, config.seeds + 1)
+    return [tuple(range(*part)) for part in itertools.pairwise([0, *(end for end in ends if end <= config.seeds)])]
 
 
 def make_trainer(

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mi_jax import processes, records
 from mi_jax.errors import InputError
@@ -120,6 +120,15 @@ def _write_progress(path: Path, progress: dict[str, Any]) -> None:
     write_json(path / _PROGRESS, {**progress, "sha256": json_digest(progress)})
 
 
+class Growth(NamedTuple):
+    """How a job may be continued with more of something than it was begun with, such as seeds."""
+
+    field: str
+    """Number in the configuration that may be larger than before."""
+    reopened: tuple[str, ...]
+    """Stages that are done again, as they are about all."""
+
+
 class RunDir:
     """A directory that one process writes, from `open_run`: the first one of a job, while the others follow.
 
@@ -127,6 +136,7 @@ class RunDir:
         path: the directory.
         is_locked: false where the file system cannot lock, so that nothing keeps another process out.
         records_bytes: length of the records when the newest stage was completed.
+        grown_from: how many there were, each time that the job was continued with more, see `Growth`.
     """
 
     def __init__(self, path: Path, config: dict[str, Any], *, is_locked: bool, progress: dict[str, Any] | None):
@@ -134,6 +144,7 @@ class RunDir:
         self._completed: list[str] = progress["completed"] if progress else []
         self.records_bytes: int = progress["records_bytes"] if progress else records.size(path)
         self._data_sha256: str | None = progress.get("data_sha256") if progress else None
+        self.grown_from: list[int] = progress.get("grown_from", []) if progress else []
 
     def checkpoints(self, training: str, seed: int) -> Path:
         """Where the steps of one training are saved."""
@@ -159,6 +170,12 @@ class RunDir:
         self._completed = [stage for stage in self._completed if stage not in stages]
         self.write_progress()
 
+    def grow(self, count: int, *reopened: str) -> None:
+        """Notes that there were `count` and are to be more, and reopens stages that are about all."""
+        self.grown_from = sorted({*self.grown_from, count})
+        self._completed = [stage for stage in self._completed if stage not in reopened]
+        self._save_progress(self.records_bytes)
+
     def completed(self, prefix: str) -> list[str]:
         """The completed stages whose names begin so."""
         return [stage for stage in self._completed if stage.startswith(prefix)]
@@ -175,14 +192,18 @@ class RunDir:
     def _write_progress(self) -> int:
         """Writes `progress.json`, and returns the length of the records that it counts as written."""
         length = records.size(self.path)
+        self._save_progress(length)
+        return length
+
+    def _save_progress(self, length: int) -> None:
         progress = {
             "completed": self._completed,
             "records_bytes": length,
             "data_sha256": self._data_sha256,
             "config": self._config,
+            "grown_from": self.grown_from,
         }
         _write_progress(self.path, progress)
-        return length
 
     def pin_data(self, sha256: str) -> None:
         """Notes the digest of the data set, or compares it with the one noted before.
@@ -243,7 +264,12 @@ def _readable(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def open_run(
-    path: Path, config: Any, *, overwrite: bool = False, say: Callable[[str], None] = lambda _: None
+    path: Path,
+    config: Any,
+    *,
+    overwrite: bool = False,
+    growth: Growth | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Iterator[RunDir]:
     """Opens a new or unfinished directory of this very configuration for writing, and gives it back on leaving.
 
@@ -254,6 +280,7 @@ def open_run(
         config: frozen dataclass; what `config.json` holds or must hold. An option that the file lacks counts as its
             default.
         overwrite: deletes an earlier run there first; never deletes a directory that is not a run's.
+        growth: in what the configuration may ask for more than the directory was begun with.
         say: called with a sentence for people.
 
     Raises:
@@ -261,10 +288,17 @@ def open_run(
             written by another process, or cannot be written.
     """
     with disk_errors_explained(path), ExitStack() as until_left:
-        yield processes.on_first(lambda: _open(path, config, overwrite, say, until_left))
+        yield processes.on_first(lambda: _open(path, config, overwrite, growth, say, until_left))
 
 
-def _open(path: Path, config: Any, overwrite: bool, say: Callable[[str], None], until_left: ExitStack) -> RunDir:
+def _open(
+    path: Path,
+    config: Any,
+    overwrite: bool,
+    growth: Growth | None,
+    say: Callable[[str], None],
+    until_left: ExitStack,
+) -> RunDir:
     """The directory, locked until the stack is left."""
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file; expected a directory, new or of an earlier run.")
@@ -281,10 +315,12 @@ def _open(path: Path, config: Any, overwrite: bool, say: Callable[[str], None], 
     _remove_leftovers(path)
     if is_run and overwrite:
         _clear(path)
-    return _opened(path, config, is_run=is_run and not overwrite, is_locked=is_locked, say=say)
+    return _opened(path, config, is_run=is_run and not overwrite, is_locked=is_locked, growth=growth, say=say)
 
 
-def _opened(path: Path, config: Any, *, is_run: bool, is_locked: bool, say: Callable[[str], None]) -> RunDir:
+def _opened(
+    path: Path, config: Any, *, is_run: bool, is_locked: bool, growth: Growth | None, say: Callable[[str], None]
+) -> RunDir:
     wanted = json_codec.to_dict(config)
     if not is_run:
         write_json(path / _CONFIG, wanted)
@@ -292,8 +328,9 @@ def _opened(path: Path, config: Any, *, is_run: bool, is_locked: bool, say: Call
         fresh.write_progress()
         return fresh
     saved = saved_config(path)
-    before = json_codec.from_dict(type(config), saved, where=str(path / _CONFIG))
-    _require_same(json_codec.to_dict(before), wanted, path)
+    before = json_codec.to_dict(json_codec.from_dict(type(config), saved, where=str(path / _CONFIG)))
+    more = {growth.field: max(before[growth.field], wanted[growth.field])} if growth else {}
+    _require_same({**before, **more}, wanted, path)
     if _readable(path / _CONFIG) != saved:
         say(f"{path / _CONFIG} was damaged; it is rebuilt from its copy in {_PROGRESS}.")
         write_json(path / _CONFIG, saved)
@@ -307,6 +344,11 @@ def _opened(path: Path, config: Any, *, is_run: bool, is_locked: bool, say: Call
             "and what was measured on them afterwards is measured again."
         )
         run.write_progress()
+    if growth and before != wanted:
+        run.grow(before[growth.field], *growth.reopened)
+        # Last: killed before it, the same command grows the job again, and the earlier one completes it as it was.
+        write_json(path / _CONFIG, wanted)
+        say(f"{path} is continued with {growth.field} {wanted[growth.field]} in place of {before[growth.field]}.")
     return run
 
 

@@ -17,7 +17,7 @@ from mi_jax.runs import evaluate, workload
 from mi_jax.runs.checkpoints import check_directory
 from mi_jax.runs.config import RunConfig
 from mi_jax.runs.context import RunContext, data_digest, join_seeds, make_trainer, seed_groups, training_stage
-from mi_jax.runs.directory import begun_by_this_job, open_run
+from mi_jax.runs.directory import Growth, begun_by_this_job, open_run
 from mi_jax.runs.progress import Reporter
 from mi_jax.runs.restore import read_config
 from mi_jax.runs.train import train
@@ -36,6 +36,8 @@ def run(
     on_records: Callable[[Sequence[Record]], None] = lambda rows: None,
 ) -> Path:
     """Trains, measures, evaluates and reports; resumes where an earlier call on the same directory stopped.
+
+    A run, finished or not, may be continued with more seeds than it was begun with; only the new ones are then trained.
 
     Args:
         config: of the run.
@@ -58,7 +60,8 @@ def run(
     check_directory(run_dir)
     network, dataset = processes.together(lambda: _prepare(config, data_dir))
     overwrite = overwrite and not begun_by_this_job(run_dir)
-    with open_run(run_dir, config, overwrite=overwrite, say=reporter.say) as directory:
+    growth = Growth("seeds", reopened=("report",)) if _seed_devices(config) == 1 else None
+    with open_run(run_dir, config, overwrite=overwrite, growth=growth, say=reporter.say) as directory:
         directory.pin_data(data_digest(dataset))
         context = RunContext(config, network, dataset, directory, reporter, stop_asked, on_records)
         complete = directory.is_complete("report")
@@ -149,8 +152,7 @@ def _severities(names: Sequence[str]) -> list[str]:
 def _prepare(config: RunConfig, data_dir: str | None) -> tuple[models.Network, data.Dataset]:
     """The network and the data set of a run, after every check that needs no run directory."""
     models.create(config.arch, num_classes=2, input_shape=(96, 96, 3), width=config.width)
-    mesh = parallel.make_mesh(config.mesh)
-    groups = mesh.shape["seed"] if mesh else 1
+    mesh, groups = parallel.make_mesh(config.mesh), _seed_devices(config)
     if groups > 1 and any(len(seeds) % groups for seeds in seed_groups(config)):
         raise InputError(
             f"Invalid mesh {config.mesh!r}: its {groups} groups of devices need seeds that are trained side by side, "
@@ -171,6 +173,12 @@ def _prepare(config: RunConfig, data_dir: str | None) -> tuple[models.Network, d
         make_trainer(config, network, trained, training, (0,), mesh=mesh)
     _check_autoattack(config, dataset, studies.find_for(dataset, config.studies))
     return network, dataset
+
+
+def _seed_devices(config: RunConfig) -> int:
+    """How many groups of devices train different seeds."""
+    mesh = parallel.make_mesh(config.mesh)
+    return mesh.shape["seed"] if mesh else 1
 
 
 def _check_autoattack(config: RunConfig, dataset: data.Dataset, chosen: Sequence[studies.Study]) -> None:

@@ -11,8 +11,10 @@ import pytest
 
 from mi_jax import records
 from mi_jax.errors import InputError
+from mi_jax.files import write_json
 from mi_jax.records.table import Record
-from mi_jax.runs.directory import RunDir, begun_by_this_job, disk_errors_explained, open_run, read_json
+from mi_jax.runs import directory
+from mi_jax.runs.directory import Growth, RunDir, begun_by_this_job, disk_errors_explained, open_run, read_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +60,54 @@ def test_a_new_directory_holds_its_config_and_remembers_which_stages_are_complet
         records.append(again.path, [ROW])
         again.drop_unfinished()
         assert records.size(again.path) == size
+
+
+MORE_SEEDS = Growth("seeds", reopened=("report",))
+
+
+@dataclasses.dataclass(frozen=True)
+class Seeds:
+    arch: str = "vgg"
+    seeds: int = 2
+
+
+def test_a_job_may_grow_and_only_what_is_about_all_is_done_again(tmp_path):
+    with open_run(tmp_path, Seeds()) as run:
+        do(run, "train/0", "train/1", "report")
+        records.append(tmp_path, [ROW])  # of a stage that was interrupted
+    said = opened(tmp_path, Seeds(seeds=5), growth=MORE_SEEDS)
+    assert said == [f"{tmp_path} is continued with seeds 5 in place of 2."]
+    with open_run(tmp_path, Seeds(seeds=5)) as grown:
+        assert grown.completed("") == ["train/0", "train/1"]
+        assert grown.grown_from == [2]
+        assert grown.records_bytes < records.size(tmp_path)
+    for config, growth in ((Seeds(seeds=4), MORE_SEEDS), (Seeds(seeds=6), None), (Seeds("mlp", 6), MORE_SEEDS)):
+        with pytest.raises(InputError, match="another configuration"):
+            opened(tmp_path, config, growth=growth)
+    assert opened(tmp_path, Seeds(seeds=6), growth=MORE_SEEDS)
+    with open_run(tmp_path, Seeds(seeds=6)) as again:
+        assert again.grown_from == [2, 5]
+
+
+def test_a_job_that_was_killed_while_it_grew_grows_again_or_ends_as_it_was(tmp_path, monkeypatch):
+    with open_run(tmp_path, Seeds()) as run:
+        do(run, "train/0", "train/1", "report")
+
+    def write(path: Path, value: dict) -> None:
+        if path.name == "config.json":
+            raise KeyboardInterrupt
+        write_json(path, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(directory, "write_json", write)
+        with pytest.raises(KeyboardInterrupt):
+            opened(tmp_path, Seeds(seeds=3), growth=MORE_SEEDS)
+    with open_run(tmp_path, Seeds(), growth=MORE_SEEDS) as earlier:
+        assert earlier.completed("train/") == ["train/0", "train/1"]
+        assert read_json(tmp_path / "config.json")["seeds"] == 2
+    with open_run(tmp_path, Seeds(seeds=3), growth=MORE_SEEDS) as grown:
+        assert grown.grown_from == [2]
+        assert read_json(tmp_path / "config.json")["seeds"] == 3
 
 
 def test_a_stage_that_is_reopened_is_not_complete_and_keeps_the_rows_of_those_after_it(tmp_path):

@@ -242,6 +242,33 @@ def finished(tiny_run, tmp_path):
     return Path(shutil.copytree(tiny_run, tmp_path / "run"))
 
 
+def test_a_finished_run_is_continued_with_more_seeds_of_which_only_the_new_ones_are_trained(
+    finished, tiny_config, quiet
+):
+    before, kept = rows_of(finished), final_variables(finished, "noise", 1)
+    (finished / "report.html").unlink(missing_ok=True)
+    more = dataclasses.replace(tiny_config, seeds=4)
+    runs.run(more, run_dir=finished, reporter=quiet)
+    rows = rows_of(finished)
+    assert rows[: len(before)] == before
+    new = rows[len(before) :]
+    assert {row["seed"] for row in new} == {2, 3}
+    alike = ("training", "epoch", "checkpoint", "quantity", "layer", "inputs", "noise_rule", "estimator")
+
+    def kinds(rows, seed):
+        return sorted(str([row.get(name) for name in alike]) for row in rows if row["seed"] == seed)
+
+    assert kinds(new, 2) == kinds(new, 3) == kinds(before, 1)
+    assert runs.restore.read_config(finished).seeds == 4
+    jax.tree.map(np.testing.assert_array_equal, final_variables(finished, "noise", 1), kept)
+    starts = [mj.checkpoints.restore(finished, training="nt", seed=seed, step=0).variables for seed in range(4)]
+    assert len({str(jax.tree.leaves(start)[-1]) for start in starts}) == 4
+    runs.run(more, run_dir=finished, reporter=quiet)
+    assert rows_of(finished) == rows
+    with pytest.raises(InputError, match="seeds was 4, now 3"):
+        runs.run(dataclasses.replace(tiny_config, seeds=3), run_dir=finished, reporter=quiet)
+
+
 def test_a_study_that_was_stopped_resumes_at_the_first_network_that_is_not_done(finished, quiet):
     stage = "noise_grid: noise seed 0"
     before = len(rows_of(finished))
