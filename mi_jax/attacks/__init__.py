@@ -6,7 +6,7 @@ any other loss.
 
 from mi_jax.attacks.adaptive_radius import DDN, FMN, ddn, fmn
 from mi_jax.attacks.apgd import APGD, apgd
-from mi_jax.attacks.attack import ATTACKS, Attack, AttackResult, Outcome, Problem, register
+from mi_jax.attacks.attack import ATTACKS, Attack, AttackResult, Outcome, Problem, reach_warnings, register
 from mi_jax.attacks.autoattack import AutoAttackResult, Progress, autoattack
 from mi_jax.attacks.autoattack_plan import Budget, plan
 from mi_jax.attacks.engine.run import run
@@ -56,6 +56,7 @@ __all__ = [
     "perturb",
     "pgd",
     "plan",
+    "reach_warnings",
     "register",
     "robust_accuracy_curve",
     "run",

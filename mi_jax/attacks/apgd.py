@@ -167,7 +167,10 @@ class APGD(Attack):
         return state._replace(point=moved, previous=state.point)
 
     def _gradient(self, problem: Problem, x: Images, i: Any):
-        """Gradient and losses, averaged over the draws of a random model, and misclassification in the last draw."""
+        """Gradient and losses, averaged over the draws of a random model, and misclassification in the last draw.
+
+        The official code takes the loss of the last draw alone, which is noisier.
+        """
         if self.eot_draws == 1:
             gradient, seen = problem.gradient(x, i, self.loss)
             return gradient, seen.losses, seen.wrong

@@ -105,7 +105,7 @@ def advance(
     problem: Problem, s: L1State, gradient: Images, losses: Float[Array, " b"], wrong: Flags, i: Any, schedule: Schedule
 ) -> L1State:
     """Keeps the evaluated iterate if it is the best of its radius, and moves on."""
-    clean, size = problem.clean, float(problem.clean[0].size)
+    clean, size, faults = problem.clean, float(problem.clean[0].size), s.faults.add(gradient, wrong)
     radius, begins, ends, check = (jnp.asarray(column)[i] for column in schedule)
     longest = _scaled(problem.threat, radius).radii
     better = begins | (losses > s.best_loss)
@@ -136,7 +136,7 @@ def advance(
         step_size=jnp.where(ends, _scaled(problem.threat, following).radii, step_size),
         adversarial=jnp.where(per_image(hit), s.point, s.adversarial),
         found=s.found | hit,
-        faults=s.faults.add(gradient, wrong),
+        faults=faults,
     )
 
 

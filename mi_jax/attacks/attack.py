@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
@@ -336,6 +337,7 @@ class AttackResult:
         logits: [b k] of the returned images.
         faulty_gradients: shares of the steps with a zero and with a non-finite gradient, each [b]; None for an
             attack without gradients.
+        notes: warnings that follow from the settings alone.
     """
 
     images: Images
@@ -345,6 +347,7 @@ class AttackResult:
     perturbation_norm: jax.Array
     logits: Logits
     faulty_gradients: tuple[jax.Array, jax.Array] | None = None
+    notes: tuple[str, ...] = dataclasses.field(default=(), metadata={"static": True})
 
     @property
     def predictions(self) -> Labels:
@@ -353,10 +356,32 @@ class AttackResult:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What makes the outcome doubtful; empty inside a JAX transformation, where values are not known."""
+        """What makes the outcome doubtful; the gradients are not known inside a JAX transformation."""
         if self.faulty_gradients is None or not checks.known(self.faulty_gradients):
-            return ()
-        return gradient_warnings("The attack", *self.faulty_gradients)
+            return self.notes
+        return (*gradient_warnings("The attack", *self.faulty_gradients), *self.notes)
+
+
+def reach_warnings(config: Attack) -> tuple[str, ...]:
+    """A warning where all steps of an attack together are shorter than its radius, if both are one known number.
+
+    Args:
+        config: the attack; one without a fixed step size gets no warning.
+    """
+    if "step_size" not in config.traced:
+        return ()
+    steps: int = getattr(config, "steps", 0)
+    sizes: tuple[Any, Any] = (config.step_size, config.eps)
+    if not steps or any(np.ndim(size) for size in sizes) or not checks.known(sizes):
+        return ()
+    step_size, eps = (float(np.asarray(size)) for size in sizes)
+    reach = steps * step_size
+    if reach >= eps * (1 - 1e-6):
+        return ()
+    return (
+        f"{steps} steps of {step_size:.4g} go {reach:.4g} and never reach the radius {eps:.4g} from the clean image: "
+        "take more or longer steps.",
+    )
 
 
 def gradient_warnings(attack: str, zero: Any, nonfinite: Any) -> tuple[str, ...]:

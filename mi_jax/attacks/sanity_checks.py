@@ -41,7 +41,7 @@ SATURATION = 0.1
 saturation both pass through the same layers and have lengths of one order."""
 SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)
 ROUNDS = 5
-"""PGD with all steps is so many times as long as the PGD that is compared over eps."""
+"""Rounds of the short PGD, the one compared over eps, that make up the long one."""
 Predict = Callable[[Images], np.ndarray]
 
 
@@ -288,8 +288,9 @@ def _check_attacks(
     """Findings about attacks that more steps, a larger eps or gradients do not help."""
 
     def accuracy(name: str, radius: float, steps: int, rounds: int = 1) -> float:
-        config = PGD(norm=norm, steps=steps, keep="best", random_start=steps > 1)
-        stride = _limited(radius if steps == 1 else 2.5 * radius / (steps * rounds), images, norm)
+        single = steps * rounds == 1
+        config = PGD(norm=norm, steps=steps, keep="best", random_start=not single)
+        stride = _limited(radius if single else 2.5 * radius / (steps * rounds), images, norm)
         attack = functools.partial(pgd, logits_fn, variables, images, labels, key, eps=radius, step_size=stride)
         result = attack(config=config)
         for _ in range(rounds - 1):
@@ -300,7 +301,8 @@ def _check_attacks(
     few = max(1, steps // ROUNDS)
     one, many = accuracy("accuracy_pgd_1", eps, 1), accuracy(f"accuracy_pgd_{ROUNDS * few}", eps, few, ROUNDS)
     if many > one + TOLERANCE:
-        message = f"Accuracy is {many:.1%} under PGD-{steps} but {one:.1%} under a single step: gradients mislead."
+        long = f"PGD-{ROUNDS * few}"
+        message = f"Accuracy is {many:.1%} under {long} but {one:.1%} under a single step: gradients mislead."
         report.add("weaker_with_steps", "warning", message, many - one)
     step_size = _limited(2.5 * eps / steps, images, norm)
     config = PGD(norm=norm, steps=steps)

@@ -125,7 +125,9 @@ class ThreatModel:
             return jnp.sign(jnp.where(jnp.isnan(gradient), 0, gradient))
         gradient = jnp.where(jnp.isfinite(gradient), gradient, 0)
         if self.norm == "l2":
-            return unit(gradient, "l2")
+            # Squares of entries below 1e-19 would vanish: gradients of confident networks are that small.
+            largest = per_image(length(gradient, "linf"))
+            return unit(gradient / jnp.where(largest > 0, largest, 1), "l2")
         size = flat(jnp.abs(gradient))
         least = jax.lax.top_k(size, max(1, round(SPARSITY * size.shape[1])))[0][:, -1]
         return unit(jnp.where(jnp.abs(gradient) >= per_image(least), jnp.sign(gradient), 0), "l1")

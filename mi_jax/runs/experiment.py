@@ -70,6 +70,8 @@ def run(
             reporter.say(f"{run_dir} holds this run, complete; overwrite it to run it again.")
             return run_dir / "report.html"
         directory.note_start(command=command, data_dir=data_dir, say=reporter.say)
+        for warning in attacks.reach_warnings(config.attack):
+            reporter.say(f"The attack in training and measurement: {warning}")
         _all_stages(context)
         return run_dir / "report.html"
 

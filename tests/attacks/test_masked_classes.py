@@ -25,7 +25,11 @@ def masked(linear_model, batch):
 
 @pytest.mark.parametrize(
     "config",
-    [*(PGD(eps=0.1, loss=loss) for loss in ("ce", "dlr", "cw", "kl")), FMN(eps=0.1, steps=10), Square(queries=20)],
+    [
+        *(PGD(eps=0.1, step_size=0.02, loss=loss) for loss in ("ce", "dlr", "cw", "kl")),
+        FMN(eps=0.1, steps=10),
+        Square(queries=20),
+    ],
     ids=lambda config: config.loss,
 )
 def test_attacks_return_the_same_images(masked, config):

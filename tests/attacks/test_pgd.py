@@ -1,5 +1,7 @@
 """PGD and FGSM against closed forms on a linear model, and against bad input."""
 
+import dataclasses
+
 import flax.linen
 import jax
 import jax.numpy as jnp
@@ -273,7 +275,7 @@ def test_zero_gradients_are_reported(linear_model, batch):
     def quantised(v, x):
         return linear_model[0](v, jnp.round(x))
 
-    config = PGD(eps=0.1, steps=2, random_start=False)
+    config = PGD(eps=0.1, steps=2, step_size=0.05, random_start=False)
     x = jnp.full_like(batch[0], 0.75)
     y = jnp.argmax(quantised(linear_model[1], x), axis=1)
     assert "zero gradients" in pgd(quantised, linear_model[1], x, y, config=config).warnings[0]
@@ -300,6 +302,47 @@ def test_images_with_nan_or_infinite_logits_are_not_adversarial(bad_value, keep)
     result = pgd(model, None, x, jnp.array([0]), config=config)
     assert not result.success[0]
     np.testing.assert_allclose(result.images, 0.5)
+
+
+def test_an_l2_step_has_its_length_however_small_the_gradient():
+    threat, gradient = ThreatModel("l2", 0.5), jax.random.normal(jax.random.key(0), (5, 4, 3, 2))
+    expected = gradient / jnp.linalg.norm(gradient.reshape(5, -1), axis=1)[:, None, None, None]
+    for scale in (1e-25, 1.0, 1e25):
+        np.testing.assert_allclose(threat.steepest(scale * gradient), expected, rtol=1e-5, atol=1e-7)
+    np.testing.assert_array_equal(threat.steepest(jnp.zeros_like(gradient)), 0)
+
+
+def test_confident_logits_do_not_stop_an_l2_attack(linear_model, batch):
+    logits_fn, variables = linear_model
+    highest = jnp.sort(logits_fn(variables, batch[0]), axis=1)
+    scale = 40 / (highest[:, -1] - highest[:, -2])  # gradients of exp(-40) = 4e-18
+
+    def confident(v, x):
+        return scale[:, None] * logits_fn(v, x)
+
+    config = PGD(norm="l2", eps=0.2, steps=1, step_size=0.2, random_start=False)
+    result = pgd(confident, variables, *batch, config=config)
+    np.testing.assert_allclose(result.perturbation_norm, 0.2, rtol=1e-5)
+
+
+def test_steps_that_cannot_reach_the_radius_are_said(linear_model, batch):
+    logits_fn, variables = linear_model
+
+    def warnings(**options):
+        return pgd(logits_fn, variables, *batch, 0, config=PGD(**options)).warnings
+
+    (said,) = warnings(eps=0.3)
+    assert "10 steps of 0.007843 go 0.07843 and never reach the radius 0.3" in said
+    assert warnings(eps=0.3, step_size=0.03) == warnings() == warnings(norm="l2") == warnings(steps=0) == ()
+    assert pgd(logits_fn, variables, *batch, 0, config=PGD(), eps=jnp.full(9, 0.3)).warnings == ()
+
+
+def test_equal_networks_are_one_model_and_others_are_not():
+    vgg = mj.models.create("vgg11", num_classes=10, input_shape=(32, 32, 3), width=0.125)
+    models = [Model(network.logits) for network in (vgg, dataclasses.replace(vgg))]
+    assert models[0] == models[1]
+    assert hash(models[0]) == hash(models[1])
+    assert models[0] != Model(dataclasses.replace(vgg, width=0.25).logits)
 
 
 def test_weights_changed_in_a_closure_are_not_attacked_in_their_old_state(linear_model, batch):

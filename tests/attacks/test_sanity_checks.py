@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import mi_jax as mj
-from mi_jax.attacks import PGD, check, sanity_checks
+from mi_jax.attacks import PGD, check, pgd, sanity_checks
 from mi_jax.attacks.engine.input_checks import Model
 from mi_jax.attacks.engine.run import predict
 from mi_jax.errors import InputError
@@ -40,6 +40,21 @@ def test_a_sound_network_passes_without_findings(cnn, request, net, norm, eps):
 
 def test_a_sound_linear_model_passes_without_findings(linear, softmax):
     assert checked(linear, softmax).findings == ()
+
+
+def test_few_steps_are_compared_with_a_single_one_from_random_starts(linear, softmax, monkeypatch):
+    attacks = []
+
+    def record(*args, config, step_size, **options):
+        attacks.append((config.steps, config.random_start, "start" in options, float(step_size)))
+        return pgd(*args, config=config, step_size=step_size, **options)
+
+    monkeypatch.setattr(sanity_checks, "pgd", record)
+    result = checked(linear, softmax, steps=7)
+    assert "accuracy_pgd_5" in result.measurements
+    eps = attacks[0][-1]
+    assert attacks[0] == (1, False, False, eps)
+    assert attacks[1:6] == [(1, True, i > 0, pytest.approx(eps / 2)) for i in range(5)]
 
 
 def test_quantised_input_is_caught(linear, softmax):

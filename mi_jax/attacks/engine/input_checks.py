@@ -74,7 +74,8 @@ class Model:
             ) from None
         self.logits_fn = logits_fn
         self._arrays = [(leaf, _digest(leaf)) for leaf in _closed_over(logits_fn)]
-        self._hash = hash((logits_fn, tuple((id(leaf), digest) for leaf, digest in self._arrays)))
+        self._function = _by_value(logits_fn)
+        self._hash = hash((self._function, tuple(_identity(leaf, digest) for leaf, digest in self._arrays)))
 
     def __hash__(self):
         return self._hash
@@ -82,9 +83,9 @@ class Model:
     def __eq__(self, other: object):
         return (
             isinstance(other, Model)
-            and self.logits_fn == other.logits_fn
+            and self._function == other._function
             and len(self._arrays) == len(other._arrays)
-            and all(a is b and m == n for (a, m), (b, n) in zip(self._arrays, other._arrays, strict=True))
+            and all(_identity(*a) == _identity(*b) for a, b in zip(self._arrays, other._arrays, strict=True))
         )
 
     def __call__(self, *arguments: Any) -> Any:
@@ -95,6 +96,22 @@ class Model:
     def arrays(self) -> list[Any]:
         """The arrays that the function closes over."""
         return [leaf for leaf, _ in self._arrays if isinstance(leaf, jax.Array | np.ndarray)]
+
+
+def _by_value(function: Any) -> Any:
+    """A method as its function and its object, which may equal another object, as methods of two objects do not."""
+    if isinstance(function, types.MethodType):
+        try:
+            hash(function.__self__)
+        except TypeError:
+            return function
+        return function.__func__, function.__self__
+    return function
+
+
+def _identity(leaf: Any, digest: bytes) -> tuple[Any, Any]:
+    """What tells a leaf from others: type and value of a number, the object itself and its digest of all else."""
+    return (type(leaf), leaf) if isinstance(leaf, int | float) else (id(leaf), digest)
 
 
 def _digest(leaf: Any) -> bytes:

@@ -11,7 +11,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from mi_jax import checks
-from mi_jax.attacks.attack import Attack, AttackResult, Batch, Outcome, Problem, check_config
+from mi_jax.attacks.attack import Attack, AttackResult, Batch, Outcome, Problem, check_config, reach_warnings
 from mi_jax.attacks.engine.input_checks import (
     Model,
     accepts,
@@ -105,7 +105,7 @@ def run(
     check_unmasked(result.logits, config.loss, config.least_classes)
     if targets is not None:
         checks.class_indices(targets, result.logits.shape[1], name="Targets")
-    return result
+    return dataclasses.replace(result, notes=reach_warnings(config))
 
 
 def _checked_start(value: Any, images: Images) -> Images:
