@@ -18,7 +18,7 @@ class Curves(NamedTuple):
 
     Attributes:
         first, second: `[seeds layers epochs]`, paired by seed.
-        layers: the layers that are neither saturated at every epoch nor constant up to rounding.
+        layers: the layers that are neither saturated at every one of these epochs nor constant up to rounding.
         epochs: the measured epochs, `[epochs]`.
     """
 
@@ -35,7 +35,8 @@ def aligned(a: Table, b: Table) -> Curves:
         a, b: record rows of one quantity (columns seed, layer, epoch, value, saturated, numerical_error, ...).
     """
     by = ["seed", "layer", "epoch"]
-    means = [evidence(rows[rows["epoch"] > 0]).groupby(by, sort=False)["value"].mean() for rows in (a, b)]
+    a, b = (rows[rows["epoch"] > 0] for rows in (a, b))
+    means = [evidence(rows).groupby(by, sort=False)["value"].mean() for rows in (a, b)]
     seeds, epochs = (
         np.intersect1d(*(mean.index.get_level_values(name) for mean in means)) for name in ("seed", "epoch")
     )

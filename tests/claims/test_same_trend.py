@@ -154,6 +154,13 @@ def test_curves_that_seeds_do_not_share_are_no_trend(tmp_path):
     assert found.remark.startswith("seeds share too little of their curves")
 
 
+def test_a_layer_saturated_at_every_epoch_but_the_first_has_no_curve(tmp_path):
+    rows = trend_rows(dict.fromkeys(CONDITIONS, rising))
+    rows = [dataclasses.replace(r, saturated=r.epoch > (0 if r.layer == "a" else 1)) for r in rows]
+    found = statistic(claim_of(tmp_path, rows), ACROSS)
+    assert found.remark.startswith("1 layer, 11 epochs"), "b is not saturated at epoch 1"
+
+
 def test_a_curve_that_moves_by_no_more_than_rounding_is_constant(tmp_path):
     moves = {"steps": (3, 3.3, 3.1, 3), "rounded": (3, 3 + 1e-6, 3 - 1e-6, 3), "erroneous": (3, 3.01, 3.02, 3)}
     errors, quantity = {"erroneous": 0.01}, "i_tx_upper"
