@@ -62,7 +62,7 @@ def band(curves: Curves) -> Band:
         curves: of at least two seeds.
 
     References:
-        Bonferroni's inequality; Miller 1981, section 2.1.
+        Bonferroni's inequality; Miller 1981.
     """
     first, second = (detrended(part.mean(axis=1, keepdims=True)) for part in (curves.first, curves.second))
     of_seeds = (second - first)[:, 0]
