@@ -229,10 +229,11 @@ def _remark(found: Compared | None, effect: Effect | None, noun: str) -> str:
     ]
     if effect.censored:
         parts.append(f"saturated in one training: {_listed(effect.censored)}")
-    if found.partial:
-        parts.append(f"left out as not measured in every seed: {_listed(found.partial)}")
-    if found.seeds:
-        parts.append(f"without seed {', '.join(map(str, found.seeds))}: nothing was measured in one of the trainings")
+    if found.left_out_cells:
+        parts.append(f"left out as not measured in every seed: {_listed(found.left_out_cells)}")
+    if found.left_out_seeds:
+        seeds = ", ".join(map(str, found.left_out_seeds))
+        parts.append(f"without seed {seeds}: nothing was measured in one of the trainings")
     return "; ".join(parts)
 
 

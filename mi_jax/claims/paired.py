@@ -32,9 +32,10 @@ class Compared(NamedTuple):
         first, second: of the baseline and of the other training, `[seeds cells]`.
         first_saturated, second_saturated: bool `[seeds cells]`: the value is a lower limit of what it estimates.
         ceiling: the largest value that the sample allows, log2 n.
+        seeds: the seeds of both.
         cells: names of the cells.
-        partial: the cells left out because they were not measured in every seed of both.
-        seeds: the seeds left out because nothing was measured in one of the two.
+        left_out_seeds: seeds of one of the two, in which nothing was measured in the other.
+        left_out_cells: the cells that were not measured in every seed of both.
     """
 
     first: Sample
@@ -42,9 +43,10 @@ class Compared(NamedTuple):
     first_saturated: np.ndarray
     second_saturated: np.ndarray
     ceiling: float
-    cells: list[str]
-    partial: list[str]
     seeds: list[int]
+    cells: list[str]
+    left_out_seeds: list[int]
+    left_out_cells: list[str]
 
 
 def shares_noise(rows: Table, pair: Pair) -> bool:
@@ -113,7 +115,17 @@ def compared(rows: Table, pair: Pair, *, cell: str = "layer") -> Compared | None
     n = last["n"].min()
     ceiling = math.inf if n is pd.NA else math.log2(int(n))
     partial = [name for name, complete in zip(names, whole, strict=True) if not complete]
-    return Compared(first, second, saturated[0], saturated[1], ceiling, kept, partial, lost)
+    return Compared(
+        first=first,
+        second=second,
+        first_saturated=saturated[0],
+        second_saturated=saturated[1],
+        ceiling=ceiling,
+        seeds=seeds,
+        cells=kept,
+        left_out_seeds=lost,
+        left_out_cells=partial,
+    )
 
 
 def _grid(column: Table, pair: Pair, seeds: Sequence[int], cells: Sequence[str]) -> np.ndarray:

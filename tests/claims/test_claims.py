@@ -217,6 +217,17 @@ def test_the_population_differs_by_what_the_brackets_of_both_trainings_allow(tmp
     assert found.remark == "context: KDE lower bound to leave-one-out; 1 of 2 layers"
 
 
+def test_brackets_of_other_seeds_say_nothing_of_the_population(tmp_path):
+    rows = []
+    for seed in range(3):
+        for training in ("nt", "at"):
+            rows += both_bounds(training, seed, "a", 4.0) + both_bounds(training, seed, "b", 4.0)
+            if seed < 2:
+                rows += information(training, seed, "a", (9, 9, 9, 5.0), quantity="i_tx_leave_one_out")
+    names = {s.name for s in claims_of(tmp_path, rows)["2a"].statistics}
+    assert names == {"I(X;T), KDE upper bound", "I(X;T), KDE lower bound"}
+
+
 def test_where_every_layer_is_saturated_the_claim_says_so(tmp_path):
     rows = [r for t in ("nt", "at") for s in (0, 1) for r in both_bounds(t, s, "a", 6.6, saturated=True)]
     found = claims_of(tmp_path, rows)

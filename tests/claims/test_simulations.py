@@ -122,7 +122,8 @@ def information(rng, effect, *, seeds=5, layers=6):
     without = values[:, :, None] - (images - images.mean(axis=2, keepdims=True)) / (BLOCKS - 1)
     open_ = np.zeros((seeds, layers), bool)
     first, second = (Sample(*part) for part in zip(values, without, strict=True))
-    return Compared(first, second, open_, open_, 10.0, [str(k) for k in range(layers)], [], [])
+    cells = [str(k) for k in range(layers)]
+    return Compared(first, second, open_, open_, 10.0, list(range(seeds)), cells, left_out_seeds=[], left_out_cells=[])
 
 
 @pytest.mark.parametrize(
