@@ -1,5 +1,6 @@
 """Claim 2a: adversarially trained networks extract less information about the input."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from mi_jax.claims.verdicts import SMALLEST, Claim, ClaimStatistic, Verdict, dif
 from mi_jax.records.labels import name_of
 from mi_jax.records.run_records import RunRecords, final_rows
 from mi_jax.statistics.intervals import Interval, Table, t_interval
-from mi_jax.statistics.jackknife import Crossed, Sample, crossed, holm
+from mi_jax.statistics.jackknife import Sample, crossed, holm
 
 _ESTIMATES = (
     ("kde", "i_tx_upper", "KDE upper bound"),
@@ -38,16 +39,33 @@ class Effect(NamedTuple):
 
     Attributes:
         interval: of the relative difference; its ends allow for censored cells.
-        less, more: the cells with less or more information in the second training, at a family-wise error of 5 %.
+        cells: names of the cells, of which none is saturated in both trainings.
+        signs: of the differences of single cells, `[cells]`; 0 where they are smaller than the smallest of interest, or
+            where the smaller value is saturated.
+        p_values: of the differences of single cells, `[cells]`, adjusted for the cells of all effects of the claim.
         censored: the cells where one of the two is saturated.
         over_images: whether the interval contains the error over images.
     """
 
     interval: Interval
-    less: list[str]
-    more: list[str]
+    cells: list[str]
+    signs: np.ndarray
+    p_values: np.ndarray
     censored: list[str]
     over_images: bool
+
+    @property
+    def less(self) -> list[str]:
+        """The cells with less information in the second training, at the claim's family-wise error of 5 %."""
+        return self._alone(-1)
+
+    @property
+    def more(self) -> list[str]:
+        """The cells with more information in the second training, at the claim's family-wise error of 5 %."""
+        return self._alone(+1)
+
+    def _alone(self, sign: int) -> list[str]:
+        return np.array(self.cells)[(self.signs == sign) & (self.p_values <= _ALPHA)].tolist()
 
     def criterion(self, low: float, high: float) -> Verdict:
         """The verdict on "less": mixed where cells differ significantly in the other direction, or in both."""
@@ -58,21 +76,37 @@ class Effect(NamedTuple):
         return "undecided" if verdict == "equivalent" and self.censored else verdict
 
 
+class _Comparison(NamedTuple):
+    """What a statistic that decides compares.
+
+    Attributes:
+        name: of the statistic.
+        noise_rule: the noise rule of the rows; None for the noise grid.
+        rows: records of one quantity.
+        cell: the column that tells cells apart.
+        found: the values compared; None where nothing was measured in both trainings.
+    """
+
+    name: str
+    noise_rule: str | None
+    rows: Table
+    cell: str
+    found: Compared | None
+
+
 @CLAIMS.registering("extracts_less")
 def extracts_less(run_records: RunRecords, pair: Pair) -> Claim:
     """I(X;T) on clean test images, the second training relative to the first, under every noise rule and estimator."""
     first, second = map(name_of, pair)
-    statistics, shown = [], layer_information(run_records, "i_tx_upper", "fixed", inputs="clean")
+    comparisons = _comparisons(run_records, pair)
+    effects = effects_of([comparison.found for comparison in comparisons])
+    deciding = [_statistic(*both, pair) for both in zip(comparisons, effects, strict=True)]
+    statistics = []
     for noise_rule in run_records.noise_rules:
-        for estimator, quantity, label in _ESTIMATES:
-            rows = layer_information(run_records, quantity, noise_rule, inputs="clean", estimator=estimator)
-            if len(rows) or estimator == "kde":
-                statistics.append(_statistic(rows, pair, f"I(X;T), {label}", noise_rule))
+        statistics += [s for s in deciding if s.noise_rule == noise_rule]
         statistics += _of_population(run_records, pair, noise_rule)
-    grid = layer_information(run_records, "i_tx_upper", "grid", inputs="clean")
-    if len(grid):
-        name = "I(X;T), KDE upper bound over the whole noise grid"
-        statistics.append(_statistic(_with_cells(grid), pair, name, None, cell="cell"))
+    statistics += [s for s in deciding if s.noise_rule is None]
+    shown = layer_information(run_records, "i_tx_upper", "fixed", inputs="clean")
     return Claim(
         number="2a",
         name=f"{second} extracts less of the input",
@@ -82,20 +116,36 @@ def extracts_less(run_records: RunRecords, pair: Pair) -> Claim:
         "measured, and the whole grid of noise variances where it was measured, must agree: a difference of upper "
         "bounds alone is not a difference of information. Equivalent: the whole interval lies within "
         f"±{100 * SMALLEST['relative']:.0f} %. Mixed: single layers (or layers at a noise variance) differ in the "
-        "other direction, by Holm's test at a family-wise error of 5 %. Where one training is saturated in a layer, "
-        "the estimate is a lower limit: the interval then reaches to the largest value that the sample allows, log2 N, "
-        "so that the verdict is on the information about which of the N images was seen. Layers saturated in both "
-        "cannot be compared. Context: the difference for the population, from the least to the largest that the "
-        "brackets of both trainings allow (the lower bound, or Monte Carlo, to the leave-one-out value).",
+        "other direction, by Holm's test at a family-wise error of 5 % over the layers of all these statistics and "
+        "noise rules together. Where one training is saturated in a layer, the estimate is a lower limit: the interval "
+        "then reaches to the largest value that the sample allows, log2 N, so that the verdict is on the information "
+        "about which of the N images was seen. Layers saturated in both cannot be compared. Context: the difference "
+        "for the population, from the least to the largest that the brackets of both trainings allow (the lower bound, "
+        "or Monte Carlo, to the leave-one-out value).",
         statistics=tuple(statistics),
         figures=("information_difference", "noise_grid_i_tx"),
         scope=scope(run_records, shown),
     )
 
 
-def _statistic(rows: Table, pair: Pair, name: str, noise_rule: str | None, *, cell: str = "layer") -> ClaimStatistic:
-    found = compared(rows, pair, cell=cell)
-    effect = None if found is None else effect_of(found)
+def _comparisons(run_records: RunRecords, pair: Pair) -> list[_Comparison]:
+    """Of every noise rule and estimator, and of the noise grid where it was measured."""
+    comparisons = []
+    for noise_rule in run_records.noise_rules:
+        for estimator, quantity, label in _ESTIMATES:
+            rows = layer_information(run_records, quantity, noise_rule, inputs="clean", estimator=estimator)
+            if len(rows) or estimator == "kde":
+                found = compared(rows, pair)
+                comparisons.append(_Comparison(f"I(X;T), {label}", noise_rule, rows, "layer", found))
+    grid = layer_information(run_records, "i_tx_upper", "grid", inputs="clean")
+    if len(grid):
+        name, rows = "I(X;T), KDE upper bound over the whole noise grid", _with_cells(grid)
+        comparisons.append(_Comparison(name, None, rows, "cell", compared(rows, pair, cell="cell")))
+    return comparisons
+
+
+def _statistic(comparison: _Comparison, effect: Effect | None, pair: Pair) -> ClaimStatistic:
+    name, noise_rule, rows, cell, found = comparison
     interval = t_interval([]) if effect is None else effect.interval
     criterion = _CRITERION if effect is None else effect.criterion
     over_images = effect is not None and effect.over_images
@@ -174,10 +224,24 @@ def _with_cells(rows: Table) -> Table:
     return last.assign(cell=last["layer"] + " " + place.astype(str))
 
 
-def effect_of(found: Compared) -> Effect | None:
-    """The difference between two trainings; None where every cell is saturated in both."""
-    high, low = (np.asarray(part.any(axis=0)) for part in (found.second_saturated, found.first_saturated))
-    use = ~(high & low)
+def effects_of(comparisons: Sequence[Compared | None]) -> list[Effect | None]:
+    """The differences between two trainings; None where nothing is compared, or every cell is saturated in both.
+
+    The cells of all comparisons are one family, as any one that differs in the other direction makes the claim mixed.
+    """
+    effects = [None if found is None else _effect_of(found) for found in comparisons]
+    ends = np.cumsum([0 if effect is None else len(effect.cells) for effect in effects])
+    adjusted = holm(np.concatenate([[], *(effect.p_values for effect in effects if effect is not None)]))
+    return [
+        None if effect is None else effect._replace(p_values=adjusted[end - len(effect.cells) : end])
+        for effect, end in zip(effects, ends, strict=True)
+    ]
+
+
+def _effect_of(found: Compared) -> Effect | None:
+    """The effect of one comparison, with p-values that are not adjusted."""
+    first_full, second_full = (np.asarray(part.any(axis=0)) for part in (found.first_saturated, found.second_saturated))
+    use = ~(first_full & second_full)
     if not use.any():
         return None
     first, second = (
@@ -189,12 +253,12 @@ def effect_of(found: Compared) -> Effect | None:
     most = crossed(_relative, first, _at_ceiling(second, found.second_saturated[:, use], found.ceiling))
     interval = Interval(float(observed.value), least.interval().low, most.interval().high, observed.seeds)
     each = crossed(lambda a, b: (b - a).mean(axis=0), first, second)
-    cells = np.array(found.cells)[use]
-    low, high = np.asarray(low[use]), np.asarray(high[use])
+    cells = np.array(found.cells)
     smallest = SMALLEST["relative"] * first.values.mean(axis=0)
-    less, more = _alone(each, smallest, ~high, ~low)
-    less, more, censored = (cells[chosen].tolist() for chosen in (less, more, high | low))
-    return Effect(interval, less, more, censored, observed.blocks > 0)
+    smaller_is_full = np.where(each.value < 0, second_full[use], first_full[use])
+    signs = np.where((np.abs(each.value) >= smallest) & ~smaller_is_full, np.sign(each.value), 0)
+    censored = cells[first_full ^ second_full].tolist()
+    return Effect(interval, cells[use].tolist(), signs, each.p_values(), censored, observed.blocks > 0)
 
 
 def _relative(first: np.ndarray, second: np.ndarray) -> float:
@@ -206,14 +270,6 @@ def _at_ceiling(sample: Sample, saturated: np.ndarray, ceiling: float) -> Sample
     values = np.where(saturated, ceiling, sample.values)
     kept = sample.without_block
     return Sample(values, None if kept is None else np.where(saturated[:, None], ceiling, kept))
-
-
-def _alone(
-    each: Crossed, smallest: np.ndarray, may_be_less: np.ndarray, may_be_more: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Which cells differ on their own, by at least `smallest`; a saturated value cannot be the smaller one."""
-    differs = (holm(each.p_values()) <= _ALPHA) & (np.abs(each.value) >= smallest)
-    return differs & (each.value < 0) & may_be_less, differs & (each.value > 0) & may_be_more
 
 
 def _remark(found: Compared | None, effect: Effect | None, noun: str) -> str:

@@ -102,7 +102,8 @@ class Claim:
         """The verdict under a noise rule: that which all its statistics share, see `joint`.
 
         Each statistic is tested at 95 %. As all must share a verdict, it then holds at 95 % at least, however many
-        there are (intersection-union test, Berger 1982).
+        there are (intersection-union test, Berger 1982). Single layers, of which one may make it mixed, are to be
+        tested at a family-wise error of 5 % over all its statistics.
         """
         return joint(statistic.verdict for statistic in self.deciding(noise_rule))
 

@@ -9,7 +9,8 @@ import pytest
 
 from mi_jax import records
 from mi_jax.claims import CLAIMS, Claim, evaluate
-from mi_jax.claims.paired import evidence
+from mi_jax.claims.extracts_less import effects_of
+from mi_jax.claims.paired import compared, evidence
 from mi_jax.records.run_records import compared_trainings, final_rows, read
 from mi_jax.records.table import Record
 from mi_jax.statistics.intervals import t_interval, wilson
@@ -157,6 +158,24 @@ def test_a_layer_that_differs_in_the_other_direction_makes_the_verdict_mixed(tmp
     claim = claims_of(tmp_path, rows)["2a"]
     assert statistic(claim, "I(X;T), KDE upper bound", "fixed").remark == "2 layers; less in: a; more in: b"
     assert claim.verdict("fixed") == "mixed"
+
+
+def test_single_layers_of_all_statistics_of_the_claim_are_one_family(tmp_path):
+    rows = []
+    for seed, side in ((0, -1), (1, 1)):
+        rows += both_bounds("nt", seed, "a", 9.0) + both_bounds("nt", seed, "b", 1.0)
+        rows += both_bounds("at", seed, "a", 5.0 + 0.001 * side)
+        # Student's t with one degree of freedom is Cauchy's: p = 0.03.
+        rows += both_bounds("at", seed, "b", 1.5 + side * 0.5 * math.tan(math.pi * 0.03 / 2))
+    claim = claims_of(tmp_path, rows)["2a"]
+    one = compared(read(tmp_path).select(quantity="i_tx_upper"), ("nt", "at"))
+    (alone,) = effects_of([one])
+    assert (alone.p_values[1], alone.less, alone.more) == (pytest.approx(0.03), ["a"], ["b"])
+    both = effects_of([one, None, one])
+    assert both[1] is None
+    assert [(e.p_values[1], e.less, e.more) for e in both[::2]] == [(pytest.approx(0.06), ["a"], [])] * 2
+    assert statistic(claim, "I(X;T), KDE upper bound", "fixed").remark == "2 layers; less in: a"
+    assert claim.verdict("fixed") == "supported"
 
 
 def test_the_whole_noise_grid_must_agree_where_it_was_measured(tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mi_jax.claims.curves import Curves
-from mi_jax.claims.extracts_less import effect_of
+from mi_jax.claims.extracts_less import effects_of
 from mi_jax.claims.geometry import CRITERION, scale_minus_rest
 from mi_jax.claims.paired import Compared
 from mi_jax.claims.same_trend import ratio
@@ -132,7 +132,7 @@ def information(rng, effect, *, seeds=5, layers=6):
 )
 def test_less_information_is_found_and_none_invented(effect, true, power):
     def draw(rng):
-        found = effect_of(information(rng, effect))
+        (found,) = effects_of([information(rng, effect)])
         return verdict_on(found.interval, "relative", found.criterion)[0]
 
     found = shares(draw)
