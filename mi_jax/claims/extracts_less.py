@@ -121,7 +121,7 @@ def extracts_less(run_records: RunRecords, pair: Pair) -> Claim:
         "then reaches to the largest value that the sample allows, log2 N, so that the verdict is on the information "
         "about which of the N images was seen. Layers saturated in both cannot be compared. Context: the difference "
         "for the population, from the least to the largest that the brackets of both trainings allow (the lower bound, "
-        "or Monte Carlo, to the leave-one-out value).",
+        "or Monte Carlo, to the leave-one-out value), with 95 % ends over seeds alone, for these images.",
         statistics=tuple(statistics),
         figures=("information_difference", "noise_grid_i_tx"),
         scope=scope(run_records, shown),
@@ -200,9 +200,9 @@ def population_difference(least: Compared, most: Compared) -> tuple[Interval, in
         most: values that are at least that.
 
     Returns:
-        The difference of the middles of the brackets, with the 95 % ends over seeds beyond the least and the largest
-        difference that they allow; and the number of layers in common. Without a value where they have none, or other
-        seeds.
+        The difference of the middles of the brackets, with the 95 % ends over seeds alone (for these images) beyond the
+        least and the largest difference that they allow; and the number of layers in common. Without a value where they
+        have none, or other seeds.
     """
     common = [cell for cell in least.cells if cell in most.cells]
     if not common or least.seeds != most.seeds:
