@@ -41,7 +41,8 @@ def harder_to_train(run_records: RunRecords, pair: Pair) -> Claim:
         number="2b",
         name=f"{second} is harder to train",
         text=f"Adversarial training is harder: {second} networks have lower clean accuracy and a higher clean loss.",
-        method=f"{second} minus {first} {END}: accuracy and cross-entropy on the same clean test images; {OVER_BOTH}. "
+        method=f"{second} minus {first} {END}: accuracy and cross-entropy on the same clean test images; {OVER_BOTH}; "
+        "where blocks of images give accuracy no error, that of Newcombe's interval is joined with that over seeds. "
         f"The training losses themselves are not compared: that of {second} is on adversarial images and larger by "
         "construction. Shown as context: how many more epochs each training needs for "
         f"{100 * _SHARE:.0f} % of the fall of its own loss. Differences within ±{100 * SMALLEST['accuracy']:.0f} point "

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from mi_jax.records.run_records import RunRecords, final_rows
-from mi_jax.statistics.intervals import Interval, Table, t_interval, wilson
+from mi_jax.statistics.intervals import Interval, Table, joined, t_interval, wilson
 from mi_jax.statistics.jackknife import Sample, blocks_from_text, crossed
 
 Pair = tuple[str, str]
@@ -166,23 +166,23 @@ def final_difference(rows: Table, pair: Pair) -> tuple[Interval, bool]:
 
 
 def difference_of_shares(rows: Table, pair: Pair) -> tuple[Interval, bool]:
-    """`final_difference` of shares of `n` images; where blocks are missing, no narrower than Newcombe's interval.
+    """`final_difference` of shares of `n` images; where blocks are missing, with the error over images of Newcombe.
 
     All seeds share the images, so seeds that agree, say at 100 %, do not determine the difference exactly. Newcombe's
     interval (1998, method 10) treats the images of the two trainings as independent samples; as they are the same
-    images, it is conservative.
+    images, it is conservative. On each side, its half-width is `joined` with that over seeds.
     """
     interval, over_images = final_difference(rows.assign(stderr=math.nan), pair)
-    interval = interval.clipped(-1.0, 1.0)
     last = final_rows(rows[rows["training"].isin(pair)])
-    if over_images or interval.count < 2 or last["n"].isna().any():
-        return interval, over_images
-    n = int(last["n"].min())
-    first, second = (float(last.loc[last["training"] == training, "value"].mean()) for training in pair)
-    (low, high), (second_low, second_high) = wilson(first, n), wilson(second, n)
-    down = second - first - math.hypot(second - second_low, high - first)
-    up = second - first + math.hypot(second_high - second, first - low)
-    return interval._replace(low=min(interval.low, down), high=max(interval.high, up)), True
+    if not over_images and interval.count > 1 and last["n"].notna().all():
+        n = int(last["n"].min())
+        first, second = (float(last.loc[last["training"] == training, "value"].mean()) for training in pair)
+        (low, high), (second_low, second_high) = wilson(first, n), wilson(second, n)
+        half = interval.high - interval.mean
+        down = joined(half, math.hypot(second - second_low, high - first))
+        up = joined(half, math.hypot(second_high - second, first - low))
+        interval, over_images = interval._replace(low=interval.mean - down, high=interval.mean + up), True
+    return interval.clipped(-1.0, 1.0), over_images
 
 
 def layer_information(

@@ -15,6 +15,7 @@ from mi_jax.plotting import captions
 from mi_jax.records.labels import DASH, MINUS, NOISE_RULE_NAMES, attack_labels, name_of
 from mi_jax.records.run_records import RunRecords
 from mi_jax.report import tables
+from mi_jax.report.tables import OVER_BOTH
 from mi_jax.statistics.intervals import Table
 
 _MOST_FAILURES = 50
@@ -161,11 +162,8 @@ def headline(run_records: RunRecords) -> str:
         if len(mine):
             cells = [_td(c, _accuracy(mine.loc[c]) if c in mine.index else DASH) for c in conditions]
             body.append([_row_head(training), *cells, _td("Seeds", str(mine["seeds"].max()))])
-    over_seeds = " and Student's t over seeds" if table["seeds"].max() > 1 else ", as there is one seed"
-    caption = (
-        "Test accuracy at the end of training; brackets are 95 % intervals that enclose Wilson's over "
-        f"images{over_seeds}."
-    )
+    over = OVER_BOTH if table["seeds"].max() > 1 else "Wilson's over images, as there is one seed"
+    caption = f"Test accuracy at the end of training; brackets are 95 % intervals, {over}."
     heads = ["Training", *(f"{escape(c)}{_images(counts[c])}" for c in conditions), "Seeds"]
     return _table(heads, body, caption, kind="headline", escaped=True)
 
@@ -190,7 +188,7 @@ def transfers(run_records: RunRecords) -> str:
     by = attack_labels(made) or "the attack of the final evaluation"
     caption = (
         f"Transfer: accuracy of each training (rows) on adversarial images made by {by} on networks of the same seed; "
-        "brackets are 95 % intervals that enclose Wilson's over images and Student's t over seeds."
+        f"brackets are 95 % intervals, {OVER_BOTH}."
     )
     return _table(["Training", *(f"made on {name_of(source)}" for source in run_records.trainings)], body, caption)
 

@@ -44,7 +44,7 @@ GLOSSARY = {
     "PGD, AutoAttack": "attacks: projected gradient descent with the given number of steps, and a parameter-free "
     "ensemble of attacks (Croce & Hein 2020). Linf 8/255 is the largest change of any pixel.",
     "95 % interval": "the range of values compatible with the seeds (Student's t), the images (Wilson), or both "
-    "together (claims: the variance over seeds plus that over blocks of images, which all networks share).",
+    "together, as their variances add (in claims, that over images is of blocks of images, which all networks share).",
 }
 
 

@@ -67,6 +67,19 @@ def wilson(rate: float, n: int) -> tuple[float, float]:
     return max(0.0, float(centre - half)), min(1.0, float(centre + half))
 
 
+def joined(of_seeds: ArrayLike, of_images: ArrayLike) -> np.ndarray:
+    """Half-widths over seeds and images together: variances of independent errors add.
+
+    NaN stands for an error that was not measured, and leaves the other.
+
+    >>> joined([0.03, math.nan], [0.04, 0.04]).round(3).tolist()
+    [0.05, 0.04]
+    """
+    parts = np.stack([np.asarray(of_seeds, np.float64), np.asarray(of_images, np.float64)])
+    total = np.sqrt(np.nansum(parts**2, axis=0))
+    return np.where(np.isnan(parts).all(axis=0), math.nan, total)
+
+
 def over_seeds(rows: Table, by: Sequence[str], *, within: tuple[float, float] = (-math.inf, math.inf)) -> Table:
     """Mean and 95 % t-interval over seeds of `value` for each combination of the columns `by`.
 
@@ -105,16 +118,20 @@ def over_seeds(rows: Table, by: Sequence[str], *, within: tuple[float, float] = 
 
 
 def accuracy_over_seeds(rows: Table, by: Sequence[str]) -> Table:
-    """`over_seeds` of shares of images, with ends between 0 and 1 that enclose Wilson's interval as well.
+    """`over_seeds` of shares of images, with ends between 0 and 1 that join the error over images.
 
-    All seeds share the `n` test images, so seeds that agree, say at 100 %, do not determine the accuracy exactly.
+    All seeds share the `n` test images, so seeds that agree, say at 100 %, do not determine the accuracy exactly. On
+    each side, the half-widths over seeds and of Wilson's interval over images are `joined` (Zou & Donner 2008). The
+    interval of one seed is over images alone, and without `n` it is over seeds alone.
     """
-    table = over_seeds(rows, by, within=(0.0, 1.0))
-    counted = zip(table["mean"], table["n"], strict=True)
+    table = over_seeds(rows, by)
+    mean, counted = table["mean"].to_numpy(float), zip(table["mean"], table["n"], strict=True)
     low, high = np.array(
         [wilson(rate, round(float(n))) if isinstance(n, Real) else (math.nan,) * 2 for rate, n in counted]
     ).T
-    return table.assign(low=np.fmin(table["low"], low), high=np.fmax(table["high"], high))
+    half = table["high"].to_numpy(float) - mean
+    down, up = joined(half, mean - low), joined(half, high - mean)
+    return table.assign(low=(mean - down).clip(min=0.0), high=(mean + up).clip(max=1.0))
 
 
 def _t_factor(count: int) -> float:

@@ -457,6 +457,21 @@ def test_equal_accuracies_on_few_images_do_not_show_that_there_is_no_difference(
         assert found.verdict == ("undecided" if n == 250 else "equivalent")
 
 
+def test_errors_of_accuracies_over_seeds_and_over_images_add_as_squares(tmp_path):
+    values = {"nt": (0.8, 0.8, 0.8), "at": (0.68, 0.7, 0.72)}
+    rows = [
+        at_end("accuracy", training, seed, value, inputs="clean", image_set="test", n=400)
+        for training, of_seeds in values.items()
+        for seed, value in enumerate(of_seeds)
+    ]
+    found = statistic(claims_of(tmp_path, rows)["2b"], "Clean test accuracy")
+    half = t_interval(values["at"]).high - 0.7
+    (low, high), (low_at, high_at) = wilson(0.8, 400), wilson(0.7, 400)
+    assert found.over_images
+    assert found.low == pytest.approx(-0.1 - math.sqrt(half**2 + (0.7 - low_at) ** 2 + (high - 0.8) ** 2))
+    assert found.high == pytest.approx(-0.1 + math.sqrt(half**2 + (high_at - 0.7) ** 2 + (0.8 - low) ** 2))
+
+
 def test_a_registered_claim_is_evaluated_with_the_others(tmp_path, monkeypatch):
     def doubled(run_records, pair):
         return Claim(number="5", name=pair[1], text="t", method="m", statistics=(), figures=())

@@ -184,7 +184,7 @@ def test_one_seed_has_no_band_and_says_so(make_run, tmp_path):
     assert "1 seed: no interval can be given." in spec_of("training_curves", one).caption(one)
 
 
-def test_accuracy_intervals_enclose_seeds_and_images(tmp_path):
+def test_accuracy_intervals_join_seeds_and_images(tmp_path):
     def row(training, seed, value, n):
         where = {"training": training, "seed": seed, "epoch": 1, "inputs": "clean", "image_set": "test"}
         return Record(quantity="accuracy", value=value, n=n, **where)

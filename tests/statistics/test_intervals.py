@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mi_jax.statistics.intervals import over_seeds, t_interval, wilson
+from mi_jax.statistics.intervals import accuracy_over_seeds, over_seeds, t_interval, wilson
 
 
 def test_t_interval_of_three_values_by_hand():
@@ -60,3 +60,36 @@ def test_the_values_of_the_seeds_stay_with_their_group_and_the_interval_with_wha
     assert table.loc[:1, "low"].tolist() == [0.0, 0.0]
     assert table.loc[:1, "high"].tolist() == pytest.approx([t_interval([0.1, 0.2]).high, 1.0])
     assert over_seeds(rows.iloc[:0], ["layer"]).empty
+
+
+def accuracies(values, n, **columns):
+    """Rows of accuracies, one a seed."""
+    unknown, n = pd.array([None] * len(values), dtype="boolean"), pd.array([n] * len(values), dtype="Int64")
+    return pd.DataFrame({"seed": range(len(values)), "value": values, "n": n, "saturated": unknown, **columns})
+
+
+def test_the_errors_of_accuracies_over_seeds_and_images_add_as_squares():
+    table = accuracy_over_seeds(accuracies([0.7, 0.8, 0.9], 100, training="nt"), ["training"])
+    half = t_interval([0.7, 0.8, 0.9]).high - 0.8
+    low, high = wilson(0.8, 100)
+    ends = (0.8 - math.hypot(half, 0.8 - low), 1.0)
+    assert table.loc[0, ["low", "high"]].tolist() == pytest.approx(ends)
+    assert 0.8 + math.hypot(half, high - 0.8) > 1
+    for values, n, expected in (
+        ([0.8], 100, wilson(0.8, 100)),
+        ([0.79, 0.8, 0.81], None, t_interval([0.79, 0.8, 0.81])[1:3]),
+    ):
+        table = accuracy_over_seeds(accuracies(values, n, training="nt"), ["training"])
+        assert table.loc[0, ["low", "high"]].tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+def test_the_interval_of_an_accuracy_covers_it_in_95_per_cent_where_both_errors_are_equal(seeds):
+    runs, n, rate = 1000, 400, 0.8
+    rng = np.random.default_rng(0)
+    of_images = math.sqrt(rate * (1 - rate) / n)
+    values = rate + of_images * (rng.normal(size=(runs, 1)) + math.sqrt(seeds) * rng.normal(size=(runs, seeds)))
+    rows = accuracies(values.ravel(), n, run=np.repeat(np.arange(runs), seeds))
+    table = accuracy_over_seeds(rows, ["run"])
+    covered = ((table["low"] <= rate) & (rate <= table["high"])).mean()
+    assert 0.95 <= covered <= 0.98

@@ -10,7 +10,7 @@ from mi_jax.plotting import captions, style
 from mi_jax.plotting.figures import FigureSpec, register
 from mi_jax.records.labels import INPUTS, name_of
 from mi_jax.records.run_records import RunRecords, accuracy_on_test
-from mi_jax.report.tables import accuracies
+from mi_jax.report.tables import OVER_BOTH, accuracies
 from mi_jax.statistics.intervals import Table, over_seeds
 
 _INPUTS = (*INPUTS, "noisy")
@@ -127,8 +127,8 @@ def _caption_robustness(run_records: RunRecords) -> str:
     counts = {a: g["n"].min() for a, g in table.groupby("attack_label", sort=False) if g["n"].notna().all()}
     images = "; ".join(f"{attack}: {n} images" for attack, n in counts.items())
     several = table["seeds"].max() > 1
-    bars = "Bars: mean over seeds; points: seeds; whiskers: 95 % intervals that enclose Student's t over seeds and"
-    whiskers = f"{bars} Wilson's over images" if several else "Whiskers: 95 % Wilson interval over images"
+    bars = f"Bars: mean over seeds; points: seeds; whiskers: 95 % intervals, {OVER_BOTH}"
+    whiskers = bars if several else "Whiskers: 95 % Wilson interval over images"
     count = f"{table['seeds'].max()} seed{'s' if several else ''}"
     return f"Test accuracy at the end of training ({captions.last_epoch(rows)}), {count}. {whiskers}. {images}."
 
