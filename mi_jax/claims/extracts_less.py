@@ -11,6 +11,7 @@ from mi_jax.claims.paired import (
     Compared,
     Pair,
     compared,
+    earlier_epoch,
     layer_information,
     scope,
     undersampled,
@@ -85,6 +86,7 @@ class _Comparison(NamedTuple):
         rows: records of one quantity.
         cell: the column that tells cells apart.
         found: the values compared; None where nothing was measured in both trainings.
+        epoch: the remark on their epoch, see `earlier_epoch`.
     """
 
     name: str
@@ -92,6 +94,7 @@ class _Comparison(NamedTuple):
     rows: Table
     cell: str
     found: Compared | None
+    epoch: str
 
 
 @CLAIMS.registering("extracts_less")
@@ -130,26 +133,30 @@ def extracts_less(run_records: RunRecords, pair: Pair) -> Claim:
 
 def _comparisons(run_records: RunRecords, pair: Pair) -> list[_Comparison]:
     """Of every noise rule and estimator, and of the noise grid where it was measured."""
+
+    def comparison(name: str, noise_rule: str | None, rows: Table, cell: str) -> _Comparison:
+        found = compared(rows, pair, cell=cell)
+        return _Comparison(name, noise_rule, rows, cell, found, earlier_epoch(run_records, rows, pair))
+
     comparisons = []
     for noise_rule in run_records.noise_rules:
         for estimator, quantity, label in _ESTIMATES:
             rows = layer_information(run_records, quantity, noise_rule, inputs="clean", estimator=estimator)
             if len(rows) or estimator == "kde":
-                found = compared(rows, pair)
-                comparisons.append(_Comparison(f"I(X;T), {label}", noise_rule, rows, "layer", found))
+                comparisons.append(comparison(f"I(X;T), {label}", noise_rule, rows, "layer"))
     grid = layer_information(run_records, "i_tx_upper", "grid", inputs="clean")
     if len(grid):
-        name, rows = "I(X;T), KDE upper bound over the whole noise grid", _with_cells(grid)
-        comparisons.append(_Comparison(name, None, rows, "cell", compared(rows, pair, cell="cell")))
+        name = "I(X;T), KDE upper bound over the whole noise grid"
+        comparisons.append(comparison(name, None, _with_cells(grid), "cell"))
     return comparisons
 
 
 def _statistic(comparison: _Comparison, effect: Effect | None, pair: Pair) -> ClaimStatistic:
-    name, noise_rule, rows, cell, found = comparison
+    name, noise_rule, rows, cell, found, epoch = comparison
     interval = t_interval([]) if effect is None else effect.interval
     criterion = _CRITERION if effect is None else effect.criterion
     over_images = effect is not None and effect.over_images
-    remark = _remark(found, effect, "layer" if cell == "layer" else "point")
+    remark = _remark(found, effect, "layer" if cell == "layer" else "point", epoch)
     few = (0, 0) if found is None else _undersampled(rows, pair, found, cell)
     return statistic(
         name, interval, "relative", criterion, remark,
@@ -272,7 +279,7 @@ def _at_ceiling(sample: Sample, saturated: np.ndarray, ceiling: float) -> Sample
     return Sample(values, None if kept is None else np.where(saturated[:, None], ceiling, kept))
 
 
-def _remark(found: Compared | None, effect: Effect | None, noun: str) -> str:
+def _remark(found: Compared | None, effect: Effect | None, noun: str, epoch: str) -> str:
     if found is None:
         return "not measured in this run for both trainings"
     if effect is None:
@@ -290,7 +297,7 @@ def _remark(found: Compared | None, effect: Effect | None, noun: str) -> str:
     if found.left_out_seeds:
         seeds = ", ".join(map(str, found.left_out_seeds))
         parts.append(f"without seed {seeds}: nothing was measured in one of the trainings")
-    return "; ".join(parts)
+    return "; ".join(filter(None, [*parts, epoch]))
 
 
 def _listed(cells: list[str]) -> str:

@@ -4,7 +4,16 @@ import math
 
 import numpy as np
 
-from mi_jax.claims.paired import END, OVER_BOTH, Pair, difference_of_shares, final_difference, missing, scope
+from mi_jax.claims.paired import (
+    END,
+    OVER_BOTH,
+    Pair,
+    difference_of_shares,
+    earlier_epoch,
+    final_difference,
+    missing,
+    scope,
+)
 from mi_jax.claims.registry import CLAIMS
 from mi_jax.claims.verdicts import SMALLEST, Claim, context, difference, statistic
 from mi_jax.records.labels import name_of
@@ -18,17 +27,18 @@ _SHARE = 0.9
 def harder_to_train(run_records: RunRecords, pair: Pair) -> Claim:
     """Clean accuracy and clean loss on test images, the second training minus the first; speed as context."""
     first, second = map(name_of, pair)
-    tested = _on_test(run_records, "accuracy")
+    tested, losses = (_on_test(run_records, quantity) for quantity in ("accuracy", "loss"))
     accuracy, of_accuracy = difference_of_shares(tested, pair)
-    loss, of_loss = final_difference(_on_test(run_records, "loss"), pair)
+    loss, of_loss = final_difference(losses, pair)
     statistics = [
         statistic(
             "Clean test accuracy", accuracy, "points", difference(sign=-1, smallest=SMALLEST["accuracy"]),
-            missing(accuracy, "clean test accuracy"), over_images=of_accuracy,
+            missing(accuracy, "clean test accuracy") or earlier_epoch(run_records, tested, pair),
+            over_images=of_accuracy,
         ),
         statistic(
             "Clean test loss", loss, "nats", difference(sign=+1, smallest=SMALLEST["nats"]),
-            missing(loss, "clean test loss"), over_images=of_loss,
+            missing(loss, "clean test loss") or earlier_epoch(run_records, losses, pair), over_images=of_loss,
         ),
     ]  # fmt: skip
     trained_on = run_records.select(quantity="loss", training=pair, image_set="train")

@@ -209,6 +209,17 @@ def missing(interval: Interval, what: str) -> str:
     return "" if interval.count else f"{what}: not measured in this run for both trainings"
 
 
+def earlier_epoch(run_records: RunRecords, rows: Table, pair: Pair) -> str:
+    """The remark on rows that are of an epoch before the last one of both trainings; else empty."""
+    used, known = (table[table["training"].isin(pair)] for table in (rows, run_records.records))
+    used = final_rows(used)
+    epochs, last = sorted(used.loc[~used["final"], "epoch"].unique()), known["epoch"].max()
+    if not epochs or epochs[0] == last:
+        return ""
+    noun = "epoch" if len(epochs) == 1 else "epochs"
+    return f"measured at {noun} {', '.join(f'{epoch:g}' for epoch in epochs)}, while the run has epoch {last:g}"
+
+
 def scope(run_records: RunRecords, rows: Table) -> str:
     """Of what a verdict is: data set, network and number of images of the rows; empty without rows."""
     if rows.empty:

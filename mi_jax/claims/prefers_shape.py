@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mi_jax.claims.paired import OVER_BOTH, Pair, compared, final_difference, missing, scope
+from mi_jax.claims.paired import OVER_BOTH, Pair, compared, earlier_epoch, final_difference, missing, scope
 from mi_jax.claims.registry import CLAIMS
 from mi_jax.claims.verdicts import SMALLEST, Claim, ClaimStatistic, context, difference, statistic
 from mi_jax.records.labels import MINUS, name_of
@@ -20,7 +20,8 @@ def prefers_shape(run_records: RunRecords, pair: Pair) -> Claim:
     rows = _rows(run_records, "shape_bias")
     first, second = map(name_of, pair)
     gap, over_images = final_difference(rows, pair)
-    remark = missing(gap, "shape bias") or _coverage(run_records, pair)
+    notes = (_coverage(run_records, pair), earlier_epoch(run_records, rows, pair))
+    remark = missing(gap, "shape bias") or "; ".join(filter(None, notes))
     criterion = difference(sign=+1, smallest=SMALLEST["shape bias"])
     name = f"Shape bias, {second} minus {first}"
     statistics = [statistic(name, gap.clipped(-1.0, 1.0), "points", criterion, remark, over_images=over_images)]

@@ -259,6 +259,20 @@ def test_an_unfinished_training_is_compared_at_the_last_common_epoch(tmp_path):
     rows += [r for s in (0, 1) for r in both_bounds("at", s, "a", 9.0) if r.epoch < 4]
     found = statistic(claims_of(tmp_path, rows)["2a"], "I(X;T), KDE upper bound", "fixed")
     assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
+    assert found.remark == "1 layer; measured at epoch 2, while the run has epoch 4"
+
+
+def test_a_quantity_last_measured_before_the_end_is_named_with_its_epoch(tmp_path):
+    rows = [row for training in ("nt", "at") for seed in range(2) for row in both_bounds(training, seed, "a", 4.0)]
+    for training in ("nt", "at"):
+        for seed in range(2):
+            where = {"inputs": "clean", "image_set": "test"}
+            rows.append(Record(quantity="loss", training=training, seed=seed, value=0.1, epoch=1, **where))
+            rows.append(at_end("accuracy", training, seed, 0.9, **where))
+    claims = claims_of(tmp_path, rows)
+    assert statistic(claims["2b"], "Clean test loss").remark == "measured at epoch 1, while the run has epoch 4"
+    assert statistic(claims["2b"], "Clean test accuracy").remark == ""
+    assert statistic(claims["2a"], "I(X;T), KDE upper bound", "fixed").remark == "1 layer"
 
 
 def test_harder_means_lower_accuracy_and_higher_loss_on_the_same_clean_images(tmp_path):
