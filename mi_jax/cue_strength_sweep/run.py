@@ -114,7 +114,7 @@ def _finished_cells(sweep: Sweep, places: Sequence[Path]) -> dict[str, tuple[Pat
                 f"{place} holds cells of other settings ({'; '.join(unlike[:3])}); expected a sweep that differs from "
                 "this one in its grid alone."
             )
-        done = set(completed_stages(place))
+        done = set(completed_stages(place) or ())
         wanted = [cell.name for cell in sweep.cells if cell.name in done and cell.name not in found]
         rows = dict(tuple(records.load(place).groupby("cell"))) if wanted else {}
         found |= {name: (place, rows[name]) for name in wanted}

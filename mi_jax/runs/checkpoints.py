@@ -26,6 +26,7 @@ from orbax.checkpoint import checkpoint_managers
 from mi_jax import processes
 from mi_jax.errors import InputError
 from mi_jax.files import json_digest, write_json
+from mi_jax.training import HeldOutAccuracy, best
 from mi_jax.typing import Variables
 
 State = dict[str, Any]
@@ -177,10 +178,11 @@ class Checkpoints:
             self._manager().delete(later)
 
     @processes.by_first
-    def name_best(self, best: dict[str, Any]) -> None:
-        """Writes `best.json` beside the steps, once the step that `best` names is on disk."""
+    def name_best(self, epoch: HeldOutAccuracy) -> None:
+        """Writes `best.json` beside the steps, once that of the epoch is on disk."""
         self.wait()
-        write_json(self._directory / _BEST, {**best, "sha256": json_digest(best)})
+        named = dataclasses.asdict(epoch)
+        write_json(self._directory / _BEST, {**named, "sha256": json_digest(named)})
 
     @processes.by_first
     def best_step(self) -> int | None:
@@ -191,6 +193,25 @@ class Checkpoints:
             return found["step"] if intact and found["step"] in self.steps() else None
         except (FileNotFoundError, ValueError, AttributeError, KeyError, TypeError):
             return None
+
+    @processes.by_first
+    def find_best(self, training: str) -> HeldOutAccuracy:
+        """The best epoch by the held-out accuracies that the newest step carries, where `best.json` does not tell.
+
+        Args:
+            training: objective, see `mi_jax.training.best`.
+
+        Raises:
+            InputError: when there is no step after an epoch, or the newest is damaged.
+        """
+        steps = self.steps()
+        newest = self.read(steps[-1]) if steps else "there is no checkpoint"
+        if isinstance(newest, str):
+            raise InputError(f"The best epoch of {training} is not known: {newest}.")
+        history = [HeldOutAccuracy(**end) for end in newest.metadata.get("held_out", ())]
+        if not history:
+            raise InputError(f"The best epoch of {training} is not known: the newest checkpoint names none.")
+        return best(history, training)
 
     @processes.by_first
     def wait(self) -> None:

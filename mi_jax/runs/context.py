@@ -23,11 +23,9 @@ from mi_jax.runs.directory import RunDir
 from mi_jax.runs.precompile import BackgroundCompiler
 from mi_jax.runs.progress import Reporter, Status
 from mi_jax.training import (
-    HeldOutAccuracy,
     Interrupted,
     Trainer,
     TrainingProgress,
-    best,
     split_held_out,
 )
 from mi_jax.typing import Variables
@@ -140,21 +138,12 @@ class RunContext:
         store = self.store(training, seed)
         step = store.best_step()
         if step is None:
-            step = self._find_best(training, store)
+            found = store.find_best(training)
+            store.name_best(found)
+            self.reporter.say(f"The best epoch of {training} was missing or damaged; it is rebuilt from a checkpoint.")
+            step = found.step
         store.close()
         return step
-
-    def _find_best(self, training: str, store: Checkpoints) -> int:
-        """Rebuilds a damaged `best.json` from the held-out accuracies that the newest checkpoint carries."""
-        steps = store.steps()
-        newest = store.read(steps[-1]) if steps else "there is no checkpoint"
-        if isinstance(newest, str):
-            raise InputError(f"The best epoch of {training} is not known: {newest}.")
-        history = [HeldOutAccuracy(**end) for end in newest.metadata["held_out"]]
-        found = best(history, training)
-        store.name_best(dataclasses.asdict(found))
-        self.reporter.say(f"The best epoch of {training} was missing or damaged; it is rebuilt from a checkpoint.")
-        return found.step
 
     def damage(self, training: str, seed: int, *, steps: Iterable[int] = ()) -> list[str]:
         """Why checkpoints of a finished training are lost: the finished network, and those of `steps` that are there.
@@ -346,3 +335,14 @@ def join_seeds(seeds: tuple[int, ...]) -> str:
 def training_stage(training: str, seeds: tuple[int, ...]) -> str:
     """The name of the stage that trains these seeds."""
     return f"train/{training}/{join_seeds(seeds)}"
+
+
+def is_trained(completed: Iterable[str], training: str, seed: int) -> bool:
+    """Whether one of the completed stages is the training of this seed, alone or with others.
+
+    Examples:
+        >>> is_trained(["train/nt/0,11", "train/at/0"], "nt", 11), is_trained(["train/nt/0,11"], "nt", 1)
+        (True, False)
+    """
+    trained = (stage.split("/") for stage in completed if stage.startswith("train/"))
+    return any(name == training and str(seed) in seeds.split(",") for _, name, seeds in trained)

@@ -97,10 +97,10 @@ def _read_progress(path: Path) -> dict[str, Any] | None:
     return found
 
 
-def completed_stages(path: Path) -> list[str]:
-    """The stages that `progress.json` counts as completed; none where it is missing or damaged."""
+def completed_stages(path: Path) -> list[str] | None:
+    """The stages that `progress.json` counts as completed; None where it is missing or damaged."""
     progress = _read_progress(path)
-    return [] if progress is None else progress["completed"]
+    return None if progress is None else progress["completed"]
 
 
 def records_bytes(path: Path) -> int | None:

@@ -9,7 +9,8 @@ from mi_jax.errors import InputError
 from mi_jax.files import PART
 from mi_jax.runs import directory
 from mi_jax.runs.checkpoints import Checkpoints
-from mi_jax.runs.restore import read_config
+from mi_jax.runs.config import RunConfig
+from mi_jax.runs.restore import finished_step, read_config
 
 
 def publish(run_dir: str | os.PathLike[str], destination: str | os.PathLike[str], *, networks: bool = False) -> Path:
@@ -28,8 +29,8 @@ def publish(run_dir: str | os.PathLike[str], destination: str | os.PathLike[str]
         The path of the copy.
 
     Raises:
-        InputError: when the directory is not a run's, its records or networks are missing or damaged, or the
-            destination exists.
+        InputError: when the directory is not a run's, its records are missing or damaged, networks are wanted that
+            are not finished, missing or damaged, or the destination exists.
     """
     source, target = Path(run_dir), Path(destination)
     config = read_config(source)
@@ -46,7 +47,7 @@ def publish(run_dir: str | os.PathLike[str], destination: str | os.PathLike[str]
         if networks:
             for training in config.trainings:
                 for seed in range(config.seeds):
-                    _copy_network(source, part, f"checkpoints/{training}/{seed}")
+                    _copy_network(source, part, config, training, seed)
         part.rename(target)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
@@ -54,11 +55,12 @@ def publish(run_dir: str | os.PathLike[str], destination: str | os.PathLike[str]
     return target
 
 
-def _copy_network(source: Path, target: Path, place: str) -> None:
+def _copy_network(source: Path, target: Path, config: RunConfig, training: str, seed: int) -> None:
     """Saves the variables of the finished network of one training and seed again, without what only training needs."""
+    place = f"checkpoints/{training}/{seed}"
     store, copy = Checkpoints(source / place), Checkpoints(target / place)
     try:
-        saved = store.restore(store.best_step())
+        saved = store.restore(finished_step(source, store, config, training, seed))
         if saved is None:
             raise InputError(f"{source / place} holds no network; finish the run, or copy it without networks.")
         copy.save(saved.step, {"variables": saved.state["variables"]}, saved.metadata)

@@ -9,7 +9,8 @@ from mi_jax.models import Network
 from mi_jax.runs import json_codec
 from mi_jax.runs.checkpoints import Checkpoints, variables_of
 from mi_jax.runs.config import RunConfig
-from mi_jax.runs.directory import saved_config
+from mi_jax.runs.context import is_trained
+from mi_jax.runs.directory import completed_stages, saved_config
 from mi_jax.typing import Variables
 
 
@@ -65,19 +66,23 @@ def restore(run_dir: str | os.PathLike[str], *, training: str, seed: int = 0, st
 
 
 def restore_finished(run_dir: str | os.PathLike[str], *, training: str, seed: int = 0) -> Restored:
-    """Restores the network that a run evaluates: the best on held-out images where there are any, else the newest.
+    """Restores the network that a run evaluates: the best on held-out images where there are any, else the last.
 
     Args:
         run_dir, training, seed: as for `restore`.
 
     Raises:
-        InputError: as `restore`.
+        InputError: as `restore`, and when the training is not finished.
     """
     path = Path(run_dir)
-    store = _store(path, read_config(path), training, seed)
-    step = store.best_step()
+    config = read_config(path)
+    store = _store(path, config, training, seed)
+    step = finished_step(path, store, config, training, seed)
     store.close()
-    return restore(path, training=training, seed=seed, step=step)
+    found = restore(path, training=training, seed=seed, step=step)
+    if completed_stages(path) is None and not config.held_out and found.epoch < config.epochs:
+        raise _unfinished(path, training, seed)
+    return found
 
 
 def steps(run_dir: str | os.PathLike[str], *, training: str, seed: int = 0) -> list[int]:
@@ -101,6 +106,30 @@ def steps(run_dir: str | os.PathLike[str], *, training: str, seed: int = 0) -> l
     return found
 
 
+def finished_step(path: Path, store: Checkpoints, config: RunConfig, training: str, seed: int) -> int | None:
+    """The step of the network that a run evaluates, see `restore_finished`; None where nothing was saved.
+
+    Args:
+        path: the run directory.
+        store: its checkpoints of the training and seed.
+        config: its configuration.
+        training: objective.
+        seed: which of the run's seeds.
+
+    Raises:
+        InputError: when an intact `progress.json` does not count the training as completed, or when images were held
+            out and nothing intact says which step was best on them.
+    """
+    completed = completed_stages(path)
+    if completed is not None and not is_trained(completed, training, seed):
+        raise _unfinished(path, training, seed)
+    steps = store.steps()
+    if not steps or not config.held_out:
+        return steps[-1] if steps else None
+    step = store.best_step()
+    return store.find_best(training).step if step is None else step
+
+
 def read_config(path: Path) -> RunConfig:
     """The configuration of a run.
 
@@ -111,6 +140,12 @@ def read_config(path: Path) -> RunConfig:
         InputError: when the directory is not a run's, or its configuration is damaged.
     """
     return json_codec.from_dict(RunConfig, saved_config(path), where=str(path / "config.json"))
+
+
+def _unfinished(path: Path, training: str, seed: int) -> InputError:
+    return InputError(
+        f"{path} has not finished training {training!r} of seed {seed}; repeat the command that started the run."
+    )
 
 
 def _store(path: Path, config: RunConfig, training: str, seed: int) -> Checkpoints:

@@ -69,7 +69,7 @@ def finished_networks(
         trainings, seeds: which; all by default.
 
     Raises:
-        InputError: when the directory is not a run's, or holds no such network.
+        InputError: when the directory is not a run's, holds no such network, or its training is not finished.
     """
     config = read_config(run_dir)
     for training in trainings or config.trainings:

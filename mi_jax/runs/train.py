@@ -1,6 +1,5 @@
 """The stage that trains: from the newest intact checkpoint to the end, measuring and saving on the way."""
 
-import dataclasses
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -173,7 +172,7 @@ class _Training:
     def _name_best(self, stopping: EarlyStopping, seeds: Sequence[int]) -> None:
         for seed in seeds:
             if stopping.histories[seed]:
-                self.stores[seed].name_best(dataclasses.asdict(stopping.best(seed)))
+                self.stores[seed].name_best(stopping.best(seed))
 
     def _conclude(self, stopping: EarlyStopping) -> None:
         """Records which epoch was best, and why a training ended early if it did."""

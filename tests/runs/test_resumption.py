@@ -24,11 +24,13 @@ from mi_jax import cli, data, runs
 from mi_jax.attacks import Budget
 from mi_jax.errors import InputError
 from mi_jax.measure.information import InformationConfig
-from mi_jax.runs import workload
+from mi_jax.runs import robustness, workload
 from mi_jax.runs.checkpoints import Checkpoints
 from mi_jax.runs.config import Evaluation
 from mi_jax.runs.progress import Reporter
-from mi_jax.training import Interrupted
+from mi_jax.runs.publish import publish
+from mi_jax.runs.restore import restore_finished
+from mi_jax.training import HeldOutAccuracy, Interrupted
 
 ROOT = Path(__file__).parents[2]
 FLAGS = [
@@ -340,13 +342,55 @@ def run_with_a_best_epoch(tiny_config, tmp_path_factory):
 
 @pytest.mark.parametrize("content", [None, "", '{"step": 6}'])
 def test_a_damaged_best_epoch_is_rebuilt_from_the_checkpoints(run_with_a_best_epoch, tmp_path, quiet, content):
-    run_dir = shutil.copytree(run_with_a_best_epoch, tmp_path / "run")
+    run_dir = Path(shutil.copytree(run_with_a_best_epoch, tmp_path / "run"))
     best = run_dir / "checkpoints" / "nt" / "0" / "best.json"
     before = json.loads(best.read_text())
     best.write_text(content) if content is not None else best.unlink()
+    assert restore_finished(run_dir, training="nt").step == before["step"]
     runs.study("noise_grid", run_dir=run_dir, samples=20, reporter=quiet)
     assert json.loads(best.read_text()) == before
     assert "it is rebuilt from a checkpoint" in quiet.console.file.getvalue()
+
+
+def test_the_best_network_is_found_and_published_without_the_file_that_names_it(run_with_a_best_epoch, tmp_path):
+    """The first epoch, where the newest checkpoint is of the second."""
+    run_dir = Path(shutil.copytree(run_with_a_best_epoch, tmp_path / "run"))
+    place = run_dir / "checkpoints" / "nt" / "0"
+    (place / "best.json").unlink()
+    store = Checkpoints(place, keep=[0, 4])
+    newest = store.restore()
+    first, second = (HeldOutAccuracy(step, epoch, clean, 0.0, 0.0) for step, epoch, clean in ((4, 1, 0.9), (8, 2, 0.8)))
+    newest.metadata["held_out"] = [dataclasses.asdict(end) for end in (first, second)]
+    store.discard_after(0)
+    untrained = store.restore(0)
+    store.save(4, untrained.state, {**untrained.metadata, "held_out": [dataclasses.asdict(first)]})
+    store.save(8, newest.state, newest.metadata)
+    store.close()
+    copy = publish(run_dir, tmp_path / "copy", networks=True)
+    for found in (restore_finished(run_dir, training="nt"), restore_finished(copy, training="nt")):
+        assert found.step == 4
+        jax.tree.map(np.testing.assert_array_equal, found.variables["params"], untrained.state["variables"]["params"])
+
+
+def test_a_training_that_is_not_finished_is_neither_evaluated_nor_published(interrupted, tmp_path):
+    restore_finished(interrupted, training="nt", seed=1)
+    newest = mj.checkpoints.restore(interrupted, training="noise", seed=1)
+    assert newest.step < 8
+    words = r"has not finished training 'noise' of seed 1; repeat the command that started the run"
+    with pytest.raises(InputError, match=words):
+        list(robustness.finished_networks(interrupted, seeds=(1,)))
+    with pytest.raises(InputError, match="has not finished training 'noise' of seed 0"):
+        publish(interrupted, tmp_path / "copy", networks=True)
+    (interrupted / "progress.json").write_text("{")
+    restore_finished(interrupted, training="nt", seed=1)
+    with pytest.raises(InputError, match=words):
+        restore_finished(interrupted, training="noise", seed=1)
+
+
+def test_a_damaged_network_at_the_end_is_not_replaced_by_the_one_before(finished):
+    damage_step(finished, "nt", 0, 8)
+    with pytest.raises(InputError, match="No intact checkpoint"):
+        restore_finished(finished, training="nt")
 
 
 def test_a_damaged_state_of_autoattack_is_started_again(tiny_config, tmp_path, quiet):
