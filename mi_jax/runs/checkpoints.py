@@ -173,8 +173,11 @@ class Checkpoints:
 
     @processes.by_first
     def discard_after(self, step: int) -> None:
-        """Deletes the steps newer than `step`, so that a run that resumes from it can save them again."""
-        for later in [s for s in self.steps() if s > step]:
+        """Deletes the steps newer than `step`, so that a run that resumes from it can save them again.
+
+        The newest goes first: a kill then leaves no gap, which nothing would fill.
+        """
+        for later in [s for s in reversed(self.steps()) if s > step]:
             self._manager().delete(later)
 
     @processes.by_first

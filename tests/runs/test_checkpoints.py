@@ -150,6 +150,21 @@ def test_steps_after_the_restored_one_can_be_discarded_and_saved_again(tmp_path)
     assert saved.state["variables"]["params"]["conv"]["kernel"][0, 0] == 20.0
 
 
+def test_steps_are_discarded_from_the_newest_on_so_that_a_kill_leaves_no_gap(tmp_path, monkeypatch):
+    fill(tmp_path / "c", keep=(1,))
+    store, delete = Checkpoints(tmp_path / "c"), ocp.CheckpointManager.delete
+
+    def killed(manager, step):
+        delete(manager, step)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ocp.CheckpointManager, "delete", killed)
+    with pytest.raises(KeyboardInterrupt):
+        store.discard_after(1)
+    store.close()
+    assert Checkpoints(tmp_path / "c").steps() == [1, 2]
+
+
 def test_nothing_saved_is_none_and_an_absent_step_is_named(tmp_path):
     assert Checkpoints(tmp_path / "c").restore() is None
     fill(tmp_path / "c", steps=(1, 2))
