@@ -31,6 +31,21 @@ def test_an_exception_while_arrays_are_written_leaves_the_old_file(tmp_path, mon
     assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
 
 
+def test_arrays_alone_are_written_by_any_numpy(tmp_path, monkeypatch):
+    """Up to 2.1, `savez_compressed` takes every keyword for the name of an array."""
+    given = []
+    monkeypatch.setattr(np, "savez_compressed", lambda file, **arrays: given.append(arrays))
+    files.write_arrays(tmp_path / "a.npz", {"x": 1})
+    assert given == [{"x": 1}]
+
+
+def test_a_replaced_file_and_its_entry_in_the_directory_are_on_disk(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
+    files.write_text(tmp_path / "a.txt", "x")
+    assert synced == [path.stat().st_ino for path in (tmp_path / "a.txt", tmp_path)]
+
+
 def test_a_digest_does_not_depend_on_the_order_of_keys():
     assert files.json_digest({"a": 1, "b": [2]}) == files.json_digest({"b": [2], "a": 1})
     assert files.json_digest({"a": 1}) != files.json_digest({"a": 2})

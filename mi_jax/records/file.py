@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from mi_jax.errors import InputError
-from mi_jax.files import replacing
+from mi_jax.files import replacing, sync_directory
 from mi_jax.records import old_rows
 from mi_jax.records.table import COLUMNS, FLAGS, FLOATS, INTEGERS, MEASUREMENT, Record, as_json
 
@@ -71,7 +71,7 @@ def append(run_dir: str | os.PathLike[str], records: Iterable[Record]) -> int:
                 raise
             os.fsync(file.fileno())
         if created:
-            _sync_directory(path.parent)
+            sync_directory(path.parent)
     except OSError as error:
         raise InputError(
             f"Cannot write to {path} ({error.strerror}); free space or make it writable, then run the command again."
@@ -424,12 +424,3 @@ def _end_of_last_line(file: Any, path: Path) -> int:
     length = content.rfind(b"\n") + 1
     _check_cut_line(content[length:], path)
     return length
-
-
-def _sync_directory(directory: Path) -> None:
-    """Makes the entry of a new file durable."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
