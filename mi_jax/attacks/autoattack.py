@@ -29,7 +29,14 @@ from mi_jax.attacks.engine.input_checks import (
 )
 from mi_jax.attacks.engine.randomness import row_keys
 from mi_jax.attacks.engine.run import ranked_targets
-from mi_jax.attacks.engine.saved_evaluation import CLEAN_ERROR, ROBUST, EvaluationState, StageReport, fingerprint
+from mi_jax.attacks.engine.saved_evaluation import (
+    CLEAN_ERROR,
+    ROBUST,
+    EvaluationState,
+    OtherEvaluation,
+    StageReport,
+    fingerprint,
+)
 from mi_jax.attacks.engine.survivors import PlacedModel, attack_rows
 from mi_jax.attacks.losses import margin, misclassified
 from mi_jax.attacks.sanity_checks import largest, largest_difference, output_findings
@@ -192,7 +199,7 @@ def autoattack(
         raise InputError(f"state must be mi_jax.attacks.EvaluationState, not {type(state).__name__}.")
     elif state.fingerprint != mark or _differ(state.clean, clean, tolerance):
         where = "The state" if saver.path is None else f"The state in {saver.path}"
-        raise InputError(
+        raise OtherEvaluation(
             f"{where} belongs to other images, labels, variables, key or attacks, or to another model; give the same "
             "ones or no state."
         )
@@ -296,24 +303,20 @@ class _Evaluation:
             report_progress(1.0)
         broken = int(np.sum(state.broken_by == index))
         robust = int(np.sum(state.broken_by == ROBUST))
-        state.reports.append(
-            StageReport(
-                name,
-                robust + broken,
-                broken,
-                state.unconfirmed,
-                robust / len(self.labels),
-                state.seconds,
-                self._warnings(name, config),
-            )
+        report = StageReport(
+            name,
+            robust + broken,
+            broken,
+            state.unconfirmed,
+            robust / len(self.labels),
+            state.seconds,
+            self._warnings(index, name, config),
         )
-        state.stage, state.seconds, state.unconfirmed = index + 1, 0.0, 0
-        state.done = np.zeros(len(self.labels), bool)
-        state.faults = np.zeros((2, len(self.labels)))
+        state.next_stage(report)
         self.saver.save(state, now=True)
 
-    def _warnings(self, name: str, config: Attack) -> tuple[str, ...]:
-        state, index = self.state, len(self.state.reports)
+    def _warnings(self, index: int, name: str, config: Attack) -> tuple[str, ...]:
+        state = self.state
         attacked = np.isin(state.broken_by, (ROBUST, index))
         warnings = gradient_warnings(name, *state.faults[:, attacked]) if attacked.any() else ()
         broken = int(np.sum(state.broken_by == index))

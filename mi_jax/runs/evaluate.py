@@ -12,6 +12,7 @@ import numpy as np
 
 from mi_jax import processes, studies
 from mi_jax.attacks import EvaluationState, Progress
+from mi_jax.attacks.engine.saved_evaluation import OtherEvaluation
 from mi_jax.data import Dataset
 from mi_jax.data.sample import fixed_sample
 from mi_jax.errors import InputError
@@ -119,9 +120,17 @@ def evaluate_seed(context: RunContext, seed: int) -> None:
             if source != target
         ]
         context.append(trainer, step, rows, seed=seed, finished=True)
-    for training in finished:
-        path = _state_file(context, training, seed)
-        processes.on_first(lambda path=path: path.unlink(missing_ok=True))
+
+
+def discard_states(context: RunContext, seed: int) -> None:
+    """Removes the saved states of AutoAttack of a seed whose evaluation is complete."""
+    for training in context.config.trainings:
+        _discard(_state_file(context, training, seed))
+
+
+@processes.by_first
+def _discard(path: Path) -> None:
+    path.unlink(missing_ok=True)
 
 
 def _autoattack(context: RunContext, training: str, seed: int, variables: Variables, key: Key) -> list[Record]:
@@ -136,12 +145,18 @@ def _autoattack(context: RunContext, training: str, seed: int, variables: Variab
             context.report_stage(f"{name}: AutoAttack {done}")
             context.stop_if_asked()
 
-        _drop_damaged(context, path)
-        rows += under_autoattack(
-            context.network, variables, images, labels, key,
+        attacked = functools.partial(
+            under_autoattack, context.network, variables, images, labels, key,
             norm=attack.norm, eps=attack.eps, version=",".join(evaluation.autoattack), budget=evaluation.budget,
             progress=report_progress, mesh=context.mesh, state_path=path,
         )  # fmt: skip
+        _drop_damaged(context, path)
+        try:
+            rows += attacked()
+        except OtherEvaluation:
+            context.reporter.say(f"{path} is of another network or attack; AutoAttack starts from the beginning.")
+            _discard(path)
+            rows += attacked()
     if evaluation.checks:
         context.stop_if_asked()
         context.report_stage(f"{name}: sanity checks")

@@ -220,8 +220,9 @@ def _all_stages(context: RunContext) -> None:
     try:
         _train(context)
         context.wait_for_compiled("attack", "strong attack")
-        for stage, work in evaluations.items():
+        for seed, (stage, work) in enumerate(evaluations.items()):
             _stage(context, stage, work)
+            evaluate.discard_states(context, seed)
         _stage(context, "examples", functools.partial(evaluate.save_examples, context))
         for found in studied.values():
             for stage, work in found.items():

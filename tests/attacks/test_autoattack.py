@@ -31,6 +31,7 @@ from mi_jax.attacks.apgd import state_at
 from mi_jax.attacks.attack import Attack, Batch, Outcome
 from mi_jax.attacks.engine.input_checks import Model
 from mi_jax.attacks.engine.run import problem_of
+from mi_jax.attacks.engine.saved_evaluation import StageReport
 from mi_jax.attacks.losses import cross_entropy
 from mi_jax.errors import InputError
 
@@ -143,6 +144,42 @@ def test_interrupted_evaluation_resumes_to_the_same_result(linear, softmax, tmp_
         (tmp_path / "state.npz").write_bytes(content)
         with pytest.raises(InputError, match="is not the saved state"):
             EvaluationState.load(tmp_path / "state.npz")
+
+
+def test_an_interruption_at_the_end_of_a_stage_leaves_it_or_the_next_one_whole():
+    report, lines = StageReport("apgd-ce", 3, 1, 1, 0.5, 2.0), 0
+
+    def interrupted_at(number: int) -> EvaluationState:
+        nonlocal lines
+        state = EvaluationState.begin("mark", np.array([0, -1, -1, -2]), np.zeros((4, 2)))
+        state.done[:], state.faults[:], state.seconds, state.unconfirmed = True, 1.0, 2.0, 1
+        lines = 0
+
+        def trace(frame, event, _):
+            nonlocal lines
+            lines += event == "line"
+            if lines == number:
+                raise Interrupted
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(lambda frame, *_: trace if frame.f_code is EvaluationState.next_stage.__code__ else None)
+        try:
+            state.next_stage(report)
+        except Interrupted:
+            pass
+        finally:
+            sys.settrace(before)
+        return state
+
+    def summary(state: EvaluationState) -> tuple:
+        return (
+            state.stage, len(state.reports), state.seconds, state.unconfirmed, state.done.any(), state.faults.any()
+        )  # fmt: skip
+
+    assert summary(interrupted_at(0)) == (1, 1, 0.0, 0, False, False)
+    for number in range(1, lines + 1):
+        assert summary(interrupted_at(number)) in ((0, 0, 2.0, 1, True, True), (1, 1, 0.0, 0, False, False))
 
 
 def test_each_attack_compiles_once_a_bucket(linear, softmax):

@@ -21,12 +21,13 @@ from rich.console import Console
 
 import mi_jax as mj
 from mi_jax import cli, data, runs
-from mi_jax.attacks import Budget
+from mi_jax.attacks import Budget, EvaluationState
 from mi_jax.errors import InputError
 from mi_jax.measure.information import InformationConfig
 from mi_jax.runs import robustness, workload
 from mi_jax.runs.checkpoints import Checkpoints
 from mi_jax.runs.config import Evaluation
+from mi_jax.runs.directory import RunDir
 from mi_jax.runs.progress import Reporter
 from mi_jax.runs.publish import publish
 from mi_jax.runs.restore import restore_finished
@@ -393,7 +394,8 @@ def test_a_damaged_network_at_the_end_is_not_replaced_by_the_one_before(finished
         restore_finished(finished, training="nt")
 
 
-def test_a_damaged_state_of_autoattack_is_started_again(tiny_config, tmp_path, quiet):
+@pytest.mark.parametrize("kind", ["damaged", "of another network or attack"])
+def test_a_state_of_autoattack_that_cannot_be_resumed_is_started_again(tiny_config, tmp_path, quiet, monkeypatch, kind):
     def attack_began() -> bool:
         return "AutoAttack" in quiet.console.file.getvalue()
 
@@ -402,13 +404,29 @@ def test_a_damaged_state_of_autoattack_is_started_again(tiny_config, tmp_path, q
     )
     config = dataclasses.replace(tiny_config, trainings=("nt",), seeds=1, evaluation=autoattack)
     whole, run_dir = tmp_path / "whole", tmp_path / "run"
+
+    def killed(self, stage: str) -> None:
+        complete(self, stage)
+        if stage == "evaluate/0":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        complete = RunDir.complete
+        patch.setattr(RunDir, "complete", killed)
+        with pytest.raises(KeyboardInterrupt):
+            runs.run(config, run_dir=whole, reporter=Reporter(Console(file=io.StringIO())))
+    assert len(list(whole.glob("autoattack-*.npz"))) == 1, "it is kept until the evaluation counts as complete"
     runs.run(config, run_dir=whole, reporter=Reporter(Console(file=io.StringIO())))
+    assert not list(whole.glob("autoattack-*.npz"))
     with pytest.raises(Interrupted):
         runs.run(config, run_dir=run_dir, reporter=quiet, stop_asked=attack_began)
     (state,) = run_dir.glob("autoattack-*.npz")
-    state.write_bytes(b"PK")
+    if kind == "damaged":
+        state.write_bytes(b"PK")
+    else:
+        dataclasses.replace(EvaluationState.load(state), fingerprint="another").save(state)
     runs.run(config, run_dir=run_dir, reporter=quiet)
-    assert "AutoAttack starts from the beginning" in quiet.console.file.getvalue()
+    assert f"{kind}; AutoAttack starts from the beginning" in quiet.console.file.getvalue()
     pd.testing.assert_frame_equal(measured(run_dir), measured(whole))
 
 

@@ -16,6 +16,10 @@ ROBUST, CLEAN_ERROR = -1, -2
 _ARRAYS = ("broken_by", "done", "faults", "clean")
 
 
+class OtherEvaluation(InputError):
+    """A saved state belongs to another evaluation than the one that it should resume."""
+
+
 @dataclasses.dataclass(frozen=True)
 class StageReport:
     """Outcome of one attack of an evaluation.
@@ -72,6 +76,21 @@ class EvaluationState:
         """The state before the first stage."""
         count = len(broken_by)
         return cls(fingerprint, {}, broken_by, np.zeros(count, bool), np.zeros((2, count)), clean)
+
+    def next_stage(self, report: StageReport) -> None:
+        """Adds the report of the current stage and goes on to the next.
+
+        In one call, between whose parts no exception of a signal is raised: an interruption leaves either stage whole.
+        """
+        first = self.begin(self.fingerprint, self.broken_by, self.clean)
+        vars(self).update(
+            reports=[*self.reports[: self.stage], report],
+            stage=self.stage + 1,
+            seconds=first.seconds,
+            unconfirmed=first.unconfirmed,
+            done=first.done,
+            faults=first.faults,
+        )
 
     def save(self, path: str | Path) -> None:
         """Writes the state to an .npz file, replacing an old one atomically."""
