@@ -149,6 +149,9 @@ class _Training:
             "epoch": step / self.trainer.steps_per_epoch,
             "network": json_codec.to_dict(self.context.network),
         }
+        # Before the first save, so that a kill finds the stores at most one step apart: they have a common one.
+        for store in self.stores.values():
+            store.wait()
         for seed, member in self.trainer.members(state):
             history = {"held_out": self.early_stopping.to_json(seed)} if self.early_stopping else {}
             self.stores[seed].save(step, to_save(member), {**metadata, **history})

@@ -430,6 +430,24 @@ def test_a_state_of_autoattack_that_cannot_be_resumed_is_started_again(tiny_conf
     pd.testing.assert_frame_equal(measured(run_dir), measured(whole))
 
 
+def test_seeds_side_by_side_are_saved_once_the_step_before_is_whole_for_all(tiny_config, tmp_path, quiet, monkeypatch):
+    calls = []
+    for name, method in (("wait", Checkpoints.wait), ("save", Checkpoints.save)):
+
+        def noted(store, *args, name=name, method=method):
+            calls.append((name, store._directory.name))
+            return method(store, *args)
+
+        monkeypatch.setattr(Checkpoints, name, noted)
+    nt = tmp_path / "run" / "checkpoints" / "nt" / "1"
+    with pytest.raises(Interrupted):
+        runs.run(tiny_config, run_dir=tmp_path / "run", reporter=quiet, stop_asked=nt.is_dir)
+    saves = [number for number, call in enumerate(calls) if call == ("save", "0")]
+    assert len(saves) >= 2
+    for number in saves:
+        assert calls[number - 2 : number] == [("wait", "0"), ("wait", "1")]
+
+
 @pytest.mark.parametrize("name", ["lr=[0.1]", "a\\b", os.fsdecode(b"caf\xe9")])
 def test_a_name_under_which_checkpoints_could_not_be_read_is_refused_before_training(
     tiny_config, tmp_path, quiet, name
