@@ -18,7 +18,7 @@ from mi_jax.data.sample import fixed_sample
 from mi_jax.errors import InputError
 from mi_jax.files import write_arrays
 from mi_jax.measure.accuracy import adversarial_examples, attack_columns, performance, robustness, transfer
-from mi_jax.measure.autoattack import sanity_checks, under_autoattack
+from mi_jax.measure.autoattack import autoattack_columns, sanity_checks, under_autoattack
 from mi_jax.measure.information import information_plane, label_free_information
 from mi_jax.records.labels import attack_label
 from mi_jax.records.table import Record
@@ -244,7 +244,18 @@ def _study_input(context: RunContext, training: str, seed: int, step: int, sampl
         probe=context.config.information,
         baseline=_baseline(context, training, seed, step),
         untrained=functools.partial(context.variables_at, training, seed, 0),
+        autoattacked=_autoattacked(context) if step == context.finished_step(training, seed) else 0,
     )
+
+
+def _autoattacked(context: RunContext) -> int:
+    """On how many images finished networks are evaluated under AutoAttack `standard` of at least its usual budget."""
+    evaluation, attack = context.config.evaluation, context.config.attack
+    if not evaluation.autoattack:
+        return 0
+    found = autoattack_columns(attack.norm, attack.eps, ",".join(evaluation.autoattack), evaluation.budget)
+    same = found["attack"] == "autoattack-standard" and not found["reduced"]
+    return min(evaluation.autoattack_samples, len(context.dataset.test)) if same else 0
 
 
 def _baseline(context: RunContext, training: str, seed: int, step: int) -> Callable[[], Variables | None]:

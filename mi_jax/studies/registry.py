@@ -39,6 +39,8 @@ class StudyInput:
             itself, and where there is nothing to compare with.
         untrained: loads the variables from which all trainings of the seed started, or None.
         test_sets: by name, loads further data sets whose test images are used; for studies that take any.
+        autoattacked: on how many test images the run's evaluation measured this network under AutoAttack `standard` of
+            at least the default budget; 0 if it did not.
     """
 
     network: Network
@@ -51,6 +53,7 @@ class StudyInput:
     baseline: Callable[[], Variables | None] = lambda: None
     untrained: Callable[[], Variables | None] = lambda: None
     test_sets: Mapping[str, Callable[[], Dataset]] = field(default_factory=dict)
+    autoattacked: int = 0
 
 
 @dataclass(frozen=True, eq=False)

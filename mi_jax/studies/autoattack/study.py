@@ -19,11 +19,16 @@ _ATTACKS, _BUDGET = ("apgd-ce", "fab-t"), Budget(targets=3)
 
 
 def measure(study_input: StudyInput) -> StudyResult:
-    """AutoAttack `standard` on the sample, and on its first images the curve over eps and the sanity checks."""
+    """AutoAttack `standard` on the sample, and on its first images the curve over eps and the sanity checks.
+
+    Where the run's evaluation measured accuracy under AutoAttack `standard` on as many images or more, its rows stand.
+    """
     test, attack, key = study_input.dataset.test, study_input.attack, study_input.key
     network, variables = study_input.network, study_input.variables
     images, labels = fixed_sample(test.images, test.labels, study_input.samples)
-    rows = under_autoattack(network, variables, images, labels, key, norm=attack.norm, eps=attack.eps)
+    rows = []
+    if study_input.autoattacked < len(labels):
+        rows += under_autoattack(network, variables, images, labels, key, norm=attack.norm, eps=attack.eps)
     few = (images[:_CHECKED], labels[:_CHECKED])
     rows += sanity_checks(network, variables, *few, key, norm=attack.norm, eps=attack.eps)
     return StudyResult(rows + _curve(study_input, images[:_ON_CURVE], labels[:_ON_CURVE]))
