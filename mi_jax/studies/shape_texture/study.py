@@ -151,7 +151,7 @@ def robust(
         variables = function.variables(study_input.variables, probe)
         logits = map_batches(
             functools.partial(_attacked_logits, function, variables, key, attack), images, jnp.asarray(factors[name]),
-            mesh=mesh_of(study_input.variables),
+            np.arange(len(images)), mesh=mesh_of(study_input.variables),
         )  # fmt: skip
         value, error = mean_and_error(rescaled_gains(np.asarray(logits), factors[name]))
         columns = {"image_set": "factorial", "inputs": "adversarial", **attack_columns(attack), "layer": layer}
@@ -160,5 +160,5 @@ def robust(
     return records
 
 
-def _attacked_logits(function, variables, key, attack: PGD, x, y) -> jax.Array:
-    return pgd(function, variables, x, y, key, config=attack).logits
+def _attacked_logits(function, variables, key, attack: PGD, x, y, index) -> jax.Array:
+    return pgd(function, variables, x, y, key, config=attack, index=index).logits

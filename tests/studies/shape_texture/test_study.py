@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections import OrderedDict
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -121,6 +122,22 @@ def test_a_factor_within_reach_of_the_attacker_has_no_robust_information(margin,
     )
     assert record.quantity == "i_t_texture_robust"
     assert low <= record.value <= high
+
+
+def test_the_random_starts_of_the_attack_on_a_probe_do_not_depend_on_the_batch(monkeypatch):
+    starts: list[np.ndarray] = []
+
+    def attack(function, variables, x, y, key, *, config, index):
+        starts.append(np.asarray(index))
+        return SimpleNamespace(logits=jnp.zeros((len(x), 10)))
+
+    monkeypatch.setattr(study, "pgd", attack)
+    monkeypatch.setattr(study, "probed", lambda *_: SimpleNamespace(variables=lambda *_: {}))
+    monkeypatch.setattr("mi_jax.batches.BATCH_SIZE", 2)
+    network = bare_network(FrequencyReader, "texture")
+    images, factors = jnp.zeros((5, 32, 32, 3)), {"shape": np.arange(5)}
+    study.robust(study_input_of(network, {}), "logits", {"shape": None}, images, factors, jax.random.key(1))
+    assert np.concatenate(starts)[:5].tolist() == [0, 1, 2, 3, 4]
 
 
 @pytest.fixture(scope="module")
