@@ -24,6 +24,7 @@ from mi_jax.seeding import stream_key
 from mi_jax.studies.shape_texture import information, shape_bias
 from mi_jax.training import (
     Diverged,
+    Interrupted,
     ObjectiveConfig,
     Optimizer,
     Trainer,
@@ -85,6 +86,10 @@ def measure_cell(
     Trainings are `nt`, `noise`, `at-linf`, `at-l2`; controls `untrained`, and for each norm `matched-linf`, ...: the
     normally trained network of the epoch at which its clean accuracy was nearest to the adversarially trained one's.
     All trainings of a seed share its first `clean_epochs`.
+
+    Raises:
+        Interrupted: when `stop_asked` returned true; it is called between compiled chunks and before each network is
+            measured.
     """
     train, sets = cell_sets(sweep, cell)
     images, labels = jnp.asarray(train.images), jnp.asarray(train.labels)
@@ -104,9 +109,10 @@ def measure_cell(
         if name == "nt":
             state = trainer.init(images)
             for seed, member in trainer.members(state):
+                _stop_if(stop_asked)
                 found = measure(sweep, network, member["variables"], sets, seed, ())
                 yield from _named(found, cell, sweep, "untrained", seed, 0)
-            begun[seeds] = _begin(trainer, state, images, labels, first, keep)
+            begun[seeds] = _begin(trainer, state, images, labels, first, keep, stop_asked)
         state = jax.tree.map(jnp.copy, begun[seeds])  # training gives the memory of its state away
         try:
             state = fit(trainer, state, images, labels, first_step=first, after_chunk=after, stop_asked=stop_asked)
@@ -118,6 +124,7 @@ def measure_cell(
             continue
         history |= keep.history
         for seed, member in trainer.members(state):
+            _stop_if(stop_asked)
             report_progress(f"{name} seed {seed}: strong attack", (i + 0.7) / count)
             norms = (norm,) if norm else sweep.norms
             found = measure(sweep, network, member["variables"], sets, seed, norms)
@@ -144,7 +151,20 @@ class _Snapshots:
             self.history.setdefault(seed, []).append((epoch, accuracy, variables))
 
 
-def _begin(trainer: Trainer, state: Any, images: Any, labels: Any, first: int, keep: _Snapshots) -> Any:
+def _stop_if(stop_asked: Callable[[], bool]) -> None:
+    if stop_asked():
+        raise Interrupted
+
+
+def _begin(
+    trainer: Trainer,
+    state: Any,
+    images: Any,
+    labels: Any,
+    first: int,
+    keep: _Snapshots,
+    stop_asked: Callable[[], bool],
+) -> Any:
     """The state after the first updates, with snapshots at steps that grow by a constant ratio.
 
     Accuracy rises fast there, so that the ends of epochs are too few snapshots to match; the pauses of `fit` are more,
@@ -153,6 +173,7 @@ def _begin(trainer: Trainer, state: Any, images: Any, labels: Any, first: int, k
     keep(state, 0.0)
     step, per_epoch = 0, trainer.steps_per_epoch
     while step < first:
+        _stop_if(stop_asked)
         last = min(max(step + 1, int(_GROWTH * step)), (step // per_epoch + 1) * per_epoch)
         state = trainer.advance(state, images, labels, step, last)
         keep(state, last / per_epoch)

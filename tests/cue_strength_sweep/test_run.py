@@ -14,6 +14,7 @@ from rich.console import Console
 from scipy import stats
 
 from mi_jax import records
+from mi_jax.cue_strength_sweep import cell
 from mi_jax.cue_strength_sweep import run as sweep
 from mi_jax.cue_strength_sweep.cell import cell_sets, measure_cell, network_of, trainer_of
 from mi_jax.cue_strength_sweep.figure import cells_of, contrast
@@ -134,8 +135,8 @@ def test_the_figure_shows_the_sweep(swept):
     cells = pd.concat([contrast(cells_of(found), "at-linf", baseline) for baseline in ("nt", "matched-linf")])
     shown = [text.get_text() for axes in spec.draw(found).axes for text in axes.texts]
     assert shown.count("not learnt") == cells["failed"].sum()
-    for cell in cells[~cells["failed"]].itertuples():
-        assert f"{cell.before:.2f} → {cell.after:.2f}" in shown
+    for each in cells[~cells["failed"]].itertuples():
+        assert f"{each.before:.2f} → {each.after:.2f}" in shown
 
 
 def test_a_finished_sweep_does_nothing_again_and_another_is_refused(swept, quiet):
@@ -184,6 +185,32 @@ def test_cells_of_other_settings_are_refused_before_anything_is_written(swept, t
     with pytest.raises(InputError, match=message):
         sweep.run(replace(TINY, **(change or {})), run_dir=tmp_path / "new", cells_from=[place], reporter=quiet)
     assert not (tmp_path / "new").exists()
+
+
+def test_a_stop_is_honoured_before_each_measurement_and_in_the_first_epochs(monkeypatch):
+    done: list[str] = []
+
+    def measure(*_):
+        done.append("measure")
+        return []
+
+    def advance(trainer, state, *_):
+        done.append("advance")
+        return state
+
+    sets = cell_sets(TINY, TINY.cells[0])
+    monkeypatch.setattr(cell, "cell_sets", lambda *_: sets)
+    monkeypatch.setattr(cell, "measure", measure)
+    monkeypatch.setattr(cell, "evaluate", lambda *_: (0.0, 0.5))
+    monkeypatch.setattr(cell, "fit", lambda trainer, state, *_, **__: state)
+    monkeypatch.setattr(cell.Trainer, "advance", advance)
+    network, whole = network_of(TINY), ["measure", *["advance"] * 4, "measure"]
+    for number in range(len(whole) + 1):
+        done.clear()
+        answers = iter([False] * number + [True])
+        with pytest.raises(Interrupted):
+            list(measure_cell(TINY, TINY.cells[0], network, stop_asked=lambda answers=answers: next(answers)))
+        assert done == whole[:number]
 
 
 def test_all_trainings_of_a_seed_start_from_the_same_weights():
