@@ -17,7 +17,7 @@ from mi_jax import records
 from mi_jax.cue_strength_sweep import cell
 from mi_jax.cue_strength_sweep import run as sweep
 from mi_jax.cue_strength_sweep.cell import cell_sets, measure_cell, network_of, trainer_of
-from mi_jax.cue_strength_sweep.figure import cells_of, contrast
+from mi_jax.cue_strength_sweep.figure import _p_value, cells_of, contrast
 from mi_jax.cue_strength_sweep.run import Cell, Sweep
 from mi_jax.errors import InputError
 from mi_jax.records import run_records
@@ -277,6 +277,13 @@ def test_a_cells_difference_is_a_paired_t_test(tmp_path):
     assert row["p"] == pytest.approx(expected.pvalue)
     low, high = expected.confidence_interval()
     assert (row["low"], row["high"]) == (pytest.approx(low), pytest.approx(high))
+
+
+@pytest.mark.parametrize(
+    ("gap", "p"), [([0.0, 0.0, 0.0], 1.0), ([0.3 - 0.2, 0.1, 0.1], 0.0), ([0.1], np.nan), ([1.0, 2.0], 0.2048327647)]
+)
+def test_differences_without_spread_are_certain_and_a_single_one_tells_nothing(gap, p):
+    assert _p_value(np.array(gap)) == pytest.approx(p, nan_ok=True)
 
 
 def test_significance_is_corrected_over_cells_and_untrained_cells_take_no_part(tmp_path):

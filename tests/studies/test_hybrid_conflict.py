@@ -13,9 +13,10 @@ from mi_jax import distortions, records
 from mi_jax.attacks import PGD
 from mi_jax.files import write_arrays
 from mi_jax.records import run_records
-from mi_jax.studies.hybrid_conflict.images import levels, make, outlines, pairs, reciprocal_rank
+from mi_jax.studies.hybrid_conflict.images import levels, make, outlines, pairs
 from mi_jax.studies.hybrid_conflict.study import measure
 from mi_jax.studies.registry import StudyInput
+from mi_jax.studies.shape_texture.shape_bias import reciprocal_rank
 
 SIDE, CLASSES = 8, 3
 WAVES = np.cos(2 * np.pi * np.arange(SIDE) / SIDE)

@@ -6,7 +6,6 @@ outline of one image, two-tone, and the shuffled patches of another.
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -115,19 +114,3 @@ def outlines(images: Images) -> Images:
     blurred = distortions.low_pass(grey, images.shape[1] * _OUTLINE_BLUR)[..., :1]
     light = blurred > jnp.median(blurred, axis=(1, 2), keepdims=True)
     return jnp.broadcast_to(jnp.where(light, _OUTLINE[1], _OUTLINE[0]), images.shape).astype(images.dtype)
-
-
-def reciprocal_rank(logits: jax.Array | np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """One over the rank of each row's class among its logits, float `[n]`; ties count as half a rank each.
-
-    Args:
-        logits: `[n k]`.
-        classes: int `[n]`.
-
-    Examples:
-        >>> reciprocal_rank(np.array([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0]]), np.array([0, 1])).tolist()
-        [1.0, 0.5]
-    """
-    rows = np.asarray(logits)
-    own = rows[np.arange(len(rows)), classes][:, None]
-    return 1 / ((rows > own).sum(1) + ((rows == own).sum(1) + 1) / 2)

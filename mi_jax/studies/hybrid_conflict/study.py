@@ -12,10 +12,15 @@ from mi_jax.data import to_float
 from mi_jax.measure.accuracy import accuracy_row, attack_columns
 from mi_jax.measure.information import activations
 from mi_jax.records.table import Record
-from mi_jax.studies.hybrid_conflict.images import CUES, CueImages, Pairs, levels, make, pairs, reciprocal_rank
+from mi_jax.studies.hybrid_conflict.images import CUES, CueImages, Pairs, levels, make, pairs
 from mi_jax.studies.registry import StudyInput, StudyResult
 from mi_jax.studies.shape_texture import information
-from mi_jax.studies.shape_texture.shape_bias import adversarial_examples_of, count_decisions, predictions_of
+from mi_jax.studies.shape_texture.shape_bias import (
+    adversarial_examples_of,
+    count_decisions,
+    predictions_of,
+    reciprocal_rank,
+)
 from mi_jax.training import predictions
 from mi_jax.typing import Images, Variables
 
@@ -81,10 +86,7 @@ def _decisions(study_input: StudyInput, chosen: Pairs, images: Images, where: di
     share = np.sqrt(found.coverage * (1 - found.coverage) / found.n)
     records = [Record(quantity="cue_coverage", value=found.coverage, stderr=share, n=found.n, **columns)]
     if decided:
-        low, high = found.interval
-        records.append(
-            Record(quantity="cue_bias", value=found.bias, stderr=(high - low) / (2 * 1.96), n=decided, **columns)
-        )
+        records.append(Record(quantity="cue_bias", value=found.bias, stderr=found.stderr, n=decided, **columns))
     else:
         reason = "no prediction is the class of either cue"
         records.append(Record(quantity="cue_bias", value=None, ok=False, note=reason, n=0, **columns))

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from scipy import stats
 
 from mi_jax import information
 from mi_jax.errors import InputError
@@ -34,8 +35,7 @@ def ceilings(factors: Factors, **columns: Any) -> list[Record]:
     """The entropy of each factor on the given rows, an upper bound of all information about it: `h_shape`, ..."""
     records = []
     for name, values in factors.items():
-        p = np.bincount(values) / len(values)
-        entropy = -np.sum(p[p > 0] * np.log(p[p > 0]))
+        entropy = stats.entropy(np.bincount(values))
         records.append(information_record(f"h_{name}", entropy, estimator="exact", n=len(values), **columns))
     return records
 

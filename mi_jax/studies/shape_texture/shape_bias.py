@@ -62,6 +62,12 @@ class Decisions(NamedTuple):
         decided = self.shape + self.texture
         return wilson(self.bias, decided) if decided else (0.0, 1.0)
 
+    @property
+    def stderr(self) -> float:
+        """Standard error of the bias: half the interval over 1.96."""
+        low, high = self.interval
+        return (high - low) / 2 / _Z
+
 
 def count_decisions(predicted: np.ndarray, shape: np.ndarray, texture: np.ndarray) -> Decisions:
     """Counts shape and texture decisions (Geirhos et al. 2019); images without a conflict are left out.
@@ -128,7 +134,7 @@ def _bias(
         return [Record(**{**failed, "note": "no prediction is the class of either cue"}), coverage]
     low, high = found.interval
     return [
-        Record(quantity="shape_bias", value=found.bias, stderr=(high - low) / 2 / _Z, n=decided, **columns),
+        Record(quantity="shape_bias", value=found.bias, stderr=found.stderr, n=decided, **columns),
         Record(quantity="shape_bias_low", value=low, n=decided, **columns),
         Record(quantity="shape_bias_high", value=high, n=decided, **columns),
         coverage,
@@ -164,16 +170,30 @@ def sensitivity_records(logits: np.ndarray, factors: Mapping[str, np.ndarray], *
     """
     records = []
     for cue in CUES:
-        own = np.take_along_axis(logits, factors[cue][:, None], axis=1)
-        # Equal logits share their places, so that a constant network ranks all classes alike.
-        rank = 1 + (logits > own).sum(axis=1) + ((logits == own).sum(axis=1) - 1) / 2
-        each = 1 / rank
+        each = reciprocal_rank(logits, factors[cue])
         records.append(
             Record(quantity=f"{cue}_sensitivity", value=each.mean(), stderr=each.std(ddof=1) / math.sqrt(len(each)),
                    blocks=blocks_to_text(means_without_block(each)), unit="1", n=len(each),
                    **{"image_set": "conflict", **columns})
         )  # fmt: skip
     return records
+
+
+def reciprocal_rank(logits: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """One over the rank of each row's class among its logits, float `[n]`.
+
+    Equal logits share their places, so that a constant network ranks all classes alike.
+
+    Args:
+        logits: `[n k]`.
+        classes: int `[n]`.
+
+    Examples:
+        >>> reciprocal_rank(np.array([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0]]), np.array([0, 1])).tolist()
+        [1.0, 0.5]
+    """
+    own = logits[np.arange(len(logits)), classes][:, None]
+    return 1 / ((logits > own).sum(1) + ((logits == own).sum(1) + 1) / 2)
 
 
 def suppression_records(
