@@ -81,7 +81,7 @@ def check_directory(directory: Path) -> None:
 class Checkpoints:
     """The steps saved below one directory; the newest two are kept, and those named in `keep`.
 
-    Of several processes the first writes and reads, and the others are told what it read.
+    With several processes, the first does all I/O and broadcasts the result.
 
     Args:
         directory: made on the first save; need not exist before.
@@ -225,7 +225,7 @@ class Checkpoints:
 
     @processes.by_first
     def close(self) -> None:
-        """Waits for the saves under way and lets go of the directory; raises what went wrong in the background."""
+        """Waits for pending saves and closes the manager; raises what went wrong in the background."""
         if self._opened is not None:
             opened, self._opened = self._opened, None
             with _os_errors(self._directory):
@@ -251,7 +251,7 @@ class Checkpoints:
 def restore_together(stores: Sequence[Checkpoints]) -> tuple[list[Saved], list[str]]:
     """The newest step that is intact in every store, one `Saved` for each, and why newer steps are not.
 
-    The first list is empty where there is no such step. Steps that one store lacks are passed over without a word.
+    The first list is empty where there is no such step. Steps that one store lacks are silently skipped.
     """
     damaged: list[str] = []
     for step in sorted(set.intersection(*(set(store.steps()) for store in stores)), reverse=True):

@@ -35,8 +35,8 @@ class RunContext:
     """One call of `run` or `study`.
 
     Attributes:
-        config, network, dataset, directory, reporter, stop_asked, on_records: as given, the held-out images taken from
-            the data.
+        config, network, dataset, directory, reporter, stop_asked, on_records: as given; `dataset` excludes the held-out
+            images.
         held_out: those, or None.
         mesh: devices that share a batch, or None.
         images, labels: the training split on the device.

@@ -246,7 +246,7 @@ class RunDir:
 
 @processes.by_first
 def begun_by_this_job(path: Path) -> bool:
-    """Whether SLURM has started this job again and the run in the directory is the job's own."""
+    """Whether SLURM requeued this job and this job created the run."""
     job = os.environ.get("SLURM_JOB_ID")
     if os.environ.get("SLURM_RESTART_COUNT", "0") == "0" or job is None:
         return False

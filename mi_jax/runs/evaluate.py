@@ -241,7 +241,7 @@ def _study_input(context: RunContext, training: str, seed: int, step: int, sampl
         attack=context.config.attack,
         samples=samples,
         key=stream_key(seed, "studies"),
-        probe=context.config.information,
+        information=context.config.information,
         baseline=_baseline(context, training, seed, step),
         untrained=functools.partial(context.variables_at, training, seed, 0),
         autoattacked=_autoattacked(context) if step == context.finished_step(training, seed) else 0,

@@ -159,7 +159,7 @@ class _Training:
     # Early stopping
 
     def _measure_held_out(self, stopping: EarlyStopping, state: Any, progress: TrainingProgress) -> list[int]:
-        """Measures and records held-out accuracy at the end of an epoch; the seeds that were never better."""
+        """Measures and records held-out accuracy at the end of an epoch. Returns the seeds whose best epoch this is."""
         stopping.measure(state, progress)
         for seed in self.trainer.seeds:
             self.context.append(self.trainer, progress.step, _rows_of_epoch(stopping, seed), seed=seed)

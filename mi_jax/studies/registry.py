@@ -34,7 +34,7 @@ class StudyInput:
         attack: the run's attack, which makes adversarial examples.
         samples: how many test images the study should use.
         key: the same for every training of a seed, so that compared networks get the same random numbers.
-        probe: how the run measured information: its sample size and noise rules.
+        information: how the run measured information: its sample size and noise rules.
         baseline: loads the variables of the run's first training, of the same seed and epoch; None for that training
             itself, and where there is nothing to compare with.
         untrained: loads the variables from which all trainings of the seed started, or None.
@@ -49,7 +49,7 @@ class StudyInput:
     attack: PGD
     samples: int
     key: Key
-    probe: InformationConfig = InformationConfig()
+    information: InformationConfig = InformationConfig()
     baseline: Callable[[], Variables | None] = lambda: None
     untrained: Callable[[], Variables | None] = lambda: None
     test_sets: Mapping[str, Callable[[], Dataset]] = field(default_factory=dict)

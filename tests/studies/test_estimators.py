@@ -18,7 +18,7 @@ from mi_jax.studies.estimators import study
 from mi_jax.studies.estimators.study import measure, without_noise
 from mi_jax.studies.registry import StudyInput
 
-PROBE = InformationConfig(samples=90, noise=("fixed", "trace", "scale_free"), noise_variance=0.5)
+INFORMATION = InformationConfig(samples=90, noise=("fixed", "trace", "scale_free"), noise_variance=0.5)
 SHOWN = 70
 
 
@@ -29,7 +29,7 @@ def study_input():
     attack = PGD(eps=0.1, steps=1, step_size=0.1)
     return StudyInput(
         network, end, data.load("digits", limit=120), attack, SHOWN, jax.random.key(2),
-        probe=PROBE, untrained=lambda: start,
+        information=INFORMATION, untrained=lambda: start,
     )  # fmt: skip
 
 
@@ -40,7 +40,7 @@ def found(study_input):
 
 @pytest.fixture(scope="module")
 def sample(study_input):
-    return fixed_sample(study_input.dataset.test.images, study_input.dataset.test.labels, PROBE.samples)
+    return fixed_sample(study_input.dataset.test.images, study_input.dataset.test.labels, INFORMATION.samples)
 
 
 def test_every_value_lies_in_the_bracket_that_the_run_measures(study_input, sample, found):
@@ -48,7 +48,7 @@ def test_every_value_lies_in_the_bracket_that_the_run_measures(study_input, samp
     adversarial_images = adversarial_examples(
         study_input.network, study_input.variables, images, labels, attack=study_input.attack
     )
-    noise_variances = frozen_noise_variances(study_input.network, study_input.untrained(), images, config=PROBE)
+    noise_variances = frozen_noise_variances(study_input.network, study_input.untrained(), images, config=INFORMATION)
     bounds = {
         (r.layer, r.inputs, r.noise_rule, r.quantity): r
         for r in information_plane(
@@ -58,7 +58,7 @@ def test_every_value_lies_in_the_bracket_that_the_run_measures(study_input, samp
             adversarial_images,
             labels,
             noise_variances=noise_variances,
-            config=PROBE,
+            config=INFORMATION,
             attack=study_input.attack,
         )
         if r.class_ is None

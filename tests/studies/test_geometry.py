@@ -38,7 +38,7 @@ class Scaled(Network):
         return self.apply(variables, x)[0]
 
 
-PROBE = InformationConfig(samples=80, noise_variance=0.5)
+INFORMATION = InformationConfig(samples=80, noise_variance=0.5)
 
 
 def subject_of(scale, *, baseline=None, untrained=1.0):
@@ -47,7 +47,7 @@ def subject_of(scale, *, baseline=None, untrained=1.0):
 
     return StudyInput(
         Scaled("scaled", 10, (8, 8, 1)), {"scale": jnp.float32(scale)}, data.load("digits", limit=100),
-        PGD(eps=0.1, steps=1, step_size=0.05), 80, jax.random.key(0), probe=PROBE,
+        PGD(eps=0.1, steps=1, step_size=0.05), 80, jax.random.key(0), information=INFORMATION,
         baseline=lambda: given(baseline), untrained=lambda: given(untrained),
     )  # fmt: skip
 
@@ -64,7 +64,7 @@ def value_of(found, **columns):
 @pytest.fixture(scope="module")
 def pixels():
     test = data.load("digits", limit=100).test
-    images, labels = fixed_sample(test.images, test.labels, PROBE.samples)
+    images, labels = fixed_sample(test.images, test.labels, INFORMATION.samples)
     return np.asarray(images).reshape(len(labels), -1), np.asarray(labels)
 
 

@@ -42,13 +42,13 @@ def measure(study_input: StudyInput) -> StudyResult:
     information about the clean image, see `records.labels.LABEL_LEAK`.
     """
     images, labels = fixed_sample(
-        study_input.dataset.test.images, study_input.dataset.test.labels, study_input.probe.samples
+        study_input.dataset.test.images, study_input.dataset.test.labels, study_input.information.samples
     )
     start = study_input.untrained()
     reference = study_input.variables if start is None else start
     clean = activations(study_input.network, study_input.variables, images)
-    frozen = frozen_noise_variances(study_input.network, reference, images, config=study_input.probe)
-    noise_variances = with_scale_free(frozen, clean, config=study_input.probe)
+    frozen = frozen_noise_variances(study_input.network, reference, images, config=study_input.information)
+    noise_variances = with_scale_free(frozen, clean, config=study_input.information)
     adversarial_images = adversarial_examples(
         study_input.network, study_input.variables, images, labels, attack=study_input.attack
     )

@@ -24,7 +24,7 @@ from mi_jax.typing import Images, Key, Labels
 _WAVES_A_SIDE = 16
 """Least number of frequencies per side: a stride of 2 for images of 32 pixels, of 1 below."""
 _SHARE = 5
-"""Every wave is added to one image in so many of the sample."""
+"""Every wave is added to every `_SHARE`-th image of the sample."""
 
 
 def frequencies(height: int, width: int, *, stride: int = 1) -> np.ndarray:

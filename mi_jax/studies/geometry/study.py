@@ -40,7 +40,7 @@ def measure(study_input: StudyInput) -> StudyResult:
     `merging` (images replaced by the mean of random pairs) loses one bit of what the activations without noise have.
     """
     images, labels = fixed_sample(
-        study_input.dataset.test.images, study_input.dataset.test.labels, study_input.probe.samples
+        study_input.dataset.test.images, study_input.dataset.test.labels, study_input.information.samples
     )
     untrained, baseline = (
         None if variables is None else activations(study_input.network, variables, images)
@@ -63,7 +63,7 @@ def measure(study_input: StudyInput) -> StudyResult:
 
 
 def _described(tap: Any, labels: Any, study_input: StudyInput, columns: dict[str, Any]) -> list[Record]:
-    variance = study_input.probe.noise_variance
+    variance = study_input.information.noise_variance
     columns = {**columns, "estimator": "geometry", "noise_rule": "fixed", "noise_variance": variance}
     try:
         found = information.geometry(tap, labels, noise_variance=variance, num_classes=study_input.network.num_classes)
@@ -80,7 +80,7 @@ def _described(tap: Any, labels: Any, study_input: StudyInput, columns: dict[str
 
 
 def _noise_rules(untrained: Any, study_input: StudyInput) -> Iterator[tuple[str, float]]:
-    yield "fixed", study_input.probe.noise_variance
+    yield "fixed", study_input.information.noise_variance
     if untrained is not None and float(np.ptp(np.asarray(untrained))) > 0:
         yield "trace", information.noise_variance(untrained, rule="trace")
 

@@ -56,7 +56,7 @@ def _draw_choices(run_records: RunRecords) -> Figure:
             axes.set_title(title, loc="left")
             axes.set_ylim(-0.03, 1.05)
             axes.set_xlim(-0.4, len(places) - 0.6)
-            axes.set_xlabel("cut-off (cycles per image)" if kind == "hybrid" else "patches a side")
+            axes.set_xlabel("cut-off (cycles per image)" if kind == "hybrid" else "patches per side")
             axes.set_xticks(list(places.values()), [f"{level:g}" for level in places])
         row[0].set_ylabel(_NAMES[kind])
     handles = style.training_handles(trainings)

@@ -29,7 +29,7 @@ def measure(study_input: StudyInput) -> StudyResult:
     is no information about the clean image, see `records.labels.LABEL_LEAK`.
     """
     images, labels = fixed_sample(
-        study_input.dataset.test.images, study_input.dataset.test.labels, study_input.probe.samples
+        study_input.dataset.test.images, study_input.dataset.test.labels, study_input.information.samples
     )
     start = study_input.untrained()
     reference = activations(study_input.network, study_input.variables if start is None else start, images)

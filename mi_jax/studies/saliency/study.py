@@ -28,7 +28,7 @@ from mi_jax.typing import Images, Key, Labels, Variables
 
 METHODS = ("gradient", "smoothgrad", "integrated_gradients", "grad_x_input", "grad_cam", "layer_cam")
 _SHARE = 10
-"""One image in so many of the sample is explained."""
+"""One in `_SHARE` images of the sample is explained."""
 _BATCH = 50
 _RANDOM_NETWORK, _RANDOM_RANKING = 1, 2
 """Folded into the key of the study for the random controls."""
@@ -56,7 +56,7 @@ class Maps(NamedTuple):
 
 
 def attribution_layer(network: Network) -> str | None:
-    """The layer of Grad-CAM and LayerCAM: the deepest with 4 or more positions a side; None if there is no such map."""
+    """The layer of Grad-CAM and LayerCAM: the deepest with 4 or more positions per side; None if there is none."""
     if not network.takes_perturbations:
         return None
     maps = [name for name, shape in network.tap_shapes.items() if len(shape) == 3 and min(shape[:2]) >= _LEAST_SIDE]
@@ -121,7 +121,9 @@ def measure(study_input: StudyInput) -> StudyResult:
         )
     )
     if "grad_cam" not in maps:
-        reason = f"no layer of {network.arch} is a map of at least {_LEAST_SIDE} positions a side that can be perturbed"
+        reason = (
+            f"no layer of {network.arch} is a map of at least {_LEAST_SIDE} positions per side that can be perturbed"
+        )
         records.append(
             Record(
                 quantity="insertion_auc",
