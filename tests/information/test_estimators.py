@@ -225,6 +225,19 @@ def test_probe_of_a_wide_layer_has_columns_for_all_classes_and_normalised_probab
     assert (log_q[:, 4:] == -np.inf).all()
 
 
+def test_probe_of_rows_sorted_by_class_is_as_good_as_one_of_shuffled_rows():
+    y = np.arange(800) // 100 % 4
+    t = np.eye(4, 6)[y] + np.random.default_rng(0).standard_normal((800, 6))
+
+    def gain(order):
+        log_q = fit_probe(t[order], y[order]).log_probabilities(t[400:])
+        return log_q[np.arange(400), y[400:]].mean() + np.log(4)
+
+    shuffled = gain(np.random.default_rng(0).permutation(400))
+    assert shuffled > 0.2
+    assert gain(np.arange(400)) > 0.9 * shuffled
+
+
 def test_variational_objectives_equal_their_closed_forms():
     b = 5
     scores = jnp.where(jnp.eye(b, dtype=bool), 0.0, -1e9)

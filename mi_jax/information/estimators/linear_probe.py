@@ -45,7 +45,13 @@ class LinearProbe:
 
 
 def fit_probe(
-    t: Any, y: Any, *, num_classes: int | None = None, components: int = 256, layer: str = "t"
+    t: Any,
+    y: Any,
+    *,
+    num_classes: int | None = None,
+    components: int = 256,
+    shuffle: bool = True,
+    layer: str = "t",
 ) -> LinearProbe:
     """Fit a multinomial logistic regression by L-BFGS, its penalty chosen on a held-out quarter of the rows.
 
@@ -57,6 +63,8 @@ def fit_probe(
         y: int labels [n].
         num_classes: the probe has a column for each label in 0..num_classes-1; by default for each that occurs.
         components: largest number of principal components to fit on.
+        shuffle: whether the held-out quarter is drawn at random, the same in every call, as rows may be sorted by
+            class; otherwise it is the last one, for rows in random order of which those of one image lie together.
         layer: name for messages.
 
     Raises:
@@ -81,8 +89,9 @@ def fit_probe(
     mean = x.mean(axis=0)
     basis, scale = _principal(x - mean, components)
     z = (x - mean) @ basis / scale
-    cut = len(x) - len(x) // 4
-    losses = [_held_out(_regression(z[:cut], labels[:cut], c), z[cut:], labels[cut:]) for c in _STRENGTHS]
+    order = np.random.default_rng(0).permutation(len(x)) if shuffle else np.arange(len(x))
+    seen, out = np.split(order, [len(x) - len(x) // 4])
+    losses = [_held_out(_regression(z[seen], labels[seen], c), z[out], labels[out]) for c in _STRENGTHS]
     present, coefficients, intercept = _regression(z, labels, _STRENGTHS[int(np.argmin(losses))])
     weight, bias = np.zeros((x.shape[1], len(classes))), np.full(len(classes), -np.inf)
     weight[:, present] = basis @ coefficients.T / scale
@@ -216,8 +225,8 @@ def probe(
         out = group % folds == f
         if np.ptp(labels[~out]) == 0:
             raise InputError("The rows outside one fold are of a single class; give more rows or fewer folds.")
-        log_q = fit_probe(x[~out], labels[~out], num_classes=fitted, components=components, layer=layer)
-        log_q = log_q.log_probabilities(x[out])
+        fold = fit_probe(x[~out], labels[~out], num_classes=fitted, components=components, shuffle=False, layer=layer)
+        log_q = fold.log_probabilities(x[out])
         score[out] = np.log((1 - GUESS) * np.exp(log_q[np.arange(out.sum()), labels[out]]) + GUESS / classes)
         correct[out] = log_q.argmax(axis=1) == labels[out]
     p = np.bincount(labels) / n
