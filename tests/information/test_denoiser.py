@@ -1,5 +1,7 @@
 """The denoiser against closed forms of Gaussians and Gaussian mixtures, and against MINDE."""
 
+import importlib
+
 import jax
 import numpy as np
 import pytest
@@ -56,6 +58,23 @@ def test_few_rows_and_an_unfinished_training_are_two_limits(key):
     points = np.repeat([[1.0], [-1.0]], 120, axis=0)
     options = {"noise_variance": 0.1, "steps": 100, "learning_rate": 0.02, "hidden": 16, "batch": 64}
     assert estimate("denoiser", points, key=key, **options).unreliable == "training"
+
+
+@pytest.mark.parametrize(("moved", "unreliable"), [(0.0, False), (0.3, True)])
+def test_an_unfinished_training_of_either_network_makes_the_information_about_the_other_unreliable(
+    monkeypatch, key, moved, unreliable
+):
+    def terms(key, x, condition, **options):
+        """Of i_tx 2 and, given the other, 1 nat, which the second half of the training moved."""
+        given = condition.shape[1] > 0
+        return np.stack([np.full((1, len(x)), value) for value in (2.0 - given, 2.0 - given + moved * given)])
+
+    monkeypatch.setattr(importlib.import_module("mi_jax.information.estimators.denoiser"), "_information", terms)
+    found = denoiser(np.arange(40.0)[:, None], np.arange(40) % 2, noise_variance=1.0, key=key)
+    assert found.i_other == pytest.approx(1.0)
+    assert found.i_other_stderr == pytest.approx(moved)
+    assert found.unreliable is unreliable
+    assert not denoiser(np.arange(40.0)[:, None], noise_variance=1.0, key=key).unreliable
 
 
 @pytest.mark.slow

@@ -271,8 +271,8 @@ def denoiser(
         given = solve(condition=condition, schedule=schedule)
         _, _, more_left, more_gap = _summary(given, fitted)
         value, error, _, _ = _summary(rows - given, fitted)
-        fields |= {"i_other": value, "i_other_stderr": np.hypot(error, left + more_left)}
-        gap = gap + more_gap
+        gap, left = gap + more_gap, left + more_left
+        fields |= {"i_other": value, "i_other_stderr": np.hypot(error, left)}
     fields |= {
         "generalisation_gap": gap,
         "unreliable": np.maximum(gap, left) > _MOST_LEFT * value,
