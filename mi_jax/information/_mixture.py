@@ -17,7 +17,7 @@ from jax import lax
 from jax.sharding import Mesh
 
 from mi_jax.information import _tiles
-from mi_jax.information._products import Precision, dot, is_wide
+from mi_jax.information._products import Precision, dot, is_float64
 from mi_jax.information._tiles import CentredRows, Centres, Rows
 
 
@@ -121,7 +121,7 @@ def mixture_sums(
         Sums [levels, sign, total | own, n, blocks], and what `_rounding.KernelSums` takes as `largest`.
     """
     n = t.shape[0]
-    dtype = jnp.float64 if is_wide(precision) else jnp.float32
+    dtype = jnp.float64 if is_float64(precision) else jnp.float32
     tile, width = tile or _tiles.tile_height(n), _tiles.chunk_width()
     tiles = -(-n // tile)
     rows = tile * tiles

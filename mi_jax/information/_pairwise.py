@@ -15,7 +15,7 @@ from jax import lax
 from jax.sharding import Mesh
 
 from mi_jax.information import _tiles
-from mi_jax.information._products import Precision, dot, is_wide
+from mi_jax.information._products import Precision, dot, is_float64
 from mi_jax.information._tiles import CentredRows, Layer, Layout, Rows, Terms
 
 
@@ -167,7 +167,7 @@ def pair_sums(
         PairSums with fields [scales * powers, n] or [scales * powers, n, blocks].
     """
     n = t.shape[0]
-    dtype = jnp.float64 if is_wide(precision) else jnp.float32
+    dtype = jnp.float64 if is_float64(precision) else jnp.float32
     tile, width = tile or _tiles.tile_height(n), chunk or _tiles.chunk_width()
     tiles = -(-n // tile)
     layout = _tiles.sort_rows(np.asarray(y), num_classes)

@@ -45,7 +45,7 @@ _SPLIT = {
 }
 
 
-def is_wide(precision: Precision) -> bool:
+def is_float64(precision: Precision) -> bool:
     """Return whether the arithmetic is float64, which needs `jax.enable_x64`."""
     return precision in ("float64", "direct")
 
@@ -61,7 +61,7 @@ def tolerance(precision: Precision) -> float:
 
 
 def dtype_of(precision: Precision) -> Any:
-    return np.float64 if is_wide(precision) else np.float32
+    return np.float64 if is_float64(precision) else np.float32
 
 
 def fall_backs(precision: Precision) -> tuple[Precision, ...]:
@@ -71,7 +71,7 @@ def fall_backs(precision: Precision) -> tuple[Precision, ...]:
         InputError: for an unknown precision.
     """
     checks.one_of("precision", precision, get_args(Precision))
-    first: tuple[Precision, ...] = () if is_wide(precision) else (precision,)
+    first: tuple[Precision, ...] = () if is_float64(precision) else (precision,)
     return (*first, "direct") if precision == "direct" else (*first, "float64", "direct")
 
 

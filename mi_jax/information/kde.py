@@ -44,7 +44,7 @@ _UNIT_ROUNDOFF = {"tf32": 2.0**-11, "bfloat16": 2.0**-8}
 """Relative error of rows rounded to a low precision."""
 _LOG_OVER_ROOT = 0.80475
 """At least log(1 + r) / sqrt(r) for every r > 0."""
-_OPEN = 0.05
+_TOLERATED_GAP = 0.05
 """Share of i_tx_upper that leave-one-out may add before the sample size is reported as too small."""
 Value = float | np.ndarray | jax.Array
 """A number; with an array of noise variances, an array [s]."""
@@ -181,7 +181,7 @@ def kde(
             break
         if not np.isfinite(sums.error).all():
             check_finite(x, layer)
-            if _products.is_wide(precision):
+            if _products.is_float64(precision):
                 raise InputError(f"{layer} is too large for its squared distances to be finite; rescale it first.")
     error = sums.error + sums.rounding
     bounds = _bounds(sums, error, labels if y is not None else None, classes)
@@ -230,8 +230,8 @@ def _sums(
     Low precision rounds each coordinate of the rows independently, which averages out over features.
     """
     scales, shape = np.concatenate([2 * variances, 8 * variances]), (2, len(variances), -1)
-    plan, wide = _pairwise.kernel_scales(scales), _products.is_wide(precision)
-    with jax.enable_x64(wide), warnings.catch_warnings():
+    plan, float64 = _pairwise.kernel_scales(scales), _products.is_float64(precision)
+    with jax.enable_x64(float64), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Some donated buffers")  # which `jax.grad` keeps for its backward pass
         sums = _pairwise.pair_sums(
             x, labels, 1 / plan.bases, num_classes=classes, powers=plan.powers, block=block, precision=precision,
@@ -292,7 +292,7 @@ def _bounds(sums: _Sums, error: Any, labels: np.ndarray | None, classes: int) ->
         "i_tx_leave_one_out": math.log(n - 1) + left_out,
         "saturation": saturation,
         "saturated": saturation > 0.95,
-        "undersampled": math.log(n - 1) + left_out > (1 + _OPEN) * upper + error,
+        "undersampled": math.log(n - 1) + left_out > (1 + _TOLERATED_GAP) * upper + error,
     }
     if labels is None:
         return fields | dict.fromkeys(_LABEL_FIELDS)

@@ -27,7 +27,7 @@ _TOLERANCE = 1e-4
 
 That of `kde` where it is larger, for "bfloat16x3".
 """
-_OPEN = 0.01
+_TOLERATED_GAP = 0.01
 """Distance in nats between plug-in and leave-one-out values that is never reported as a sample too small."""
 Value = float | np.ndarray
 
@@ -148,7 +148,7 @@ def monte_carlo(
         sums, error, left_out_error = _sums(x, labels, block, variances, key, draws // 2, precision, options)
         if (error <= max(_TOLERANCE, _products.tolerance(wanted))).all():
             break
-        if _products.is_wide(precision) and not np.isfinite(error).all():
+        if _products.is_float64(precision) and not np.isfinite(error).all():
             raise InputError(f"{layer} is too large for its squared distances to be finite; rescale it first.")
     fields, without_block = _estimates(sums, labels, block, labelled=y is not None)
     fields |= {"error": error, "leave_one_out_error": 2 * left_out_error, "noise_variance": variances}
@@ -180,8 +180,8 @@ def _sums(
 
     They are of mean logarithms of the sums with and without a row's own kernel.
     """
-    wide = _products.is_wide(precision)
-    with jax.enable_x64(wide):
+    float64 = _products.is_float64(precision)
+    with jax.enable_x64(float64):
         rotated = x if precision == "direct" else _rotate(x, pairs, precision)
         taken = [
             mixture_sums(rotated, labels, block, np.sqrt(variances), k, precision=precision, **options)
@@ -245,8 +245,9 @@ def _estimates(
     fields["saturated"] = fields["saturation"] > 0.95
     for name in ("i_tx", "i_ty"):
         value, sampling, bound = (fields[name + part] for part in ("", "_sampling_error", "_leave_one_out"))
-        short = None if value is None else (np.abs(bound - value) > np.maximum(sampling, _OPEN)) | np.isinf(sampling)
-        fields[f"{name}_undersampled"] = short
+        if value is not None:
+            value = (np.abs(bound - value) > np.maximum(sampling, _TOLERATED_GAP)) | np.isinf(sampling)
+        fields[f"{name}_undersampled"] = value
     return fields, without_block
 
 
