@@ -184,14 +184,19 @@ def centre(x: jax.Array, layout: Layout, *, rows: int, precision: Precision) -> 
     means = lax.dot_general(onehot, a, (((0,), (0,)), ((), ())), precision=lax.Precision.HIGHEST)
     means = means / jnp.maximum(layout.counts, 1).astype(x.dtype)[:, None]
     a = rounded(a - means[layout.labels], precision)
-    positions = (firsts - firsts[:1]) + means
-    terms = _terms(a.astype(x.dtype), positions)
-    return jnp.pad(a, ((0, rows - n), (0, 0))), Centres(firsts, means, positions), terms
+    centres = Centres(firsts, means, (firsts - firsts[:1]) + means)
+    return jnp.pad(a, ((0, rows - n), (0, 0))), centres, _terms(a.astype(x.dtype), centres)
 
 
-def _terms(a: jax.Array, positions: jax.Array) -> Terms:
-    apart = lax.map(lambda m: jnp.sum((m[None] - positions) ** 2, axis=1), positions)
-    return Terms(jnp.sum(a * a, axis=1), dot(a, positions, "float32"), apart)
+def _terms(a: jax.Array, centres: Centres) -> Terms:
+    """Return the terms of centred rows; from `positions`, far from the first class, near classes would lose digits."""
+
+    def distances_of(centre: tuple[jax.Array, jax.Array]) -> jax.Array:
+        first, mean = centre
+        return jnp.sum(((first[None] - centres.firsts) + (mean[None] - centres.means)) ** 2, axis=1)
+
+    apart = lax.map(distances_of, (centres.firsts, centres.means))
+    return Terms(jnp.sum(a * a, axis=1), dot(a, centres.positions, "float32"), apart)
 
 
 def _zero_terms(n: int, classes: int, dtype: Any) -> Terms:
@@ -211,7 +216,7 @@ def _terms_again(x: jax.Array, labels: Rows, centres: Centres, *, precision: Pre
     if precision == "direct":
         return _zero_terms(len(x), len(centres.means), x.dtype)
     a = centred_again(x, labels, centres, rows=len(x), precision=precision)
-    return _terms(a.astype(x.dtype), centres.positions)
+    return _terms(a.astype(x.dtype), centres)
 
 
 @functools.partial(jax.jit, donate_argnums=0)

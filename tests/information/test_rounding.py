@@ -207,6 +207,22 @@ def test_certified_bracket_is_widened_by_the_error():
     assert got.i_ty_certified_upper >= want.i_ty_certified_upper - 1e-9
 
 
+def near_classes_far_from_the_first():
+    """A class at the origin and two that are 0.2 apart, 1,000 away from it."""
+    along, across = np.linalg.qr(random().standard_normal((20, 2)))[0].T
+    centres = np.stack([0 * along, 1000 * along, 1000 * along + 0.2 * across])
+    y = np.arange(90) % 3
+    return (centres[y] + 1e-4 * random(4).standard_normal((90, 20))).astype(np.float32), y
+
+
+def test_the_distance_of_near_classes_far_from_the_first_is_within_the_error():
+    x, y = near_classes_far_from_the_first()
+    want, got = (kde(x, y, noise_variance=0.01, precision=p) for p in ("direct", "float32"))
+    assert got.precision == "float32"
+    for name in ("i_tx_upper", "i_tx_lower", "i_ty_upper", "i_ty_lower"):
+        assert abs(getattr(got, name) - getattr(want, name)) <= got.error < 5e-6
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_every_level_of_33_octaves_is_within_its_reported_error(dtype):
     x = random().standard_normal((150, 10)).astype(dtype)
