@@ -17,7 +17,7 @@ from jax import lax
 from jax.sharding import Mesh
 
 from mi_jax.information import _tiles
-from mi_jax.information._products import Precision, dot, is_float64
+from mi_jax.information._products import Precision, dot, is_float64, rounded
 from mi_jax.information._tiles import CentredRows, Centres, Rows
 
 
@@ -36,11 +36,14 @@ def _project(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Return noise g as a factor, g_i . a_i, and g_i . m_l [rows, classes].
 
-    With precision "direct" the products are of differences of rows, and both terms are 0.
+    Noise is rounded as the rows are, the same in all products. With precision "direct" the products are of differences
+    of rows, and both terms are 0.
     """
     if precision == "direct":
         return g, jnp.zeros(len(g), g.dtype), jnp.zeros((len(g), len(centres.means)), g.dtype)
-    return g.astype(a.dtype), jnp.sum(g * a, axis=1), dot(g, centres.positions, "float32")
+    factor = rounded(g, precision)
+    g = factor.astype(g.dtype)
+    return factor, jnp.sum(g * a.astype(g.dtype), axis=1), dot(g, centres.positions, "float32")
 
 
 @functools.lru_cache
@@ -103,7 +106,7 @@ def mixture_sums(
     precision: Precision = "float32",
     tile: int | None = None,
     mesh: Mesh | None = None,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Sum the kernels at one antithetic pair of noises per row.
 
     Args:
@@ -118,7 +121,8 @@ def mixture_sums(
         mesh: devices among which the tile pairs are shared.
 
     Returns:
-        Sums [levels, sign, total | own, n, blocks], and what `_rounding.KernelSums` takes as `largest`.
+        Sums [levels, sign, total | own, n, blocks], what `_rounding.KernelSums` takes as `largest`, and the largest
+        distance between two class centres.
     """
     n = t.shape[0]
     dtype = jnp.float64 if is_float64(precision) else jnp.float32
@@ -162,4 +166,5 @@ def mixture_sums(
         sums = _tiles.added_tiles(sums, added, group.tiles)
     assert centred.terms is not None
     sums = jnp.moveaxis(sums, 0, 3).reshape(*sums.shape[1:4], rows, blocks)
-    return sums[..., np.argsort(layout.order), :], *_tiles.largest(centred.terms, layout)
+    apart = jnp.sqrt(centred.terms.centres.max())
+    return sums[..., np.argsort(layout.order), :], *_tiles.largest(centred.terms, layout), apart

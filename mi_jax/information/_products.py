@@ -24,6 +24,9 @@ _DOT = {
 }
 
 
+_ROW_ROUNDOFF: dict[Precision, float] = {"tf32": 2.0**-11, "bfloat16": 2.0**-8}
+
+
 class Split(NamedTuple):
     """A float32 product as a sum of products of parts, on matrix units."""
 
@@ -53,6 +56,11 @@ def is_float64(precision: Precision) -> bool:
 def product_roundoff(precision: Precision) -> float:
     """Return the relative error of the squared norm of a row as a product."""
     return _SPLIT[precision].roundoff if precision in _SPLIT else float(np.finfo(dtype_of(precision)).eps)
+
+
+def row_roundoff(precision: Precision) -> float:
+    """Return the relative error of rows that `rounded` gives; 0 where they stay as they are."""
+    return _ROW_ROUNDOFF.get(precision, 0.0)
 
 
 def tolerance(precision: Precision) -> float:

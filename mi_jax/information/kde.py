@@ -40,8 +40,6 @@ _LABEL_FIELDS = (
     "i_tx_given_y_upper",
     "i_tx_given_y_lower",
 )
-_UNIT_ROUNDOFF = {"tf32": 2.0**-11, "bfloat16": 2.0**-8}
-"""Relative error of rows rounded to a low precision."""
 _LOG_OVER_ROOT = 0.80475
 """At least log(1 + r) / sqrt(r) for every r > 0."""
 _TOLERATED_GAP = 0.05
@@ -246,8 +244,8 @@ def _sums(
     bounds = _rounding.rounding_error, _rounding.leave_one_out_error
     computed = _rounding.KernelSums(constants[0], constants[1], scales, (largest[0], largest[1]), precision)
     errors, eps, rounding = [bound(computed) for bound in bounds], 0.0, [np.zeros(len(scales))] * 2
-    if precision in _UNIT_ROUNDOFF:
-        eps = _UNIT_ROUNDOFF[precision] / math.sqrt(x.shape[1])
+    if unit := _products.row_roundoff(precision):
+        eps = unit / math.sqrt(x.shape[1])
         rounding = [bound(computed._replace(largest=(largest[0], 0.0), eps=eps)) for bound in bounds]
     error, left_out, rounding, rounding_left_out = (e.reshape(shape).max(axis=(0, 2)) for e in (*errors, *rounding))
     mixed = [m.reshape(shape) for m in _rounding.mixed_sums(computed._replace(total=total, own=own, eps=eps))]

@@ -6,7 +6,7 @@ The leave-one-out values bound, in expectation, the information of the populatio
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -27,6 +27,8 @@ _TOLERANCE = 1e-4
 
 That of `kde` where it is larger, for "bfloat16x3".
 """
+_FAR = 4.0
+"""Ratio of the largest distance to the first row and that within a class up to which wide rows are rotated."""
 _TOLERATED_GAP = 0.01
 """Distance in nats between plug-in and leave-one-out values that is never reported as a sample too small."""
 Value = float | np.ndarray
@@ -145,13 +147,15 @@ def monte_carlo(
     options = {"num_classes": classes, "mesh": mesh or mesh_of(x)}
     precision = wanted = precision or ("float64" if x.dtype == np.float64 else "float32")
     for precision in _products.fall_backs(wanted):
-        sums, error, left_out_error = _sums(x, labels, block, variances, key, draws // 2, precision, options)
+        sums, errors = _sums(x, labels, block, variances, key, draws // 2, precision, options)
+        error = errors.arithmetic[0]
         if (error <= max(_TOLERANCE, _products.tolerance(wanted))).all():
             break
         if _products.is_float64(precision) and not np.isfinite(error).all():
             raise InputError(f"{layer} is too large for its squared distances to be finite; rescale it first.")
     fields, without_block = _estimates(sums, labels, block, labelled=y is not None)
-    fields |= {"error": error, "leave_one_out_error": 2 * left_out_error, "noise_variance": variances}
+    error, of_left_out = (sum(parts) for parts in zip(*errors, strict=True))
+    fields |= {"error": error, "leave_one_out_error": 2 * of_left_out, "noise_variance": variances}
     if scalar:
         fields: dict[str, Any] = {name: None if v is None else v[0].item() for name, v in fields.items()}
         without_block = {name: v[0] for name, v in without_block.items()}
@@ -166,6 +170,14 @@ def default_draws(n: int) -> int:
     return max(4, 2 * math.ceil(512 / n))
 
 
+class _Errors(NamedTuple):
+    """Bounds [s] on the errors of mean logarithms of the sums, with and without a row's own kernel."""
+
+    arithmetic: list[np.ndarray]
+    rows: list[np.ndarray]
+    """From rows rounded to "tf32" or "bfloat16"."""
+
+
 def _sums(
     x: Any,
     labels: np.ndarray,
@@ -175,37 +187,59 @@ def _sums(
     pairs: int,
     precision: _products.Precision,
     options: dict[str, Any],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return sums over other rows [pair, s, sign, total | own, n, blocks] in float64, and bounds [s] on errors.
+) -> tuple[np.ndarray, _Errors]:
+    """Return sums over other rows [pair, s, sign, total | own, n, blocks] in float64, and bounds on their errors.
 
-    They are of mean logarithms of the sums with and without a row's own kernel.
+    The exponents also have terms g.(x_i - x_j) / s: their arithmetic has an error of eps |m_k - m_l| / s, and in rows
+    rounded to a unit u they are off by u |a| / s for each row, independently of the others. Rounded noise is another
+    draw.
     """
     float64 = _products.is_float64(precision)
     with jax.enable_x64(float64):
-        rotated = x if precision == "direct" else _rotate(x, pairs, precision)
+        rotated = _rotate(x, labels, pairs, precision)
         taken = [
             mixture_sums(rotated, labels, block, np.sqrt(variances), k, precision=precision, **options)
             for k in jax.random.split(key, pairs)
         ]
         sums = np.stack([np.asarray(pair, np.float64) for pair, *_ in taken])
-        largest = float(taken[0][1]), float(taken[0][2])
+        norm, cross, apart = (float(part) for part in taken[0][1:])
     rows = np.moveaxis(sums.sum(axis=-1), 1, 0)  # [s, pair, sign, total | own, n]
     total, own = (rows[:, :, :, part].reshape(len(variances), -1) for part in (0, 1))
+    deviation, unit = np.sqrt(variances), _products.row_roundoff(precision)
+    largest = norm, cross + 2 * deviation * apart
     computed = _rounding.KernelSums(total, own, 2 * variances, largest, precision)
-    return sums, _rounding.rounding_error(computed), _rounding.leave_one_out_error(computed)
+    bounds = _rounding.rounding_error, _rounding.leave_one_out_error
+    errors = [bound(computed) for bound in bounds]
+    if not unit:
+        return sums, _Errors(errors, [np.zeros(len(variances))] * 2)
+    n, d = rotated.shape
+    of_rows = computed._replace(largest=(norm + 2 * deviation * math.sqrt(norm * d / n), 0.0), eps=unit / math.sqrt(d))
+    return sums, _Errors(errors, [bound(of_rows) for bound in bounds])
 
 
-def _rotate(x: Any, products: int, precision: _products.Precision) -> Any:
+def _rotate(x: Any, labels: np.ndarray, products: int, precision: _products.Precision) -> Any:
     """Rotate a layer wider than n to n coordinates when the QR factorisation costs less than it saves.
 
     Costs in units of 2 n^2: QR about 2 d, distances d / 2 and each draw d; after the rotation n instead of d.
+
+    It rounds at the scale of the distances to the first row, so that rows whose classes lie far apart stay as they are,
+    as do rows that are rounded, since few coordinates of the first ones are not 0.
     """
     n, d = x.shape
-    if d <= n or 2 * d + n * (0.5 + products) >= d * (0.5 + products):
+    dear = d <= n or 2 * d + n * (0.5 + products) >= d * (0.5 + products)
+    if dear or precision == "direct" or _products.row_roundoff(precision):
         return x
     wide = jax.numpy.asarray(x, jax.numpy.float64 if precision == "float64" else jax.numpy.float32)
-    rotated = jax.numpy.linalg.qr((wide - wide[:1]).T, mode="r").T
+    first = np.unique(labels, return_index=True)[1]
+    moved = wide - wide[:1]
+    if _longest(moved) > _FAR * _longest(wide - wide[first[labels]]):
+        return x
+    rotated = jax.numpy.linalg.qr(moved.T, mode="r").T
     return rotated if jax.numpy.isfinite(rotated).all() else x  # LAPACK can fail on large rows of low rank
+
+
+def _longest(rows: jax.Array) -> float:
+    return float(jax.numpy.linalg.norm(rows, axis=1).max())
 
 
 def _estimates(

@@ -1,5 +1,7 @@
 """Layers whose distances suffer from rounding: estimates are within their reported error, or refused."""
 
+import importlib
+
 import jax
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from scipy.spatial.distance import pdist, squareform
 from scipy.special import logsumexp
 
 from mi_jax.errors import InputError
-from mi_jax.information import _products, _rounding, kde, monte_carlo, noise_grid
+from mi_jax.information import _mixture, _products, _rounding, kde, monte_carlo, noise_grid
 from mi_jax.information._pairwise import pair_sums
 
 
@@ -221,6 +223,62 @@ def test_the_distance_of_near_classes_far_from_the_first_is_within_the_error():
     assert got.precision == "float32"
     for name in ("i_tx_upper", "i_tx_lower", "i_ty_upper", "i_ty_lower"):
         assert abs(getattr(got, name) - getattr(want, name)) <= got.error < 5e-6
+
+
+def in_float32(key, source, *, shape, dtype):
+    """The draws of `_mixture` in float32, whatever the precision."""
+    return jax.random.normal(key, shape, np.float32)[source].astype(dtype)
+
+
+def test_monte_carlo_errors_cover_products_of_the_noise_with_distant_classes(key, monkeypatch):
+    x, y = near_classes_far_from_the_first()
+    monkeypatch.setattr(_mixture, "_draw", in_float32)
+    want = monte_carlo(x, y, noise_variance=0.01, key=key, precision="float64")
+    monkeypatch.setattr(_products, "fall_backs", lambda precision: (precision,))
+    got = monte_carlo(x, y, noise_variance=0.01, key=key)
+    assert 1e-6 < abs(got.i_tx - want.i_tx) <= got.error < 1e-3
+    assert abs(got.i_tx_leave_one_out - want.i_tx_leave_one_out) <= got.leave_one_out_error
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bfloat16"])
+def test_monte_carlo_errors_cover_rows_of_low_precision(precision, key):
+    x, y = random().standard_normal((150, 20)).astype(np.float32), np.arange(150) % 3
+    want, got = (monte_carlo(x, y, noise_variance=6.0, key=key, precision=p) for p in ("float32", precision))
+    assert got.precision == precision
+    moved = []
+    for name, error in (("i_tx", "error"), ("i_ty", "error"), ("i_tx_leave_one_out", "leave_one_out_error")):
+        moved.append(abs(getattr(got, name) - getattr(want, name)))
+        assert moved[-1] <= getattr(got, error) < 0.05
+    assert max(moved) > want.leave_one_out_error
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bfloat16"])
+def test_noise_of_low_precision_is_rounded_once_for_all_products(precision, key, monkeypatch):
+    half = random().integers(-3, 4, (40, 6)).astype(np.float32)
+    x, y = np.concatenate([half, -half]), np.arange(80) % 2  # exact, as are the class means
+
+    def rounded(*given, dtype, **named):
+        return _products.rounded(in_float32(*given, dtype=dtype, **named), precision).astype(dtype)
+
+    got = monte_carlo(x, y, noise_variance=2.0, key=key, precision=precision)
+    monkeypatch.setattr(_mixture, "_draw", rounded)
+    want = monte_carlo(x, y, noise_variance=2.0, key=key)
+    assert got.i_tx == pytest.approx(want.i_tx, abs=2e-6)
+    assert got.i_tx_leave_one_out == pytest.approx(want.i_tx_leave_one_out, abs=5e-6)
+
+
+@pytest.mark.parametrize(("separation", "narrowed"), [(0.5, True), (1000.0, False)])
+def test_a_rotation_moves_values_by_less_than_the_error(separation, narrowed, key, monkeypatch):
+    y, module, rows = np.arange(60) % 4, importlib.import_module("mi_jax.information.monte_carlo"), []
+    centres = separation * random().standard_normal((4, 1200))
+    x = (centres[y] + random(5).standard_normal((60, 1200))).astype(np.float32)
+    sums = _mixture.mixture_sums
+    monkeypatch.setattr(module, "mixture_sums", lambda t, *given, **named: rows.append(t) or sums(t, *given, **named))
+    got = monte_carlo(x, y, noise_variance=600.0, key=key)
+    assert (np.shape(rows[0])[1] < 1200) is narrowed
+    assert abs(exact(rows[0], 1200.0) - exact(x, 1200.0)) <= got.error < 3e-6
+    for left, right in zip(exact_left_out(rows[0], 1200.0, y), exact_left_out(x, 1200.0, y), strict=True):
+        assert abs(left - right) <= got.leave_one_out_error
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
