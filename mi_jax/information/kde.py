@@ -85,6 +85,8 @@ class KDE:
     i_ty_certified_upper: Value | None
     """Least of H(Y), J(2 s2) - sum_k p_k J_k(8 s2) + error and the mixed-pair bound: at least I(T;Y) of the mixture.
 
+    The rounding error is thus part of it, as of `i_ty_certified_lower`.
+
     The mixed-pair bound has pairs of different classes only: -mean_i log((n_{y_i} + m_i(2 s2)) / n) with
     m_i(c) = sum of exp(-d_ij / c) over j of other classes.
     """
@@ -101,8 +103,8 @@ class KDE:
     undersampled: bool | np.ndarray | jax.Array
     """Whether i_tx_leave_one_out exceeds i_tx_upper by more than 5 %: more rows would change the bounds."""
     error: Value
-    """Bound on the rounding error of the values but those with a row left out, nats; of those of a class it is times
-    n / the number of its rows."""
+    """Bound in nats on the rounding error of all values except the leave-one-out ones; for a class of n_k rows multiply
+    it by n / n_k. With labels it is that of a difference of two terms, twice that of one."""
     leave_one_out_error: Value
     """Bound on the rounding error of the leave-one-out values that are finite, nats."""
     noise_variance: Value
@@ -139,8 +141,8 @@ def kde(
         precision: of the distances; by default float64 for float64 input, else float32. "tf32" and "bfloat16" round the
             centred rows; "bfloat16x6", "tf32x3" and "bfloat16x3" sum products of parts of them, as many as the name
             says, for matrix units; "direct" sums squared differences in float64.
-        tolerance: largest error of the arithmetic, in nats, before the pass is repeated in float64, then "direct"; by
-            default 5e-6 ("bfloat16x6" 2e-5, "tf32x3" 8e-5, "bfloat16x3" 5e-3).
+        tolerance: largest error of a term, in nats, before the pass is repeated in float64, then "direct"; by default
+            5e-6 ("bfloat16x6" 2e-5, "tf32x3" 8e-5, "bfloat16x3" 5e-3).
         blocks: of the delete-block jackknife, see `image_blocks`; 0 for none.
         mesh: devices that share the pairs; by default those over which t is spread.
         layer: name for messages.
@@ -154,8 +156,8 @@ def kde(
 
     References:
         Kolchinsky & Tracey 2017, eqs. 10 and 11 (pairwise distance estimators of mixture entropy); Ding & Ashok 2021
-        (bounds of I(T;Y) from mixed pairs); Poole et al. 2019 (leave-one-out bounds); Kunsch 1989 (delete-block
-        jackknife).
+        (bounds of I(T;Y) from mixed pairs); Poole et al. 2019 (leave-one-out bounds); Quenouille 1956
+        (jackknife without a group).
 
     Examples:
         >>> import numpy as np
@@ -181,9 +183,10 @@ def kde(
             check_finite(x, layer)
             if _products.is_float64(precision):
                 raise InputError(f"{layer} is too large for its squared distances to be finite; rescale it first.")
-    error = sums.error + sums.rounding
-    bounds = _bounds(sums, error, labels if y is not None else None, classes)
-    bounds |= {"error": error, "leave_one_out_error": sums.left_out_error + error, "noise_variance": variances}
+    of_term = sums.error + sums.rounding
+    error, left_out_error = of_term if y is None else 2 * of_term, sums.left_out_error + of_term
+    bounds = _bounds(sums, error, left_out_error, labels if y is not None else None, classes)
+    bounds |= {"error": error, "leave_one_out_error": left_out_error, "noise_variance": variances}
     left_out = None if block is None else _without_block(sums, block, labels if y is not None else None)
     if scalar:
         bounds = {name: _scalar(value) for name, value in bounds.items()}
@@ -203,7 +206,7 @@ class _Sums(NamedTuple):
     own: Any
     """Kernel sums over other rows [upper | lower, s, n]; float64 on the host, or traced."""
     error: Any
-    """Bound [s] on the error of the arithmetic."""
+    """Bound [s] on the error of the arithmetic in one term."""
     rounding: Any
     """Bound [s] on the error from rows rounded to "tf32" or "bfloat16"."""
     left_out_error: Any
@@ -273,7 +276,7 @@ def _without_block(sums: _Sums, block: np.ndarray, labels: np.ndarray | None) ->
     }
 
 
-def _bounds(sums: _Sums, error: Any, labels: np.ndarray | None, classes: int) -> dict[str, Any]:
+def _bounds(sums: _Sums, error: Any, left_out_error: Any, labels: np.ndarray | None, classes: int) -> dict[str, Any]:
     """Turn kernel sums [upper | lower, s, n] into the fields of the result, each with a leading axis s.
 
     log(n / sum), rather than a difference of logarithms, gives exactly 0 for a constant layer.
@@ -284,13 +287,14 @@ def _bounds(sums: _Sums, error: Any, labels: np.ndarray | None, classes: int) ->
     with np.errstate(divide="ignore"):
         left_out, left_out_own = (-xp.log(part[0]).mean(axis=-1) for part in (total, own))
     saturation = upper / math.log(n)
+    beyond = math.log(n - 1) + left_out
     fields: dict[str, Any] = {
         "i_tx_upper": upper,
         "i_tx_lower": lower,
-        "i_tx_leave_one_out": math.log(n - 1) + left_out,
+        "i_tx_leave_one_out": beyond,
         "saturation": saturation,
         "saturated": saturation > 0.95,
-        "undersampled": math.log(n - 1) + left_out > (1 + _TOLERATED_GAP) * upper + error,
+        "undersampled": (beyond == math.inf) | (beyond > (1 + _TOLERATED_GAP) * upper + left_out_error),
     }
     if labels is None:
         return fields | dict.fromkeys(_LABEL_FIELDS)

@@ -74,7 +74,7 @@ class MonteCarlo:
     i_ty_undersampled: bool | np.ndarray | None
     """The same of i_ty - i_ty_leave_one_out and i_ty_sampling_error."""
     error: Value
-    """Bound on the rounding error of i_tx and i_ty, nats."""
+    """Bound on the rounding error of i_tx and i_ty, nats; with labels twice that of i_tx, as i_ty is a difference."""
     leave_one_out_error: Value
     """The same of the leave-one-out values that are finite."""
     noise_variance: Value
@@ -122,8 +122,8 @@ def monte_carlo(
         InputError: for what `kde` refuses, an odd number of draws, and fewer than two blocks.
 
     References:
-        Goldfeld et al. 2019 (entropy of a noisy network by sampling its mixture); Kunsch 1989 (blocks); Barber & Agakov
-        2003 and Poole et al. 2019 (leave-one-out bounds).
+        Goldfeld et al. 2019 (entropy of a noisy network by sampling its mixture); Quenouille 1956 (jackknife without
+        a group); Barber & Agakov 2003 and Poole et al. 2019 (leave-one-out bounds).
 
     Examples:
         >>> import jax, numpy as np
@@ -154,7 +154,8 @@ def monte_carlo(
         if _products.is_float64(precision) and not np.isfinite(error).all():
             raise InputError(f"{layer} is too large for its squared distances to be finite; rescale it first.")
     fields, without_block = _estimates(sums, labels, block, labelled=y is not None)
-    error, of_left_out = (sum(parts) for parts in zip(*errors, strict=True))
+    of_term, of_left_out = (sum(parts) for parts in zip(*errors, strict=True))
+    error = of_term if y is None else 2 * of_term
     fields |= {"error": error, "leave_one_out_error": 2 * of_left_out, "noise_variance": variances}
     if scalar:
         fields: dict[str, Any] = {name: None if v is None else v[0].item() for name, v in fields.items()}

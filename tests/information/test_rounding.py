@@ -1,5 +1,6 @@
 """Layers whose distances suffer from rounding: estimates are within their reported error, or refused."""
 
+import functools
 import importlib
 
 import jax
@@ -279,6 +280,13 @@ def test_a_rotation_moves_values_by_less_than_the_error(separation, narrowed, ke
     assert abs(exact(rows[0], 1200.0) - exact(x, 1200.0)) <= got.error < 3e-6
     for left, right in zip(exact_left_out(rows[0], 1200.0, y), exact_left_out(x, 1200.0, y), strict=True):
         assert abs(left - right) <= got.leave_one_out_error
+
+
+def test_values_about_labels_have_the_error_of_a_difference():
+    x = random().standard_normal((100, 20)).astype(np.float32)
+    for measure in (kde, functools.partial(monte_carlo, key=0)):
+        plain, labelled = (measure(x, y, noise_variance=8.0) for y in (None, np.arange(100) % 2))
+        assert 1.7 * plain.error < labelled.error < 3 * plain.error
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
