@@ -257,6 +257,15 @@ def test_trained_bounds_are_close_to_the_true_information_in_low_dimension(name,
         assert got.value < task.information + 4 * got.stderr
 
 
+@pytest.mark.parametrize("scale", [1e20, 1e-25])
+def test_variational_bounds_do_not_depend_on_units(scale, key):
+    x = np.random.default_rng(0).standard_normal((128, 1)).astype(np.float32)
+    options = {"key": key, "batch": 16, "steps": 40, "hidden": 8, "learning_rate": 0.02}
+    value = estimate("infonce", x, x, **options).value
+    assert value > 0.1
+    assert estimate("infonce", np.float32(scale) * x, x, **options).value == pytest.approx(value, abs=1e-3)
+
+
 def test_unknown_names_and_targets_are_refused(classes, key):
     x, y = classes
     with pytest.raises(InputError, match="choose from"):

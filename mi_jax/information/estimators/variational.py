@@ -205,19 +205,27 @@ def variational(
 
 def _standard(x: Any) -> tuple[np.ndarray, float]:
     """Centre, and divide by one number so that the mean variance of a feature is 1, in float32; a constant stays 0."""
-    a = np.asarray(x)
+    a = np.asarray(x, np.float64)
+    largest = float(np.abs(a).max()) or 1.0
+    a = a / largest  # squares of large values overflow, those of small ones underflow
+    a = a - a[:1]
     a = a - a.mean(axis=0)
     scale = float(np.sqrt(np.mean(a * a)))
-    return ((a / scale).astype(np.float32), scale) if scale > 0 else (a.astype(np.float32), 1.0)
+    return ((a / scale).astype(np.float32), scale * largest) if scale > 0 else (a.astype(np.float32), 1.0)
 
 
+_DESCRIPTIONS = {
+    "infonce": "variational lower bound by a trained critic, at most the logarithm of its batch",
+    "nwj": "variational lower bound by a trained critic",
+    "smile": "clipped variational estimate by a trained critic, no strict bound",
+}
 for _name, _label in OBJECTIVES.items():
     register(
         _name,
         targets=("input", "label", "continuous"),
         adds_noise=("input",),
         label=_label,
-        description="variational bound by a trained critic, at most the logarithm of its batch",
+        description=_DESCRIPTIONS[_name],
         studied=False,  # trains a critic for every layer
         slow=True,
     )(functools.partial(variational, objective=_name))
