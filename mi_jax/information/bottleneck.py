@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from mi_jax import checks
@@ -19,7 +20,7 @@ class CodeInformation(NamedTuple):
         rate: mean KL divergence from N(0, I), an upper bound on I(X;Z) (Alemi et al. 2017, eq. 14).
         rate_stderr: its standard error over the rows.
         i_tx: I(X;Z) with X uniform over the rows, by Monte Carlo; at most ln n.
-        i_tx_stderr: its standard error, of the rows and draws.
+        i_tx_stderr: its standard error for the same rows, of the draws; with one draw a row, also of the rows.
         saturated: whether `i_tx` exceeds 0.95 ln n.
     """
 
@@ -75,16 +76,16 @@ def code_information(mean: Any, std: Any, *, key: Key | int, draws: int = 4) -> 
         raise InputError("mean and std must be finite, and std positive.")
     checks.count("draws", draws)
     rate = gaussian_rate(m, s)
-    per_row = _pointwise(m, s, jax.random.split(checks.key(key), draws))
-    n = len(m)
-    value = float(per_row.mean())
-    errors = (float(part.std(ddof=1)) / math.sqrt(n) for part in (rate, per_row))
-    return CodeInformation(float(rate.mean()), next(errors), value, next(errors), value > 0.95 * math.log(n))
+    gains = np.asarray(_pointwise(m, s, jax.random.split(checks.key(key), draws)), np.float64)
+    n, value = len(m), float(gains.mean())
+    variance = gains.var(axis=0, ddof=1).mean() / draws if draws > 1 else gains.var(ddof=1)
+    rate_error, error = float(rate.std(ddof=1)) / math.sqrt(n), math.sqrt(variance / n)
+    return CodeInformation(float(rate.mean()), rate_error, value, error, value > 0.95 * math.log(n))
 
 
 @jax.jit
 def _pointwise(mean: jax.Array, std: jax.Array, keys: jax.Array) -> jax.Array:
-    """Log q(z | x) - log of the mean of q(z | x') over the rows, averaged over the draws, `[n]`."""
+    """Log q(z | x) - log of the mean of q(z | x') over the rows, `[draws n]`."""
     scale = jnp.sum(jnp.log(std), axis=1)
 
     def gain(row: tuple[jax.Array, jax.Array, jax.Array, jax.Array]) -> jax.Array:
@@ -98,4 +99,4 @@ def _pointwise(mean: jax.Array, std: jax.Array, keys: jax.Array) -> jax.Array:
         noise = jax.random.normal(key, mean.shape)
         return jax.lax.map(gain, (mean, std, scale, noise), batch_size=16)
 
-    return jax.lax.map(one, keys).mean(0)
+    return jax.lax.map(one, keys)

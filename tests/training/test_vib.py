@@ -64,9 +64,16 @@ def test_the_information_of_a_code_is_that_of_monte_carlo_where_its_noise_is_the
     mean = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
     code = code_information(mean, np.full_like(mean, 0.7), key=0, draws=16)
     other = mj.information.monte_carlo(mean, noise_variance=0.49, key=1)
-    assert code.i_tx == pytest.approx(float(other.i_tx), abs=4 * (code.i_tx_stderr / 4 + float(other.i_tx_stderr)))
+    assert code.i_tx == pytest.approx(float(other.i_tx), abs=4 * (code.i_tx_stderr + float(other.i_tx_stderr)))
     assert 0 < code.i_tx < code.rate
     assert not code.saturated
+
+
+def test_the_error_of_the_information_of_a_code_is_that_of_its_draws():
+    mean, std = np.random.default_rng(0).normal(size=(60, 2)), np.geomspace(0.1, 3, 60)[:, None].repeat(2, axis=1)
+    found = [code_information(mean, std, key=seed) for seed in range(60)]
+    spread = np.std([code.i_tx for code in found])
+    assert np.mean([code.i_tx_stderr for code in found]) == pytest.approx(spread, rel=0.25)
 
 
 @pytest.mark.parametrize(
