@@ -136,6 +136,7 @@ def test_tensors_files_and_memory_maps_of_activations_give_the_table_of_kde(laye
         found = mj.information.kde(tensor.detach().float().numpy(), labels.numpy(), noise_variance=0.5)
         assert table.loc[name, "i_tx_upper"] == pytest.approx(float(found.i_tx_upper) / np.log(2))
         assert table.loc[name, "i_ty_certified_lower"] == pytest.approx(float(found.i_ty_certified_lower) / np.log(2))
+        assert table.loc[name, "undersampled"] == found.undersampled
     assert table.features.to_dict() == {"conv1": 18, "logits": 2}
     arrays = {name: tensor.detach().float().numpy() for name, tensor in tensors.items()}
     for name, array in arrays.items():

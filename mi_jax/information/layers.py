@@ -30,6 +30,8 @@ def measure_layers(
 ) -> "pandas.DataFrame":
     """KDE bounds on I(X;T) and I(T;Y) for every layer of a network, from its activations.
 
+    `i_ty_lower` and `i_ty_upper`, usual in the literature, are estimates; the `certified` columns are bounds.
+
     Layers are read and measured one after the other, so that files larger than the memory will do with `samples`.
 
     Args:
@@ -45,8 +47,8 @@ def measure_layers(
 
     Returns:
         One row a layer in the order given (files by name), with the columns of `KDE`: `i_tx_lower`, `i_tx_upper` and,
-        with labels, `i_ty_lower`, `i_ty_upper`, `i_ty_certified_lower`, `i_ty_certified_upper`; `saturated`, and
-        `noise_variance`, `n` and the number of `features`.
+        with labels, `i_ty_lower`, `i_ty_upper`, `i_ty_certified_lower`, `i_ty_certified_upper`; `saturated`,
+        `undersampled`, `noise_variance`, `n` and the number of `features`.
 
     Raises:
         InputError: for no layers, a file that cannot be read, layers of different lengths, and what `kde` refuses; it
@@ -99,6 +101,7 @@ def _measured(layer, t, y, rule, variance, num_classes) -> dict[str, Any]:
     row = {name: float(value) for name in _COLUMNS if (value := getattr(found, name)) is not None}
     return row | {
         "saturated": bool(found.saturated),
+        "undersampled": bool(found.undersampled),
         "noise_variance": float(variance),
         "n": len(t),
         "features": int(np.prod(t.shape[1:])),
