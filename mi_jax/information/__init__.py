@@ -1,7 +1,7 @@
 """Estimators of the information a layer carries about its input, labels or other variables, in nats.
 
-They take activations of any framework; `measure_layers` gives a table of all layers. `register` adds an estimator,
-`NOISE_RULES.registering` a noise rule.
+They take activations of any framework; `measure_layers` gives a table of all layers, by default in bits. `register`
+adds an estimator, `NOISE_RULES.registering` a noise rule.
 """
 
 from mi_jax.information import tasks

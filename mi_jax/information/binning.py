@@ -1,6 +1,7 @@
 """Binned information: activations are rounded down to a grid, and equal rows are counted exactly.
 
-The estimate saturates at ln n in high dimension and is 0 when a layer fits in one bin.
+In high dimension all rows differ and the estimate says no more than that: without correction it is ln n, with
+Miller-Madow about half a nat above. It is 0 when a layer fits in one bin.
 """
 
 import dataclasses
@@ -27,7 +28,7 @@ class Binning:
     i_tx: float
     i_ty: float | None
     saturation: float
-    """i_tx / log n."""
+    """i_tx / log n; it can exceed 1 with Miller-Madow."""
     saturated: bool
     bin_size: float
     n: int

@@ -5,7 +5,7 @@ A module in `estimators/` with a `@register`ed function adds an estimator, as do
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -43,12 +43,6 @@ class Estimate:
     """By-products: cross-entropy, accuracy, saturation, ..."""
     unreliable: Limit | None = None
     """The limit that the estimator is beyond on these data; None where none of its rules applies."""
-
-
-class EstimatorFunction(Protocol):
-    """I(t; other): other is None for the input, int [n] for labels, float [n, ...] for a continuous variable."""
-
-    def __call__(self, t: Any, other: Any = None, *, key: jax.Array, **options: Any) -> Estimate: ...  # noqa: D102
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,7 +24,7 @@ from mi_jax.typing import Variables
 COMPONENTS = 256
 """Principal directions to which a wide layer is reduced."""
 _RESCALINGS = np.concatenate([[0.0], np.geomspace(1 / 64, 16.0, 31)])
-"""Factors on a probe's logits; 0 makes it the uniform guess, of information 0."""
+"""Factors on a probe's logits; 0 makes it the uniform guess, whose mean gain is H(Y) - log k, 0 for equal classes."""
 
 
 def fit_probes(t: np.ndarray, labels: Mapping[str, np.ndarray], *, num_classes: int) -> dict[str, LinearProbe]:
@@ -85,7 +85,7 @@ def _directions(centred: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def gains(log_probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Gain log q(y | t) - log p(y) of every row, nats `[n]`: its mean is at most I(T; Y) on the population.
+    """Gain log q(y | t) - log p(y) of every row, nats `[n]`: at most I(T; Y) in expectation.
 
     As in `information.probe`, a uniform guess of weight 1e-6 is mixed into q, which bounds the loss of a class that was
     absent when the probe was fitted.
@@ -105,8 +105,8 @@ def rescaled_gains(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """`gains` of a probe on inputs of another distribution, its logits rescaled on the other half of the rows.
 
     A probe under attack is confident in wrong classes, which makes its gain very negative. The best non-negative factor
-    on the logits corrects the confidence; factor 0 is the uniform guess, so the mean is 0 up to sampling error where no
-    information is left. A uniform guess is mixed in as in `gains`.
+    on the logits corrects the confidence; factor 0 is the uniform guess, so that without information the mean is, up to
+    sampling error, H(Y) - log k: 0 for k equally frequent classes. A uniform guess is mixed in as in `gains`.
 
     Args:
         logits: of the probe, `[n, classes]`.

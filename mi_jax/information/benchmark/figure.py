@@ -147,8 +147,8 @@ def draw_tasks(scores: Table) -> Figure:
 def draw_coverage(coverage: Table) -> Figure:
     """Draw the coverage of the 95 % intervals of Monte Carlo in per cent, by dimension, noise, samples and classes.
 
-    One row of panels per claim: the mixture of the given rows, new rows, and the population. The last row of each
-    number of samples has two classes that differ in probability and spread.
+    One row of panels per claim: the mixture of the given rows, new rows, the population, and its bracket by plug-in and
+    leave-one-out values. The last row of each number of samples has two classes that differ in probability and spread.
 
     Args:
         coverage: table of the rows of `measure_coverage`.

@@ -43,7 +43,8 @@ class Denoiser:
     i_tx: Value
     """I(X; T + noise); an upper bound in expectation, as no denoiser has a smaller error than the best one."""
     i_tx_stderr: Value
-    """Standard error over the held-out rows, in quadrature with what is left of the training: see `denoiser`."""
+    """Standard error over the held-out rows, combined in quadrature with an allowance for unfinished training: see
+    `denoiser`."""
     i_other: Value | None
     """I(T + noise; other), the difference of two such bounds; None without `other`."""
     i_other_stderr: Value | None
@@ -55,7 +56,8 @@ class Denoiser:
     width of the layer, or by what training has left open."""
     noise_variance: Value
     n: int
-    """Number of rows: half of them fit the network, a quarter end its training in time, a quarter give the values."""
+    """Number of rows: half of them fit the network, a quarter decide when to stop (early stopping), a quarter give the
+    values."""
 
 
 class _Schedule(NamedTuple):
@@ -218,10 +220,10 @@ def denoiser(
     denoises held-out rows bounds that error from above; I(T; other) is the difference of a network without and one with
     `other` as a further input.
 
-    To the error over held-out rows the standard errors add by how much the value on fitted rows is below, as rows are
-    learned by heart, and by how much the second half of the training moved it. They do not see a network that training
-    left at the linear denoiser, as happens at small noise: I(X; T) is then that of a Gaussian with the same covariance,
-    still an upper bound, and I(T; other) may be too large.
+    The standard errors add to the error over held-out rows the amount by which the value on fitted rows is below, as
+    rows are learned by heart, and that by which the second half of the training moved it. They do not see a network
+    that training left at the linear denoiser, as happens at small noise: I(X; T) is then that of a Gaussian with the
+    same covariance, still an upper bound, and I(T; other) may be too large.
 
     Args:
         t: activations [n, ...], float.

@@ -172,9 +172,10 @@ def ksg(
         num_classes: number of classes; by default the largest label plus one.
 
     Returns:
-        Estimate; details: `radius`, the median radius of a neighbourhood in the units of t, and `kept`, the least share
-        of the variance in the components. Unreliable for its "dimension" where that radius exceeds 0.9 standard
-        deviations of a coordinate or the share is below 0.95, and "saturated" above 0.7 (psi(n) - psi(k)).
+        Estimate; details: `radius`, the median radius of a neighbourhood, in the units of t or, once standardised, in
+        standard deviations, and `kept`, the least share of the variance in the components. Unreliable for its
+        "dimension" where that radius exceeds 0.9 standard deviations of a coordinate or the share is below 0.95, and
+        "saturated" above 0.7 (psi(n) - psi(k)).
 
     Raises:
         InputError: for what `kde` refuses, unequal lengths, k outside 1..n-1, and where every class has one row.
