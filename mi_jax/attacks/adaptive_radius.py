@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from mi_jax import checks
 from mi_jax.attacks.attack import Attack, AttackResult, Faults, Outcome, Point, Problem, Words, check_config, register
 from mi_jax.attacks.engine.run import run
-from mi_jax.attacks.threat_model import DUAL, TINY, Norm, ThreatModel, length, per_image, unit
+from mi_jax.attacks.threat_model import DUAL, TINY, Norm, ThreatModel, largest_entry, length, per_image, unit
 from mi_jax.errors import InputError
 from mi_jax.typing import Flags, Images, Key, LogitsFn
 
@@ -74,7 +74,8 @@ class AdaptiveRadius(Attack):
         """The radius of each row [r] for the next point.
 
         `distance` [r] and `seen` are those of the point, `annealing` falls from 1 to 0, and `state` already has the
-        point where it is the nearest adversarial image.
+        point where it is the nearest adversarial image. The gradient and the losses are divided by the largest entry
+        of the gradient, so that nothing depends on the scale of the logits.
         """
         raise NotImplementedError
 
@@ -95,6 +96,8 @@ class AdaptiveRadius(Attack):
         gradient, seen = problem.gradient(point, i, self.loss)
         state = state._replace(faults=state.faults.add(gradient, seen.wrong))
         gradient = jnp.where(jnp.isfinite(gradient), gradient, 0)
+        largest = largest_entry(gradient)
+        gradient, seen = gradient / largest, seen._replace(losses=seen.losses / largest[:, 0, 0, 0])
         distance = problem.threat.distance(point, clean)
         nearer = seen.wrong & (distance <= state.distance)
         state = state._replace(

@@ -16,7 +16,7 @@ from mi_jax.attacks.engine import randomness
 from mi_jax.attacks.engine.run import run
 from mi_jax.attacks.losses import at, misclassified
 from mi_jax.attacks.projections import onto_hyperplane
-from mi_jax.attacks.threat_model import DUAL, TINY, flat, length, per_image, unit
+from mi_jax.attacks.threat_model import DUAL, TINY, flat, largest_entry, length, per_image, unit
 from mi_jax.errors import InputError
 from mi_jax.typing import Flags, Images, Key, LogitsFn
 
@@ -93,7 +93,8 @@ class FAB(Attack):
         finite = jnp.isfinite(difference)
         faults = state.faults.add(jnp.where(per_image(finite), gradient, jnp.nan), already)
         difference, gradient = jnp.where(finite, difference, 0), jnp.where(jnp.isfinite(gradient), gradient, 0)
-        point = _move(self, problem.clean, state.point, difference, gradient)
+        largest = largest_entry(gradient)
+        point = _move(self, problem.clean, state.point, difference / largest[:, 0, 0, 0], gradient / largest)
         wrong = misclassified(problem.logits(point, i), problem.labels)
         distance = problem.threat.distance(point, problem.clean)
         nearer = wrong & (distance < state.distance)
@@ -141,10 +142,11 @@ def _nearest_boundary(problem: Problem, point: Images, i: Any):
     def slope(k):
         gradient = pull(jax.nn.one_hot(k, classes, dtype=logits.dtype)[None] - own)[0]
         gradient = jnp.where(jnp.isfinite(gradient), gradient, 0)
-        return length(gradient, dual)
+        largest = largest_entry(gradient)
+        return largest[:, 0, 0, 0], length(gradient / largest, dual)
 
-    slopes = jax.lax.map(slope, jnp.arange(classes), batch_size=min(classes, CLASSES_AT_ONCE)).T
-    distance = jnp.where(own > 0, jnp.inf, jnp.abs(differences) / (slopes + TINY))
+    largest, slopes = jax.lax.map(slope, jnp.arange(classes), batch_size=min(classes, CLASSES_AT_ONCE))
+    distance = jnp.where(own > 0, jnp.inf, jnp.abs(differences) / largest.T / (slopes.T + TINY))
     nearest = jnp.argmin(distance, axis=1)
     gradient = pull(jax.nn.one_hot(nearest, classes, dtype=logits.dtype) - own)[0]
     return at(differences, nearest), gradient, misclassified(logits, problem.labels)

@@ -71,6 +71,15 @@ def unit(direction: Images, norm: str) -> Images:
     return direction / (per_image(length(direction, norm)) + TINY)
 
 
+def largest_entry(direction: Images) -> Float[Array, "b 1 1 1"]:
+    """The largest size of an entry of each direction, 1 for a zero one: divided by it, squares keep within range.
+
+    Without this, those of entries below 1e-19 vanish, and gradients of confident networks are that small.
+    """
+    largest = per_image(length(direction, "linf"))
+    return jnp.where(largest > 0, largest, 1)
+
+
 def diameter(norm: str, shape: tuple[int, ...]) -> float:
     """Largest distance between two images of shape [..., h, w, c] in [0, 1]."""
     pixels = math.prod(shape[-3:])
@@ -125,9 +134,7 @@ class ThreatModel:
             return jnp.sign(jnp.where(jnp.isnan(gradient), 0, gradient))
         gradient = jnp.where(jnp.isfinite(gradient), gradient, 0)
         if self.norm == "l2":
-            # Squares of entries below 1e-19 would vanish: gradients of confident networks are that small.
-            largest = per_image(length(gradient, "linf"))
-            return unit(gradient / jnp.where(largest > 0, largest, 1), "l2")
+            return unit(gradient / largest_entry(gradient), "l2")
         size = flat(jnp.abs(gradient))
         least = jax.lax.top_k(size, max(1, round(SPARSITY * size.shape[1])))[0][:, -1]
         return unit(jnp.where(jnp.abs(gradient) >= per_image(least), jnp.sign(gradient), 0), "l1")

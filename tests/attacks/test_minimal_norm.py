@@ -49,6 +49,27 @@ def test_distance_to_a_plane_equals_the_closed_form(problem, method, norm, steps
     assert found.warnings == ()
 
 
+@pytest.mark.parametrize(
+    ("method", "norm"),
+    [*((method, norm) for method in ("fab", "fmn") for norm in ("linf", "l2", "l1")), ("ddn", "l2")],
+)
+def test_distances_do_not_depend_on_the_scale_of_the_logits(problem, method, norm):
+    w, x, y, _ = problem
+    # The cross-entropy of DDN is constant, which warns, where the logits are large.
+    scales = 2.0 ** np.array([0, -50, -100, *(() if method == "ddn" else (50, 100))], np.float32)
+
+    def distance(scale):
+        return minimal_norm(scaled, (w, scale), x[:5], y[:5], 0, norm=norm, method=method, steps=10).distance
+
+    def scaled(variables, x):
+        return half_space(variables[0], x) * variables[1]
+
+    expected = distance(scales[0])
+    assert np.isfinite(expected).all()
+    for scale in scales[1:]:
+        np.testing.assert_allclose(distance(scale), expected, rtol=1e-3)
+
+
 @pytest.mark.parametrize(("method", "norm"), [("fab", "linf"), ("fmn", "l1"), ("ddn", "l2")])
 def test_distance_is_infinite_where_no_image_is_misclassified_and_zero_where_the_clean_one_is(problem, method, norm):
     w, x, _, _ = problem
