@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import core
 
+from mi_jax import checks
 from mi_jax.errors import InputError
 from mi_jax.information.lazy import LazyActivations
 
@@ -99,7 +100,8 @@ def as_labels(y: Any, n: int, num_classes: int | None, name: str = "y") -> tuple
     Boolean labels are classes 0 and 1.
 
     Raises:
-        InputError: for labels that are traced, of the wrong length, not integers, out of range, or of a single class.
+        InputError: for labels that are traced, of the wrong length, not integers, out of range, or of a single class,
+            and for a number of classes that is not a whole number from 1 to 2**20.
     """
     if is_traced(y):
         raise InputError(f"{name} is traced; labels must be concrete: close over them instead of passing them to jit.")
@@ -119,6 +121,10 @@ def as_labels(y: Any, n: int, num_classes: int | None, name: str = "y") -> tuple
             f"{name} has dtype {labels.dtype}; labels must be integers 0, 1, ..., num_classes - 1: "
             f"use np.unique({name}, return_inverse=True)[1]."
         )
+    if num_classes is not None:
+        checks.count("num_classes", num_classes)
+        if num_classes > _MOST_CLASSES:
+            raise InputError(f"Invalid num_classes {num_classes}: expected a whole number of at most {_MOST_CLASSES}.")
     low, high = int(labels.min()), int(labels.max())
     classes = max(high + 1, 1) if num_classes is None else int(num_classes)
     if low < 0 or high >= min(classes, _MOST_CLASSES):

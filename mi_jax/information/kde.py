@@ -152,7 +152,8 @@ def kde(
 
     Raises:
         InputError: for non-finite, integer or empty activations, fewer than two rows, labels that do not fit, fewer
-            than two classes, variances that are not positive, an unknown precision, and distances that overflow.
+            than two classes, variances that are not positive, blocks that are no number of them, an unknown
+            precision, and distances that overflow.
 
     References:
         Kolchinsky & Tracey 2017, eqs. 10 and 11 (pairwise distance estimators of mixture entropy); Ding & Ashok 2021
@@ -170,8 +171,8 @@ def kde(
     labels, classes = (np.zeros(len(x), np.int32), 1) if y is None else as_labels(y, len(x), num_classes)
     mesh = mesh or mesh_of(x)
     precision = wanted = precision or ("float64" if x.dtype == np.float64 else "float32")
-    if blocks < 0 or blocks == 1:
-        raise InputError(f"blocks is {blocks}; the jackknife needs at least two, or 0 for none.")
+    if isinstance(blocks, bool) or not isinstance(blocks, int | np.integer) or blocks < 0 or blocks == 1:
+        raise InputError(f"Invalid blocks {blocks!r}: expected a whole number of at least 2, or 0 for no jackknife.")
     block = image_blocks(len(x), blocks) if blocks else None
     tried = _products.fall_backs(wanted)
     tolerance = _products.tolerance(wanted) if tolerance is None else tolerance

@@ -136,10 +136,10 @@ def monte_carlo(
     variances, scalar = as_variances(noise_variance)
     n, key = len(x), checks.key(key)
     draws = default_draws(n) if draws is None else draws
-    if draws < 2 or draws % 2:
+    checks.count("draws", draws, 2)
+    if draws % 2:
         raise InputError(f"draws is {draws}; noise comes in antithetic pairs, so it must be even and positive.")
-    if blocks < 2:
-        raise InputError(f"blocks is {blocks}; the jackknife needs at least two.")
+    checks.count("blocks", blocks, 2)
     blocks = min(blocks, n)
     block = image_blocks(n, blocks)
     labels, classes = (np.zeros(n, np.int32), 1) if y is None else as_labels(y, n, num_classes)

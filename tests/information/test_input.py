@@ -12,6 +12,7 @@ from mi_jax.information import (
     Estimate,
     binning,
     estimate,
+    fit_probe,
     kde,
     ksg,
     monte_carlo,
@@ -89,6 +90,22 @@ def test_labels_that_are_not_class_indices_are_refused(x, y, says, key):
         kde(x, y, noise_variance=1.0)
     with pytest.raises(InputError, match=says):
         estimate("ksg", x, y, key=key)
+
+
+@pytest.mark.parametrize("bad", [0, -1, 2.5, "3", "x", float("nan"), float("inf"), True, 2**20 + 1, 10**9])
+def test_a_number_of_classes_that_is_not_a_whole_one_in_range_is_refused(x, bad, key):
+    y = np.arange(40) % 2
+    for call in (
+        lambda: kde(x, y, noise_variance=1.0, num_classes=bad),
+        lambda: monte_carlo(x, y, noise_variance=1.0, num_classes=bad, key=key),
+        lambda: binning(x, y, num_classes=bad),
+        lambda: fit_probe(x, y, num_classes=bad),
+        lambda: ksg(x, y, num_classes=bad),
+    ):
+        with pytest.raises(
+            InputError, match=rf"Invalid num_classes {bad!r}: expected a whole number of at (least|most)"
+        ):
+            call()
 
 
 @pytest.mark.parametrize("bad", ["trace", None, "0.1", {}])

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import types
 from pathlib import Path
 
@@ -286,7 +287,8 @@ def test_values_without_a_block_are_those_of_the_other_rows():
             np.testing.assert_allclose(values[:, b], getattr(again, name), atol=1e-9)
 
 
-@pytest.mark.parametrize("blocks", [1, -3])
-def test_a_jackknife_of_one_block_is_refused(blocks):
-    with pytest.raises(InputError, match=f"blocks is {blocks}; the jackknife needs at least two, or 0 for none"):
+@pytest.mark.parametrize("blocks", [1, -3, 2.5, "x", None, True])
+def test_blocks_that_are_not_a_whole_number_of_at_least_two_are_refused(blocks):
+    says = f"Invalid blocks {blocks!r}: expected a whole number of at least 2, or 0 for no jackknife."
+    with pytest.raises(InputError, match=re.escape(says)):
         kde(np.eye(4), noise_variance=1.0, blocks=blocks)

@@ -133,7 +133,17 @@ def test_constant_layer_gives_zero(key):
     assert got.i_ty == 0
 
 
-@pytest.mark.parametrize(("options", "says"), [({"draws": 3}, "antithetic"), ({"blocks": 1}, "jackknife")])
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"draws": 3}, "antithetic"),
+        ({"draws": 4.0}, "Invalid draws 4.0: expected a whole number of at least 2"),
+        ({"draws": "x"}, "Invalid draws 'x': expected a whole number of at least 2"),
+        ({"blocks": 1}, "Invalid blocks 1: expected a whole number of at least 2"),
+        ({"blocks": 2.5}, "Invalid blocks 2.5: expected a whole number of at least 2"),
+        ({"blocks": "x"}, "Invalid blocks 'x': expected a whole number of at least 2"),
+    ],
+)
 def test_invalid_options_are_explained(options, says, key):
     with pytest.raises(InputError, match=says):
         monte_carlo(np.eye(4, dtype=np.float32), noise_variance=0.1, key=key, **options)
