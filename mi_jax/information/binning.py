@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from mi_jax import checks
 from mi_jax.errors import InputError
 from mi_jax.information._input import as_activations, as_labels, check_finite
 from mi_jax.information.estimator import Estimate, limit_of, register
@@ -38,7 +39,7 @@ def binning(
     t: Any,
     y: Any = None,
     *,
-    bin_size: float | int | None = 0.5,
+    bin_size: Any = 0.5,
     bins: float | int | None = None,
     correction: str = "none",
     num_classes: int | None = None,
@@ -80,8 +81,8 @@ def binning(
         origin, last = float(x.min()), bins - 1.0
         spread = float(x.max()) - origin
         bin_size = spread / bins if spread > 0 else 1.0
-    if bin_size is None or not (np.isfinite(bin_size) and bin_size > 0):
-        raise InputError(f"bin_size is {bin_size}; it must be positive and finite.")
+    bin_size = bin_size.item() if getattr(bin_size, "shape", None) == () else bin_size  # a number as an array
+    checks.positive("bin_size", bin_size, usual="0.5")
     if not np.isfinite(max(abs(float(x.max())), abs(float(x.min()))) / bin_size):
         raise InputError(f"bin_size is {bin_size}; the values of {layer} are too large to be counted in such steps.")
     cells = _cells(x, origin, bin_size, last)

@@ -4,6 +4,7 @@ Estimates depend on the variance: use the same one across epochs and for all mod
 """
 
 import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mi_jax import checks
 from mi_jax.errors import InputError
 from mi_jax.information import _tiles
 from mi_jax.information._input import Activations, as_rows, check_finite
@@ -104,7 +106,7 @@ def _median(x: Activations | LazyActivations) -> float:
     return float(np.median(pdist(np.asarray(x[rows], np.float64), "sqeuclidean"))) / (2 * math.log(len(x)))
 
 
-def noise_grid(centre: float, *, levels: int = 16) -> np.ndarray:
+def noise_grid(centre: Any, *, levels: int = 16) -> np.ndarray:
     """Return variances in factors of two around `centre`, [levels], in rising order.
 
     Factors of two share exponentials in `kde`, so that sixteen levels cost little more than one.
@@ -114,12 +116,19 @@ def noise_grid(centre: float, *, levels: int = 16) -> np.ndarray:
         levels: number of variances.
 
     Raises:
-        InputError: when `centre` is not positive and finite, or `levels` is below one.
+        InputError: when `centre` is not positive and finite, `levels` is no whole number of at least one, or the
+            variances leave the range of float64.
 
     Examples:
         >>> noise_grid(1.0, levels=4).tolist()
         [0.25, 0.5, 1.0, 2.0]
     """
-    if not (math.isfinite(centre) and centre > 0 and levels >= 1):
-        raise InputError(f"centre is {centre} and levels is {levels}; both must be positive.")
+    centre = centre.item() if getattr(centre, "shape", None) == () else centre  # a number as an array
+    checks.positive("centre", centre, usual="0.1")
+    checks.count("levels", levels)
+    exponent, below = math.frexp(centre)[1], levels // 2
+    if exponent - below < sys.float_info.min_exp or exponent + levels - 1 - below > sys.float_info.max_exp:
+        raise InputError(
+            f"{levels} levels around {centre:g} leave the range of float64; take fewer, or rescale the activations."
+        )
     return centre * 2.0 ** (np.arange(levels) - levels // 2)

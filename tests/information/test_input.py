@@ -16,6 +16,7 @@ from mi_jax.information import (
     kde,
     ksg,
     monte_carlo,
+    noise_grid,
     noise_variance,
     probe,
     register,
@@ -114,6 +115,35 @@ def test_a_noise_variance_that_is_not_a_number_is_refused(x, bad, key):
         kde(x, noise_variance=bad)
     with pytest.raises(InputError, match="noise_variance is"):
         monte_carlo(x, noise_variance=bad, key=key)
+
+
+@pytest.mark.parametrize("size", [jnp.float32(0.5), np.array(0.5), np.float64(0.5)])
+def test_a_bin_size_may_be_an_array_of_one_number(x, size):
+    assert binning(x, bin_size=size) == binning(x, bin_size=0.5)
+
+
+@pytest.mark.parametrize("bad", ["x", [0.5], np.array([0.5]), None, 0.0, float("inf"), np.array(-1.0)])
+def test_a_bin_size_that_is_not_a_positive_number_is_refused(x, bad):
+    with pytest.raises(InputError, match=r"Invalid bin_size .*: expected a positive number, such as 0\.5"):
+        binning(x, bin_size=bad)
+
+
+@pytest.mark.parametrize(
+    ("centre", "levels", "says"),
+    [
+        ("x", 16, r"Invalid centre 'x': expected a positive number, such as 0\.1"),
+        (0.0, 16, r"Invalid centre 0\.0: expected a positive number"),
+        (1.0, 2.5, r"Invalid levels 2\.5: expected a whole number of at least 1"),
+        (1e308, 16, r"16 levels around 1e\+308 leave the range of float64; take fewer"),
+        (1e-307, 16, r"16 levels around 1e-307 leave the range of float64"),
+        (1.0, 4000, r"4000 levels around 1 leave the range of float64"),
+    ],
+)
+def test_noise_grids_that_are_not_positive_and_finite_are_refused(centre, levels, says):
+    with pytest.raises(InputError, match=says):
+        noise_grid(centre, levels=levels)
+    assert noise_grid(jnp.float32(2.0), levels=2).tolist() == [1.0, 2.0]
+    assert np.isfinite(noise_grid(1.0, levels=2045)).all()
 
 
 def test_a_fractional_number_of_bins_is_refused(x):
