@@ -58,6 +58,17 @@ def count(name: str, value: Any, least: int = 1, *, usual: str = "") -> None:
     _require(whole and value >= least, name, value, f"a whole number of at least {least}", usual)
 
 
+def flag(name: str, value: Any) -> None:
+    """Checks for True or False; those of NumPy count.
+
+    Examples:
+        >>> flag("random_start", "no")
+        Traceback (most recent call last):
+        mi_jax.errors.InputError: Invalid random_start 'no': expected True or False.
+    """
+    _require(isinstance(value, bool | np.bool_), name, value, "True or False")
+
+
 def one_of(name: str, value: Any, choices: Iterable[Any]) -> None:
     """Checks that the value is one of the choices.
 

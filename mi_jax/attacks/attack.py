@@ -197,7 +197,7 @@ class Attack:
         checks.count(self.effort, getattr(self, self.effort), 0 if self.allows_zero_eps else 1)
         checks.count("restarts", self.restarts)
         checks.count("targets", self.targets, 0)
-        if self.loss:
+        if self.loss or type(self).loss:
             check_loss(self.loss)
         if "step_size" in self.traced:
             if self.step_size is None:

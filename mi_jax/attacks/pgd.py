@@ -71,6 +71,7 @@ class PGD(Attack):
 
     def __post_init__(self):
         super().__post_init__()
+        checks.flag("random_start", self.random_start)
         for name, allowed in (("keep", ("last", "best")), ("init", ("uniform", "radius", "gaussian"))):
             checks.one_of(name, getattr(self, name), allowed)
         if self.restarts > 1 and not self.random_start:
@@ -264,7 +265,8 @@ def pgd(
         key: a random key or a seed, needed for a random start.
         config: settings.
         targets: classes [b] to move towards; `success` still means misclassified.
-        start: first points [b h w c], projected into the ball; they replace the random start and the restarts.
+        start: first points [b h w c] in [0, 1], projected into the ball; they replace the random start and the
+            restarts.
         index: number of each image in its data set [b], by default 0, 1, ...: an image's random numbers depend on the
             key and this number alone, so that the result does not depend on how images are split into batches.
         eps, step_size: replace those of the configuration, with one number or one per image [b]; may be traced: a sweep

@@ -208,6 +208,7 @@ def test_radius_of_the_l2_start_has_the_named_distribution(init):
         ({"step_size": 8.0, "norm": "l1", "eps": 2.0}, "step_size 8: it is 4 times the radius 2"),
         ({"norm": "l3"}, "linf, l2, l1"),
         ({"loss": "hinge"}, "ce, dlr, cw, kl"),
+        ({"loss": ""}, "Invalid loss '': expected one of ce, dlr, cw, kl"),
         ({"keep": "first"}, "last, best"),
         ({"restarts": 3, "random_start": False}, "repeat one attack"),
         ({"loss": "kl", "random_start": False}, "no gradient"),
@@ -216,6 +217,20 @@ def test_radius_of_the_l2_start_has_the_named_distribution(init):
 def test_bad_settings_raise_a_clear_error(options, message):
     with pytest.raises(InputError, match=message):
         PGD(**options)
+
+
+@pytest.mark.parametrize("value", ["yes", 1])
+def test_a_random_start_that_is_neither_true_nor_false_is_refused(value):
+    config = PGD().with_values(random_start=value)  # the constructor checks types in tests
+    with pytest.raises(InputError, match=f"Invalid random_start {value!r}: expected True or False"):
+        config.__post_init__()
+    PGD().with_values(random_start=np.bool_(False)).__post_init__()
+
+
+def test_a_step_of_zero_is_accepted_where_the_radius_is_zero(linear_model, batch):
+    x, y = batch
+    eps = np.where(np.arange(len(x)) == 3, 0, 0.1)
+    np.testing.assert_array_equal(fgsm(*linear_model, x, y, eps=eps).images[3], x[3])
 
 
 def test_a_step_of_many_radii_is_refused_at_every_entry(linear_model, batch):
@@ -384,6 +399,15 @@ def test_bad_images_labels_and_models_raise_a_clear_error(linear_model, batch):
         ),
         "Invalid step_size -0.01: expected a number": lambda: pgd(
             logits_fn, variables, x, y, jax.random.key(0), config=PGD(), step_size=-0.01
+        ),
+        "Invalid step_size 0.0: expected a positive number, such as 2/255": lambda: pgd(
+            logits_fn, variables, x, y, jax.random.key(0), config=PGD(), step_size=0
+        ),
+        "Invalid step_size 0.0: expected a positive number, such as 0.5": lambda: pgd(
+            logits_fn, variables, x, y, 0, config=PGD("l2"), step_size=np.where(np.arange(len(x)) == 3, 0, 0.1)
+        ),
+        r"start must lie in \[0, 1\]; got values from 5": lambda: pgd(
+            logits_fn, variables, x, y, config=PGD(), start=x + 5
         ),
         r"Map \[-1, 1\] to": lambda: attack(images=2 * x - 1),
         r"looks like \[b, c, h, w\]": lambda: attack(images=jnp.full((9, 3, 8, 8), 0.5)),

@@ -218,7 +218,7 @@ def check_distance(name: str, value: Any, norm: str, *, positive: bool = False, 
     Raises:
         InputError: for another shape, a number that is negative or not finite, and in Linf one above 1.
     """
-    usual = {"l2": "0.5", "l1": "12"}.get(norm, "2/255" if name == "step_size" else "8/255")
+    usual = _usual(name, norm)
     try:
         dims = None if isinstance(value, str) else np.ndim(value)
     except ValueError:  # a ragged list
@@ -239,6 +239,11 @@ def check_distance(name: str, value: Any, norm: str, *, positive: bool = False, 
             checks.at_least(name, each, 0, usual=usual)
 
 
+def _usual(name: str, norm: str) -> str:
+    """A usual radius or step in messages."""
+    return {"l2": "0.5", "l1": "12"}.get(norm, "2/255" if name == "step_size" else "8/255")
+
+
 def check_distances(name: str, value: Any, norm: str, count: int, *, positive: bool = False) -> None:
     """`check_distance` of one number, or of one per image, of which there must be `count`."""
     check_distance(name, value, norm, positive=positive, per_image=True)
@@ -248,13 +253,18 @@ def check_distances(name: str, value: Any, norm: str, count: int, *, positive: b
 
 
 def check_step(step_size: Any, eps: Any, norm: str) -> None:
-    """Raises `InputError` for a step in L2 or L1 of more than `MAX_STEP` radii, after which only its direction counts.
+    """Raises `InputError` for a step of 0, or in L2 or L1 of more than `MAX_STEP` radii.
 
-    In Linf, where every step beyond the diameter of the ball is the same, any is accepted; and any for eps = 0.
+    Only the direction of a longer one counts. In Linf, where every step beyond the diameter of the ball is the same,
+    any is accepted; and any, 0 too, for eps = 0.
     """
-    if norm == "linf" or not checks.known(step_size, eps):
+    if not checks.known(step_size, eps):
         return
     steps, radii = np.broadcast_arrays(np.ravel(np.asarray(step_size, float)), np.ravel(np.asarray(eps, float)))
+    if ((radii > 0) & (steps == 0)).any():
+        checks.positive("step_size", 0.0, usual=_usual("step_size", norm))
+    if norm == "linf":
+        return
     if (long := (radii > 0) & (steps > MAX_STEP * radii * (1 + 1e-5))).any():
         step, radius = steps[long][0], radii[long][0]
         raise InputError(

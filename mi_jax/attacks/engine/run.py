@@ -113,8 +113,15 @@ def _checked_start(value: Any, images: Images) -> Images:
     if start.shape != images.shape or not jnp.issubdtype(start.dtype, jnp.floating):
         got = f"{start.dtype} of shape {tuple(start.shape)}"
         raise InputError(f"start must be floating and have the images' shape {images.shape}; got {got}.")
-    if checks.known(start) and not np.isfinite(np.asarray(start)).all():
-        raise InputError("start holds NaN or infinite values; give points in [0, 1].")
+    if checks.known(start):
+        if not np.isfinite(np.asarray(start)).all():
+            raise InputError("start holds NaN or infinite values; give points in [0, 1].")
+        low, high = float(np.min(np.asarray(start))), float(np.max(np.asarray(start)))
+        if low < -checks.ROUNDING or high > 1 + checks.ROUNDING:
+            raise InputError(
+                f"start must lie in [0, 1]; got values from {low:g} to {high:g}: give points, not perturbations, and "
+                "clip them."
+            )
     return jnp.asarray(start, images.dtype)
 
 
