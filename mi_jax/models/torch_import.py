@@ -188,6 +188,8 @@ def _vgg_names(modules: Mapping[str, dict[str, np.ndarray]]) -> dict[str, str]:
     names, block = {}, 0
     ordered = sorted((m for m in modules if re.fullmatch(r"features\.\d+", m)), key=lambda m: int(m.split(".")[1]))
     for module in ordered:
+        if "weight" not in modules[module]:
+            raise InputError(f"The state dict has {', '.join(modules[module])} of {module} but no {module}.weight.")
         convolution = modules[module]["weight"].ndim == 4
         block += convolution
         names[f"conv{block}.{'conv' if convolution else 'norm'}"] = module

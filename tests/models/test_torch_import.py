@@ -241,6 +241,11 @@ def test_a_whole_checkpoint_compiled_or_in_half_precision_is_read_and_what_holds
     )
     assert jax.tree.all(jax.tree.map(np.array_equal, variables, expected))
     broken = state | {"_orig_mod.fc.bias": torch.full((7,), torch.nan)}
+    with pytest.raises(InputError, match=r"has bias of features\.0 but no features\.0\.weight"):
+        mj.models.from_torch(
+            {"features.0.bias": torch.ones(8), "classifier.weight": torch.ones(7, 8)},
+            arch="vgg11", input_shape=(32, 32, 3),
+        )  # fmt: skip
     for sentence, given in {
         "NaN or infinite values in fc": broken,
         "got a ResNet. A torch module has it as": module,
