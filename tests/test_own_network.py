@@ -4,6 +4,7 @@ import equinox as eqx
 import flax.linen as linen
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -119,6 +120,30 @@ def test_what_a_function_cannot_do_is_said(dataset, x):
         study(lambda w, x: x[:, 0, 0] @ w, np.ones((1, 2)), dataset)
     with pytest.raises(InputError, match="not APGD"):
         mj.study("confusion", network, own, dataset, attack=mj.attacks.APGD())
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"samples": 2.5}, "Invalid samples 2.5: expected a whole number of at least 1"),
+        ({"samples": None}, "Invalid samples None: expected a whole number of at least 1"),
+        ({"dataset": "digits"}, "Invalid dataset: expected a data set of mi_jax.data.load or from_arrays, not str"),
+        ({"dataset": None}, "Invalid dataset: expected a data set of mi_jax.data.load or from_arrays, not NoneType"),
+        ({"name": "corruptions", "test_sets": [3]}, "Invalid test_sets: expected data sets by name, .* not list"),
+        ({"name": "corruptions", "test_sets": {"fog": 3}}, "Invalid test_sets: expected data sets by name, .* not int"),
+        ({"baseline": {}}, "Invalid baseline: expected a function that loads variables, not dict"),
+        ({"name": "all"}, "Invalid name 'all': expected one study; choose from autoattack, confusion"),
+        ({"name": None}, "Invalid name: expected one of autoattack, confusion, .* not NoneType"),
+        ({"name": "confusion", "test_sets": True}, "The study confusion takes no test_sets; leave them out, or run"),
+    ],
+)
+def test_arguments_of_a_study_that_do_not_fit_are_refused_in_a_sentence(dataset, given, words, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # it would refuse them first
+    given = {"name": "confusion", "dataset": dataset} | given
+    if given.get("test_sets") is True:
+        given["test_sets"] = {"fog_1": dataset}
+    with pytest.raises(InputError, match=words):
+        mj.study(network=lambda w, x: x[:, 0, 0] @ w, variables=np.ones((1, 3)), **given)
 
 
 @pytest.fixture(scope="module")

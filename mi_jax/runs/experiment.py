@@ -111,10 +111,7 @@ def study(
         InputError: when there is no such study, it does not apply to the data set, or the run is not finished.
         Interrupted: when `stop_asked` returned true; networks that were studied count as done.
     """
-    if test_sets and not studies.find(name).uses_test_sets:
-        takers = [study.name for study in studies.STUDIES.values() if study.uses_test_sets]
-        raise InputError(f"The study {name} takes no test_sets; leave them out, or run {', '.join(takers)}.")
-    studies.find(name)
+    studies.refuse_test_sets(name, test_sets)
     if samples < 1:
         raise InputError(f"Invalid samples {samples}: expected at least 1 test image.")
     config = processes.on_first(lambda: read_config(run_dir))

@@ -51,6 +51,17 @@ def run_from_options(
 
     if preset not in ("quick", "paper"):
         raise InputError(f"preset is {preset!r}; choose quick or paper.")
+    for name, text in (("arch", arch), ("dataset", dataset)):
+        _of_kind(name, text, str, "a name")
+    if not isinstance(training, str):
+        _of_kind("training", training, list | tuple, "names, such as ('nt', 'at')")
+        for objective in training:
+            _of_kind("training", objective, str, "names, such as ('nt', 'at')")
+    for name, folder in (("run_dir", run_dir), ("data_dir", data_dir)):
+        if folder is not None:
+            _of_kind(name, folder, str | os.PathLike, "the path of a folder")
+            if "\0" in os.fspath(folder):
+                raise InputError(f"Invalid {name} {folder!r}: expected the path of a folder, without a null character.")
     config = _configured(configuration.preset(preset, dataset=dataset, arch=arch, trainings=_listed(training)), options)
     directory = Path(run_dir) if run_dir is not None else default_directory(config)
     with contextlib.ExitStack() as stack:
@@ -88,8 +99,18 @@ def study_of_network(
     """
     from mi_jax import studies
 
-    if samples < 1:
-        raise InputError(f"samples is {samples}; expected at least 1 test image.")
+    checks.count("samples", samples)
+    _of_kind("name", name, str, f"one of {', '.join(studies.STUDIES)}")
+    if name == "all":
+        raise InputError(f"Invalid name 'all': expected one study; choose from {', '.join(studies.STUDIES)}.")
+    _of_kind("dataset", dataset, Dataset, "a data set of mi_jax.data.load or from_arrays")
+    _of_kind("test_sets", test_sets, Mapping, "data sets by name, such as {'fog_3': mi_jax.data.load('npz:fog_3.npz')}")
+    for test_set in test_sets.values():
+        _of_kind("test_sets", test_set, Dataset, "data sets by name, such as those of mi_jax.data.load")
+    for role, load in (("baseline", baseline), ("untrained", untrained)):
+        if not callable(load):
+            raise InputError(f"Invalid {role}: expected a function that loads variables, not {type(load).__name__}.")
+    studies.refuse_test_sets(name, test_sets)
     if attack is not None and not isinstance(attack, PGD):
         raise InputError(f"attack must be mi_jax.attacks.PGD, not {type(attack).__name__}.")
     (chosen,) = studies.find_for(dataset, (name,))
@@ -139,4 +160,23 @@ def _configured(defaults: RunConfig, options: Mapping[str, Any]) -> RunConfig:
             raise InputError(
                 f"There is no option {name!r}; {f'did you mean {near[0]}?' if near else f'choose from {known}.'}"
             )
+        default = getattr(defaults, name)
+        if dataclasses.is_dataclass(default):
+            kind = type(default)
+            _of_kind(name, options[name], kind, f"{kind.__module__}.{kind.__name__}")
+        elif name == "mesh":
+            _of_kind(name, options[name], str, "auto, none, data=N, or seed=M,data=N")
+        elif isinstance(default, tuple):
+            _of_kind(name, options[name], list | tuple, "a tuple, which is empty for none")
+            for part in options[name]:
+                if name != "objective_options":
+                    _of_kind(name, part, str, "names")
+                elif not (isinstance(part, tuple) and len(part) == 2 and isinstance(part[0], str)):
+                    raise InputError(f"Invalid {name} {part!r}: expected pairs such as ('smoothed.smoothing', 0.1).")
     return dataclasses.replace(defaults, **options)
+
+
+def _of_kind(name: str, value: Any, kind: Any, expected: str) -> None:
+    """Raises `InputError` unless the value is of the kind."""
+    if not isinstance(value, kind):
+        raise InputError(f"Invalid {name}: expected {expected}, not {type(value).__name__}.")

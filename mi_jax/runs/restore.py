@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from mi_jax import checks
 from mi_jax.errors import InputError
 from mi_jax.models import Network
 from mi_jax.runs import json_codec
@@ -151,6 +152,7 @@ def _unfinished(path: Path, training: str, seed: int) -> InputError:
 def _store(path: Path, config: RunConfig, training: str, seed: int) -> Checkpoints:
     if training not in config.trainings:
         raise InputError(f"{path} has no training {training!r}; it has {', '.join(config.trainings)}.")
+    checks.count("seed", seed, 0)
     if not 0 <= seed < config.seeds:
         raise InputError(f"{path} has no seed {seed}; it has 0 to {config.seeds - 1}.")
     return Checkpoints(path / "checkpoints" / training / str(seed))

@@ -1,6 +1,16 @@
 """Studies of trained networks: each is a folder with its measurement, its figures and its registration."""
 
-from mi_jax.studies.registry import STUDIES, Study, StudyInput, StudyResult, WhichCheckpoints, find, find_for, register
+from mi_jax.studies.registry import (
+    STUDIES,
+    Study,
+    StudyInput,
+    StudyResult,
+    WhichCheckpoints,
+    find,
+    find_for,
+    refuse_test_sets,
+    register,
+)
 
 __all__ = [
     "STUDIES",
@@ -10,5 +20,6 @@ __all__ = [
     "WhichCheckpoints",
     "find",
     "find_for",
+    "refuse_test_sets",
     "register",
 ]

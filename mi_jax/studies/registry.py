@@ -3,7 +3,7 @@
 A study is a package in `mi_jax.studies` that registers itself when it is imported; nothing else names it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -122,6 +122,13 @@ def find(name: str) -> Study:
         InputError: when there is none.
     """
     return STUDIES.get_or_explain(name)
+
+
+def refuse_test_sets(name: str, test_sets: Collection[str]) -> None:
+    """Raises `InputError` for test sets of a study that takes none, and where there is no such study."""
+    if not find(name).uses_test_sets and test_sets:
+        takers = [study.name for study in STUDIES.values() if study.uses_test_sets]
+        raise InputError(f"The study {name} takes no test_sets; leave them out, or run {', '.join(takers)}.")
 
 
 def find_for(dataset: Dataset, names: Sequence[str]) -> tuple[Study, ...]:

@@ -6,8 +6,10 @@ import fcntl
 import json
 import math
 import os
+import re
 
 import jax
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -169,11 +171,41 @@ def test_what_cannot_be_done_with_the_data_is_refused_before_anything_is_written
     assert not (tmp_path / "run").exists()
 
 
-def test_a_network_that_a_run_does_not_hold_is_named(finished_run, tmp_path):
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("dataset", None, "Invalid dataset: expected a name, not NoneType."),
+        ("training", None, "Invalid training: expected names, such as ('nt', 'at'), not NoneType."),
+        ("attack", None, "Invalid attack: expected mi_jax.attacks.pgd.PGD, not NoneType."),
+        ("attack", {"eps": 0.1}, "Invalid attack: expected mi_jax.attacks.pgd.PGD, not dict."),
+        ("attack", mj.attacks.APGD(), "Invalid attack: expected mi_jax.attacks.pgd.PGD, not APGD."),
+        ("evaluation", 5, "Invalid evaluation: expected mi_jax.runs.config.Evaluation, not int."),
+        ("studies", None, "Invalid studies: expected a tuple, which is empty for none, not NoneType."),
+        ("studies", (3,), "Invalid studies: expected names, not int."),
+        ("mesh", None, "Invalid mesh: expected auto, none, data=N, or seed=M,data=N, not NoneType."),
+        ("objective_options", {"a.b": 1}, "Invalid objective_options: expected a tuple, which is empty for none"),
+        ("objective_options", (("a.b",),), "Invalid objective_options ('a.b',): expected pairs such as"),
+        ("run_dir", 5, "Invalid run_dir: expected the path of a folder, not int."),
+        ("run_dir", "a\0b", "expected the path of a folder, without a null character."),
+        ("data_dir", 5, "Invalid data_dir: expected the path of a folder, not int."),
+    ],
+)
+def test_arguments_of_another_kind_are_refused_before_anything_is_written(option, value, words, tmp_path, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # it would refuse them first
+    given = {"arch": "mlp", "dataset": "digits", "quiet": True, "run_dir": tmp_path / "run", option: value}
+    with pytest.raises(InputError, match=re.escape(words)):
+        mj.run(**given)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_network_that_a_run_does_not_hold_is_named(finished_run, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="has no training 'trades'; it has nt, at"):
         mj.checkpoints.restore(finished_run, training="trades")
     with pytest.raises(InputError, match="has no seed 2; it has 0 to 1"):
         mj.checkpoints.restore(finished_run, training="nt", seed=2)
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # it would refuse the text first
+    with pytest.raises(InputError, match="Invalid seed '0': expected a whole number of at least 0"):
+        mj.checkpoints.restore(finished_run, training="nt", seed="0")
     (tmp_path / "file").touch()
     for path in (tmp_path, tmp_path / "file"):
         with pytest.raises(InputError, match="is not a run directory"):
