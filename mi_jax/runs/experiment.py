@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mi_jax import attacks, data, models, parallel, processes, report, studies
 from mi_jax.errors import InputError
+from mi_jax.files import json_digest
 from mi_jax.measure.autoattack import stages as attack_stages
 from mi_jax.records.table import Record
 from mi_jax.runs import evaluate, workload
@@ -126,21 +127,27 @@ def study(
         directory.note_start(command=command, data_dir=data_dir, say=reporter.say)
         context = RunContext(config, network, dataset, directory, reporter, stop_asked)
         stages = evaluate.study_stages(context, chosen, samples, which_checkpoints, sets)
+        # Complete while all networks are done and the report is not: a study killed there is not to be done again.
+        unreported = f"unreported/{json_digest(sorted(stages))}"
         try:
             measured = (which_checkpoints or chosen.which_checkpoints) == "measured"
             if _reopen_damaged(context, steps=context.measured_steps if measured else ()):
                 _train(context)
-            earlier = directory.completed(f"study/{chosen.name}/")
-            directory.reopen(*(earlier if set(stages) <= set(earlier) else set(earlier) - set(stages)))
+            if not directory.is_complete(unreported):
+                earlier = directory.completed(f"study/{chosen.name}/")
+                directory.reopen(*(earlier if set(stages) <= set(earlier) else set(earlier) - set(stages)))
             context.plan(dict.fromkeys(stages, 1.0))
             for stage, work in stages.items():
                 _stage(context, stage, work)
+            directory.stage(unreported, lambda: None)
         except BaseException:
             directory.drop_unfinished()
             raise
         finally:
             context.compiler.close()
-        return processes.on_first(lambda: report.build(run_dir))
+        page = processes.on_first(lambda: report.build(run_dir))
+        directory.reopen(unreported)
+        return page
 
 
 def _severities(names: Sequence[str]) -> list[str]:

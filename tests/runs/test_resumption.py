@@ -20,7 +20,7 @@ import pytest
 from rich.console import Console
 
 import mi_jax as mj
-from mi_jax import cli, data, runs
+from mi_jax import cli, data, report, runs
 from mi_jax.attacks import Budget, EvaluationState
 from mi_jax.errors import InputError
 from mi_jax.measure.information import InformationConfig
@@ -292,6 +292,24 @@ def test_a_study_that_was_stopped_resumes_at_the_first_network_that_is_not_done(
     assert {(row["training"], row["seed"]) for row in rows[len(stopped) :]} == {("noise", 1)}
     runs.study("noise_grid", run_dir=finished, samples=20, reporter=quiet)
     assert len(rows_of(finished)) == 2 * len(rows) - before, "a completed study is run again"
+
+
+def test_a_study_killed_in_its_report_is_reported_and_not_done_again(finished, quiet, monkeypatch):
+    def study():
+        runs.study("noise_grid", run_dir=finished, samples=20, reporter=quiet)
+
+    def kill(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(report, "build", kill)
+        with pytest.raises(KeyboardInterrupt):
+            study()
+    size = (finished / "records.jsonl").stat().st_size
+    study()
+    assert (finished / "records.jsonl").stat().st_size == size
+    study()  # complete, and so done again
+    assert (finished / "records.jsonl").stat().st_size > size
 
 
 def test_a_study_of_other_images_under_the_same_name_is_refused(finished, quiet, monkeypatch):
