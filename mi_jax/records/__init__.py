@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from mi_jax.records.table import COLUMNS, MEASUREMENT, Record, information_record
 
 if TYPE_CHECKING:
-    from mi_jax.records.file import COMPRESSED_NAME, FILE_NAME, append, compress, load, size, truncate
+    from mi_jax.records.file import COMPRESSED_NAME, FILE_NAME, append, check_length, compress, load, size, truncate
 
 __all__ = [
     "COLUMNS",
@@ -14,6 +14,7 @@ __all__ = [
     "MEASUREMENT",
     "Record",
     "append",
+    "check_length",
     "compress",
     "information_record",
     "load",

@@ -34,6 +34,7 @@ _EMPTY_CRC = _CRC + b'"}'
 _PRESET = 9 | lzma.PRESET_EXTREME
 """Of published records: a quarter smaller than by level 9 alone."""
 _QUANTITY = b'"quantity":'
+_RESTORE = "restore the file from a copy, or repeat the command that started the run with --overwrite"
 _NUMBERS = (*INTEGERS, *FLOATS, *FLAGS)
 _ROUNDED = ("value", "stderr", "numerical_error")
 """Columns of published records that are rounded; none of them identifies a measurement."""
@@ -167,13 +168,9 @@ def truncate(run_dir: str | os.PathLike[str], length: int) -> None:
         InputError: if the directory is missing, if the file is shorter than that, if a line does not end there, or if
             the file cannot be written to.
     """
-    path, found = _file_in(run_dir), size(run_dir)
-    if found < length:
-        raise InputError(
-            f"{path} has {found} bytes, but {length} had been written; restore the file from a copy, or delete the run "
-            "directory and start again."
-        )
-    if found == length:
+    check_length(run_dir, length)
+    path = _file_in(run_dir)
+    if size(run_dir) == length:
         return
     try:
         with open(path, "rb+") as file:
@@ -181,12 +178,43 @@ def truncate(run_dir: str | os.PathLike[str], length: int) -> None:
             if length and file.read(1) != b"\n":
                 raise InputError(
                     f"{path} cannot be cut to {length} bytes, as no line ends there: the file was changed by another "
-                    "program; restore it from a copy, or delete the run directory and start again."
+                    f"program; {_RESTORE}."
                 )
             file.truncate(length)
             os.fsync(file.fileno())
     except OSError as error:
         raise InputError(f"Cannot rewrite {path} ({error.strerror}); make it writable.") from error
+
+
+def check_length(run_dir: str | os.PathLike[str], length: int) -> None:
+    """Refuses records of which a part is lost; compressed ones stay compressed.
+
+    Args:
+        run_dir: an existing directory.
+        length: in bytes, as `size` gave it when the newest stage was completed.
+
+    Raises:
+        InputError: if the directory is missing, or the records are missing, damaged or shorter than that.
+    """
+    path = _file_in(run_dir)
+    if not length:
+        return
+    try:
+        found = _length(path)
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing, but {length} bytes had been written; {_RESTORE}.") from None
+    except OSError as error:
+        raise InputError(f"Cannot read {path} ({error.strerror}); make it a readable file.") from error
+    if found < length:
+        raise InputError(f"{path} has {found} bytes, but {length} had been written; {_RESTORE}.")
+
+
+def _length(path: Path) -> int:
+    """The size of the file of records, or what it would be unpacked where there is only the compressed one."""
+    with _damage_explained(path), _opened(path) as file:
+        if isinstance(file, lzma.LZMAFile):
+            return sum(len(line) + 1 for lines in _whole_lines(file, path) for line in lines)
+        return os.fstat(file.fileno()).st_size
 
 
 def _closed(line: str) -> bytes:

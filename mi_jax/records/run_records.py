@@ -15,6 +15,7 @@ import pandas as pd
 from mi_jax.errors import InputError
 from mi_jax.records import file, old_rows
 from mi_jax.records.labels import INPUTS, LABEL_FREE_ATTACKS, NOISE_RULES, attack_label
+from mi_jax.runs.directory import check_records
 from mi_jax.statistics.intervals import Table
 
 ATTACK_COLUMNS = ["attack", "norm", "eps", "attack_steps", "restarts", "reduced"]
@@ -130,9 +131,10 @@ def read(run_dir: str | os.PathLike[str]) -> RunRecords:
         Its records and what is stored beside them.
 
     Raises:
-        InputError: if the directory or its records are missing, empty or damaged.
+        InputError: if the directory or its records are missing, empty, damaged or partly lost.
     """
     directory = Path(run_dir)
+    check_records(directory)
     table = _with_final(file.load(directory))
     if not table["ok"].any():
         raise InputError(f"The records of {directory} hold no measured value yet; continue the run and try again.")

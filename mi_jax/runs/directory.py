@@ -109,6 +109,15 @@ def records_bytes(path: Path) -> int | None:
     return None if progress is None else progress["records_bytes"]
 
 
+def check_records(path: Path) -> None:
+    """Refuses a directory whose records are shorter than those of its completed stages were.
+
+    Raises:
+        InputError: when they are, or are damaged.
+    """
+    records.check_length(path, records_bytes(path) or 0)
+
+
 def set_records_bytes(path: Path, length: int) -> None:
     """Notes another length, where there is an intact `progress.json`, for records that were written again."""
     progress = _read_progress(path)
@@ -334,6 +343,7 @@ def _opened(
     if _readable(path / _CONFIG) != saved:
         say(f"{path / _CONFIG} was damaged; it is rebuilt from its copy in {_PROGRESS}.")
         write_json(path / _CONFIG, saved)
+    check_records(path)
     progress = _read_progress(path)
     if progress is None and (path / records.FILE_NAME).exists():
         records.append(path, [])  # drops the part of a line that a kill left

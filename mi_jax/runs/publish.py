@@ -29,11 +29,12 @@ def publish(run_dir: str | os.PathLike[str], destination: str | os.PathLike[str]
         The path of the copy.
 
     Raises:
-        InputError: when the directory is not a run's, its records are missing or damaged, networks are wanted that
-            are not finished, missing or damaged, or the destination exists.
+        InputError: when the directory is not a run's, its records are missing, damaged or partly lost, networks are
+            wanted that are not finished, missing or damaged, or the destination exists.
     """
     source, target = Path(run_dir), Path(destination)
     config = read_config(source)
+    directory.check_records(source)
     if target.exists():
         raise InputError(f"{target} exists; give a new directory for the copy.")
     part = target.with_name(target.name + PART)

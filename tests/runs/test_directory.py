@@ -12,6 +12,7 @@ import pytest
 from mi_jax import records
 from mi_jax.errors import InputError
 from mi_jax.files import write_json
+from mi_jax.records.run_records import read
 from mi_jax.records.table import Record
 from mi_jax.runs import directory
 from mi_jax.runs.directory import Growth, RunDir, begun_by_this_job, disk_errors_explained, open_run, read_json
@@ -250,6 +251,33 @@ def test_progress_of_an_earlier_version_without_a_digest_is_read(tmp_path):
     (tmp_path / "progress.json").write_text('{"completed": ["train/nt/0"], "records_bytes": 0}')
     with open_run(tmp_path, CONFIG) as run:
         assert run.is_complete("train/nt/0")
+
+
+@pytest.mark.parametrize(
+    ("left", "words"), [(1, r"has \d+ bytes, but \d+"), (0, "has 0 bytes, but"), (None, "is missing, but")]
+)
+def test_records_of_which_a_part_is_lost_are_refused_and_nothing_is_written(tmp_path, left, words):
+    with open_run(tmp_path, CONFIG) as run:
+        do(run, "train/nt/0", "train/at/0")
+    path = tmp_path / "records.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.unlink() if left is None else path.write_text("".join(lines[:left]))
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    message = rf"{words} .*written; restore the file from a copy, or repeat the command .* with --overwrite"
+    with pytest.raises(InputError, match=message):
+        opened(tmp_path)
+    with pytest.raises(InputError, match=message):
+        read(tmp_path)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+    opened(tmp_path, overwrite=True)
+
+
+def test_records_of_an_unfinished_stage_are_more_than_was_completed(tmp_path):
+    with open_run(tmp_path, CONFIG) as run:
+        do(run, "train/nt/0")
+        records.append(tmp_path, [ROW])
+    assert opened(tmp_path) == []
+    assert len(read(tmp_path).records) == 1
 
 
 def test_other_data_under_the_same_name_are_refused(tmp_path):

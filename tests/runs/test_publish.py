@@ -1,6 +1,8 @@
 """A published copy of a run: small, readable without the original, with networks that answer as the original's do."""
 
 import io
+import lzma
+import shutil
 
 import jax
 import numpy as np
@@ -63,6 +65,28 @@ def test_a_copy_never_takes_the_place_of_anything(finished_run, tmp_path):
     with pytest.raises(InputError, match="is not a run directory"):
         publish(tmp_path, tmp_path / "copy")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_copy_never_hides_that_records_are_lost(finished_run, small_config, quiet, tmp_path):
+    run_dir = shutil.copytree(finished_run, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints", "figures"))
+    copy = publish(run_dir, tmp_path / "copy")
+    lines = (run_dir / "records.jsonl").read_bytes().splitlines(keepends=True)
+    (run_dir / "records.jsonl").write_bytes(b"".join(lines[:20] + lines[21:]))
+    for use in (
+        lambda: publish(run_dir, tmp_path / "again"),
+        lambda: read(run_dir),
+        lambda: mj.runs.run(small_config, run_dir=run_dir, reporter=quiet),
+        lambda: mj.runs.study("confusion", run_dir=run_dir, samples=20, reporter=quiet),
+    ):
+        with pytest.raises(InputError, match=r"bytes, but \d+ had been written; restore the file from a copy"):
+            use()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "run"]
+    with lzma.open(copy / "records.jsonl.xz") as file:
+        lines = file.read().splitlines(keepends=True)
+    with lzma.open(copy / "records.jsonl.xz", "wb") as file:
+        file.write(b"".join(lines[1:]))
+    with pytest.raises(InputError, match=r"bytes, but \d+ had been written"):
+        read(copy)
 
 
 def test_a_study_runs_on_a_copy_and_adds_to_its_records(finished_run, tmp_path):
