@@ -22,7 +22,7 @@ from mi_jax.plotting import figures
 from mi_jax.records.run_records import read
 from mi_jax.records.table import Record
 from mi_jax.runs import json_codec
-from mi_jax.runs.directory import RunDir, completed_stages, differences, open_run, saved_config
+from mi_jax.runs.directory import RunDir, check_records, completed_stages, differences, open_run, saved_config
 from mi_jax.runs.progress import Reporter, Status
 from mi_jax.training import TrainingProgress
 
@@ -116,7 +116,14 @@ def _finished_cells(sweep: Sweep, places: Sequence[Path]) -> dict[str, tuple[Pat
             )
         done = set(completed_stages(place) or ())
         wanted = [cell.name for cell in sweep.cells if cell.name in done and cell.name not in found]
+        check_records(place)
         rows = dict(tuple(records.load(place).groupby("cell"))) if wanted else {}
+        lost = [name for name in wanted if name not in rows]
+        if lost:
+            raise InputError(
+                f"{place} counts the cell {lost[0]} as finished, but holds no record of it; restore its records from a "
+                "copy, or leave it out of cells_from."
+            )
         found |= {name: (place, rows[name]) for name in wanted}
     return found
 

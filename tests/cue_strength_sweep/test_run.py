@@ -23,6 +23,7 @@ from mi_jax.errors import InputError
 from mi_jax.records import run_records
 from mi_jax.records.table import Record
 from mi_jax.report import figures
+from mi_jax.runs.directory import open_run
 from mi_jax.runs.progress import Reporter
 from mi_jax.training import Interrupted
 
@@ -184,6 +185,28 @@ def test_cells_of_other_settings_are_refused_before_anything_is_written(swept, t
     place = swept[0] if change else tmp_path / "nowhere"
     with pytest.raises(InputError, match=message):
         sweep.run(replace(TINY, **(change or {})), run_dir=tmp_path / "new", cells_from=[place], reporter=quiet)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("lost", "message"),
+    [
+        ("rows", r"records.jsonl has \d+ bytes, but \d+ had been written; restore the file from a copy"),
+        ("cell", "counts the cell rho_shape=2,rho_texture=2,fine as finished, but holds no record of it; restore"),
+    ],
+)
+def test_a_finished_cell_that_lost_its_records_is_not_taken(tmp_path, quiet, lost, message):
+    place, names = tmp_path / "lossy", [cell.name for cell in TINY.cells]
+    with open_run(place, TINY) as directory:
+        for name in names:
+            rows = [Record(quantity="shape_bias", value=0.5, cell=name, seed=seed) for seed in range(2)]
+            written = [] if lost == "cell" and name == names[1] else rows
+            directory.stage(name, lambda written=written: records.append(place, written))
+    if lost == "rows":
+        path = place / "records.jsonl"
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
+    with pytest.raises(InputError, match=message):
+        sweep.run(TINY, run_dir=tmp_path / "new", cells_from=[place], reporter=quiet)
     assert not (tmp_path / "new").exists()
 
 
