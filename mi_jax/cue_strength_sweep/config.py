@@ -46,7 +46,8 @@ class Sweep:
         population: train the seeds side by side (`vmap`) or in turn (`loop`); `auto` takes turns on a CPU.
 
     Raises:
-        InputError: for an empty grid, strengths that leave the range of pixels, or sizes below 1.
+        InputError: for an empty grid, strengths that leave the range of pixels or name the same cell, sizes below 1,
+            batches larger than the training images, or a learning rate that is not positive.
     """
 
     rho_shape: tuple[float, ...] = (1.0, 2.0, 4.0)
@@ -78,6 +79,11 @@ class Sweep:
         for name in ("rho_shape", "rho_texture"):
             for value in getattr(self, name):
                 checks.positive(name, value)
+            if len({f"{value:g}" for value in getattr(self, name)}) < len(getattr(self, name)):
+                raise InputError(
+                    f"Invalid {name} {getattr(self, name)!r}: expected strengths that differ in their first six "
+                    "digits, by which cells are named."
+                )
         largest = (max(self.rho_shape) + max(self.rho_texture)) * self.eps
         if largest > 0.5:
             raise InputError(
@@ -86,6 +92,8 @@ class Sweep:
             )
         for name in ("seeds", "n_train", "epochs", "batch_size", "steps", "restarts"):
             checks.count(name, getattr(self, name))
+        checks.between("batch_size", self.batch_size, 1, self.n_train)
+        checks.positive("learning_rate", self.learning_rate, usual="0.003")
         if not 0 <= self.clean_epochs < self.epochs:
             raise InputError(f"Invalid clean_epochs {self.clean_epochs}: expected 0 to {self.epochs - 1}.")
         checks.count("samples", self.samples, 100)  # the factorial set has 100 kinds of images
