@@ -2,7 +2,7 @@
 
 config.json      what was asked for                  provenance.json  commands, versions, devices, digest of the data
 progress.json    completed stages, under a digest, with a copy of the configuration
-records.jsonl    checkpoints/<training>/<seed>/<step>/  figures/  report.html
+records.jsonl    checkpoints/<training>/<seed>/<step>/  figures/  tables/  report.html  tensorboard/
 """
 
 import errno
@@ -394,9 +394,10 @@ def _clear(path: Path) -> None:
     for seed in seeds:
         for entry in list(seed.iterdir()):
             shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
-    for figure in path.glob("figures/*.png"):
-        figure.unlink()
-    for directory in ("checkpoints", "figures"):
+    for pattern in ("figures/*.png", "figures/*.svg", "tables/*.csv", "tensorboard/*/events.out.tfevents.*"):
+        for file in path.glob(pattern):
+            file.unlink()
+    for directory in ("checkpoints", "figures", "tables", "tensorboard"):
         if not (path / directory).is_symlink():
             shutil.rmtree(path / directory, ignore_errors=True)
     for name in ("report.html", *(file.name for file in path.glob("*.npz")), *reversed(_OWN_FILES)):

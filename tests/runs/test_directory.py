@@ -163,6 +163,24 @@ def test_overwrite_empties_linked_checkpoints_of_the_run_and_of_nothing_else(tmp
     assert (scratch / "thesis" / "1.tex").exists()
 
 
+@pytest.mark.parametrize("is_linked", [False, True])
+def test_overwrite_deletes_what_was_made_of_the_records(tmp_path, is_linked):
+    run, place = tmp_path / "run", tmp_path / ("elsewhere" if is_linked else "run")
+    opened(run)
+    made = ["figures/claims.png", "figures/claims.svg", "tables/claims.csv", "tensorboard/nt-0/events.out.tfevents.1"]
+    for name in made:
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).touch()
+    for name in ("figures", "tables", "tensorboard") if is_linked else ():
+        (place / name / "thesis.tex").touch()
+        (run / name).symlink_to(place / name)
+    opened(run, overwrite=True)
+    assert not any((place / name).exists() for name in made)
+    left = {path.relative_to(place).as_posix() for path in place.rglob("thesis.tex")}
+    assert left == ({f"{name}/thesis.tex" for name in ("figures", "tables", "tensorboard")} if is_linked else set())
+    assert (run / "tables").is_symlink() == (run / "tables").exists() == is_linked
+
+
 def test_overwrite_never_deletes_what_is_not_a_run(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(InputError, match="holds other files than a run's"):
