@@ -309,6 +309,7 @@ def _open(
     until_left: ExitStack,
 ) -> RunDir:
     """The directory, locked until the stack is left."""
+    wanted = json_codec.to_dict(config)
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file; expected a directory, new or of an earlier run.")
     # A kill in the first write leaves the lock and a part of config.json: not yet a run, but nothing else either.
@@ -324,20 +325,26 @@ def _open(
     _remove_leftovers(path)
     if is_run and overwrite:
         _clear(path)
-    return _opened(path, config, is_run=is_run and not overwrite, is_locked=is_locked, growth=growth, say=say)
+    if is_run and not overwrite:
+        return _opened(path, type(config), wanted, is_locked=is_locked, growth=growth, say=say)
+    write_json(path / _CONFIG, wanted)
+    fresh = RunDir(path, wanted, is_locked=is_locked, progress={"completed": [], "records_bytes": 0})
+    fresh.write_progress()
+    return fresh
 
 
 def _opened(
-    path: Path, config: Any, *, is_run: bool, is_locked: bool, growth: Growth | None, say: Callable[[str], None]
+    path: Path,
+    kind: type,
+    wanted: dict[str, Any],
+    *,
+    is_locked: bool,
+    growth: Growth | None,
+    say: Callable[[str], None],
 ) -> RunDir:
-    wanted = json_codec.to_dict(config)
-    if not is_run:
-        write_json(path / _CONFIG, wanted)
-        fresh = RunDir(path, wanted, is_locked=is_locked, progress={"completed": [], "records_bytes": 0})
-        fresh.write_progress()
-        return fresh
+    """The directory of an earlier run of this configuration."""
     saved = saved_config(path)
-    before = json_codec.to_dict(json_codec.from_dict(type(config), saved, where=str(path / _CONFIG)))
+    before = json_codec.to_dict(json_codec.from_dict(kind, saved, where=str(path / _CONFIG)))
     more = {growth.field: max(before[growth.field], wanted[growth.field])} if growth else {}
     _require_same({**before, **more}, wanted, path)
     if _readable(path / _CONFIG) != saved:

@@ -14,7 +14,7 @@ from mi_jax.errors import InputError
 from mi_jax.files import json_digest
 from mi_jax.measure.autoattack import stages as attack_stages
 from mi_jax.records.table import Record
-from mi_jax.runs import evaluate, workload
+from mi_jax.runs import evaluate, json_codec, workload
 from mi_jax.runs.checkpoints import check_directory
 from mi_jax.runs.config import RunConfig
 from mi_jax.runs.context import RunContext, data_digest, join_seeds, make_trainer, seed_groups, training_stage
@@ -59,6 +59,7 @@ def run(
         Interrupted: when `stop_asked` returned true; everything done so far is saved.
     """
     check_directory(run_dir)
+    config = json_codec.from_dict(RunConfig, json_codec.to_dict(config))  # numbers of NumPy and JAX as Python's
     network, dataset = processes.together(lambda: _prepare(config, data_dir))
     overwrite = overwrite and not begun_by_this_job(run_dir)
     growth = Growth("seeds", reopened=("report",)) if _seed_devices(config) == 1 else None

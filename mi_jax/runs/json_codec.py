@@ -12,11 +12,14 @@ C = TypeVar("C")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """The JSON-ready nested dict of a frozen dataclass; tuples become lists.
+    """The JSON-ready nested dict of a frozen dataclass; tuples become lists, numbers of NumPy and JAX those of Python.
 
     Args:
         config: an instance of a dataclass whose fields are numbers, strings, booleans, None, tuples of these,
             or further such dataclasses.
+
+    Raises:
+        InputError: for a field that is none of these.
 
     Examples:
         >>> @dataclasses.dataclass(frozen=True)
@@ -25,7 +28,7 @@ def to_dict(config: Any) -> dict[str, Any]:
         >>> to_dict(Step())
         {'size': 0.5}
     """
-    return {f.name: _encode(getattr(config, f.name)) for f in dataclasses.fields(config)}
+    return _encode(config, "")
 
 
 def from_dict(cls: type[C], data: Any, *, where: str = "") -> C:
@@ -58,11 +61,18 @@ def from_dict(cls: type[C], data: Any, *, where: str = "") -> C:
     return cls(**values)
 
 
-def _encode(value: Any) -> Any:
+def _encode(value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(value):
-        return to_dict(value)
-    if isinstance(value, tuple):
-        return [_encode(v) for v in value]
+        names = [field.name for field in dataclasses.fields(value)]
+        return {name: _encode(getattr(value, name), f"{where}.{name}" if where else name) for name in names}
+    if isinstance(value, list | tuple):
+        return [_encode(v, f"{where}[{i}]") for i, v in enumerate(value)]
+    if isinstance(value, dict):
+        return {key: _encode(v, f"{where}.{key}") for key, v in value.items()}
+    if hasattr(value, "dtype") and getattr(value, "ndim", None) == 0:
+        value = value.item()
+    if value is not None and not isinstance(value, bool | int | float | str):
+        raise InputError(f"{where} is {value!r}; expected a number, text, True, False, None, or a tuple of these.")
     return value
 
 

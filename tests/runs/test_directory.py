@@ -121,6 +121,12 @@ def test_a_stage_that_is_reopened_is_not_complete_and_keeps_the_rows_of_those_af
         assert again.records_bytes == records.size(tmp_path)
 
 
+def test_a_config_that_cannot_be_written_is_refused_before_anything_is(tmp_path):
+    with pytest.raises(InputError, match=r"attack\.eps is .*; expected a number"):
+        opened(tmp_path / "run", Config(attack=Attack(eps=object())))  # pyright: ignore[reportArgumentType]
+    assert not (tmp_path / "run").exists()
+
+
 def test_another_config_is_refused_and_the_difference_named(tmp_path):
     opened(tmp_path)
     with pytest.raises(InputError, match=r"attack\.eps was 0\.1, now 0\.2"):

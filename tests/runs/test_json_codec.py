@@ -2,8 +2,11 @@
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import ClassVar, Literal
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from mi_jax.errors import InputError
@@ -31,6 +34,20 @@ def test_round_trip_through_json_is_the_identity_and_hashable():
     again = json_codec.from_dict(Outer, json.loads(json.dumps(json_codec.to_dict(outer))))
     assert again == outer
     assert hash(again) == hash(outer)
+
+
+@pytest.mark.parametrize("number", [np.float32(0.5), np.float64(0.5), np.array(0.5), jnp.float32(0.5)])
+def test_numbers_of_numpy_and_jax_are_written_as_pythons(number):
+    outer = Outer("a", Inner(eps=number), (number,), (np.int64(1), np.int32(2)), np.int64(3), np.bool_(True))  # pyright: ignore[reportArgumentType]
+    written = json_codec.to_dict(outer)
+    assert json.loads(json.dumps(written)) == written
+    assert json_codec.from_dict(Outer, written) == Outer("a", Inner(eps=0.5), (0.5,), (1, 2), 3, True)
+
+
+@pytest.mark.parametrize("value", [{1}, np.zeros(2), Path("a")])
+def test_what_json_cannot_hold_is_refused_by_name(value):
+    with pytest.raises(InputError, match=r"^inner\.eps is .*; expected a number, text, True, False, None, or a tuple"):
+        json_codec.to_dict(Outer("a", Inner(eps=value)))
 
 
 def test_absent_keys_take_their_default_and_integers_become_floats():
