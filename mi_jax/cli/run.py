@@ -25,6 +25,7 @@ from mi_jax.options import split_commas
 from mi_jax.records.table import Record
 from mi_jax.runs import json_codec
 from mi_jax.runs.config import Option, Preset, RunConfig, preset
+from mi_jax.runs.directory import saved_config
 from mi_jax.runs.interface import default_directory
 from mi_jax.training import OBJECTIVES
 
@@ -215,7 +216,7 @@ def _config_path(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
     if "--config" not in rest:
         return rest, None
     at = rest.index("--config")
-    if at + 1 == len(rest):
+    if at + 1 == len(rest) or not rest[at + 1]:
         raise InputError("--config needs a path: a run directory or its config.json.")
     return rest[:at] + rest[at + 2 :], Path(rest[at + 1])
 
@@ -224,8 +225,8 @@ def _config_in(path: Path) -> RunConfig:
     """The configuration in a run directory or a `config.json`."""
     file = path / "config.json" if path.is_dir() else path
     try:
-        found = json.loads(file.read_text())
-    except (OSError, ValueError):
+        found = saved_config(path) if path.is_dir() else json.loads(file.read_text())
+    except (OSError, ValueError, RecursionError):
         raise InputError(f"--config is {str(path)!r}; expected a run directory or its config.json.") from None
     return json_codec.from_dict(RunConfig, found, where=str(file))
 

@@ -15,7 +15,7 @@ import pandas as pd
 from mi_jax.errors import InputError
 from mi_jax.records import file, old_rows
 from mi_jax.records.labels import INPUTS, LABEL_FREE_ATTACKS, NOISE_RULES, attack_label
-from mi_jax.runs.directory import check_records
+from mi_jax.runs.directory import check_records, saved_config
 from mi_jax.statistics.intervals import Table
 
 ATTACK_COLUMNS = ["attack", "norm", "eps", "attack_steps", "restarts", "reduced"]
@@ -142,7 +142,7 @@ def read(run_dir: str | os.PathLike[str]) -> RunRecords:
         run_dir=directory,
         records=table[table["ok"]].reset_index(drop=True),
         failed=table[~table["ok"]].reset_index(drop=True),
-        config=_json(directory / "config.json"),
+        config=_config(directory),
         provenance=_json(directory / "provenance.json"),
     )
 
@@ -217,6 +217,15 @@ def _with_final(table: Table) -> Table:
     return table.assign(
         final=finished | (table["epoch"].to_numpy() == own) & table["cell"].isna(), last_common=table["epoch"] == last
     )
+
+
+def _config(directory: Path) -> Mapping[str, Any]:
+    try:
+        return saved_config(directory)
+    except InputError:
+        if (directory / "config.json").exists():
+            raise
+        return {}
 
 
 def _json(path: Path) -> Mapping[str, Any]:

@@ -61,7 +61,7 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path} is missing: {path.parent} is not a run directory.") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}).") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({error}); restore it, or choose another directory.") from None
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mi_jax import records
 from mi_jax.errors import InputError
-from mi_jax.files import PART
+from mi_jax.files import PART, write_json
 from mi_jax.runs import directory
 from mi_jax.runs.checkpoints import Checkpoints
 from mi_jax.runs.config import RunConfig
@@ -30,20 +30,23 @@ def publish(run_dir: str | os.PathLike[str], destination: str | os.PathLike[str]
 
     Raises:
         InputError: when the directory is not a run's, its records are missing, damaged or partly lost, networks are
-            wanted that are not finished, missing or damaged, or the destination exists.
+            wanted that are not finished, missing or damaged, or the destination exists or is inside of the run.
     """
     source, target = Path(run_dir), Path(destination)
     config = read_config(source)
     directory.check_records(source)
     if target.exists():
         raise InputError(f"{target} exists; give a new directory for the copy.")
+    if source.resolve() in target.resolve().parents:
+        raise InputError(f"{target} is inside of the run; give a directory outside of {source} for the copy.")
     part = target.with_name(target.name + PART)
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
         length = records.compress(source, part, length=directory.records_bytes(source))
-        for file in [*source.glob("*.json"), *source.glob("*.npz")]:
+        for file in [*(file for file in source.glob("*.json") if file.name != "config.json"), *source.glob("*.npz")]:
             shutil.copyfile(file, part / file.name)
+        write_json(part / "config.json", directory.saved_config(source))
         directory.set_records_bytes(part, length)
         if networks:
             for training in config.trainings:

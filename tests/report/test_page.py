@@ -276,7 +276,7 @@ def test_broken_files_beside_the_records_are_named(tmp_path):
             report.build(tmp_path)
     (tmp_path / "examples.npz").unlink()
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(InputError, match=r"config\.json is not readable JSON"):
+    with pytest.raises(InputError, match=r"config\.json is damaged"):
         report.build(tmp_path)
 
 

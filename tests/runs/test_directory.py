@@ -235,13 +235,14 @@ def test_an_error_of_the_file_system_becomes_a_sentence(tmp_path, code, words):
         raise OSError(code, os.strerror(code), str(tmp_path / "records.jsonl"))
 
 
-@pytest.mark.parametrize("content", ['{"arch": ', "", "[1]"])
+@pytest.mark.parametrize("content", ['{"arch": ', "", "[1]", "[" * 100_000], ids=["cut", "empty", "list", "deep"])
 def test_a_damaged_config_is_rebuilt_from_its_copy(tmp_path, content):
     with open_run(tmp_path, CONFIG) as run:
         do(run, "train/nt/0")
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(InputError, match="arch was 'vgg', now 'mlp'"):
         opened(tmp_path, Config("mlp"))
+    assert read(tmp_path).config == AS_JSON
     (said,) = opened(tmp_path)
     assert "config.json was damaged; it is rebuilt" in said
     assert read_json(tmp_path / "config.json") == AS_JSON

@@ -62,6 +62,9 @@ def test_a_copy_without_networks_says_so_where_one_is_asked_for(finished_run, tm
 def test_a_copy_never_takes_the_place_of_anything(finished_run, tmp_path):
     with pytest.raises(InputError, match="exists; give a new directory for the copy"):
         publish(finished_run, tmp_path)
+    with pytest.raises(InputError, match="copy is inside of the run; give a directory outside of"):
+        publish(finished_run, finished_run / "made" / "copy")
+    assert not (finished_run / "made").exists()
     with pytest.raises(InputError, match="is not a run directory"):
         publish(tmp_path, tmp_path / "copy")
     assert not list(tmp_path.iterdir())
@@ -87,6 +90,13 @@ def test_a_copy_never_hides_that_records_are_lost(finished_run, small_config, qu
         file.write(b"".join(lines[1:]))
     with pytest.raises(InputError, match=r"bytes, but \d+ had been written"):
         read(copy)
+
+
+def test_a_copy_of_a_run_with_a_damaged_config_has_the_intact_one(finished_run, tmp_path):
+    run_dir = shutil.copytree(finished_run, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints", "figures"))
+    (run_dir / "config.json").write_text('{"arch": ')
+    copy = publish(run_dir, tmp_path / "copy")
+    assert (copy / "config.json").read_bytes() == (finished_run / "config.json").read_bytes()
 
 
 def test_a_study_runs_on_a_copy_and_adds_to_its_records(finished_run, tmp_path):
