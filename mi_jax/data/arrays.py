@@ -1,6 +1,6 @@
 """Data sets of one's own: arrays in memory, `.npz` files, and folders of images with one folder per class."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from mi_jax.errors import InputError
 
 _SUFFIXES = (".png", ".jpg", ".jpeg")
 _TEST_SHARE = 0.2
+_MOST_CLASSES = 2**20
+"""Without names of the classes; larger labels are probably identifiers rather than classes."""
 
 
 def from_arrays(
@@ -22,7 +24,7 @@ def from_arrays(
     test_labels: Any = None,
     *,
     name: str = "arrays",
-    class_names: Sequence[str] | None = None,
+    class_names: Sequence[str] | np.ndarray | None = None,
     test_share: float = _TEST_SHARE,
 ) -> Dataset:
     """A data set of arrays.
@@ -37,7 +39,7 @@ def from_arrays(
         test_share: share of every class that becomes the test split where none is given.
 
     Raises:
-        InputError: for images that are not uint8 or of several sizes, and labels that do not fit.
+        InputError: for images that are not uint8 or of several sizes, and labels or names that do not fit.
 
     Examples:
         >>> images, labels = np.zeros((10, 4, 4), np.uint8), np.arange(10) % 2
@@ -45,20 +47,21 @@ def from_arrays(
         >>> len(dataset.train), len(dataset.test), dataset.input_shape, dataset.class_names
         (8, 2, (4, 4, 1), ('0', '1'))
     """
-    train = _split("Training", train_images, train_labels, class_names)
+    names = _class_names(class_names)
+    train = _split("Training", train_images, train_labels, names)
     if (test_images is None) != (test_labels is None):
         raise InputError("Test images and test labels must be given together.")
     if test_images is None:
         checks.share("test_share", test_share)
         train, test = stratified_split(train, test_share)
     else:
-        test = _split("Test", test_images, test_labels, class_names)
+        test = _split("Test", test_images, test_labels, names)
     if test.images.shape[1:] != train.images.shape[1:]:
         raise InputError(
             f"Training and test images must have one size; got {_size(train.images)} and {_size(test.images)}."
         )
     count = 1 + max(int(part.labels.max(initial=0)) for part in (train, test))
-    return Dataset(name=name, train=train, test=test, class_names=tuple(class_names or map(str, range(count))))
+    return Dataset(name=name, train=train, test=test, class_names=names or tuple(map(str, range(count))))
 
 
 def from_npz(path: str | Path) -> Dataset:
@@ -79,7 +82,7 @@ def from_npz(path: str | Path) -> Dataset:
         raise InputError(f"The archive {path} cannot be read: {_first_line(error)}.") from error
     if not {"train_images", "train_labels"} & set(arrays) and {"test_images", "test_labels"} <= set(arrays):
         both = from_arrays(arrays["test_images"], arrays["test_labels"], arrays["test_images"], arrays["test_labels"],
-                           name=path.stem, class_names=_names(arrays))  # fmt: skip
+                           name=path.stem, class_names=arrays.get("class_names"))  # fmt: skip
         return replace(both, train=both.test.take(slice(0)))
     missing = [key for key in ("train_images", "train_labels") if key not in arrays]
     if missing:
@@ -87,12 +90,8 @@ def from_npz(path: str | Path) -> Dataset:
     return from_arrays(
         *(arrays.get(key) for key in ("train_images", "train_labels", "test_images", "test_labels")),
         name=path.stem,
-        class_names=_names(arrays),
+        class_names=arrays.get("class_names"),
     )
-
-
-def _names(arrays: Mapping[str, np.ndarray]) -> list[str] | None:
-    return [str(name) for name in arrays["class_names"]] if "class_names" in arrays else None
 
 
 def from_folder(path: str | Path) -> Dataset:
@@ -174,16 +173,32 @@ def _decoded(files: list[Path]) -> np.ndarray:
 
 
 def _split(what: str, images: Any, labels: Any, class_names: Sequence[str] | None) -> Split:
-    pixels = np.asarray(images)
-    pixels = pixels[..., None] if pixels.ndim == 3 else pixels
+    given = _array(images, f"{what} images")
+    pixels = given[..., None] if given.ndim == 3 else given
     if pixels.ndim != 4 or pixels.dtype != np.uint8 or 0 in pixels.shape:
         raise InputError(
-            f"{what} images must be uint8 of shape [n, h, w, c] or [n, h, w]; got {pixels.dtype} of shape "
-            f"{np.shape(images)}. Scale floats in [0, 1] by 255 and round them."
+            f"{what} images must be uint8 of shape [n, h, w, c] or [n, h, w]; got {given.dtype} of shape "
+            f"{given.shape}. Scale floats in [0, 1] by 255 and round them."
         )
-    classes = len(class_names) if class_names is not None else int(np.max(labels, initial=0)) + 1
-    checked = checks.labels(labels, len(pixels), classes=classes, name=f"{what} labels")
+    name, classes = f"{what} labels", _MOST_CLASSES if class_names is None else len(class_names)
+    checked = checks.labels(_array(labels, name), len(pixels), classes=classes, name=name)
     return Split(images=pixels, labels=np.asarray(checked))
+
+
+def _array(value: Any, name: str) -> np.ndarray:
+    """A NumPy array of what `checks.array` takes, or of any other object that NumPy knows to read."""
+    is_other = hasattr(value, "__array__") and not hasattr(value, "detach") and not isinstance(value, np.ndarray)
+    return np.asarray(checks.array(np.asarray(value) if is_other else value, name=name))
+
+
+def _class_names(names: Any) -> tuple[str, ...] | None:
+    if names is None:
+        return None
+    is_list = isinstance(names, Iterable) and not isinstance(names, str | bytes) and getattr(names, "ndim", 1) == 1
+    listed = tuple(map(str, names)) if is_list else ()
+    if not listed:
+        raise InputError(f"class_names must be a list with the name of every class, or left out; got {names!r}.")
+    return listed
 
 
 def _size(images: np.ndarray) -> str:

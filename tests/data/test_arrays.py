@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+import torch
 
 import mi_jax as mj
 from mi_jax.errors import InputError
@@ -34,6 +35,14 @@ def test_arrays_arrive_as_they_are():
     np.testing.assert_allclose(dataset.train.to_float(), IMAGES[:9] / 255, rtol=1e-6)
 
 
+def test_tensors_and_arrays_of_names_are_taken():
+    given = mj.data.from_arrays(torch.tensor(IMAGES), torch.tensor(LABELS), class_names=np.array(NAMES))
+    expected = mj.data.from_arrays(IMAGES, LABELS, class_names=NAMES)
+    np.testing.assert_array_equal(given.train.images, expected.train.images)
+    np.testing.assert_array_equal(given.train.labels, expected.train.labels)
+    assert given.class_names == NAMES
+
+
 def test_without_a_test_split_a_stratified_share_is_held_out():
     dataset = mj.data.from_arrays(IMAGES[..., 0], LABELS, test_share=0.25)
     assert dataset.input_shape == (5, 4, 1)
@@ -49,12 +58,26 @@ def test_without_a_test_split_a_stratified_share_is_held_out():
         ((IMAGES / 255, LABELS), {}, r"Training images must be uint8 .*; got float64 .* Scale floats"),
         ((IMAGES[0], LABELS[:1]), {}, "Training labels must be integers of shape"),
         ((IMAGES, LABELS[:3]), {}, r"Training labels must be integers of shape \[12\]"),
-        ((IMAGES, LABELS - 1), {}, r"Training labels must lie in 0\.\.1; got values from -1 to 1"),
+        ((IMAGES, LABELS - 1), {}, r"Training labels must lie in 0\.\.1048575; got values from -1 to 1"),
+        ((IMAGES, LABELS + 2**22), {}, r"lie in 0\.\.1048575; got values from 4194304 to 4194306"),
+        ((IMAGES, LABELS + 2**31), {}, r"lie in 0\.\.1048575; got values from 2147483648 to 2147483650"),
+        ((IMAGES, LABELS.astype(np.uint64) + 2**63), {}, r"got values from 9223372036854775808 to"),
+        ((IMAGES, np.array(["a", "b", "c"] * 4)), {}, r"Training labels must be integers .*; got <U1 of shape \(12,\)"),
+        ((IMAGES, [None] * 12), {}, "Training labels must be integers .*; got object"),
+        ((IMAGES, np.full(12, np.nan)), {}, "Training labels must be integers .*; got float64"),
+        ((IMAGES, torch.zeros(12)), {}, "Training labels must be integers .*; got float32"),
+        ((IMAGES, np.ma.masked_equal(LABELS, 0)), {}, "Training labels must be an array without a mask"),
+        ((IMAGES, {}), {}, "Training labels must be an array, not dict"),
+        (([[[0, 1]], [[0]]], LABELS[:2]), {}, "Training images must be an array; got a ragged list"),
+        ((np.ma.masked_equal(IMAGES, 0), LABELS), {}, "Training images must be an array without a mask"),
+        ((IMAGES, LABELS), {"class_names": 5}, "class_names must be a list with the name of every class.*; got 5"),
+        ((IMAGES, LABELS), {"class_names": np.array("ant")}, r"class_names must be a list .*; got array\('ant'"),
         ((IMAGES, LABELS), {"class_names": ["a", "b"]}, r"Training labels must lie in 0\.\.1; got values from 0 to 2"),
         ((IMAGES, LABELS, IMAGES[:, :4], LABELS), {}, "must have one size; got 5 x 4 x 3 and 4 x 4 x 3"),
         ((IMAGES, LABELS, IMAGES), {}, "must be given together"),
     ],
 )
+@pytest.mark.usefixtures("as_a_user")
 def test_arrays_that_do_not_fit_are_refused(arguments, options, sentence):
     with pytest.raises(InputError, match=sentence):
         mj.data.from_arrays(*arguments, **options)
@@ -70,6 +93,9 @@ def test_an_archive_that_cannot_be_used_is_named(tmp_path):
     np.savez(tmp_path / "odd.npz", images=IMAGES)
     with pytest.raises(InputError, match=r"odd\.npz has no array train_images; it has images"):
         mj.data.load(f"npz:{tmp_path}/odd.npz")
+    np.savez(tmp_path / "text.npz", train_images=IMAGES, train_labels=np.array(["ant"] * 12))
+    with pytest.raises(InputError, match=r"Training labels must be integers .*; got <U3"):
+        mj.data.load(f"npz:{tmp_path}/text.npz")
     with pytest.raises(InputError, match=r"none\.npz cannot be read"):
         mj.data.load(f"npz:{tmp_path}/none.npz")
 
