@@ -39,7 +39,8 @@ def from_arrays(
         test_share: share of every class that becomes the test split where none is given.
 
     Raises:
-        InputError: for images that are not uint8 or of several sizes, and labels or names that do not fit.
+        InputError: for images that are not uint8 or of several sizes, labels or names that do not fit, and names that
+            are not UTF-8.
 
     Examples:
         >>> images, labels = np.zeros((10, 4, 4), np.uint8), np.arange(10) % 2
@@ -48,6 +49,7 @@ def from_arrays(
         (8, 2, (4, 4, 1), ('0', '1'))
     """
     names = _class_names(class_names)
+    _check_utf8("The name of the data set", name)
     train = _split("Training", train_images, train_labels, names)
     if (test_images is None) != (test_labels is None):
         raise InputError("Test images and test labels must be given together.")
@@ -74,7 +76,7 @@ def from_npz(path: str | Path) -> Dataset:
     Raises:
         InputError: when the file cannot be read, an array is missing, or the arrays do not fit.
     """
-    path = Path(path).expanduser()
+    path = _expanded(path)
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
@@ -107,7 +109,7 @@ def from_folder(path: str | Path) -> Dataset:
         InputError: when there is no such folder, a class is empty or unknown, or a file cannot be read or has another
             size; names the file.
     """
-    path = Path(path).expanduser()
+    path = _expanded(path)
     root = path / "train"
     if not root.is_dir():
         raise InputError(f"{path} holds no folder 'train' with one folder of images per class.")
@@ -198,7 +200,27 @@ def _class_names(names: Any) -> tuple[str, ...] | None:
     listed = tuple(map(str, names)) if is_list else ()
     if not listed:
         raise InputError(f"class_names must be a list with the name of every class, or left out; got {names!r}.")
+    for name in listed:
+        _check_utf8("The name of the class", name)
     return listed
+
+
+def _check_utf8(what: str, name: str) -> None:
+    """Raises `InputError` for a name that the records and digests of a run could not hold."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        shown = name.encode(errors="backslashreplace").decode()
+        raise InputError(f"{what}, {shown}, is not UTF-8 under this locale; choose another name.") from None
+
+
+def _expanded(path: str | Path) -> Path:
+    """A path whose `~` is replaced by the home directory that it stands for."""
+    _check_utf8("The path of the data set", str(path))
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise InputError(f"{path} begins with the home directory of an unknown user; give the whole path.") from None
 
 
 def _size(images: np.ndarray) -> str:

@@ -1,5 +1,6 @@
 """Data sets of arrays, archives and folders: every pixel and label arrives, and what does not fit is named."""
 
+import os
 import re
 from pathlib import Path
 
@@ -15,6 +16,7 @@ RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (12, 5, 4, 3)).astype(np.uint8)
 LABELS = np.arange(12) % 3
 NAMES = ("ant", "bee", "cat")
+NO_UTF8 = os.fsdecode(b"caf\xe9")
 
 
 def write(root: Path, images: np.ndarray = IMAGES, suffix: str = ".png") -> Path:
@@ -87,6 +89,24 @@ def test_an_archive_is_loaded_by_name(tmp_path):
     np.savez(tmp_path / "mine.npz", train_images=IMAGES, train_labels=LABELS, class_names=np.array(NAMES))
     dataset = mj.data.load(f"npz:{tmp_path}/mine.npz", limit=6)
     assert (dataset.name, dataset.class_names, len(dataset.train)) == ("mine", NAMES, 6)
+
+
+@pytest.mark.parametrize("name", [f"folder:{NO_UTF8}", f"npz:{NO_UTF8}.npz"])
+def test_a_path_or_class_that_is_not_utf8_is_refused(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"^The path of the data set, caf\\udce9.*, is not UTF-8 .*; choose another"):
+        mj.data.load(name)
+    for folder in ("ant", NO_UTF8):
+        (tmp_path / "train" / folder).mkdir(parents=True)
+        PIL.Image.fromarray(IMAGES[0]).save(tmp_path / "train" / folder / "0.png")
+    with pytest.raises(InputError, match=r"^The name of the class, caf\\udce9, is not UTF-8 .*; choose another name"):
+        mj.data.load(f"folder:{tmp_path}")
+
+
+@pytest.mark.parametrize("name", ["folder:~nobody-here/x", "npz:~nobody-here/x.npz"])
+def test_the_home_directory_of_an_unknown_user_is_refused(name):
+    with pytest.raises(InputError, match=r"^~nobody-here/x\S* begins with the home directory of an unknown user; give"):
+        mj.data.load(name)
 
 
 def test_an_archive_that_cannot_be_used_is_named(tmp_path):
