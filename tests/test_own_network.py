@@ -120,6 +120,11 @@ def test_what_a_function_cannot_do_is_said(dataset, x):
         study(lambda w, x: x[:, 0, 0] @ w, np.ones((1, 2)), dataset)
     with pytest.raises(InputError, match="not APGD"):
         mj.study("confusion", network, own, dataset, attack=mj.attacks.APGD())
+    empty = mj.data.from_arrays(dataset.train.images, dataset.train.labels, name="untested", test_share=0.0)
+    with pytest.raises(InputError, match="The test split of untested has no images; a study needs at least 1"):
+        study(network, own, empty)
+    with pytest.raises(InputError, match="The test split of untested has no images"):
+        mj.study("corruptions", network, own, dataset, test_sets={"other": empty})
 
 
 @pytest.mark.parametrize(

@@ -166,6 +166,11 @@ def _prepare(config: RunConfig, data_dir: str | None) -> tuple[models.Network, d
             f"by population vmap, and a multiple of {groups} of them."
         )
     dataset = data.load(config.dataset, data_dir=data_dir, limit=config.limit)
+    if len(dataset.test) < 2:
+        raise InputError(
+            f"The test split of {config.dataset} has too few images to measure a run on ({len(dataset.test)}, expected "
+            "at least 2); give it more, or a larger limit."
+        )
     network = models.create(
         config.arch,
         num_classes=dataset.num_classes,

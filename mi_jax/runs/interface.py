@@ -95,7 +95,8 @@ def study_of_network(
     """What `mi_jax.study` does.
 
     Raises:
-        InputError: when there is no such study, it does not apply to the data set, or `samples` is below 1.
+        InputError: when there is no such study, it does not apply to the data set, there are no test images, or
+            `samples` is below 1.
     """
     from mi_jax import studies
 
@@ -113,6 +114,9 @@ def study_of_network(
     studies.refuse_test_sets(name, test_sets)
     if attack is not None and not isinstance(attack, PGD):
         raise InputError(f"attack must be mi_jax.attacks.PGD, not {type(attack).__name__}.")
+    for studied in (dataset, *test_sets.values()):
+        if not len(studied.test):
+            raise InputError(f"The test split of {studied.name} has no images; a study needs at least 1 test image.")
     (chosen,) = studies.find_for(dataset, (name,))
     if not isinstance(network, models.Network):
         network, variables = models.from_function(network, variables, input_shape=dataset.input_shape)

@@ -165,6 +165,7 @@ def two_classes_of_tiny_images() -> data.Dataset:
             {"evaluation": Evaluation(autoattack=("square",)), "attack": PGD(norm="l2"), "dataset": "two"},
             "5 x 5 pixels",
         ),
+        ({"limit": 1}, r"The test split of digits has too few images .* \(1, expected at least 2\); give it more"),
     ],
 )
 def test_what_cannot_be_done_with_the_data_is_refused_before_anything_is_written(
