@@ -18,6 +18,8 @@ from mi_jax.typing import Key
 
 ROUNDING = 1e-6
 """How far pixels may leave [0, 1], as rounding of a normalisation and its inverse makes them."""
+_LARGEST = 2**31 - 1
+"""The largest int32: counts are such numbers on devices."""
 
 
 def positive(name: str, value: Any, *, usual: str = "") -> None:
@@ -46,8 +48,8 @@ def share(name: str, value: Any, *, usual: str = "") -> None:
     _require(_is_number(value) and 0 <= value < 1, name, value, "a number in [0, 1)", usual)
 
 
-def count(name: str, value: Any, least: int = 1, *, usual: str = "") -> None:
-    """Checks for a whole number of at least `least`; NumPy integers count, booleans do not.
+def count(name: str, value: Any, least: int = 1, most: int = _LARGEST, *, usual: str = "") -> None:
+    """Checks for a whole number in `least` to `most`; NumPy integers count, booleans do not.
 
     Examples:
         >>> count("steps", 2.5)
@@ -56,6 +58,7 @@ def count(name: str, value: Any, least: int = 1, *, usual: str = "") -> None:
     """
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     _require(whole and value >= least, name, value, f"a whole number of at least {least}", usual)
+    _require(value <= most, name, value, f"a whole number of at most {most}", usual)
 
 
 def flag(name: str, value: Any) -> None:

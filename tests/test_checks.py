@@ -20,7 +20,8 @@ X, Y = np.full((3, 2, 2, 1), 0.5, np.float32), np.array([0, 1, 2])
         (lambda n, v: checks.at_least(n, v, 0), [0, 3, np.int64(1)], [-1e-9, float("nan"), float("inf")]),
         (lambda n, v: checks.between(n, v, 0, 1), [0, 1, 0.5], [-0.1, 1.1, float("nan")]),
         (checks.share, [0, 0.99], [1, -0.1, float("nan")]),
-        (checks.count, [1, np.int32(7)], [0, 1.0, True, "3", None]),
+        (checks.count, [1, np.int32(7), 2**31 - 1], [0, 1.0, True, "3", None, 2**31, 10**30]),
+        (lambda n, v: checks.count(n, v, most=5), [5], [6]),
         (lambda n, v: checks.one_of(n, v, ("a", "b")), ["a"], ["c", None]),
     ],
 )

@@ -115,6 +115,11 @@ def status_of_command(*arguments: str, monkeypatch) -> object:
     [
         (["--preset=slow"], "choose quick or paper"),
         (["--seeds=0"], "seeds 0: expected a whole number of at least 1"),
+        (["--seeds=99999999999"], "seeds 99999999999: expected a whole number of at most 10000"),
+        (["--epochs=99999999999999999999"], "expected a whole number of at most 1000000"),
+        (["--batch-size=99999999999"], "--batch-size 99999999999: expected a whole number of at most 2147483647"),
+        (["--held-out=nan"], "nan: expected a number in [0, 1), such as 0.02, or 0 for none"),
+        (["--held-out=inf"], "inf: expected a number in [0, 1), such as 0.02, or 0 for none"),
         (["--training=nt,magic"], "expected some of fast, mart, noise, nt, at, trades"),
         (["--training=nt,nt"], "expected each name once"),
         (["--attack.steps=0"], "attack.steps 0: expected a whole number of at least 1"),

@@ -16,6 +16,7 @@ from mi_jax.training import OBJECTIVES, ObjectiveConfig, Optimizer
 
 Preset = Literal["quick", "paper"]
 _VERSIONS = ("standard", "plus")
+_MOST_SEEDS, _MOST_EPOCHS = 10_000, 1_000_000
 Option = bool | int | float | str
 
 
@@ -143,8 +144,11 @@ class RunConfig:
         if not self.trainings:
             raise InputError(f"Invalid trainings: expected at least one of {', '.join(OBJECTIVES)}.")
         object.__setattr__(self, "studies", tuple(map(_study_name, self.studies)))
-        for name in ("seeds", "epochs", "batch_size", "study_samples"):
+        checks.count("seeds", self.seeds, most=_MOST_SEEDS)
+        checks.count("epochs", self.epochs, most=_MOST_EPOCHS)
+        for name in ("batch_size", "study_samples"):
             checks.count(name, getattr(self, name))
+        checks.share("held_out", self.held_out, usual="0.02, or 0 for none")
         _ = self.objective_config  # checks what it holds
         if any(OBJECTIVES[name].adversarial for name in self.trainings):
             checks.count("attack.steps", self.attack.steps)
