@@ -98,6 +98,16 @@ def _adapt_to_small_inputs() -> None:
         scenes._draw_block = jax.jit(draw, static_argnames="scale", compiler_options=options)
 
 
+@pytest.fixture
+def as_a_user() -> Iterator[None]:
+    """Annotations unchecked, as outside the test run: what a caller with a wrong value really sees."""
+    import jaxtyping
+
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def few_memory_maps() -> Iterator[None]:
     yield

@@ -4,7 +4,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 
@@ -23,14 +22,6 @@ EVERY = {
     "greyscale": d.greyscale,
     "gaussian_noise": functools.partial(d.gaussian_noise, std=0.3, key=jax.random.key(1)),
 }
-
-
-@pytest.fixture
-def as_a_user():
-    """Annotations unchecked, as outside the test run: what a caller with a wrong value really sees."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -32,8 +32,8 @@ def load(name: str, *, data_dir: str | Path | None = None, limit: int | None = N
         The data set, with at most `limit` images in each split.
 
     Raises:
-        InputError: when the name is unknown, the set is not prepared, needs TensorFlow, or is no classification of
-            images of one size, when the cache is damaged, or the limit is no whole number from 1.
+        InputError: when the name is unknown or no string, the set is not prepared, needs TensorFlow, or is no
+            classification of images of one size, when the cache is damaged, or the limit is no whole number from 1.
 
     Examples:
         >>> dataset = load("digits", limit=100)
@@ -41,6 +41,10 @@ def load(name: str, *, data_dir: str | Path | None = None, limit: int | None = N
         ((100, 8, 8, 1), 10)
     """
     check_limit(limit)
+    if not isinstance(name, str):
+        raise InputError(
+            f"A data set is named by a string, such as 'digits', 'folder:PATH' or 'npz:PATH'; got {name!r}."
+        )
     kind, _, path = name.partition(":")
     if kind in _FILES and path:
         return first_balanced(_FILES[kind](path), limit)

@@ -94,7 +94,8 @@ def load(run_dir: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> 
         The table.
 
     Raises:
-        InputError: if a directory or its records are missing, or if a line is damaged (the message gives its number).
+        InputError: if a directory is no path, it or its records are missing, or if a line is damaged (the message gives
+            its number).
 
     Examples:
         >>> import tempfile
@@ -103,9 +104,13 @@ def load(run_dir: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> 
         ...     load(run_dir)[["training", "seed", "quantity", "value"]].to_dict("records")
         [{'training': 'nt', 'seed': 0, 'quantity': 'accuracy', 'value': 0.5}]
     """
-    directories = [run_dir] if isinstance(run_dir, str | os.PathLike) else list(run_dir)
+    given: Any = run_dir
+    directories = list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [given]
     if not directories:
         raise InputError("No run directory was given; give at least one.")
+    for directory in directories:
+        if not isinstance(directory, str | os.PathLike):
+            raise InputError(f"Invalid run_dir {directory!r}: expected the path of a run directory, or a list of them.")
     tables = [_load(directory) for directory in directories]
     return tables[0] if len(tables) == 1 else pd.concat(tables, ignore_index=True)
 

@@ -1,5 +1,7 @@
 """Splits, balanced limits and the digits."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
@@ -68,6 +70,13 @@ def test_taking_keeps_factors_with_their_images():
 def test_limits_that_are_not_counts_are_refused(name, limit):
     with pytest.raises(InputError, match=r"Invalid limit .*: expected a whole number of at least 1"):
         mj.data.load(name, limit=limit)
+
+
+@pytest.mark.parametrize("name", [Path("pictures"), None, 5])
+@pytest.mark.usefixtures("as_a_user")
+def test_a_name_that_is_no_string_is_refused(name):
+    with pytest.raises(InputError, match=r"is named by a string, such as 'digits', 'folder:PATH' or .*; got .*\."):
+        mj.data.load(name)
 
 
 def test_a_small_class_is_divided_in_proportion_and_never_whole():

@@ -233,6 +233,13 @@ def test_missing_places_are_named(tmp_path):
         records.append(tmp_path / "file", [])
 
 
+@pytest.mark.parametrize("run_dir", [None, 5, [None]])
+@pytest.mark.usefixtures("as_a_user")
+def test_a_run_directory_that_is_no_path_is_named(run_dir):
+    with pytest.raises(InputError, match=r"Invalid run_dir (None|5): expected the path of a run directory, or"):
+        records.load(run_dir)
+
+
 def test_records_are_cut_back_to_an_earlier_moment_byte_for_byte(tmp_path):
     assert records.size(tmp_path) == 0
     records.append(tmp_path, [accuracy(0.25)])
