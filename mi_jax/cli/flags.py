@@ -8,6 +8,7 @@ import dataclasses
 import re
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import tyro
@@ -106,6 +107,26 @@ def _numbers(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
         is_instance=lambda value: isinstance(value, float) or ("~" if isinstance(value, int) else False),
         str_from_instance=lambda value: [number_text(float(value))],
     )
+
+
+@REGISTRY.primitive_rule
+def _paths(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+    """A path that is not empty, which would be the current directory."""
+    if info.type is not Path:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        instance_from_str=lambda texts: _path(texts[0]),
+        is_instance=lambda value: isinstance(value, Path),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+def _path(text: str) -> Path:
+    if not text:
+        raise ValueError("expected a path; for the current directory give .")
+    return Path(text)
 
 
 @REGISTRY.primitive_rule

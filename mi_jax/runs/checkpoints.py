@@ -64,7 +64,7 @@ def digest(state: State, metadata: dict[str, Any] | None = None) -> str:
 
 def check_directory(directory: Path) -> None:
     """Raises `InputError` where checkpoints below a directory could not be read again, because of its name."""
-    name = str(directory.resolve())
+    name = os.path.realpath(directory)  # `resolve` raises where links lead in a circle
     try:
         name.encode()
     except UnicodeEncodeError:

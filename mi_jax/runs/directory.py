@@ -27,7 +27,7 @@ _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 @contextmanager
 def disk_errors_explained(path: Path) -> Iterator[None]:
-    """Turns errors of the file system (full, read-only, forbidden, not a directory) into one `InputError`."""
+    """Turns errors of the file system (full, read-only, forbidden, no directory) into one `InputError`."""
     try:
         yield
     except OSError as error:
@@ -43,10 +43,16 @@ def disk_errors_explained(path: Path) -> Iterator[None]:
             errno.ENAMETOOLONG: "the name is too long: choose another directory",
             errno.ENOTDIR: "a part of the path is a file: choose another directory",
             errno.EEXIST: "it is a file, not a directory: choose another directory",
+            errno.EISDIR: "it is a directory, not a file: remove it, or choose another directory",
+            errno.ELOOP: "its links lead in a circle: choose another directory",
+            errno.ENOENT: "it is missing, or cannot be made there: choose another directory",
         }
         if error.errno not in reasons:
             raise
-        raise InputError(f"Cannot read or write {error.filename or path}: {reasons[error.errno]}.") from error
+        place = Path(error.filename2 or error.filename or path)  # the second is the file that another is to replace
+        leads_nowhere = place.is_symlink() and not place.exists()
+        reason = "it is a link that leads nowhere: remove it" if leads_nowhere else reasons[error.errno]
+        raise InputError(f"Cannot read or write {place}: {reason}.") from error
 
 
 def read_json(path: Path) -> Any:

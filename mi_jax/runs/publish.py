@@ -37,7 +37,7 @@ def publish(run_dir: str | os.PathLike[str], destination: str | os.PathLike[str]
     directory.check_records(source)
     if target.exists():
         raise InputError(f"{target} exists; give a new directory for the copy.")
-    if source.resolve() in target.resolve().parents:
+    if Path(os.path.realpath(source)) in Path(os.path.realpath(target)).parents:
         raise InputError(f"{target} is inside of the run; give a directory outside of {source} for the copy.")
     part = target.with_name(target.name + PART)
     shutil.rmtree(part, ignore_errors=True)

@@ -235,6 +235,22 @@ def test_an_error_of_the_file_system_becomes_a_sentence(tmp_path, code, words):
         raise OSError(code, os.strerror(code), str(tmp_path / "records.jsonl"))
 
 
+def test_directories_and_links_in_the_place_of_files_are_one_sentence(tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(InputError, match=r"loop.*in a circle"):
+        opened(tmp_path / "loop" / "run")
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere" / "there")
+    with pytest.raises(InputError, match=r"gone: it is a link that leads nowhere"):
+        opened(tmp_path / "gone")
+    with pytest.raises(InputError, match="missing, or cannot be made"):
+        opened(Path("/proc/run"))
+    opened(tmp_path / "run")
+    (tmp_path / "run" / "progress.json").unlink()
+    (tmp_path / "run" / "progress.json").mkdir()
+    with pytest.raises(InputError, match=r"progress\.json: it is a directory, not a file"):
+        opened(tmp_path / "run")
+
+
 @pytest.mark.parametrize("content", ['{"arch": ', "", "[1]", "[" * 100_000], ids=["cut", "empty", "list", "deep"])
 def test_a_damaged_config_is_rebuilt_from_its_copy(tmp_path, content):
     with open_run(tmp_path, CONFIG) as run:
