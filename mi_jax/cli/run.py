@@ -25,7 +25,6 @@ from mi_jax.options import split_commas
 from mi_jax.records.table import Record
 from mi_jax.runs import json_codec
 from mi_jax.runs.config import Option, Preset, RunConfig, preset
-from mi_jax.runs.directory import saved_config
 from mi_jax.runs.interface import default_directory
 from mi_jax.training import OBJECTIVES
 
@@ -224,6 +223,8 @@ def _config_path(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
 def _config_in(path: Path) -> RunConfig:
     """The configuration in a run directory or a `config.json`."""
     file = path / "config.json" if path.is_dir() else path
+    from mi_jax.runs.directory import saved_config  # imports pandas, for which `--help` does not wait
+
     try:
         found = saved_config(path) if path.is_dir() else json.loads(file.read_text())
     except (OSError, ValueError, RecursionError):

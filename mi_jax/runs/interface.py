@@ -101,9 +101,9 @@ def study_of_network(
     from mi_jax import studies
 
     checks.count("samples", samples)
-    _of_kind("name", name, str, f"one of {', '.join(studies.STUDIES)}")
+    _of_kind("name", name, str, f"one of {', '.join(sorted(studies.STUDIES))}")
     if name == "all":
-        raise InputError(f"Invalid name 'all': expected one study; choose from {', '.join(studies.STUDIES)}.")
+        raise InputError(f"Invalid name 'all': expected one study; choose from {', '.join(sorted(studies.STUDIES))}.")
     _of_kind("dataset", dataset, Dataset, "a data set of mi_jax.data.load or from_arrays")
     _of_kind("test_sets", test_sets, Mapping, "data sets by name, such as {'fog_3': mi_jax.data.load('npz:fog_3.npz')}")
     for test_set in test_sets.values():

@@ -125,7 +125,12 @@ def find(name: str) -> Study:
 
 
 def refuse_test_sets(name: str, test_sets: Collection[str]) -> None:
-    """Raises `InputError` for test sets of a study that takes none, and where there is no such study."""
+    """Raises `InputError` for test sets of a study that takes none, and where there is no such study.
+
+    Args:
+        name: of the study.
+        test_sets: names of further data sets.
+    """
     if not find(name).uses_test_sets and test_sets:
         takers = [study.name for study in STUDIES.values() if study.uses_test_sets]
         raise InputError(f"The study {name} takes no test_sets; leave them out, or run {', '.join(takers)}.")

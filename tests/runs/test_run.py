@@ -105,8 +105,8 @@ def test_a_finished_run_is_left_alone(finished_run, small_config, quiet):
 
 
 def test_a_run_of_numbers_of_numpy_is_that_of_pythons(finished_run, small_config, quiet):
-    attack = dataclasses.replace(small_config.attack, eps=np.float64(0.1), steps=np.int64(2))
-    config = dataclasses.replace(small_config, seeds=np.int64(2), limit=np.int32(300), width=np.float32(1))
+    attack = dataclasses.replace(small_config.attack, eps=np.float64(0.1))
+    config = dataclasses.replace(small_config, seeds=np.int64(2), limit=np.int32(300), width=np.float64(1))
     runs.run(dataclasses.replace(config, attack=attack), run_dir=finished_run, reporter=quiet)
     assert "holds this run, complete" in quiet.console.file.getvalue()
 

@@ -136,7 +136,7 @@ def test_accuracy_of_every_seed_is_measured_and_restored_after_an_interruption(t
         assert end.clean == evaluate(network, member["variables"], x, labels)[1]
         key = jax.random.fold_in(jax.random.key(seed), 3)
         noise = [jax.random.uniform(jax.random.fold_in(key, i), (8, 8, 1), minval=-1) for i in range(60)]
-        start = x + stopping.attack.eps * jnp.stack(noise)
+        start = jnp.clip(x + stopping.attack.eps * jnp.stack(noise), 0, 1)
         hit = pgd(network.logits, member["variables"], x, labels, config=stopping.attack, start=start).success
         assert end.robust == pytest.approx(1 - float(jnp.mean(hit)), abs=1e-6)
         assert stopping.kept(seed) == [10]
