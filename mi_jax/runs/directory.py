@@ -50,7 +50,7 @@ def disk_errors_explained(path: Path) -> Iterator[None]:
         if error.errno not in reasons:
             raise
         place = Path(error.filename2 or error.filename or path)  # the second is the file that another is to replace
-        leads_nowhere = place.is_symlink() and not place.exists()
+        leads_nowhere = os.path.islink(place) and not os.path.exists(place)
         reason = "it is a link that leads nowhere: remove it" if leads_nowhere else reasons[error.errno]
         raise InputError(f"Cannot read or write {place}: {reason}.") from error
 
