@@ -11,8 +11,9 @@ from mi_jax.measure.accuracy import accuracy_row, attack_columns
 from mi_jax.records.table import Record
 from mi_jax.runs import json_codec
 from mi_jax.runs.checkpoints import Checkpoints, restore_together, restored, to_save
-from mi_jax.runs.context import RunContext, join_seeds
+from mi_jax.runs.context import RunContext
 from mi_jax.runs.evaluate import measure
+from mi_jax.runs.stages import join_seeds
 from mi_jax.statistics.jackknife import BLOCKS
 from mi_jax.training import OBJECTIVES, Diverged, EarlyStopping, Interrupted, Trainer, TrainingProgress, fit
 
