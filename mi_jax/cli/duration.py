@@ -48,8 +48,8 @@ def seconds(config: RunConfig) -> float:
     forwards = sum(workload.of_training(config, name, **sizes) for name in config.trainings)
     forwards += workload.of_evaluation(config, test=images, samples=config.information.samples)
     forwards += len(config.trainings) * sum(workload.of_study(name, config.study_samples) for name in config.studies)
-    work = config.seeds * forwards * network.flops + workload.REPORT_FLOPS
-    return _COMPILATION_SECONDS + work / (_flops_per_second() * _share_of_rate(config.width))
+    work = config.seeds * forwards * workload.of_forward(network) + workload.REPORT_FLOPS
+    return _COMPILATION_SECONDS + work / _flops_per_second()
 
 
 def _flops_per_second() -> float:
@@ -61,14 +61,6 @@ def _flops_per_second() -> float:
     for _ in range(4):
         product(square, square).block_until_ready()
     return 4 * 2 * 1024**3 / (time.perf_counter() - began)
-
-
-def _share_of_rate(width: float) -> float:
-    """Of the rate of a matrix product, the share that a run reaches; narrow networks spend their time between products.
-
-    Measured: 0.19 at width 1/8 (the quick run of a VGG-11), about 0.8 in training at full width.
-    """
-    return min(0.8, 1.5 * width)
 
 
 def _rounded(value: float) -> float:

@@ -225,7 +225,7 @@ def _all_stages(context: RunContext) -> None:
             **context.training_work(),
             **dict.fromkeys(evaluations, each),
             **{stage: workload.of_study(n, config.study_samples) for n, found in studied.items() for stage in found},
-            "report": workload.REPORT_FLOPS / context.network.flops,
+            "report": workload.REPORT_FLOPS / workload.of_forward(context.network),
         }
     )
     try:
