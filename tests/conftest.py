@@ -118,6 +118,17 @@ def few_memory_maps() -> Iterator[None]:
         jax.clear_caches()
 
 
+@pytest.fixture(scope="module")
+def few_figures() -> Iterator[None]:
+    """Reports of one figure, for tests of something else: to draw them all takes half of the time of a small run."""
+    from mi_jax.report import figures
+
+    with pytest.MonkeyPatch.context() as patched:
+        available = figures.available
+        patched.setattr(figures, "available", lambda run_records: available(run_records)[:1])
+        yield
+
+
 @pytest.fixture
 def key() -> "jax.Array":
     import jax

@@ -33,6 +33,8 @@ from mi_jax.runs.publish import publish
 from mi_jax.runs.restore import restore_finished
 from mi_jax.training import HeldOutAccuracy, Interrupted
 
+pytestmark = pytest.mark.usefixtures("few_figures")
+
 ROOT = Path(__file__).parents[2]
 FLAGS = [
     "--arch=mlp", "--dataset=digits", "--seeds=2", "--epochs=3", "--width=1", "--batch-size=50", "--limit=300",
