@@ -47,16 +47,16 @@ def geometry(run_records: RunRecords, pair: Pair) -> Claim:
         name="estimates show scale, not information",
         text="The estimators outline the geometry of a layer's output (spread, clustering) rather than information "
         "alone.",
-        method=f"The difference in I(X;T) of {second} from {first}, upper bounds under a noise variance of both, is "
-        "split by layer into a part from the scale of the activations and the rest, the mean of the two orders in "
-        "which scale and rest can be exchanged (Shapley value), so that neither training is the reference. The "
-        "statistic compares the two parts: the mean square of the scale part over layers minus that of the rest, each "
-        "from products of different seeds, so that noise between seeds adds to neither, shown in bits as the root of "
-        "the difference with its sign; it is 0 where there is nothing but noise. The second statistic asks how far "
-        "the estimate moves where no information is lost (all "
-        "activations doubled; every channel multiplied by a number of its own, at the same total variance), minus how "
-        "far it moves where a known amount is lost (images merged in pairs, one bit). Both must agree; intervals over "
-        f"seeds; within ±{SMALLEST['bits']} bits counts as none.",
+        method=f"The difference in I(X;T) between {second} and {first} (upper bounds under a noise variance that both "
+        "share) is split by layer into the part due to the scale of the activations and the rest, averaged over the "
+        "two orders in which scale and rest can be exchanged (Shapley value), so that neither training is the "
+        "reference. The statistic compares the two parts: the mean square of the scale part over layers minus that of "
+        "the rest, each computed from products of different seeds, so that noise between seeds adds to neither. It is "
+        "shown in bits, as the root of the difference with its sign, and is 0 where there is only noise. The second "
+        "statistic is how far the estimate moves where no information is lost (all activations doubled; each channel "
+        "multiplied by its own factor, at the same total variance), minus how far it moves where a known amount is "
+        "lost (images merged in pairs, one bit). Both must agree; intervals are over seeds; a difference within "
+        f"±{SMALLEST['bits']} bits counts as none.",
         statistics=tuple(statistics),
         figures=("information_difference", "scale_split", "geometry"),
         scope=scope(run_records, run_records.select(quantity="i_tx_change")),

@@ -52,11 +52,11 @@ def harder_to_train(run_records: RunRecords, pair: Pair) -> Claim:
         name=f"{second} is harder to train",
         text=f"Adversarial training is harder: {second} networks have lower clean accuracy and a higher clean loss.",
         method=f"{second} minus {first} {END}: accuracy and cross-entropy on the same clean test images; {OVER_BOTH}; "
-        "where blocks of images give accuracy no error, that of Newcombe's interval is joined with that over seeds. "
-        f"The training losses themselves are not compared: that of {second} is on adversarial images and larger by "
-        "construction. Shown as context: how many more epochs each training needs for "
-        f"{100 * _SHARE:.0f} % of the fall of its own loss. Differences within ±{100 * SMALLEST['accuracy']:.0f} point "
-        f"and ±{SMALLEST['nats']} nats count as none.",
+        "where blocks of images give no error for the accuracy, that of Newcombe's interval is combined with the one "
+        f"over seeds. The training losses themselves are not compared: that of {second} is on adversarial images and "
+        f"larger by construction. Shown as context: how many more epochs each training needs for {100 * _SHARE:.0f} % "
+        f"of the fall of its own loss. Differences within ±{100 * SMALLEST['accuracy']:.0f} point and "
+        f"±{SMALLEST['nats']} nats count as none.",
         statistics=tuple(statistics),
         figures=("training_curves", "robustness"),
         scope=scope(run_records, tested),

@@ -22,7 +22,7 @@ WHOLE_LAYERS = {"image_set": ("test", None), "class_": None, "factor": None, "di
 END = "at the last epoch that all have reached (or, with held-out images, at the best epoch of each training on them)"
 _OF_IMAGES = ("kde", "monte_carlo")
 """Estimators whose values are of the information of the images measured, to which a small sample is no limit."""
-OVER_BOTH = "95 % intervals over seeds and images (crossed random effects), or over seeds alone in older runs"
+OVER_BOTH = "95 % intervals over seeds and images (crossed random effects), or over seeds only in older runs"
 
 
 class Compared(NamedTuple):

@@ -69,18 +69,18 @@ def same_trend(run_records: RunRecords, pair: Pair) -> Claim:
         text="Mutual information follows almost the same trend through training, for normally and adversarially "
         "trained networks and for clean and adversarial inputs.",
         method=f"Curves over at least {FEWEST_EPOCHS} measured epochs, without epoch 0 (where {first} and {second} are "
-        "one network) and less their mean over epochs, so that a difference in level does not count. The statistic is "
-        "the root mean square distance, over epochs and layers, between curves of the two kinds from different seeds, "
-        "divided by that between different seeds of one kind (both kinds taken together): 1 where the kinds differ as "
-        f"seeds do. Almost the same: less than √2 = {_THRESHOLD:.2f}, that is, the two mean curves are less far apart "
-        f"than two seeds; differences within {100 * _NOISE:.0f} % of the trend itself count as none. 95 % intervals of "
-        "the logarithm by the jackknife over seeds, at least three; all comparisons listed must agree. Nothing is "
-        f"concluded where seeds of one training share less than {100 * _SHARED:.0f} % of the variance of their curves: "
-        f"there is then no trend to compare. Layers saturated at every epoch are left out. The remarks say at which "
-        "epochs the second kind differs from the first: the difference of the means over layers, less its mean over "
-        "epochs, with a simultaneous 95 % band over epochs (Student's t over paired seeds, Bonferroni's inequality "
-        f"over epochs). {LABEL_LEAK} Where "
-        "adversarial inputs made without the label were measured through training, they decide for I(T;Y).",
+        "the same network) and less their mean over epochs, so that a difference in level does not count. The "
+        "statistic is the root mean square distance, over epochs and layers, between curves of the two kinds from "
+        "different seeds, divided by that between different seeds of one kind (both kinds taken together): 1 where "
+        f"the kinds differ as much as seeds do. Almost the same: less than √2 = {_THRESHOLD:.2f}, that is, the two "
+        f"mean curves are closer together than two seeds; differences within {100 * _NOISE:.0f} % of the trend itself "
+        "count as none. 95 % intervals of the logarithm by the jackknife over seeds, at least three; all comparisons "
+        f"listed must agree. Nothing is concluded where seeds of one training share less than {100 * _SHARED:.0f} % of "
+        "the variance of their curves: there is then no trend to compare. Layers saturated at every epoch are left "
+        "out. The remarks state at which epochs the second kind differs from the first: the difference of the means "
+        "over layers, less its mean over epochs, with a simultaneous 95 % band over epochs (Student's t over paired "
+        f"seeds, Bonferroni's inequality over epochs). {LABEL_LEAK} Where adversarial inputs made without the label "
+        "were measured through training, they decide for I(T;Y).",
         statistics=tuple(statistics),
         figures=(
             *(f"information_epochs_{q}_upper_{r}" for q in INFORMATION for r in (first_rule, last_rule)),

@@ -20,7 +20,7 @@ SMALLEST = {"relative": 0.05, "accuracy": 0.01, "nats": 0.05, "shape bias": 0.05
 """Differences within these count as none: of the baseline's information, share of images, nats of loss, share of
 predictions, reciprocal rank, bits of information."""
 _SHOWN = {"points": 0.001, "share": 0.001, "relative": 0.001}
-"""The last digit shown of a unit; 0.01 of any other."""
+"""The last digit shown of a unit; 0.01 for any other."""
 _LOOSE = 0.1
 """Part of an interval's half-width by which its ends may be off: they are estimates themselves."""
 _MANY = 0.25
@@ -136,7 +136,9 @@ class Claim:
             if layers and few >= _MANY * layers:
                 noun = "layer" if layers == 1 else "layers"
                 parts.append(f"{few} of {layers} {noun} ({NOISE_RULE_NAMES[rule].removesuffix(' noise rule')})")
-        return f"of the images measured, too few for the population in {', '.join(parts)}" if parts else ""
+        if not parts:
+            return ""
+        return f"for the images measured only, as they are too few for the population in {', '.join(parts)}"
 
     def _hangs_on_one(self, verdict: Callable[["Claim"], Verdict]) -> bool:
         for i, found in enumerate(self.statistics):

@@ -14,8 +14,8 @@ VERDICTS = (
     "Supported, contradicted (the opposite holds) and equivalent (no difference of interest) are at the 95 % level "
     "over the seeds and images of this run. Mixed: parts of the claim, or its verdicts under different noise rules, "
     "differ. Undecided: the intervals are too wide, the seeds or epochs too few, or a measurement is missing. Fragile: "
-    "the verdict changes where an end of an interval moves by a tenth of its half-width or within the digits shown, so "
-    "a run on another processor may give another one."
+    "the verdict changes if an end of an interval moves by a tenth of its half-width or within the digits shown, so a "
+    "run on another processor may give a different one."
 )
 _DATASETS = {"shapetex": "ShapeTex", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "mnist": "MNIST"}
 _DATASETS |= {"fashion_mnist": "Fashion-MNIST", "svhn_cropped": "SVHN", "digits": "the digits of scikit-learn"}
@@ -23,7 +23,8 @@ _TRAINED = {"nt": "normally", "at": "adversarially"}
 GLOSSARY = {
     "NT": "normal training, on clean images.",
     "AT": "adversarial training, on images that an attack has changed within a small radius to raise the loss.",
-    "T": "the output of one layer, a random variable as the input image X and its label Y are drawn from the data.",
+    "T": "the output of one layer, a random variable because the input image X and its label Y are drawn from the "
+    "data.",
     "I(X;T)": "the information, in bits, that a layer carries about which image was shown. As a network is "
     "deterministic, it is measured with Gaussian noise added to T. It cannot exceed log₂ N for N images.",
     "I(T;Y)": "the information, in bits, that a layer carries about the label; at most the entropy H(Y) of the labels.",
@@ -33,18 +34,19 @@ GLOSSARY = {
     "Noise rule": "how the variance of that noise is chosen. Fixed: one number for every layer. Trace: in proportion "
     "to the variance of the layer before training. Scale-free: in proportion to the variance of the measured outputs, "
     "so that a mere change of scale has no effect.",
-    "Saturation": "an estimate near log₂ N only says that the noise is too small to confuse any two images: it counts "
+    "Saturation": "an estimate near log₂ N only shows that the noise is too small to confuse any two images: it counts "
     "samples and does not compare networks.",
     "Hollow points": "estimates that are unreliable: saturated, or of too few samples for the information of the "
     "population (the leave-one-out estimate is then much larger).",
-    "ShapeTex": "synthetic images of ten classes, in which shape and texture both tell the class and can be exchanged "
-    "independently.",
+    "ShapeTex": "synthetic images of ten classes, in which shape and texture both indicate the class and can be "
+    "exchanged independently.",
     "Shape bias": "of the predictions for the class of either cue on images whose shape and texture are of different "
     "classes, the share for the class of the shape (Geirhos et al. 2019).",
     "PGD, AutoAttack": "attacks: projected gradient descent with the given number of steps, and a parameter-free "
     "ensemble of attacks (Croce & Hein 2020). Linf 8/255 is the largest change of any pixel.",
     "95 % interval": "the range of values compatible with the seeds (Student's t), the images (Wilson), or both "
-    "together, as their variances add (in claims, that over images is of blocks of images, which all networks share).",
+    "together, with their variances added (in claims, the interval over images comes from blocks of images that all "
+    "networks share).",
 }
 
 

@@ -8,7 +8,7 @@ from mi_jax.claims import Claim, ClaimStatistic, evaluate
 from mi_jax.records.run_records import RunRecords, accuracy_on_test, compared_trainings, final_rows
 from mi_jax.statistics.intervals import Table, accuracy_over_seeds
 
-OVER_BOTH = "Student's t over seeds and Wilson's over images joined (the squares of the half-widths add)"
+OVER_BOTH = "Student's t over seeds and Wilson's over images combined (the squares of the half-widths are added)"
 """What an interval of `accuracy_over_seeds` is over."""
 _FAILED = ["training", "seed", "epoch", "inputs", "layer", "estimator", "quantity", "note"]
 

@@ -206,7 +206,7 @@ def test_too_few_samples_for_the_population_leave_the_verdict_and_are_named(tmp_
     claim = claims_of(tmp_path, rows)["2a"]
     assert claim.verdict("fixed") == "supported"
     assert statistic(claim, "I(X;T), KDE upper bound", "fixed").undersampled == (1, 3)
-    words = "of the images measured, too few for the population in 1 of 3 layers (fixed)"
+    words = "for the images measured only, as they are too few for the population in 1 of 3 layers (fixed)"
     assert claim.of_images_alone(("fixed", "trace")) == words
 
 

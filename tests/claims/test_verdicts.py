@@ -105,8 +105,14 @@ def test_a_claim_is_fragile_where_an_alternative_of_one_statistic_changes_its_ve
 @pytest.mark.parametrize(
     ("counts", "words"),
     [
-        (((6, 9), (8, 9)), "of the images measured, too few for the population in 8 of 9 layers (fixed)"),
-        (((0, 9), (3, 9)), "of the images measured, too few for the population in 3 of 9 layers (fixed)"),
+        (
+            ((6, 9), (8, 9)),
+            "for the images measured only, as they are too few for the population in 8 of 9 layers (fixed)",
+        ),
+        (
+            ((0, 9), (3, 9)),
+            "for the images measured only, as they are too few for the population in 3 of 9 layers (fixed)",
+        ),
         (((2, 9), (2, 9)), ""),
         (((0, 0), (0, 0)), ""),
     ],
