@@ -75,7 +75,7 @@ def run(
         preset: `quick` (minutes on a laptop) or `paper`; the defaults of everything in `options`.
         training: the objectives to compare.
         run_dir: where everything is written; `runs/<dataset>-<arch>` by default.
-        data_dir: where TFDS data sets are; TFDS's own default without it.
+        data_dir: where TFDS data sets are; by default, where TFDS stores them.
         overwrite: deletes an earlier run in `run_dir`.
         quiet: prints nothing while it works.
         tensorboard: mirrors the records to TensorBoard, in `run_dir/tensorboard`; needs tensorboardX.

@@ -153,7 +153,7 @@ def test_a_value_out_of_range_is_named_when_the_command_is_read(flags, words, ca
         (["--mesh=data=64"], "mesh asks for 64 devices"),
         (["--epohcs=3"], "--epochs"),
         (["--dtype=float16"], "bfloat16"),
-        (["--run-dir=/dev/null/x"], "a part of the path is a file"),
+        (["--run-dir=/dev/null/x"], "part of the path is a file"),
     ],
 )
 def test_a_mistake_on_the_command_line_is_one_sentence_and_status_2(flags, words, tmp_path, monkeypatch, capsys):
@@ -312,7 +312,7 @@ def test_a_module_of_the_user_is_imported_before_the_flags_are_read(tmp_path, mo
     cli.main([f"--import={tmp_path / 'mine.py'}", "--version"])
     assert capsys.readouterr().out == f"imported\nmi_jax {mi_jax.__version__}\n"
     assert status_of_command("run", "--import", str(tmp_path / "none.py"), monkeypatch=monkeypatch) == 2
-    assert "is no file; expected a Python file" in capsys.readouterr().err
+    assert "is not a file; expected a Python file" in capsys.readouterr().err
 
 
 def test_every_door_fails_alike(monkeypatch, capsys):

@@ -39,13 +39,13 @@ class PGD(Attack):
     """Settings of projected gradient ascent (Madry et al. 2018).
 
     Attributes:
-        norm: of the ball, `linf`, `l2` or `l1` (whose steps move 1 % of the pixels).
+        norm: norm of the ball, `linf`, `l2` or `l1` (whose steps move 1 % of the pixels).
         eps: radius of the ball, pixel units of [0, 1]; None for 8/255 in Linf, 0.5 in L2 and 12 in L1.
         steps: gradient steps; 0 for no attack.
         step_size: length of a step, pixel units of [0, 1], in L2 and L1 at most 3 eps; None for 2/255 in Linf and
             eps / 4 in L2 and L1.
         random_start: start at a random point of the ball.
-        restarts: independent starts, of which the pointwise worst is kept.
+        restarts: independent starts; the worst case per image is returned.
         loss: what is maximised: `ce`, `dlr`, `cw` (margin) or `kl` (from the clean prediction).
         keep: return the `last` iterate, or the `best`: misclassified if any is, then of highest loss.
         init: distribution of the random start, see `ThreatModel.start`.

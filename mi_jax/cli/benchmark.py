@@ -1,4 +1,4 @@
-"""`mi-jax benchmark`: times beside other packages. The other packages' side is in `experiments/benchmarks`."""
+"""`mi-jax benchmark`: times against other packages, whose side is in `experiments/benchmarks`."""
 
 import importlib
 import importlib.util
@@ -28,8 +28,8 @@ class BenchmarkCommand:
 
     Attributes:
         subject: `training` (PGD and adversarial training of VGG-11), `attacks`, `information`, or `accelerator`, which
-            compiles for an H100 and a TPU without either and prints what their rates allow.
-        quick: small sizes, once, to see that everything runs; its figures mean nothing.
+            compiles for an H100 and a TPU, without having either, and prints the times that their rates allow.
+        quick: small sizes, once, to check that everything runs; the times mean nothing.
     """
 
     subject: Annotated[Literal["training", "attacks", "information", "accelerator"], tyro.conf.Positional]

@@ -22,7 +22,7 @@ COMMANDS = {
     "evaluate": "clean and AutoAttack accuracy of a PyTorch checkpoint, or of the networks of a run",
     "report": "rebuild the figures and the report of a run from its records",
     "sweep": "train over a grid of cue strengths: when does adversarial training prefer shape?",
-    "benchmark": "time attacks, training and estimators beside other packages (from a clone)",
+    "benchmark": "time attacks, training and estimators against other packages (from a clone)",
     "prepare": "download and prepare a TFDS data set once",
     "validate": "compare every estimator with tasks of known information",
 }
@@ -117,7 +117,7 @@ def _import_extensions(arguments: Sequence[str]) -> list[str]:
         path = Path(value if has_value else next(given, ""))
         if not path.is_file():
             raise InputError(
-                f"--import is {str(path)!r}, which is no file; expected a Python file such as my_model.py."
+                f"--import is {str(path)!r}, which is not a file; expected a Python file such as my_model.py."
             )
         spec = importlib.util.spec_from_file_location(path.stem, path)
         if spec is None or spec.loader is None:

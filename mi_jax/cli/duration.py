@@ -32,7 +32,9 @@ def expected(config: RunConfig, directory: Path) -> str:
     )
     if parallel.backend() != "cpu":
         return plan
-    return f"{plan}; about {duration(_rounded(seconds(config)))} on this machine, less where compiled programs are kept"
+    return (
+        f"{plan}; about {duration(_rounded(seconds(config)))} on this machine, less where compiled programs are cached"
+    )
 
 
 def seconds(config: RunConfig) -> float:

@@ -26,21 +26,21 @@ class EvaluateCommand:
 
     Attributes:
         run_dir: a directory made by `mi-jax run`; its data set, norm and radius are the defaults.
-        torch_checkpoint: a file of `torch.save` with a state dict, in place of a run.
-        arch: of the checkpoint: resnet18, resnet34, preact-resnet18, wrn-28-10, wrn-34-10 or a vgg.
+        torch_checkpoint: a file written by `torch.save` with a state dict, instead of a run.
+        arch: architecture of the checkpoint: resnet18, resnet34, preact-resnet18, wrn-28-10, wrn-34-10 or a vgg.
         width: multiplier of every layer's width in the checkpoint.
         mean: subtracted from the images, one number or one per channel; by default what the checkpoint holds, else 0.
         std: divides the centred images; by default what the checkpoint holds, else 1.
-        training: of the run; all by default.
-        seed: of the run; all by default.
-        dataset: whose test images are attacked; that of the run, else cifar10.
-        data_dir: where TFDS data sets are; TFDS's own default without it.
-        norm: of the threat model; that of the run, else linf.
-        eps: radius in pixel units of [0, 1]; that of the run, else 8/255 in linf, 0.5 in l2, 12 in l1.
+        training: which training of the run; all by default.
+        seed: which seed of the run; all by default.
+        dataset: the data set whose test images are attacked; by default that of the run, else cifar10.
+        data_dir: where TFDS data sets are; by default, where TFDS stores them.
+        norm: norm of the threat model; by default that of the run, else linf.
+        eps: radius in pixel units of [0, 1]; by default that of the run, else 8/255 in linf, 0.5 in l2, 12 in l1.
         version: standard, plus, or names of attacks, separated by commas.
         budget: steps, queries, targets and restarts.
-        samples: test images.
-        batch_size: rows at once, a power of two.
+        samples: number of test images.
+        batch_size: images per batch, a power of two.
         mesh: devices that share each batch: auto, none, or data=N.
         state: file to which the evaluation is saved as it runs; the same command resumes from it.
     """
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str], *, program: str) -> None:
     saved = f"the same command resumes from {command.state}" if command.state else "give state=FILE to resume next time"
     with session(EvaluateCommand, when_stopped=f"Stopped; {saved}.") as (reporter, stop):
         if (command.run_dir is None) == (command.torch_checkpoint is None):
-            raise InputError("Expected either a run directory or torch_checkpoint, a file of torch.save.")
+            raise InputError("Expected either a run directory or torch_checkpoint, a file written by torch.save.")
         config = None if command.run_dir is None else read_config(command.run_dir)
         name = command.dataset or (config.dataset if config else "cifar10")
         dataset = data.load(name, data_dir=command.data_dir)
@@ -117,7 +117,7 @@ def _state_file(command: EvaluateCommand, name: str) -> Path | None:
 def _progress(reporter: Reporter, stop: StopSignals, name: str):
     def report(progress: Progress) -> None:
         done = (progress.stage_index + progress.fraction) / progress.stage_count
-        left = f"{progress.stage} {progress.fraction:.0%}, about {duration(progress.seconds_left)} left in all"
+        left = f"{progress.stage} {progress.fraction:.0%}, about {duration(progress.seconds_left)} left in total"
         reporter.update(Status(f"{name}: {left}", done, robust_accuracy=progress.robust_accuracy))
         if stop():
             raise Interrupted

@@ -22,9 +22,9 @@ class ReportCommand:
         run_dirs: the run directories, for example runs/shapetex-vgg.
         every_figure: draw the minor figures too: further noise rules, and binning.
         summary: write the accuracies of all the runs and the verdicts on the claims side by side to this Markdown
-            file, with a figure beside it, in place of the reports.
-        publish: copy the one run to this new directory, with compressed records and without what `report` makes, in
-            place of the report.
+            file, with a figure next to it, instead of the reports.
+        publish: copy the one run to this new directory, with compressed records and without what `report` makes,
+            instead of making the report.
         networks: copy the finished networks too.
     """
 
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str], *, program: str) -> None:
     if command.publish is not None and len(command.run_dirs) > 1:
         raise InputError("--publish copies one run; give one run directory.")
     if command.networks and command.publish is None:
-        raise InputError("--networks belongs to --publish; give the directory of the copy too.")
+        raise InputError("--networks needs --publish; give the directory of the copy too.")
     with flags_in_messages(ReportCommand), disk_errors_explained(command.run_dirs[0]):
         if command.summary is not None:
             print(report.summarise(command.run_dirs, command.summary))

@@ -46,14 +46,14 @@ class RunCommand:
     """Trains normally and adversarially, measures the information in every layer, and writes a report.
 
     Attributes:
-        config: the experiment; kept in the run directory, where only the same one can be resumed.
+        config: the experiment; saved in the run directory, where only the same one can be resumed.
         run_dir: where everything is written; `runs/<dataset>-<arch>` by default. The same command on an unfinished
             directory resumes it.
-        data_dir: where TFDS data sets are; TFDS's own default without it.
-        overwrite: delete an earlier run in the run directory and start from nothing.
+        data_dir: where TFDS data sets are; by default, where TFDS stores them.
+        overwrite: delete an earlier run in the run directory and start from scratch.
         tensorboard: mirror the records to TensorBoard, in the folder `tensorboard` of the run directory.
-        processes: how many share this run; `auto` for those of a SLURM step, or of JAX_COORDINATOR_ADDRESS,
-            JAX_NUM_PROCESSES and JAX_PROCESS_ID; `cluster` for those that JAX finds, as on Cloud TPU. The first alone
+        processes: how many processes share this run; `auto` for those of a SLURM step, or of JAX_COORDINATOR_ADDRESS,
+            JAX_NUM_PROCESSES and JAX_PROCESS_ID; `cluster` for those that JAX detects, as on Cloud TPU. Only the first
             reads and writes the run directory.
         coordinator: HOST:PORT of the first process, where their number is given.
         process_index: of this process, from 0, where their number is given.
@@ -149,7 +149,7 @@ def main(arguments: Sequence[str], *, program: str) -> None:
 
 @contextlib.contextmanager
 def mirror(command: RunCommand) -> Iterator[Callable[[Sequence[Record]], None]]:
-    """What is told of the records of a run: TensorBoard where it is asked for."""
+    """What receives the records of a run: TensorBoard if requested."""
     if not (command.tensorboard and processes.is_first()):
         yield lambda rows: None
         return

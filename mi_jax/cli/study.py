@@ -21,13 +21,13 @@ class StudyCommand:
     """Runs one study on every trained network of a finished run, and rebuilds the report.
 
     Attributes:
-        study: its name.
+        study: name of the study.
         run_dir: a directory made by `mi-jax run`.
-        data_dir: where TFDS data sets are; TFDS's own default without it.
-        samples: test images the study uses.
-        epochs: the finished networks (last) or those of every measured epoch (measured); by default what the study
-            prefers.
-        test_sets: for `corruptions`, the corrupted test sets in place of corruptions of the run's own test images:
+        data_dir: where TFDS data sets are; by default, where TFDS stores them.
+        samples: number of test images that the study uses.
+        epochs: the finished networks (last) or those of every measured epoch (measured); by default what the
+            study uses.
+        test_sets: for `corruptions`, corrupted test sets to use instead of corruptions of the run's test images:
             TFDS, `npz:` or `folder:` sets, such as cifar10_corrupted/brightness_1, or brightness_* for severities 1
             to 5.
         processes, coordinator, process_index: the processes that share the work, as for `mi-jax run`.

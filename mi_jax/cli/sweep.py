@@ -17,15 +17,15 @@ from mi_jax.cue_strength_sweep.run import Sweep
 
 @dataclass(frozen=True)
 class SweepCommand:
-    """Trains over a grid of cue strengths and draws how adversarial training moves the shape bias in each cell.
+    """Trains over a grid of cue strengths and shows how adversarial training changes the shape bias in each cell.
 
     Attributes:
-        sweep: what is trained and measured; kept in the run directory, where only the same sweep can be resumed.
+        sweep: what is trained and measured; saved in the run directory, where only the same sweep can be resumed.
         run_dir: where records and the figure are written. The same command on an unfinished directory resumes with
             the first cell that is not done.
-        cells_from: directories of sweeps that differ from this one in their grid alone; cells that they have finished
-            are taken from them, not trained again.
-        overwrite: delete an earlier sweep in the run directory and start from nothing.
+        cells_from: directories of sweeps that differ from this one only in their grid; cells that they have finished
+            are taken from them instead of being trained again.
+        overwrite: delete an earlier sweep in the run directory and start from scratch.
     """
 
     sweep: Annotated[Sweep, tyro.conf.arg(name="")] = Sweep()

@@ -20,7 +20,7 @@ class ValidateCommand:
 
     Attributes:
         run_dir: where tables and figures are written. The same command on an unfinished directory resumes.
-        full: the larger grid, which takes hours in place of minutes.
+        full: the larger grid, which takes hours instead of minutes.
     """
 
     run_dir: Path = Path("runs/validation")

@@ -26,24 +26,24 @@ class Sweep:
         rho_texture: strengths of the texture.
         norms: of the adversarial trainings, `linf`, `l2`. The L2 ball has the radius at which it, too, can just erase
             a texture of strength 1: eps times the square root of the number of pixel values.
-        noise_training: also train on Gaussian noise of standard deviation eps, which has no adversary.
-        seeds: how many; all trainings of a seed start from the same weights.
+        noise_training: also train on Gaussian noise of standard deviation eps, as a control without an adversary.
+        seeds: number of seeds; all trainings of a seed start from the same weights.
         coarse: which cells are repeated with textures as coarse as the shapes: `none`, the `diagonal` of equal
             strengths, or `all`.
         eps: radius of the Linf attacker, pixel units of [0, 1].
         arch: network.
-        width: multiplier of its layers' width.
+        width: multiplier of the width of its layers.
         n_train: training images per cell.
         epochs: passes over them.
         clean_epochs: how many of these are on clean images and shared by all trainings of a seed: a network attacked
             from the first update may collapse to a constant prediction.
         batch_size: images per update.
-        learning_rate: of Adam, at its highest.
-        steps: of the attack in training.
+        learning_rate: highest learning rate of Adam.
+        steps: steps of the attack in training.
         samples: images that are attacked in evaluation, and images of each diagnostic set.
         evaluation: `pgd` (20 steps, `restarts` random starts) or `autoattack` (standard).
-        restarts: of `pgd`.
-        population: train the seeds side by side (`vmap`) or in turn (`loop`); `auto` takes turns on a CPU.
+        restarts: restarts of `pgd`.
+        population: train the seeds in parallel (`vmap`) or in turn (`loop`); `auto` is in turn on a CPU.
 
     Raises:
         InputError: for an empty grid, strengths that leave the range of pixels or name the same cell, sizes below 1,

@@ -43,15 +43,15 @@ class InformationConfig:
     """How information is measured during training.
 
     Attributes:
-        samples: images of the fixed sample; the whole test split if it has fewer.
+        samples: images of the fixed sample; the entire test split if it has fewer.
         epochs: epochs at which to measure; `auto` is 0, the last, and a log-spaced set between.
         noise: noise rules: fixed; layer, trace, median or any registered rule (evaluated once on the untrained network
             that all trainings of a seed share); scale_free (trace rule on the clean activations of the measured
             network).
         noise_variance: noise variance of the fixed rule (0.1 in the paper).
         bin_size: bin width of the binning estimate (0.5 in the paper).
-        precision: of the distances between activations, see `mi_jax.information.kde`; `tf32x3` is the fast one of a GPU
-            whose error is near that of float32. Where its error would be too large, float64 is used.
+        precision: of the distances between activations, see `mi_jax.information.kde`; `tf32x3` is fast on a GPU
+            with an error near that of float32. Where its error would be too large, float64 is used.
         label_free: networks that are also measured on adversarial examples made without the label: `finished` ones (and
             the first untrained one), those of all measured `epochs`, or `none`.
 

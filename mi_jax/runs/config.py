@@ -34,15 +34,15 @@ class Evaluation:
     """How finished networks are evaluated, in norm and radius of the training attack: PGD, AutoAttack, sanity checks.
 
     Attributes:
-        samples: test images under PGD; all if there are fewer.
+        samples: test images for PGD; all if there are fewer.
         steps: gradient steps.
-        step_size: length of a step, pixel units of [0, 1]; None for a quarter of the radius, or more where the steps
-            are so few that they would go less than 2.5 radii in all.
-        restarts: random starts; an image counts as robust if none of them changes its class.
+        step_size: length of a step, pixel units of [0, 1]; None for a quarter of the radius, or more where so few
+            steps would go less than 2.5 radii in total.
+        restarts: random starts; an image counts as robust if none of them makes it misclassified.
         autoattack: `standard` or `plus` of AutoAttack, or some of its attacks, such as apgd-t,square; `none` for none.
-        autoattack_samples: test images under AutoAttack.
-        budget: its steps and queries; anything below the defaults is reported as reduced.
-        checks: test images on which signs of misleading attacks are looked for; 0 for none.
+        autoattack_samples: test images for AutoAttack.
+        budget: steps and queries of AutoAttack; anything below the defaults is reported as reduced.
+        checks: test images used to look for signs of misleading attacks; 0 for none.
     """
 
     samples: int = 1000
@@ -74,20 +74,21 @@ class RunConfig:
     Attributes:
         arch: network; see `mi_jax.models.ARCHITECTURES`.
         dataset: `shapetex`, `digits`, or the name of any TFDS image-classification set.
-        preset: the defaults of everything below: `quick` for minutes on a laptop, `paper` for the study's own scale.
+        preset: the defaults of everything below: `quick` for minutes on a laptop, `paper` for the scale of the study.
         trainings: objectives to compare; see `mi_jax.training.OBJECTIVES`.
         seeds: how many seeds; each gives one initialisation that all trainings share.
         epochs: passes over the training images.
         width: multiplier of every layer's width.
         batch_size: images per update.
-        limit: use at most so many images of each split, balanced over classes; None for all.
-        dtype: of computation; parameters, statistics, images and logits stay float32. `float32` is float32 on every
+        limit: use at most this many images of each split, balanced over classes; None for all.
+        dtype: for computation; parameters, statistics, images and logits stay float32. `float32` is float32 on every
             platform; `tf32` lets accelerators round products to TF32 (TPU: bfloat16).
-        mesh: devices that share each batch: `auto`, `none`, `data=N`, or `seed=M,data=N` where seeds are trained side
-            by side, each on N of the devices.
-        population: train the seeds side by side (`vmap`) or in turn (`loop`); `auto` chooses by backend and network.
-        studies: of the finished networks (see `mi_jax.studies.STUDIES`); `all` that apply to the data set, or `none`.
-        study_samples: test images of each study.
+        mesh: devices that share each batch: `auto`, `none`, `data=N`, or `seed=M,data=N` to train seeds in
+            parallel, each on N of the devices.
+        population: train the seeds in parallel (`vmap`) or in turn (`loop`); `auto` chooses by backend and network.
+        studies: studies of the finished networks (see `mi_jax.studies.STUDIES`); `all` that apply to the data set, or
+            `none`.
+        study_samples: test images for each study.
         optimizer, attack, information, evaluation: see their classes. The attack is the inner one of adversarial
             training, and makes the adversarial examples on which information is measured.
         attack_batch_norm: mode of batch normalisation in the training attack.
@@ -96,12 +97,12 @@ class RunConfig:
         noise: standard deviation of Gaussian-noise training, pixel units of [0, 1].
         trades_beta: weight of the divergence in TRADES.
         mart_weight: weight of the divergence in MART.
-        fast_step: length of the one step of fast adversarial training, in radii.
+        fast_step: length of the single step of fast adversarial training, in radii.
         objective_options: options of other objectives, as (`objective.option`, value).
         awp: size of the adversarial weight perturbation in every adversarial training, relative to the weights
             (0.005 is usual); 0 for none.
-        average: decay per update of a moving average of weights, which is then the network that is measured (0.995 is
-            usual); 0 for none.
+        average: decay per update of a moving average of the weights, which is then the network that is measured (0.995
+            is usual); 0 for none.
         held_out: share of the training images to hold out (0.02 is usual of 50,000); 0 for none. Accuracy on them is
             measured after each epoch, the network of the best epoch is the one that is evaluated, and a training whose
             robust accuracy collapses there is stopped.

@@ -19,16 +19,16 @@ class Optimizer:
 
     Attributes:
         name: `sgd` (with momentum) or `adam` (AdamW).
-        learning_rate: the highest one of the schedule.
-        momentum: of sgd; 0 is none.
+        learning_rate: highest learning rate of the schedule.
+        momentum: momentum of sgd; 0 for none.
         nesterov: use Nesterov's form of the momentum.
-        weight_decay: of kernels; biases and normalisation are not decayed. Under sgd it is added to the gradient (L2),
+        weight_decay: for kernels; biases and normalisation are not decayed. Under sgd it is added to the gradient (L2),
             under adam it is decoupled.
         schedule: `constant`; `multistep` (times `decay` at each milestone); `cosine` (to 0); `triangle` (linear rise
             over the warm-up, linear fall to 0).
-        milestones: of multistep, as rising fractions of the training.
+        milestones: milestones of multistep, as increasing fractions of the training.
         decay: factor at a milestone.
-        warmup: of triangle, as a fraction of the training.
+        warmup: warm-up of triangle, as a fraction of the training.
 
     Raises:
         InputError: for values outside their range.
