@@ -1,4 +1,4 @@
-"""The arrays that a study stored beside the records, by training."""
+"""The arrays that a study stored next to the records, by training."""
 
 import numpy as np
 

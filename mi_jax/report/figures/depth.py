@@ -136,7 +136,7 @@ def _caption_difference(run_records: RunRecords) -> str:
         f"{NOISE_RULE_NAMES[rule]}: {captions.noise(rows_of(run_records, 'i_tx_upper', rule))}" for rule in rules
     )
     return (
-        f"Difference in the upper bound of I(X;T) from {name_of(compared_trainings(run_records)[0])} at "
+        f"Difference in the upper bound of I(X;T) relative to {name_of(compared_trainings(run_records)[0])} at "
         f"{captions.last_epoch(rows)}, paired by seed; below 0 the network keeps less information about the input. A "
         f"difference that vanishes under a noise rule that follows each training's scale is one of scale. "
         f"Noise: {noise}; {captions.samples(rows)}. Hollow: unreliable in one of the two. "

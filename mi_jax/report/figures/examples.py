@@ -1,4 +1,4 @@
-"""Example images with their adversarial examples and predictions: the file beside the records, and its figure."""
+"""Example images with their adversarial examples and predictions: the file next to the records, and its figure."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -137,7 +137,7 @@ def _factor(found: Examples) -> int:
 def _draw(run_records: RunRecords) -> Figure:
     found = load(run_records)
     if found is None:
-        raise ValueError("There are no examples beside the records.")
+        raise ValueError("There are no examples stored with the records.")
     count, factor, name = min(_MOST, len(found.images)), _factor(found), found.class_names
     labels = found.labels[:count]
     rows = [("clean", found.images, [(name[label], "#222222") for label in labels])]

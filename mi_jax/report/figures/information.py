@@ -45,7 +45,7 @@ def saturated_throughout(run_records: RunRecords, quantity: str, rule: str | Non
     how = "binning" if rule is None else NOISE_RULE_NAMES[rule]
     return (
         f"{INFORMATION[quantity[:4]]} through training, {how}: not drawn, as the estimates of all layers are saturated "
-        "at every epoch. They count samples and say nothing about the networks."
+        "at every epoch. They count samples and show nothing about the networks."
     )
 
 
@@ -79,7 +79,7 @@ def _caption_epochs(run_records: RunRecords, *, quantity: str, rule: str | None,
     rows = rows_of(run_records, quantity, rule, estimator=estimator)
     symbol = quantity[:4]
     what = (
-        "binning (0 or log N in wide layers, where every sample has bins of its own)"
+        "binning (0 or log N in wide layers, where no two samples share a bin)"
         if estimator == "binning"
         else _estimate_words(quantity)
     )

@@ -75,8 +75,8 @@ def _caption(run_records: RunRecords) -> str:
     return (
         f"I(T;Y) of each layer, KDE, difference of upper bounds, {captions.where(run_records)}. "
         f"{captions.label_leak(rows)} Attacks that do not know the label lead away from the class that the network "
-        "predicts, or to a class drawn at random from the others: what their images tell of the label was in the "
-        f"image before. {captions.attack(run_records, rows)} Measured with {captions.noise(rows)} ({rule}), "
+        "predicts, or to a class drawn at random from the others: the information about the label in their images was "
+        f"there before. {captions.attack(run_records, rows)} Measured with {captions.noise(rows)} ({rule}), "
         f"{captions.samples(rows)}. {captions.seeds(rows)}"
     )
 

@@ -188,7 +188,7 @@ def _draw_examples(run_records: RunRecords) -> Figure:
 
 def _caption_examples(run_records: RunRecords) -> str:
     return (
-        "One test image under every distortion and level, beside its adversarial examples, which were made first and "
+        "One test image under every distortion and level, next to its adversarial examples, which were made first and "
         f"then distorted ({attack_labels(rows_of(run_records, 'accuracy'))}; first seed). At the left of each block it "
         "is undistorted."
     )

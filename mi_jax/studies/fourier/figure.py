@@ -90,8 +90,8 @@ def _caption(run_records: RunRecords) -> str:
         run_records.select_final(quantity="perturbation_power"),
     )
     return (
-        "Above: share of images misclassified when one wave is added, as long in L2 as the attack allows (frequency 0 "
-        f"in the middle; Yin et al. 2019), {captions.samples(waves)}. Below it: mean power of adversarial "
+        "Above: share of images misclassified when one wave is added, with the largest L2 norm that the attack allows "
+        f"(frequency 0 in the middle; Yin et al. 2019), {captions.samples(waves)}. Below it: mean power of adversarial "
         f"perturbations ({attack_labels(power)}) at each frequency, as a multiple of white noise of the same energy, "
         f"{captions.samples(power)}. Curves: the same over rings of one cycle, dotted the error without a wave and the "
         f"power of white noise. {captions.where(run_records)}. {captions.seeds(waves)}"

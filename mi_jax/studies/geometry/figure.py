@@ -44,7 +44,7 @@ def _draw_geometry(run_records: RunRecords) -> Figure:
     ]
     handles.append(Line2D([], [], color=style.GREY, linestyle="--", label="within a class"))
     handles.append(Line2D([], [], color=style.GREY, linestyle="-", label="between classes"))
-    handles.append(style.ceiling_handle("beyond: each sample alone"))
+    handles.append(style.ceiling_handle("beyond: each sample separate"))
     style.legend_above(figure, handles)
     return figure
 
@@ -73,10 +73,10 @@ def _caption_geometry(run_records: RunRecords) -> str:
     rows = run_records.select(quantity="nearest_over_noise", estimator="geometry")
     return (
         f"Geometry of each layer at {captions.last_epoch(rows)}, {captions.where(run_records)}, on clean inputs. "
-        "Distances are squared and in units of the total variance, in which two independent rows are 2 apart. Nearest: "
-        "median over samples of the distance to the nearest other sample; above the dotted line, 2 ln N, the noise "
-        "leaves every sample alone and the estimate only counts. Effective rank: exp of the entropy of the covariance "
-        "spectrum. Distinguishable samples: exp of the upper bound on I(X;T); dotted: N. "
+        "Distances are squared and in units of the total variance, so that two independent rows are at distance 2. "
+        "Nearest: median over samples of the distance to the nearest other sample; above the dotted line, 2 ln N, the "
+        "noise confuses no samples and the estimate only counts them. Effective rank: exp of the entropy of the "
+        "covariance spectrum. Distinguishable samples: exp of the upper bound on I(X;T); dotted: N. "
         f"{captions.noise(rows)}; {captions.samples(rows)}. {captions.seeds(rows)}"
     )
 

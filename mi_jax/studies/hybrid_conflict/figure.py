@@ -101,11 +101,11 @@ def _caption_choices(run_records: RunRecords) -> str:
     return (
         f"Cue conflict on {captions.where(run_records)}: images that combine a cue of one test image with a cue of "
         "another of a different class. Top: low spatial frequencies of one and high ones of the other (Oliva et al. "
-        "2006); below: the outline of one and the shuffled patches of the other. Bias: of the predictions that are the "
-        f"class of either cue ({100 * coverage.min():.0f} to {100 * coverage.max():.0f} % of them), the share that are "
-        "the first's; hollow: adversarial examples at the level where the worse cue alone is recognised best. "
-        "Sensitivity: mean reciprocal rank of each cue's class among all classes (Kim et al. 2026). A bias says little "
-        f"where a cue alone is at chance. {captions.samples(rows)}. {captions.seeds(rows)}"
+        "2006); below: the outline of one and the shuffled patches of the other. Bias: of the predictions that are "
+        f"the class of either cue ({100 * coverage.min():.0f} to {100 * coverage.max():.0f} % of them), the share that "
+        "are the first's; hollow: adversarial examples at the level where the less recognisable cue on its own is "
+        "recognised best. Sensitivity: mean reciprocal rank of each cue's class among all classes (Kim et al. 2026). "
+        f"A bias says little where a cue alone is at chance. {captions.samples(rows)}. {captions.seeds(rows)}"
     )
 
 

@@ -66,7 +66,7 @@ def _caption(run_records: RunRecords, *, symbol: str) -> str:
     return (
         f"{INFORMATION[symbol]} of each layer against the noise variance at {captions.last_epoch(rows)}, "
         f"{captions.where(run_records)}: {what}. Rescaling a layer only shifts its curve "
-        f"sideways: curves of different form differ in more than scale. {captions.samples(rows)}. "
+        f"sideways: curves of different shape differ in more than scale. {captions.samples(rows)}. "
         f"{captions.seeds(rows)}{' ' + captions.label_leak(rows) if symbol == 'i_ty' else ''}"
     )
 

@@ -145,9 +145,9 @@ def _caption_scores(run_records: RunRecords) -> str:
     )
     return (
         f"Scores of attribution maps for the true class, means over clean test images, {captions.where(run_records)}. "
-        f"{known}Insertion and deletion: area under the probability of the class as pixels come in, or go out, by rank "
-        "(a good map: large, small). Similarity: rank correlation of |A| with that of a network whose weights "
-        f"were drawn at random, near 0 for a method that depends on the trained weights.{completeness} "
+        f"{known}Insertion and deletion: area under the probability of the class as pixels are inserted or deleted in "
+        "order of rank (a good map: large, small). Similarity: rank correlation of |A| with that of a network whose "
+        f"weights were drawn at random, near 0 for a method that depends on the trained weights.{completeness} "
         f"{captions.samples(rows)}. {captions.seeds(rows)}"
     )
 
@@ -156,7 +156,7 @@ FIGURES = (
     FigureSpec(
         name="saliency_maps",
         title="Attribution maps",
-        alt="Images in rows; beside each the attribution maps of several methods, one group of columns per training.",
+        alt="Images in rows; next to each the attribution maps of several methods, one group of columns per training.",
         caption=_caption_maps,
         needs=lambda run_records: bool(by_training(run_records, _STUDY, "size")),
         draw=_draw_maps,
