@@ -106,8 +106,8 @@ def start(address: Address | None) -> None:
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise InputError(
-            f"The processes of this job do not find each other ({reason}); start as many as were announced, with one "
-            "address for all, or state that there is 1 process."
+            f"The processes of this job cannot find each other ({reason}); start as many as were announced, all with "
+            "the same address, or state that there is 1 process."
         ) from None
 
 

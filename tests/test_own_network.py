@@ -114,7 +114,7 @@ def test_what_a_function_cannot_do_is_said(dataset, x):
     network, own = mj.models.from_function(lambda w, x: x[:, 0, 0] @ w, np.ones((1, 3)), input_shape=SHAPE)
     with pytest.raises(InputError, match="cannot be trained"):
         network.apply_train(own, x, jax.random.key(0))
-    with pytest.raises(InputError, match="takes no perturbations"):
+    with pytest.raises(InputError, match="does not support perturbations"):
         network.apply(own, x, {"logits": jnp.zeros(3)})
     with pytest.raises(InputError, match="has 2 logits, fewer than the 3 classes"):
         study(lambda w, x: x[:, 0, 0] @ w, np.ones((1, 2)), dataset)

@@ -391,7 +391,7 @@ def gradient_warnings(attack: str, zero: Any, nonfinite: Any) -> tuple[str, ...]
         (
             nonfinite,
             "non-finite losses or gradients",
-            "such entries were taken as zero: check the model for roots and logarithms",
+            "such entries were treated as zero: check the model for roots and logarithms",
         ),
         (
             zero,
@@ -402,7 +402,7 @@ def gradient_warnings(attack: str, zero: Any, nonfinite: Any) -> tuple[str, ...]
         affected = int((shares > 0).sum())
         if affected:
             warnings.append(
-                f"{attack} met {what} on {affected} of {len(shares)} images, at {float(shares.mean()):.1%} of all "
+                f"{attack} found {what} on {affected} of {len(shares)} images, at {float(shares.mean()):.1%} of all "
                 f"steps; {advice}."
             )
     return tuple(warnings)

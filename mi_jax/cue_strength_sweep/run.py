@@ -111,8 +111,8 @@ def _finished_cells(sweep: Sweep, places: Sequence[Path]) -> dict[str, tuple[Pat
         unlike = list(differences(json_codec.to_dict(same_grid), json_codec.to_dict(sweep)))
         if unlike:
             raise InputError(
-                f"{place} holds cells of other settings ({'; '.join(unlike[:3])}); expected a sweep that differs from "
-                "this one in its grid alone."
+                f"{place} holds cells with other settings ({'; '.join(unlike[:3])}); expected a sweep that differs "
+                "from this one only in its grid."
             )
         done = set(completed_stages(place) or ())
         wanted = [cell.name for cell in sweep.cells if cell.name in done and cell.name not in found]

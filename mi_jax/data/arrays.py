@@ -220,7 +220,7 @@ def _expanded(path: str | Path) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError:
-        raise InputError(f"{path} begins with the home directory of an unknown user; give the whole path.") from None
+        raise InputError(f"{path} begins with the home directory of an unknown user; give the full path.") from None
 
 
 def _size(images: np.ndarray) -> str:

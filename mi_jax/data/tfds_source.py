@@ -41,8 +41,8 @@ class Reference:
         match = re.fullmatch(r"([a-z][a-z0-9_]*(?:/[\w.-]+)?)(?::((?:\d+|\*)\.(?:\d+|\*)\.(?:\d+|\*)))?", text)
         if match is None:
             raise InputError(
-                f"{text!r} is no name of a data set; expected shapetex, digits, folder:PATH, npz:PATH, or a TFDS name "
-                "such as cifar10, cifar10:3.0.2 or mnist:3.*.*."
+                f"{text!r} is not the name of a data set; expected shapetex, digits, folder:PATH, npz:PATH, or a TFDS "
+                "name such as cifar10, cifar10:3.0.2 or mnist:3.*.*."
             )
         return cls(match[1], match[2])
 

@@ -59,7 +59,7 @@ def as_activations(t: Any, layer: str = "t") -> Activations:
         InputError: when they are not floating point, have fewer than two rows, or no features.
     """
     if isinstance(t, LazyActivations):
-        raise InputError(f"{layer} is computed lazily, which kde and noise_variance alone can take; give {layer}[:].")
+        raise InputError(f"{layer} is computed lazily, which only kde and noise_variance support; give {layer}[:].")
     x = _checked(as_array(t, layer), layer)
     x = x.reshape(x.shape[0], -1)
     if x.dtype in (jnp.bfloat16, jnp.float16):
@@ -131,7 +131,7 @@ def as_labels(y: Any, n: int, num_classes: int | None, name: str = "y") -> tuple
         expected = f"0..{min(classes, _MOST_CLASSES) - 1}" if num_classes is not None or low >= 0 else "0 and above"
         raise InputError(f"{name} holds {low}..{high}; labels must be in {expected}.")
     if low == high:
-        raise InputError(f"{name} holds one class only; information about it needs at least two: leave {name} out.")
+        raise InputError(f"{name} holds only one class; information about it needs at least two: leave {name} out.")
     return labels.astype(np.int32), classes
 
 

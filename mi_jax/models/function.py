@@ -50,7 +50,7 @@ class FunctionNetwork(Network):
             InputError: images of another shape or kind of dtype, or perturbations, which the function does not take.
         """
         if perturbations:
-            raise InputError(f"{self.arch} takes no perturbations of its layers, since it is a function of images.")
+            raise InputError(f"{self.arch} does not support perturbations of layers, since it is a function of images.")
         return _apply(self, variables, self._checked(x))
 
     def logits(self, variables: Variables, x: ArrayLike) -> jax.Array:

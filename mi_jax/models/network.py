@@ -42,7 +42,7 @@ class Network:
         mean: subtracted from the image, one value or one per channel.
         std: divides the centred image, one value or one per channel.
         convolution: how convolutions are computed, one of `mi_jax.models.convolution.METHODS`.
-        folded: whether it takes variables made by `fold`, for evaluation mode alone.
+        folded: whether it takes variables made by `fold`, for evaluation mode only.
     """
 
     arch: str
@@ -129,7 +129,7 @@ class Network:
             InputError: as `apply`, and for a folded network.
         """
         if self.folded:
-            raise InputError("A folded network has evaluation mode alone; train the network that it was made from.")
+            raise InputError("A folded network supports only evaluation mode; train the network that it was made from.")
         return _apply_train(self, variables, self._checked(x), key)
 
     @property

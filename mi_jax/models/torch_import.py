@@ -129,10 +129,10 @@ def read_torch_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise InputError(f"{path} does not exist; expected a file of torch.save.") from None
+        raise InputError(f"{path} does not exist; expected a file written by torch.save.") from None
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path} is no file of torch.save with tensors alone ({reason}).") from None
+        raise InputError(f"{path} is not a file written by torch.save that holds only tensors ({reason}).") from None
     try:
         return _state_dict_in(found)
     except InputError:

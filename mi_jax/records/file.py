@@ -284,7 +284,7 @@ def _load(run_dir: str | os.PathLike[str]) -> pd.DataFrame:
             for lines in _whole_lines(file, path):
                 reader.read(lines)
     except FileNotFoundError:
-        raise InputError(f"{path} does not exist; the directory holds no run yet, start one there.") from None
+        raise InputError(f"{path} does not exist; the directory holds no run yet; start one there.") from None
     except OSError as error:
         raise InputError(f"Cannot read {path} ({error.strerror}); make it a readable file.") from error
     return reader.table()

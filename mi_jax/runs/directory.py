@@ -41,17 +41,17 @@ def disk_errors_explained(path: Path) -> Iterator[None]:
             errno.EACCES: "permission is denied: choose another directory",
             errno.EPERM: "permission is denied: choose another directory",
             errno.ENAMETOOLONG: "the name is too long: choose another directory",
-            errno.ENOTDIR: "a part of the path is a file: choose another directory",
+            errno.ENOTDIR: "part of the path is a file: choose another directory",
             errno.EEXIST: "it is a file, not a directory: choose another directory",
             errno.EISDIR: "it is a directory, not a file: remove it, or choose another directory",
-            errno.ELOOP: "its links lead in a circle: choose another directory",
+            errno.ELOOP: "its links form a loop: choose another directory",
             errno.ENOENT: "it is missing, or cannot be made there: choose another directory",
         }
         if error.errno not in reasons:
             raise
         place = Path(error.filename2 or error.filename or path)  # the second is the file that another is to replace
         leads_nowhere = os.path.islink(place) and not os.path.exists(place)
-        reason = "it is a link that leads nowhere: remove it" if leads_nowhere else reasons[error.errno]
+        reason = "it is a broken link: remove it" if leads_nowhere else reasons[error.errno]
         raise InputError(f"Cannot read or write {place}: {reason}.") from error
 
 
@@ -227,7 +227,9 @@ class RunDir:
             InputError: when it is another one, or not the same in all processes.
         """
         if processes.any_of(processes.agree(sha256) != sha256):
-            raise InputError("The processes of this job read different data sets under one name; give all the same.")
+            raise InputError(
+                "The processes of this job read different data sets under the same name; give all of them the same one."
+            )
         noted = processes.on_first(lambda: _readable(self.path / _PROVENANCE).get("data_sha256"))
         before = self._data_sha256 or noted
         if before not in (None, sha256):
@@ -245,7 +247,7 @@ class RunDir:
         path = self.path / _PROVENANCE
         found, here = _readable(path), provenance.of_this_command(command=command, data_dir=data_dir)
         if path.exists() and "resumed" not in found:
-            say(f"{path} is damaged; it is written again, without what it said of earlier commands.")
+            say(f"{path} is damaged; it is rewritten without the entries of earlier commands.")
         if "resumed" in found:
             found = {**found, "resumed": [*found["resumed"], here]}
         else:
@@ -322,7 +324,7 @@ def _open(
     found = path.is_dir() and any(e.name != ".lock" and e.suffix != PART for e in path.iterdir())
     is_run = any((path / name).exists() for name in (_CONFIG, _PROGRESS))
     if found and not is_run:
-        raise InputError(f"{path} holds other files than a run's; choose a new directory.")
+        raise InputError(f"{path} holds files that do not belong to a run; choose a new directory.")
     path.mkdir(parents=True, exist_ok=True)
     lock, is_locked = _lock(path)
     until_left.callback(os.close, lock)

@@ -163,7 +163,7 @@ def _prepare(config: RunConfig, data_dir: str | None) -> tuple[models.Network, d
     mesh, groups = parallel.make_mesh(config.mesh), _seed_devices(config)
     if groups > 1 and any(len(seeds) % groups for seeds in seed_groups(config)):
         raise InputError(
-            f"Invalid mesh {config.mesh!r}: its {groups} groups of devices need seeds that are trained side by side, "
+            f"Invalid mesh {config.mesh!r}: its {groups} groups of devices need seeds that are trained in parallel, "
             f"by population vmap, and a multiple of {groups} of them."
         )
     dataset = data.load(config.dataset, data_dir=data_dir, limit=config.limit)

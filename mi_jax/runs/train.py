@@ -68,7 +68,7 @@ class _Training:
             yield
         except Interrupted:
             for failure in _close(self.stores.values()):
-                self.context.reporter.say(f"The newest state could not be saved ({failure}); the one before it is.")
+                self.context.reporter.say(f"The newest state could not be saved ({failure}); the one before it was.")
             raise
         except BaseException:
             _close(self.stores.values())

@@ -177,7 +177,7 @@ def test_cells_of_other_sweeps_are_taken_and_only_the_rest_is_done(swept, tmp_pa
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"epochs": 3}, "cells of other settings .epochs was 2, now 3.; expected .* in its grid alone"),
+        ({"epochs": 3}, "cells with other settings .epochs was 2, now 3.; expected .* only in its grid"),
         (None, "missing"),
     ],
 )

@@ -294,7 +294,7 @@ def test_an_unknown_name_is_told_what_looks_like_it(tmp_path):
     assert "There is no data set 'cifar1'" in refused(tmp_path, "cifar1")
     assert "did you mean cifar10" in refused(tmp_path, "cifar1")
     assert "did you mean shapetex" in refused(tmp_path, "shape_tex")
-    assert "is no name of a data set" in refused(tmp_path, "../etc")
+    assert "is not the name of a data set" in refused(tmp_path, "../etc")
 
 
 def test_a_folder_without_the_set_is_not_silently_replaced_by_the_cache(prepared, tmp_path):

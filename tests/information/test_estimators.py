@@ -175,7 +175,7 @@ def test_nearest_neighbour_information_of_a_constant_layer_is_zero(width, key):
 
 
 def test_nearest_neighbours_within_classes_of_one_row_are_refused():
-    with pytest.raises(InputError, match="one row only"):
+    with pytest.raises(InputError, match="only one row"):
         ksg(np.eye(3), np.arange(3), k=1)
 
 

@@ -44,7 +44,7 @@ def test_a_folded_network_has_no_statistics_and_weights_of_its_dtype_and_cannot_
     assert folded[1]["params"]["conv1"]["conv"]["kernel"].dtype == jnp.bfloat16
     assert folded[1]["params"]["head"]["kernel"].dtype == jnp.float32
     assert folded[0].fold(folded[1]) == folded
-    with pytest.raises(InputError, match="A folded network has evaluation mode alone"):
+    with pytest.raises(InputError, match="A folded network supports only evaluation mode"):
         folded[0].apply_train(folded[1], jnp.ones((1, 4, 4, 2)), key)
     with pytest.raises(InputError, match="The variables do not fit"):
         folded[0].logits(variables, jnp.ones((1, 4, 4, 2)))

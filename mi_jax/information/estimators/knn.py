@@ -70,7 +70,7 @@ def _ross(x: np.ndarray, labels: np.ndarray, k: int) -> tuple[float, float]:
     sizes = np.bincount(labels)[labels]
     x, labels, sizes = x[sizes > 1], labels[sizes > 1], sizes[sizes > 1]
     if not len(x):
-        raise InputError("Every class of other has one row only; neighbours within a class need two: give more rows.")
+        raise InputError("Every class of other has only one row; neighbours within a class need two: give more rows.")
     radius, near, tie = np.empty(len(x)), np.empty(len(x)), _TIE * float(np.abs(x).max())
     for c in np.unique(labels):
         rows = labels == c
