@@ -1,6 +1,6 @@
 """What information do normally and adversarially trained CNNs take from an image, and is it shape or texture?
 
-`import mi_jax as mj` gives `mj.run` and `mj.study`, which do a whole experiment or one study, and the modules behind
+`import mi_jax as mj` gives `mj.run` and `mj.study`, which do a complete experiment or one study, and the modules behind
 them: `mj.data`, `mj.models`, `mj.attacks`, `mj.information`, `mj.distortions`, `mj.attribution`, `mj.training`,
 `mj.studies`, `mj.report`, `mj.checkpoints`, `mj.records` and `mj.errors`. Each is imported when it is first used, so
 that an engine used alone does not pay for the others.

@@ -331,7 +331,7 @@ def activation_and_derivative(
 
 
 def _checked(logits_fn: Any, variables: Any, x: Any, labels: Any) -> tuple[Images, Labels]:
-    """Images and labels; known logits are checked too, in a forward pass of their own, as gradients hide them."""
+    """Images and labels; known logits are checked too, in a separate forward pass, as gradients hide them."""
     checks.model(logits_fn)
     images = checks.images(x)
     labels = checks.labels(labels, len(images))

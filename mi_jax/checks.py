@@ -235,7 +235,7 @@ def logits(value: Any, labels: Any) -> None:
     """Checks logits `[b k]` and labels `[b]`: the shape, and known values. A logit of -inf masks its class.
 
     Raises:
-        InputError: for another shape, NaN, infinite logits (but for -inf beside finite ones), probabilities, and labels
+        InputError: for another shape, NaN, infinite logits (except -inf next to finite ones), probabilities, and labels
             outside 0..k - 1.
     """
     logits_shape(value, len(labels))

@@ -1,4 +1,4 @@
-"""The one exception for input that a user can mend. Programming errors raise the ordinary exceptions instead."""
+"""The one exception for input that the caller can correct. Programming errors raise ordinary exceptions."""
 
 
 class InputError(ValueError):

@@ -1,4 +1,4 @@
-"""Files that are replaced as a whole, so that a reader, or a kill, sees the old content or the new one."""
+"""Files that are replaced atomically: a reader sees, and a kill leaves, either the old content or the new."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ PART = ".part"
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """An open binary file that takes the place of `path` on leaving, durably, or nothing if an exception is raised."""
+    """An open binary file that durably replaces `path` on leaving; an exception leaves `path` as it was."""
     part = path.with_name(path.name + PART)
     try:
         with open(part, "wb") as file:
@@ -62,7 +62,7 @@ def json_digest(value: Any) -> str:
 
 
 def user_cache() -> Path | None:
-    """The folder for what may be made again, `$XDG_CACHE_HOME/mi_jax` or `~/.cache/mi_jax`; None without a home."""
+    """The folder for data that can be recreated, `$XDG_CACHE_HOME/mi_jax` or `~/.cache/mi_jax`; None without a home."""
     base = os.environ.get("XDG_CACHE_HOME")
     try:
         return (Path(base) if base else Path.home() / ".cache") / "mi_jax"

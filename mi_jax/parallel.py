@@ -1,4 +1,4 @@
-"""Devices: which there are, how a batch is shared between them, where compiled programs are kept."""
+"""Devices: which there are, how a batch is shared between them, and where compiled programs are cached."""
 
 import math
 import os
@@ -49,7 +49,7 @@ def make_mesh(spec: str) -> Mesh | None:
 
     Args:
         spec: `auto` (all devices of all processes), `none`, `data=N` (N devices share each batch), or `seed=M,data=N`
-            (M groups of N devices share the seeds that are trained side by side, each group a batch of its own).
+            (M groups of N devices share the seeds that are trained in parallel; each group has its own batch).
 
     Raises:
         InputError: another text, more devices than there are, or fewer than all where there are several processes.
@@ -113,7 +113,7 @@ def over_batch(mesh: Mesh | None, x: jax.Array) -> jax.Array:
 def spread(mesh: Mesh | None, tree: Any) -> Any:
     """A pytree that jit returns, with the first axis of every leaf shared out over the mesh; as it is without one.
 
-    Where the devices could not have equal parts, or belong to several processes, each has a copy of the whole leaf.
+    Where the devices could not have equal parts, or belong to several processes, each has a copy of the entire leaf.
     """
     if mesh is None:
         return tree
@@ -163,7 +163,7 @@ def on_host(array: jax.Array | np.ndarray) -> np.ndarray:
 
 
 def keep_compiled_programs() -> None:
-    """Keeps compiled programs between processes, in the user's cache directory unless JAX has another.
+    """Caches compiled programs between processes, in the user's cache directory unless JAX has another.
 
     The directory is closed to other users, as programs in it are run; without a home there is none.
     """

@@ -1,8 +1,8 @@
 """Several processes that run one job: how they find each other, and what they must agree on.
 
-Every process runs the same commands on the same data, and the devices of all share the work. The first process alone
-reads and writes the run directory: what it finds there, and what fails, it tells the others. With a single process all
-functions here do nothing more than call what they are given.
+Every process runs the same commands on the same data, and the devices of all share the work. Only the first process
+reads and writes the run directory: it sends what it finds there, and what fails, to the others. With a single process
+all functions here only call what they are given.
 """
 
 import functools
@@ -27,7 +27,7 @@ _here = threading.local()
 
 
 class OtherProcessLost(Exception):
-    """A process of this job is gone, so that the others cannot go on."""
+    """A process of this job is gone, so the others cannot continue."""
 
 
 @dataclass(frozen=True)
@@ -117,12 +117,12 @@ def count() -> int:
 
 
 def is_first() -> bool:
-    """Whether this is the process that reads and writes files, and talks to people."""
+    """Whether this is the process that reads and writes files, and prints messages."""
     return count() == 1 or jax.process_index() == 0
 
 
 def on_first(work: Callable[[], T]) -> T:
-    """What `work` returns in the first process, which alone runs it. All processes call this together.
+    """What `work` returns in the first process, the only one that runs it. All processes call this together.
 
     What `work` raises is raised by all of them. Within `work`, `on_first` just runs what it is given.
 
@@ -147,7 +147,7 @@ def on_first(work: Callable[[], T]) -> T:
 
 
 def by_first(function: Callable[P, T]) -> Callable[P, T]:
-    """A function that the first process alone runs, for all, see `on_first`."""
+    """A function that only the first process runs, for all, see `on_first`."""
 
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:

@@ -45,7 +45,7 @@ class Registry(Mapping[str, T], Generic[T]):
             name: under which the entry is found.
             entry: what is found.
             aliases: other names of it.
-            defined_by: the function or class that tells definitions apart, by its module and qualified name, where the
+            defined_by: the function or class that identifies a definition, by its module and qualified name, where the
                 entry is an instance of a class that others use too; by default the entry.
 
         Raises:

@@ -174,7 +174,7 @@ class FMN(AdaptiveRadius):
 @register("ddn")
 @dataclasses.dataclass(frozen=True)
 class DDN(AdaptiveRadius):
-    """Settings of DDN, decoupled direction and norm on the cross-entropy (Rony et al. 2019), in L2 alone.
+    """Settings of DDN, decoupled direction and norm on the cross-entropy (Rony et al. 2019), in L2 only.
 
     Points lie on the sphere of the radius, before they are clipped to [0, 1]. Distances below about
     init_radius (1 - gamma)^steps, which is 0.006 by default, are out of reach. Iterates equal those of foolbox 3.3.4,

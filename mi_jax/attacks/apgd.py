@@ -169,7 +169,7 @@ class APGD(Attack):
     def _gradient(self, problem: Problem, x: Images, i: Any):
         """Gradient and losses, averaged over the draws of a random model, and misclassification in the last draw.
 
-        The official code takes the loss of the last draw alone, which is noisier.
+        The official code takes only the loss of the last draw, which is noisier.
         """
         if self.eot_draws == 1:
             gradient, seen = problem.gradient(x, i, self.loss)

@@ -337,7 +337,7 @@ class AttackResult:
         logits: [b k] of the returned images.
         faulty_gradients: shares of the steps with a zero and with a non-finite gradient, each [b]; None for an
             attack without gradients.
-        notes: warnings that follow from the settings alone.
+        notes: warnings that follow from the settings only.
     """
 
     images: Images

@@ -49,7 +49,7 @@ class Budget:
                 checks.count(field.name, getattr(self, field.name))
 
     def of(self, version: str | Sequence[str | Attack], attack: Attack | None = None, norm: str = "linf") -> "Budget":
-        """The budget of one attack of a version, with its restarts filled in, and draws of noise for `rand` alone."""
+        """The budget of one attack of a version, with its restarts filled in, and draws of noise for `rand` only."""
         apgd_in_l1 = norm == "l1" and isinstance(attack, APGD)
         restarts = self.restarts or (5 if version == "plus" or apgd_in_l1 else 1)
         targets = min(self.targets, 5) if apgd_in_l1 else self.targets

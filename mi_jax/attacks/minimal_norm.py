@@ -73,11 +73,11 @@ def minimal_norm(
 
     Args:
         logits_fn, variables, x, y, key: as for `pgd`.
-        norm: `linf`, `l2` or `l1`; `ddn` minimises `l2` alone.
+        norm: `linf`, `l2` or `l1`; `ddn` minimises only `l2`.
         method: `fab` (Croce and Hein 2020b), `fmn` (Pintor et al. 2021) or `ddn` (Rony et al. 2019), with the default
             settings of `FAB`, `FMN` or `DDN`.
         steps: iterations.
-        restarts: independent starts of `fab`; the others start at the clean image alone.
+        restarts: independent starts of `fab`; the others start only at the clean image.
         targets: number of highest wrong classes that are attacked one by one, 0 for an untargeted attack; None for the
             usual choice: with `fab` 9, or all if there are fewer, else 0.
 

@@ -90,7 +90,7 @@ def check(
 ) -> CheckResult:
     """Checks a model for signs that attacks on it are misleading. Does not run inside jit.
 
-    Possible findings: `not_finite` (NaN and infinite logits, but for -inf beside finite ones, which masks a class),
+    Possible findings: `not_finite` (NaN and infinite logits, except -inf next to finite ones, which masks a class),
     `random`, `batch_dependent` and `probabilities` (the logits); `zero_gradients`, `overconfident` (cross-entropy
     underflows in float32 while the margin has a gradient), `saturated` (the logit of the label hardly depends on the
     image), `discontinuous` (the gradient does not predict the effect of a small step);

@@ -36,7 +36,7 @@ _CRITERION = difference(sign=-1, smallest=SMALLEST["relative"])
 
 
 class Effect(NamedTuple):
-    """The relative difference of the summed information of all cells, and the cells that differ on their own.
+    """The relative difference of the summed information of all cells, and the cells that differ individually.
 
     Attributes:
         interval: of the relative difference; its ends allow for censored cells.
@@ -84,7 +84,7 @@ class _Comparison(NamedTuple):
         name: of the statistic.
         noise_rule: the noise rule of the rows; None for the noise grid.
         rows: records of one quantity.
-        cell: the column that tells cells apart.
+        cell: the column that distinguishes cells.
         found: the values compared; None where nothing was measured in both trainings.
         epoch: the remark on their epoch, see `earlier_epoch`.
     """
@@ -208,7 +208,7 @@ def population_difference(least: Compared, most: Compared) -> tuple[Interval, in
         most: values that are at least that.
 
     Returns:
-        The difference of the middles of the brackets, with the 95 % ends over seeds alone (for these images) beyond the
+        The difference of the middles of the brackets, with the 95 % ends over seeds only (for these images) beyond the
         least and the largest difference that they allow; and the number of layers in common. Without a value where they
         have none, or other seeds.
     """

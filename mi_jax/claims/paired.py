@@ -18,10 +18,10 @@ from mi_jax.statistics.jackknife import Sample, blocks_from_text, crossed
 Pair = tuple[str, str]
 """The names of the baseline and of the training compared with it."""
 WHOLE_LAYERS = {"image_set": ("test", None), "class_": None, "factor": None, "distortion": None, "level": None}
-"""Columns of the rows that say something of whole layers on undistorted test images of all classes."""
+"""Columns of the rows that describe entire layers on undistorted test images of all classes."""
 END = "at the last epoch that all have reached (or, with held-out images, at the best epoch of each training on them)"
 _OF_IMAGES = ("kde", "monte_carlo")
-"""Estimators whose values are of the information of the images measured, to which a small sample is no limit."""
+"""Estimators whose values concern the information of the images measured, so that a small sample does not limit them."""
 OVER_BOTH = "95 % intervals over seeds and images (crossed random effects), or over seeds only in older runs"
 
 
@@ -59,9 +59,9 @@ def shares_noise(rows: Table, pair: Pair) -> bool:
 
 
 def evidence(rows: Table) -> Table:
-    """The rows without estimates that are beyond the limit of their estimator (dimension, batch size, training, ...).
+    """The rows, except for estimates beyond the limit of their estimator (dimension, batch size, training, ...).
 
-    Bounds and Monte Carlo values stay: they are of the information of the images measured, whether or not these are
+    Bounds and Monte Carlo values stay: they concern the information of the images measured, whether or not these are
     enough for the population (see `undersampled`), and claims treat the saturated ones as limits.
     """
     of_images = rows["estimator"].isin(_OF_IMAGES) & rows["unreliable"].isin(("saturated", "sample size"))
@@ -88,7 +88,7 @@ def compared(rows: Table, pair: Pair, *, cell: str = "layer") -> Compared | None
     Args:
         rows: records of one quantity, with the column `cell`.
         pair: the two trainings.
-        cell: the column that tells cells apart.
+        cell: the column that distinguishes cells.
 
     Returns:
         The values; None where no cell was measured in both trainings.
@@ -194,7 +194,7 @@ def layer_information(
     estimator: str = "kde",
     attack: str | None = None,
 ) -> Table:
-    """The rows of an information quantity of whole layers on test images, under one noise rule.
+    """The rows of an information quantity of entire layers on test images, under one noise rule.
 
     Adversarial inputs are those of the attack that knows the label, unless another `attack` is named.
     """
@@ -221,7 +221,7 @@ def earlier_epoch(run_records: RunRecords, rows: Table, pair: Pair) -> str:
 
 
 def scope(run_records: RunRecords, rows: Table) -> str:
-    """Of what a verdict is: data set, network and number of images of the rows; empty without rows."""
+    """What a verdict is about: data set, network and number of images of the rows; empty without rows."""
     if rows.empty:
         return ""
     datasets, architectures = map(", ".join, (run_records.datasets, run_records.architectures))

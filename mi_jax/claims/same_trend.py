@@ -26,7 +26,7 @@ _THRESHOLD = math.sqrt(2)
 _SHARED = 0.5
 """Least share of the variance of curves over epochs that seeds of one training have in common."""
 _NOISE = 0.1
-"""Part of the trend itself within which two curves count as the same, however alike the seeds are."""
+"""Part of the trend itself within which two curves count as the same, however similar the seeds are."""
 _COLUMNS = ["training", "seed", "layer", "epoch", "estimator", "value", "saturated", "unreliable", "numerical_error"]
 """What of a table of some forty columns its curves need: each selection of rows copies every column."""
 _QUANTITIES = ("i_tx_upper", "i_ty_upper")
@@ -43,7 +43,7 @@ assert set(_WITHOUT_LABEL) == set(LABEL_FREE_ATTACKS)
 
 
 class Condition(NamedTuple):
-    """Whose curves: of a training, on a kind of inputs, made by an attack (None: the one that knows the label)."""
+    """Which curves: of a training, on a kind of inputs, made by an attack (None: the one that knows the label)."""
 
     training: str
     inputs: str = "clean"

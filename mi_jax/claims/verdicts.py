@@ -12,8 +12,9 @@ from mi_jax.statistics.intervals import Interval
 Verdict = Literal["supported", "contradicted", "equivalent", "mixed", "undecided"]
 """Supported, or the opposite holds, or there is no difference of interest, or parts of the claim differ, or open."""
 Unit = Literal["bits", "nats", "points", "share", "relative", "score", "ratio", "epochs"]
-"""Of a statistic; `share` is a fraction between 0 and 1, `points` a difference of two shares, `relative` a difference
-as a fraction of the baseline, `score` a difference of mean reciprocal ranks, `ratio` one of two distances."""
+"""The unit of a statistic; `share` is a fraction between 0 and 1, `points` a difference of two shares, `relative` a
+difference as a fraction of the baseline, `score` a difference of mean reciprocal ranks, `ratio` a ratio of two
+distances."""
 Criterion = Callable[[float, float], Verdict]
 """The verdict on the two ends of an interval."""
 SMALLEST = {"relative": 0.05, "accuracy": 0.01, "nats": 0.05, "shape bias": 0.05, "sensitivity": 0.02, "bits": 0.05}
@@ -24,7 +25,7 @@ _SHOWN = {"points": 0.001, "share": 0.001, "relative": 0.001}
 _LOOSE = 0.1
 """Part of an interval's half-width by which its ends may be off: they are estimates themselves."""
 _MANY = 0.25
-"""Share of layers with too few samples for the population from which a verdict is said to be of the images alone."""
+"""Share of layers with too few samples for the population from which a verdict is said to hold for the images only."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +36,12 @@ class ClaimStatistic:
         name: what was computed.
         noise_rule: the noise rule under which it was measured; None if it needs none.
         value, low, high: the value and the ends of its interval; None where they cannot be formed.
-        unit: of the three.
+        unit: the unit of all three.
         seeds: the number of seeds behind the interval.
         verdict: what the interval says about the claim.
-        alternatives: the other verdicts that it would have where an end of the interval moves by a tenth of its
+        alternatives: the other verdicts that it would have if an end of the interval moved by a tenth of its
             half-width, or within the digits shown.
-        over_images: whether the interval contains the error over images beside that over seeds.
+        over_images: whether the interval contains the error over images as well as that over seeds.
         remark: why there is no value, or what qualifies it (which layers, which reference).
         decides: whether the claim's verdict depends on it; otherwise it is context.
         undersampled: in how many of its layers the sample is too small for the information of the population, and the
@@ -78,7 +79,7 @@ class Claim:
         method: how it is tested.
         statistics: what was computed.
         figures: the names of the figures that show it.
-        scope: of what the verdicts are: data set, network, images; empty where nothing was measured.
+        scope: what the verdicts are about: data set, network, images; empty where nothing was measured.
     """
 
     number: str
@@ -124,7 +125,7 @@ class Claim:
         return self._hangs_on_one(lambda claim: claim.combined(noise_rules))
 
     def of_images_alone(self, noise_rules: Sequence[str]) -> str:
-        """That the combined verdict is not on the population, where a quarter of the layers or more are undersampled.
+        """A remark if the verdict is not on the population: a quarter of the layers or more are undersampled.
 
         Bounds and Monte Carlo compare the information of the images measured, however few these are. Empty where the
         verdict is on the population, or not on layers.
@@ -157,7 +158,7 @@ class Claim:
 
 
 def joint(verdicts: Iterable[Verdict]) -> Verdict:
-    """The verdict of several that must all hold: the one that they share; none of them makes undecided.
+    """The verdict of several that must all hold: the one that they share; undecided if there are none.
 
     Mixed where one is, where some are supported and others contradicted, or where all are decided and differ; else
     undecided.
@@ -249,5 +250,5 @@ def at_most(threshold: float) -> Criterion:
 
 
 def context(low: float, high: float) -> Verdict:
-    """Judges nothing, for statistics that do not decide."""
+    """Always undecided, for statistics that do not decide."""
     return "undecided"

@@ -1,4 +1,4 @@
-"""The command line: `mi-jax COMMAND ...`, one module a command. `experiments/*.py` are doors to the same commands."""
+"""The command line: `mi-jax COMMAND ...`, one module per command. `experiments/*.py` run the same commands."""
 
 from mi_jax.cli.dispatch import EXIT_BAD_INPUT, main
 

@@ -1,4 +1,4 @@
-"""Finds the command, runs it, and turns what a user can mend into one line and an exit status.
+"""Finds the command, runs it, and turns errors that a user can correct into one line and an exit status.
 
 Imports nothing heavy, so that the list of commands and a misspelt one are answered at once.
 """
@@ -30,7 +30,7 @@ EXIT_BAD_INPUT = 2
 
 
 def main(arguments: Sequence[str] | None = None, *, program: str = "mi-jax") -> None:
-    """Runs one command; leaves with status 0, 2 for input that cannot be used, 130 or 75 for a run that was stopped.
+    """Runs one command; exits with status 0, 2 for input that cannot be used, 130 or 75 for a run that was stopped.
 
     Args:
         arguments: the command and its flags; those of this process by default.

@@ -27,7 +27,7 @@ def parse(
     default: C | None = None,
     description: str | None = None,
 ) -> C:
-    """Flags as an instance of the dataclass `command`; prints help, or what is wrong, and exits where that is due.
+    """Flags as an instance of the dataclass `command`; prints help, or what is wrong, and exits where needed.
 
     Args:
         command: a dataclass with a docstring; nested dataclasses become dotted flags.
@@ -84,7 +84,7 @@ def number(text: str) -> float:
 
 
 def number_text(value: float) -> str:
-    """A number as a person would write it: whole 255ths as such where the decimals do not end soon.
+    """A number as a person would write it: as a number of 255ths where it is one and has many decimals.
 
     Examples:
         >>> number_text(8 / 255), number_text(0.25), number_text(4 / 510)

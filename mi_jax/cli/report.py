@@ -1,4 +1,4 @@
-"""`mi-jax report`: reports from the records of runs alone, a summary of several runs, and copies to publish."""
+"""`mi-jax report`: reports from the records of runs, a summary of several runs, and copies to publish."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class ReportCommand:
 
 
 def main(arguments: Sequence[str], *, program: str) -> None:
-    """Parses the flags, makes what they ask for, and prints where it is."""
+    """Parses the flags, makes what they request, and prints where it is."""
     command = flags.parse(ReportCommand, arguments, program=program)
     if not command.run_dirs:
         raise InputError("No run directory was given; give at least one, for example runs/shapetex-vgg.")

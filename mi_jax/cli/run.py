@@ -188,7 +188,7 @@ def _today(argument: str) -> str:
 
 
 def _objective_options(arguments: Sequence[str]) -> tuple[list[str], tuple[tuple[str, Option], ...]]:
-    """The arguments without `--objective.NAME.OPTION VALUE`, and those options; some have a flag of their own."""
+    """The arguments without `--objective.NAME.OPTION VALUE`, and those options; some have a separate flag."""
     rest, options, remaining = [], {}, iter(arguments)
     for argument in remaining:
         name, dot, option = argument.removeprefix(_OBJECTIVE).partition(".")

@@ -21,7 +21,7 @@ from mi_jax.training import Interrupted
 def session(
     command: type, *, when_stopped: str, address: processes.Address | None = None
 ) -> Iterator[tuple[Reporter, StopSignals]]:
-    """A reporter and the signals to stop, for the body of one command. The first process alone reports.
+    """A reporter and the signals to stop, for the body of one command. Only the first process reports.
 
     Args:
         command: the dataclass of its flags; messages of the library are put in their terms.

@@ -1,6 +1,6 @@
 """Networks trained over a grid of cue strengths: does adversarial training prefer shape, or the more robust cue?
 
-A sweep is a resumable job with one stage per cell (`config.Cell`). The figure is drawn from the records alone.
+A sweep is a resumable job with one stage per cell (`config.Cell`). The figure is drawn from the records only.
 """
 
 import dataclasses
@@ -44,7 +44,7 @@ def run(
     Args:
         sweep: the grid and its sizes.
         run_dir: where records and the figure are written.
-        cells_from: directories of sweeps that differ from this one in their grid alone; cells that they have finished
+        cells_from: directories of sweeps that differ from this one only in their grid; cells that they have finished
             are taken from the first that has them.
         overwrite: deletes a sweep in the directory first.
         command: the command line, for the provenance.

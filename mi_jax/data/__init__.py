@@ -1,4 +1,4 @@
-"""Data sets as whole splits of uint8 images, and their augmentation on the device."""
+"""Data sets as complete splits of uint8 images, and their augmentation on the device."""
 
 from mi_jax.data import shapetex
 from mi_jax.data.arrays import from_arrays, from_folder, from_npz

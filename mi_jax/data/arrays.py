@@ -1,4 +1,4 @@
-"""Data sets of one's own: arrays in memory, `.npz` files, and folders of images with one folder per class."""
+"""Your own data sets: arrays in memory, `.npz` files, and folders of images with one folder per class."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace

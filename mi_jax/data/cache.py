@@ -1,6 +1,6 @@
-"""Decoded data sets on disk: whole splits as .npy files, checked by SHA-256 when they are read.
+"""Decoded data sets on disk: complete splits as .npy files, checked by SHA-256 when they are read.
 
-Needs no TFDS, so that a machine with the cache alone can train.
+Does not need TFDS, so that a machine with only the cache can train.
 """
 
 import hashlib

@@ -12,7 +12,7 @@ _FILES = {"folder": arrays.from_folder, "npz": arrays.from_npz}
 
 
 def load(name: str, *, data_dir: str | Path | None = None, limit: int | None = None) -> Dataset:
-    """Loads a data set by name, whole splits as uint8 arrays on the host.
+    """Loads a data set by name, with complete splits as uint8 arrays on the host.
 
     TFDS sets must have been prepared once (`mi_jax.data.prepare`). They are decoded at the first call (some 20 s for
     60,000 small images, shown on stderr) and kept under `$XDG_CACHE_HOME/mi_jax/data` or ~/.cache; from then on neither

@@ -36,7 +36,7 @@ def decoded(source: Source, name: str) -> Dataset:
 
 
 def prepare(name: str, *, data_dir: str | Path | None = None) -> Dataset:
-    """Download and decode a TFDS set where this has not been done, and check that it can be read.
+    """Download and decode a TFDS set unless this has been done, and check that it can be read.
 
     Args:
         name: a TFDS image-classification set, such as "cifar10"; "shapetex" and "digits" need no preparation.
@@ -93,7 +93,7 @@ def _download(name: str, root: Path) -> None:
 
 
 def check_known(name: str) -> None:
-    """Raise `InputError`, with the names that look alike, where TFDS has no set of this name."""
+    """Raise `InputError`, with similar names, where TFDS has no set of this name."""
     import tensorflow_datasets as tfds
 
     known = tfds.list_builders(with_community_datasets=False)

@@ -119,7 +119,7 @@ def nearby(reference: Reference, root: Path) -> Path | None:
 def decode(source: Source, name: str) -> Dataset:
     """All images of a prepared set as uint8 arrays; progress goes to stderr.
 
-    The test split is "test", or "validation" if there is no test. A set with "train" alone is divided 80/20 by
+    The test split is "test", or "validation" if there is no test. A set with only "train" is divided 80/20 by
     `stratified_split`; one without "train" has an empty training split.
 
     Raises:

@@ -119,7 +119,7 @@ def estimators_for(target: Target) -> tuple[str, ...]:
 
 
 def limit_of(saturated: bool, undersampled: bool) -> Limit | None:
-    """Return the limit that two flags of a result stand for; saturation is the graver one."""
+    """Return the limit that two flags of a result stand for; saturation is the more serious one."""
     return "saturated" if saturated else "sample size" if undersampled else None
 
 

@@ -154,7 +154,7 @@ def _variance(x: Activations) -> float:
 
 
 def _class_distances(x: Activations, labels: np.ndarray, classes: int) -> tuple[float | None, float | None]:
-    """Mean squared distances from class sums alone: sum_ij |x_i - x_j|^2 = 2 n sum |x_i - m|^2 for every group."""
+    """Mean squared distances from class sums only: sum_ij |x_i - x_j|^2 = 2 n sum |x_i - m|^2 for every group."""
     counts = np.bincount(labels, minlength=classes)
     inner = everything = 0.0
     for a in _columns(x):

@@ -130,7 +130,7 @@ def kde(
 ) -> KDE:
     """Bound I(X;T) and I(T;Y) of T = t + N(0, noise_variance I), in nats.
 
-    Under `jax.jit`, `vmap` and `grad` it is a function of t alone: labels are concrete, nothing is checked, no pass is
+    Under `jax.jit`, `vmap` and `grad` it is a function of t only: labels are concrete, nothing is checked, no pass is
     repeated, and every field is an array.
 
     Args:

@@ -38,7 +38,7 @@ def measure_layers(
         activations: layer name to activations `[n ...]`: arrays or tensors of any framework and float dtype, memory
             maps, or paths of `.npy` files; or the path of a folder of `.npy` files or of an `.npz` archive, whose names
             are the layers; or one such array.
-        labels: int `[n]` in 0..num_classes-1, an array, a tensor or the path of a `.npy` file; None for I(X;T) alone.
+        labels: int `[n]` in 0..num_classes-1, an array, a tensor or the path of a `.npy` file; None for I(X;T) only.
         noise_rule: how the noise variance of a layer is chosen from its activations, see `noise_variance`.
         noise_variance: one variance for all layers, in place of the rule. Use it to compare networks or epochs.
         num_classes: number of classes; by default the largest label plus one.

@@ -1,4 +1,4 @@
-"""Activations that are computed a block of rows at a time, so that a layer is never in memory as a whole."""
+"""Activations that are computed one block of rows at a time, so that a layer is never entirely in memory."""
 
 import dataclasses
 import functools

@@ -107,7 +107,7 @@ def _median(x: Activations | LazyActivations) -> float:
 
 
 def noise_grid(centre: Any, *, levels: int = 16) -> np.ndarray:
-    """Return variances in factors of two around `centre`, [levels], in rising order.
+    """Return variances in factors of two around `centre`, [levels], in increasing order.
 
     Factors of two share exponentials in `kde`, so that sixteen levels cost little more than one.
 

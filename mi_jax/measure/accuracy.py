@@ -135,7 +135,7 @@ def label_free_examples(
 ) -> dict[str, Images]:
     """Adversarial examples from attacks that do not know the labels, by the name of the attack.
 
-    They are functions of the image, the network and chance alone, so that the information about the label in them is
+    They are functions of the image, the network and chance only, so that the information about the label in them is
     at most what the image itself has.
 
     Args:

@@ -1,4 +1,4 @@
-"""Networks that are not of this package: any function of variables and images, such as a model of Flax or Equinox."""
+"""Networks from outside this package: any function of variables and images, such as a model of Flax or Equinox."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ from mi_jax.typing import Key, Variables
 
 @dataclass(frozen=True, eq=False, repr=False)
 class FunctionNetwork(Network):
-    """A classifier that is a function of its own; made by `from_function`. It can be measured, but not trained.
+    """A classifier given as a function; made by `from_function`. It can be measured, but not trained.
 
     Attributes:
         function: `function(variables, images)` as given.
@@ -54,11 +54,11 @@ class FunctionNetwork(Network):
         return _apply(self, variables, self._checked(x))
 
     def logits(self, variables: Variables, x: ArrayLike) -> jax.Array:
-        """Logits alone, `[b num_classes]`: the `logits_fn` that attacks take."""
+        """Only the logits, `[b num_classes]`: the `logits_fn` that attacks take."""
         return _logits(self, variables, self._checked(x))
 
     def apply_train(self, variables: Variables, x: ArrayLike, key: Key) -> NoReturn:
-        """Raises InputError: the function says nothing of a training mode."""
+        """Raises InputError: the function has no training mode."""
         raise InputError(f"{self.arch} is a function of images and cannot be trained; register an architecture.")
 
     @property
@@ -159,7 +159,7 @@ _NO_NAMES = ("intermediates", "__call__")
 
 
 def _flat(tree: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
-    """The activations of a nested dict by their dotted names, in its order; an output of the whole network has none."""
+    """The activations of a nested dict by their dotted names, in its order; the output of the network has none."""
     tree = nnx.to_pure_dict(tree) if isinstance(tree, nnx.State) else tree
     if isinstance(tree, tuple | list):
         tree = tree[0] if len(tree) == 1 else dict(enumerate(tree))

@@ -227,7 +227,7 @@ class BatchNorm(nnx.Module):
         return (x.astype(jnp.float32) * factor + shift).astype(self.dtype)
 
     def fold(self, convolution: "Conv | None") -> None:
-        """Evaluation mode for good: makes the line of each channel part of the convolution before, if there is one."""
+        """Fixes evaluation mode: merges each channel's affine map into the preceding convolution, if there is one."""
         factor, shift = self._line(self.mean[...], self.var[...])
         self.folded = True
         del self.mean, self.var

@@ -80,7 +80,7 @@ class Network:
         return _apply(self, variables, self._checked(x), dict(perturbations or {}))
 
     def logits(self, variables: Variables, x: ArrayLike) -> jax.Array:
-        """Logits alone, `[b num_classes]` in evaluation mode: the `logits_fn` that attacks take.
+        """Only the logits, `[b num_classes]`, in evaluation mode: the `logits_fn` that attacks take.
 
         Raises:
             InputError: as `apply`.

@@ -114,7 +114,7 @@ def from_torch(
 def read_torch_checkpoint(path: str | Path) -> dict[str, Any]:
     """The state dict in a file of `torch.save`, also where it is one entry among others, as `state_dict` or `model`.
 
-    Reads tensors alone and runs no code of the file. Needs PyTorch.
+    Reads only tensors and runs no code from the file. Needs PyTorch.
 
     Args:
         path: the file.

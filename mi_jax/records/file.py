@@ -32,7 +32,7 @@ _BLOCK_BYTES = 2**19
 _CRC, _CRC_LENGTH = b',"crc":"', len(',"crc":"01234567"}')
 _EMPTY_CRC = _CRC + b'"}'
 _PRESET = 9 | lzma.PRESET_EXTREME
-"""Of published records: a quarter smaller than by level 9 alone."""
+"""Of published records: a quarter smaller than with level 9 only."""
 _QUANTITY = b'"quantity":'
 _RESTORE = "restore the file from a copy, or repeat the command that started the run with --overwrite"
 _NUMBERS = (*INTEGERS, *FLOATS, *FLAGS)
@@ -43,8 +43,8 @@ _ROUNDED = ("value", "stderr", "numerical_error")
 def append(run_dir: str | os.PathLike[str], records: Iterable[Record]) -> int:
     """Appends records to a run's file; they are on disk when this returns.
 
-    The batch is written whole or not at all, except by a kill; the part of a line that a kill leaves is dropped by the
-    next `append`. One process may write at a time.
+    The batch is written completely or not at all, unless the process is killed; the next `append` drops a partial
+    line that a kill leaves. One process may write at a time.
 
     Args:
         run_dir: an existing directory.
@@ -192,7 +192,7 @@ def truncate(run_dir: str | os.PathLike[str], length: int) -> None:
 
 
 def check_length(run_dir: str | os.PathLike[str], length: int) -> None:
-    """Refuses records of which a part is lost; compressed ones stay compressed.
+    """Rejects records of which a part is lost; compressed ones stay compressed.
 
     Args:
         run_dir: an existing directory.

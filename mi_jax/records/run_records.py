@@ -1,4 +1,4 @@
-"""The records of one run as figures and claims query them, with its settings and the arrays stored beside them."""
+"""The records of one run as figures and claims query them, with its settings and the arrays stored with them."""
 
 import json
 import os
@@ -26,7 +26,7 @@ _GROUP = ["training", "seed"]
 
 @dataclass(frozen=True, eq=False)
 class RunRecords:
-    """The records of one run, and what is stored beside them: all that figures and claims read.
+    """The records of one run, and what is stored with them: all that figures and claims read.
 
     Attributes:
         run_dir: the run directory.
@@ -81,7 +81,7 @@ class RunRecords:
     def select(self, *, quantity: str | tuple[str, ...], **columns: Any) -> Table:
         """The rows of a quantity whose columns equal the given values.
 
-        Adversarial inputs of `LABEL_FREE_ATTACKS` are a control beside those of the study: their rows are left out
+        Adversarial inputs of `LABEL_FREE_ATTACKS` are a control for those of the study: their rows are left out
         unless `attack` is given.
 
         Args:
@@ -128,7 +128,7 @@ def read(run_dir: str | os.PathLike[str]) -> RunRecords:
         run_dir: the directory of a run.
 
     Returns:
-        Its records and what is stored beside them.
+        Its records and what is stored with them.
 
     Raises:
         InputError: if the directory or its records are missing, empty, damaged or partly lost.
@@ -189,7 +189,7 @@ def final_rows(rows: Table) -> Table:
     """The rows that describe finished networks.
 
     Where some group of training and seed has none, as in a run that is not complete, the rows of the last epoch that
-    all of them have reached: trainings compared at different epochs would differ for that reason alone. That epoch is
+    all of them have reached: trainings compared at different epochs would differ for that reason only. That epoch is
     the run's, whether or not an estimate failed there; if the given rows are of other epochs, the rows' own; and if
     they share none, the last of each group.
     """

@@ -1,4 +1,4 @@
-"""The report of a run, made from its run directory alone: figures, tables and one self-contained page."""
+"""The report of a run, made from its run directory only: figures, tables and one self-contained page."""
 
 from mi_jax.records.run_records import RunRecords, read
 from mi_jax.report.page import build

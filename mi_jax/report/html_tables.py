@@ -239,7 +239,7 @@ def _table(
 
 
 def _td(label: str, content: str) -> str:
-    """A cell of HTML with the label that narrow screens show beside it."""
+    """A cell of HTML with the label that narrow screens show next to it."""
     return f'<td data-label="{escape(label)}">{content}</td>'
 
 

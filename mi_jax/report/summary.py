@@ -39,7 +39,7 @@ _REFERENCE = {"ratio": math.sqrt(2)}
 def write(run_dirs: Sequence[str | os.PathLike[str]], path: str | os.PathLike[str]) -> Path:
     """Writes what was run, the accuracies, and the verdicts of all runs with the statistics behind them.
 
-    A figure of the statistics lies beside the page, as PNG and SVG of the same name.
+    A figure of the statistics is written next to the page, as PNG and SVG of the same name.
 
     Args:
         run_dirs: run directories with different names.

@@ -76,7 +76,7 @@ def write_csv(run_records: RunRecords, found: dict[str, tuple[Claim, ...]], dire
 
 
 def _flat(statistic: ClaimStatistic) -> dict[str, object]:
-    """A statistic with its alternatives as text, and the counts of layers as columns of their own."""
+    """A statistic with its alternatives as text, and the counts of layers as separate columns."""
     undersampled, layers = statistic.undersampled
     columns = {"undersampled": undersampled, "layers": layers, "fragile": statistic.fragile}
     return {**vars(statistic), "alternatives": " ".join(sorted(statistic.alternatives)), **columns}

@@ -35,13 +35,13 @@ _UNREADABLE = "[]\\"
 """Characters with which orbax's reader does not find again what its writer wrote."""
 _ALONE = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
 _OVERHEAD_BYTES = 2**20
-"""Room that a step takes beside its arrays: manifests and metadata."""
+"""Space that a step takes in addition to its arrays: manifests and metadata."""
 _OS_ERROR = re.compile(r"os_error_code='(\d+)'")
 
 
 @dataclasses.dataclass(frozen=True)
 class Saved:
-    """One restored step: nested dict of numpy arrays, its metadata, and why newer steps were passed over."""
+    """One restored step: nested dict of numpy arrays, its metadata, and why newer steps were skipped."""
 
     step: int
     state: State
@@ -107,7 +107,7 @@ class Checkpoints:
 
     @processes.by_first
     def save(self, step: int, state: State, metadata: dict[str, Any]) -> None:
-        """Starts to write a step (string-keyed nested dict of arrays); it counts only once it is whole on disk.
+        """Starts to write a step (string-keyed nested dict of arrays); it counts only once it is complete on disk.
 
         Raises:
             OSError: what the file system said to this save or to the one before it.
@@ -182,7 +182,7 @@ class Checkpoints:
 
     @processes.by_first
     def name_best(self, epoch: HeldOutAccuracy) -> None:
-        """Writes `best.json` beside the steps, once that of the epoch is on disk."""
+        """Writes `best.json` next to the steps, once that of the epoch is on disk."""
         self.wait()
         named = dataclasses.asdict(epoch)
         write_json(self._directory / _BEST, {**named, "sha256": json_digest(named)})
@@ -199,7 +199,7 @@ class Checkpoints:
 
     @processes.by_first
     def find_best(self, training: str) -> HeldOutAccuracy:
-        """The best epoch by the held-out accuracies that the newest step carries, where `best.json` does not tell.
+        """The best epoch by the held-out accuracies that the newest step carries, where `best.json` does not state it.
 
         Args:
             training: objective, see `mi_jax.training.best`.

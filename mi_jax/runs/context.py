@@ -75,7 +75,7 @@ class RunContext:
         self._work: dict[str, float] = {}
 
     def stop_if_asked(self) -> None:
-        """Raises `Interrupted` if a stop was asked for."""
+        """Raises `Interrupted` if a stop was requested."""
         if self.stop_asked():
             raise Interrupted
 
@@ -278,7 +278,7 @@ class RunContext:
 
 
 def seed_groups(config: RunConfig, grown_from: Iterable[int] = ()) -> list[tuple[int, ...]]:
-    """Which seeds are trained in one compiled call: all, side by side, or one after the other.
+    """Which seeds are trained in one compiled call: all in parallel, or one after the other.
 
     Args:
         config: of the run.

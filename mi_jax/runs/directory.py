@@ -116,7 +116,7 @@ def records_bytes(path: Path) -> int | None:
 
 
 def check_records(path: Path) -> None:
-    """Refuses a directory whose records are shorter than those of its completed stages were.
+    """Rejects a directory whose records are shorter than those of its completed stages were.
 
     Raises:
         InputError: when they are, or are damaged.
@@ -136,7 +136,7 @@ def _write_progress(path: Path, progress: dict[str, Any]) -> None:
 
 
 class Growth(NamedTuple):
-    """How a job may be continued with more of something than it was begun with, such as seeds."""
+    """How a job may be continued with more of something than it was started with, such as seeds."""
 
     field: str
     """Number in the configuration that may be larger than before."""
@@ -192,7 +192,7 @@ class RunDir:
         self._save_progress(self.records_bytes)
 
     def completed(self, prefix: str) -> list[str]:
-        """The completed stages whose names begin so."""
+        """The completed stages whose names begin with the given text."""
         return [stage for stage in self._completed if stage.startswith(prefix)]
 
     def drop_unfinished(self) -> None:
@@ -243,7 +243,7 @@ class RunDir:
 
     @processes.by_first
     def note_start(self, *, command: str, data_dir: str | None, say: Callable[[str], None]) -> None:
-        """Notes in `provenance.json` what computes from now on; a damaged file is begun again."""
+        """Notes in `provenance.json` what computes from now on; a damaged file is started again."""
         path = self.path / _PROVENANCE
         found, here = _readable(path), provenance.of_this_command(command=command, data_dir=data_dir)
         if path.exists() and "resumed" not in found:
@@ -288,7 +288,7 @@ def open_run(
     growth: Growth | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Iterator[RunDir]:
-    """Opens a new or unfinished directory of this very configuration for writing, and gives it back on leaving.
+    """Opens a new or unfinished directory with exactly this configuration for writing, and releases it on leaving.
 
     Files that a kill left half-written are removed; a damaged `config.json` or `progress.json` is rebuilt.
 

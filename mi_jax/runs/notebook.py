@@ -10,7 +10,7 @@ _SECONDS = 0.5
 
 
 class CellLine:
-    """As much of `rich.live.Live` as a reporter uses; that one needs ipywidgets in a notebook."""
+    """As much of `rich.live.Live` as a reporter uses; the original needs ipywidgets in a notebook."""
 
     def __init__(self):
         self._handle: Any = None

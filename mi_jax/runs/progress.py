@@ -1,4 +1,4 @@
-"""Progress of a run for people: a live line on a terminal or in a notebook, plain lines elsewhere."""
+"""Progress of a run: a live line on a terminal or in a notebook, plain lines elsewhere."""
 
 import codecs
 import io
@@ -38,7 +38,7 @@ class Status:
 
     Attributes:
         stage: what is being done.
-        done: share of the whole run's work, 0 to 1.
+        done: completed share of the work of the run, 0 to 1.
         epoch, epochs: of the current training.
         loss, accuracy: on the images trained on.
         robust_accuracy: as last measured.
@@ -140,7 +140,7 @@ class Reporter:
 
 
 def duration(seconds: float) -> str:
-    """A length of time for people.
+    """A length of time as text.
 
     Examples:
         >>> duration(42.4), duration(187.0), duration(7260.0)

@@ -30,7 +30,7 @@ class StopSignals:
 
     @property
     def exit_status(self) -> int:
-        """The exit status after a stop that was asked for."""
+        """The exit status after a requested stop."""
         return EXIT_INTERRUPTED if self.received == signal.SIGINT else EXIT_PREEMPTED
 
     def _note(self, number: int, frame: FrameType | None) -> None:

@@ -26,7 +26,7 @@ _PARTS = (
 class TensorBoard:
     """Scalars in `<folder>/<training>-<seed>`, so that the curves of all trainings share a tag; a context manager.
 
-    Records of single classes, failed ones and those of a whole run are left out.
+    Records of single classes, failed ones and those of an entire run are left out.
     """
 
     def __init__(self, folder: Path):

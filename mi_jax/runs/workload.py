@@ -29,7 +29,7 @@ def of_forward(network: Network) -> float:
 def of_training(
     config: RunConfig, training: str, *, examples: int, held_out: int, measured: int, samples: int
 ) -> float:
-    """Of one training of one seed, updates and measurements.
+    """The work of one training of one seed: updates and measurements.
 
     Args:
         config: of the run.
@@ -51,7 +51,7 @@ def of_training(
 
 
 def of_evaluation(config: RunConfig, *, test: int, samples: int) -> float:
-    """Of the finished networks of one seed, under strong attacks and on label-free adversarial examples.
+    """The work of evaluating a seed's finished networks, under strong attacks and on label-free adversarial examples.
 
     Args:
         config: of the run.
@@ -69,7 +69,7 @@ def of_evaluation(config: RunConfig, *, test: int, samples: int) -> float:
 
 
 def of_study(name: str, samples: int) -> float:
-    """Of one study of one network."""
+    """The work of one study of one network."""
     return float(samples * (AUTOATTACK if name == "autoattack" else STUDY))
 
 

@@ -36,7 +36,7 @@ class Interval(NamedTuple):
 
 
 def t_interval(values: ArrayLike) -> Interval:
-    """Mean and 95 % Student-t interval of independent values (one a seed), any shape, NaN left out.
+    """Mean and 95 % Student-t interval of independent values (one per seed), any shape, NaN left out.
 
     With one value the ends are NaN: there is no interval. With none, the mean is NaN too.
 
@@ -87,7 +87,7 @@ def over_seeds(rows: Table, by: Sequence[str], *, within: tuple[float, float] = 
 
     Args:
         rows: records with the columns `by`, seed, value, saturated and n.
-        by: the columns to group by; an absent value is a group of its own.
+        by: the columns to group by; an absent value forms a separate group.
         within: the least and the largest value that are possible; the interval is clipped to them.
 
     Returns:
@@ -122,7 +122,7 @@ def accuracy_over_seeds(rows: Table, by: Sequence[str]) -> Table:
 
     All seeds share the `n` test images, so seeds that agree, say at 100 %, do not determine the accuracy exactly. On
     each side, the half-widths over seeds and of Wilson's interval over images are `joined` (Zou & Donner 2008). The
-    interval of one seed is over images alone, and without `n` it is over seeds alone.
+    interval of one seed is over images only, and without `n` it is over seeds only.
     """
     table = over_seeds(rows, by)
     mean, counted = table["mean"].to_numpy(float), zip(table["mean"], table["n"], strict=True)

@@ -16,7 +16,7 @@ from mi_jax.statistics.intervals import LEVEL, Interval
 BLOCKS = 10
 """Blocks of images in a run's records."""
 _STEP = 1e-5
-"""Unit of the numbers in `blocks_to_text`: fine beside any standard error over images."""
+"""Unit of the numbers in `blocks_to_text`: small compared with any standard error over images."""
 Statistic = Callable[..., Any]
 """A function of arrays `[seeds ...]`, one a condition, to a number or an array `[cells]`."""
 
@@ -51,7 +51,7 @@ def image_blocks(n: int, blocks: int = BLOCKS) -> np.ndarray:
 
 
 def means_without_block(values: np.ndarray, blocks: int = BLOCKS) -> np.ndarray:
-    """The mean of one value an image without each block of images in turn.
+    """The mean of one value per image without each block of images in turn.
 
     Args:
         values: `[n ...]`, one row an image.
@@ -128,7 +128,7 @@ class Crossed(NamedTuple):
         return Interval(value, value - half, value + half, self.seeds)
 
     def half_width(self, level: float = LEVEL) -> np.ndarray:
-        """Half the width of each cell's own interval: that over both, and no less than that over either alone.
+        """Half the width of each cell's own interval: that over both, and no less than that over seeds or images only.
 
         With few seeds the degrees of freedom grow with the part of the images, which could narrow the interval.
         """
@@ -144,7 +144,7 @@ class Crossed(NamedTuple):
         return np.asarray(np.where(self.stderr == 0, 1.0, largest))
 
     def _parts(self) -> list[tuple[Any, np.ndarray]]:
-        """Degrees of freedom and standard errors: of both together, of seeds alone, of images alone."""
+        """Degrees of freedom and standard errors: of both together, of seeds only, of images only."""
         return [
             (self.degrees, self.stderr),
             (max(self.seeds - 1, 1), np.asarray(np.sqrt(self.of_seeds))),

@@ -1,4 +1,4 @@
-"""Loss, accuracy and predictions of a network over whole splits, in compiled batches."""
+"""Loss, accuracy and predictions of a network over complete splits, in compiled batches."""
 
 import functools
 from typing import Any

@@ -110,7 +110,7 @@ def _by_value(function: Any) -> Any:
 
 
 def _identity(leaf: Any, digest: bytes) -> tuple[Any, Any]:
-    """What tells a leaf from others: type and value of a number, the object itself and its digest of all else."""
+    """What identifies a leaf: type and value of a number, the object itself and its digest of all else."""
     return (type(leaf), leaf) if isinstance(leaf, int | float) else (id(leaf), digest)
 
 

@@ -78,7 +78,7 @@ class EvaluationState:
         return cls(fingerprint, {}, broken_by, np.zeros(count, bool), np.zeros((2, count)), clean)
 
     def next_stage(self, report: StageReport) -> None:
-        """Adds the report of the current stage and goes on to the next.
+        """Adds the report of the current stage and continues with the next.
 
         In one call, between whose parts no exception of a signal is raised: an interruption leaves either stage whole.
         """

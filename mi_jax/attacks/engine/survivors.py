@@ -124,7 +124,7 @@ def attack_rows(
         image: index of each row's image.
         keys: one for each row of the full batch, so that its compiled generators serve every batch size.
         key: of a random model's noise.
-        confirm: `confirm(image, adversarial)` tells which adversarial images count.
+        confirm: `confirm(image, adversarial)` returns which adversarial images count.
         report_progress: called with the share that is done.
         faults: [2, n], updated with the largest share of steps with a zero and with a non-finite gradient.
 

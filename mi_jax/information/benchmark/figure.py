@@ -193,7 +193,7 @@ def draw_coverage(coverage: Table) -> Figure:
 
 
 def _pooled(part: Table) -> str:
-    """Share of the intervals that hold, with a 95 % interval of its own.
+    """Share of the intervals that hold, with its 95 % interval.
 
     The noise levels of a repeat share rows and draws, so that only repeats count as trials.
     """

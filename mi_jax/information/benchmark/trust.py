@@ -24,8 +24,8 @@ _TITLES = {"input": "I(X;T)", "label": "I(T;Y)", "continuous": "I(T;Z)"}
 def trust(scores: Table) -> Table:
     """Return the verdict on every estimator in every cell of the grid.
 
-    Estimators that measure another functional (kind "heuristic") can be accurate by chance alone; their verdict is on
-    the value as an estimate of the information all the same.
+    Estimators that measure another functional (kind "heuristic") can be accurate by mere chance; their verdict is
+    nevertheless on the value as an estimate of the information.
 
     Args:
         scores: table of the rows of `score`.

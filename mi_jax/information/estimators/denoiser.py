@@ -22,7 +22,7 @@ from mi_jax.information.estimator import Estimate, Limit, host_generator, regist
 from mi_jax.optax_update import update
 
 _LINEAR_BELOW = -4.0
-"""Log of the signal-to-noise ratio, along the widest direction, below which the linear denoiser alone is used."""
+"""Log of the signal-to-noise ratio, along the widest direction, below which only the linear denoiser is used."""
 _LEVELS = 48
 """Quadrature points over the log signal-to-noise ratio."""
 _ROUNDS, _VALIDATION_NOISES = 10, 4

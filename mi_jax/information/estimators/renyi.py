@@ -94,7 +94,7 @@ def renyi(
     Returns:
         Estimate; exactly 0 for a constant. details: `entropy` S(T) in nats, `width`, and `contrast`, the least standard
         deviation of a kernel's values between rows. "saturated" where S(T) exceeds 0.95 ln n, so that rows are only
-        counted; unreliable for its "dimension" where the contrast is below 0.05, as all distances are alike.
+        counted; unreliable for its "dimension" where the contrast is below 0.05, as all distances are similar.
 
     Raises:
         InputError: for what `kde` refuses, unequal lengths, alpha <= 0 or = 1, and widths that are not positive.

@@ -69,7 +69,7 @@ class ResNet(nnx.Module):
 
 @register("resnet18")
 def build_resnet18(spec: ModelSpec, stream: NormalStream) -> ResNet:
-    """Two blocks a stage."""
+    """Two blocks per stage."""
     return ResNet(_STAGE_DEPTHS["resnet18"], spec, stream)
 
 
@@ -81,5 +81,5 @@ def build_resnet34(spec: ModelSpec, stream: NormalStream) -> ResNet:
 
 @register("resnet18-imagenet")
 def build_resnet18_imagenet(spec: ModelSpec, stream: NormalStream) -> ResNet:
-    """Two blocks a stage after the stem of ImageNet, as torchvision's."""
+    """Two blocks per stage after the stem of ImageNet, as torchvision's."""
     return ResNet(_STAGE_DEPTHS["resnet18"], spec, stream, imagenet=True)

@@ -75,17 +75,17 @@ def _activate(x: jax.Array, slope: float) -> jax.Array:
 
 @register("wrn-10-1")
 def build_wrn_10_1(spec: ModelSpec, stream: NormalStream) -> WideResNet:
-    """One block a stage, LeakyReLU 0.1."""
+    """One block per stage, LeakyReLU 0.1."""
     return WideResNet(10, 1, 0.1, spec, stream)
 
 
 @register("wrn-28-10")
 def build_wrn_28_10(spec: ModelSpec, stream: NormalStream) -> WideResNet:
-    """Four blocks a stage, ten times as wide, ReLU."""
+    """Four blocks per stage, ten times as wide, ReLU."""
     return WideResNet(28, 10, 0.0, spec, stream)
 
 
 @register("wrn-34-10")
 def build_wrn_34_10(spec: ModelSpec, stream: NormalStream) -> WideResNet:
-    """Five blocks a stage, ten times as wide, ReLU."""
+    """Five blocks per stage, ten times as wide, ReLU."""
     return WideResNet(34, 10, 0.0, spec, stream)

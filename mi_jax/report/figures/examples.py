@@ -90,7 +90,7 @@ def save(
 
 
 def load(run_records: RunRecords) -> Examples | None:
-    """The examples beside a run's records, or None if there are none.
+    """The examples stored with the records of a run, or None if there are none.
 
     Raises:
         InputError: if the file lacks an array or cannot be read.

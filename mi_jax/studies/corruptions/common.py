@@ -81,4 +81,4 @@ CORRUPTIONS = {
     "contrast": Corruption(_contrast, (0.75, 0.5, 0.4, 0.3, 0.15)),
     "jpeg_compression": Corruption(_jpeg, (80.0, 65.0, 58.0, 50.0, 40.0)),
 }
-"""By name, with the strengths of CIFAR-10-C. Its other corruptions need pictures or programs of their own."""
+"""By name, with the strengths of CIFAR-10-C. Its other corruptions need additional pictures or programs."""

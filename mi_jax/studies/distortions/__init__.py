@@ -1,4 +1,4 @@
-"""What is left of accuracy and information when shape or texture is taken out of the images, step by step."""
+"""Accuracy and information that remain as shape or texture is removed from the images step by step."""
 
 from mi_jax.studies.distortions.figure import FIGURES
 from mi_jax.studies.distortions.study import measure

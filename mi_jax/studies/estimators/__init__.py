@@ -1,4 +1,4 @@
-"""What other estimators say of each layer: unbiased values under every noise rule, and a panel that uses no noise."""
+"""Other estimates for each layer: unbiased values under every noise rule, and a panel that uses no noise."""
 
 from mi_jax.studies.estimators.figure import FIGURES
 from mi_jax.studies.estimators.study import measure

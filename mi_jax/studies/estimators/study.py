@@ -21,7 +21,7 @@ from mi_jax.typing import Key, Labels
 
 
 def without_noise() -> tuple[str, ...]:
-    """Names of the registered estimators of I(T;Y) that add no noise to the activations and want to be studied."""
+    """Names of the registered estimators of I(T;Y) that add no noise and are marked for this study."""
     return tuple(
         name
         for name in information.estimators_for("label")

@@ -80,7 +80,7 @@ def _draw_choices(run_records: RunRecords) -> Figure:
 
 
 def _draw_training(axes: Axes, rows: Table, cues: tuple[str, str], colour: str) -> None:
-    """One curve for each cue, or for a bias one for clean images and hollow marks beside it for adversarial ones."""
+    """One curve for each cue, or for a bias one for clean images and hollow marks next to it for adversarial ones."""
     clean, adversarial = (rows[rows["inputs"] == inputs] for inputs in INPUTS)
     has_cues = clean["factor"].notna().any()
     lines: dict[str | None, LineStyleType] = dict(zip(cues, _LINES, strict=True)) if has_cues else {None: _LINES[0]}

@@ -1,4 +1,4 @@
-"""Images that combine a cue of one test image with a cue of another, and each cue alone.
+"""Images that combine a cue of one test image with a cue of another, and each cue by itself.
 
 `hybrid`: the low spatial frequencies of one image and the high ones of another (Oliva et al. 2006). `patches`: the
 outline of one image, two-tone, and the shuffled patches of another.
@@ -31,7 +31,7 @@ class Pairs(NamedTuple):
 
 
 class CueImages(NamedTuple):
-    """Combined images, and the images of each cue alone, `[n h w c]` in [0, 1]."""
+    """Combined images, and the images of each cue by itself, `[n h w c]` in [0, 1]."""
 
     combined: Images
     alone: tuple[Images, Images]

@@ -29,13 +29,13 @@ _FITTED = 2 / 3
 
 
 def measure(study_input: StudyInput) -> StudyResult:
-    """Cue bias, its coverage, the sensitivity to each cue and accuracy on each alone; information of every layer.
+    """Cue bias, its coverage, the sensitivity to each cue and accuracy on each by itself; information of every layer.
 
     Records have the kind of conflict (`hybrid` or `patches`) as `distortion`, its strength as `level` and the cue as
     `factor`. At every level: `cue_bias`, of the predictions on conflict images that are the class of either cue, the
     share that are of the first (as Geirhos et al. 2019); `cue_coverage`, the share that are of either;
     `cue_sensitivity`, the mean reciprocal rank of a cue's class among all classes (Kim et al. 2026), which does not
-    hide that a network follows neither; and `accuracy` on images of a cue alone (`image_set` `one_cue`).
+    hide that a network follows neither; and `accuracy` on images of one cue only (`image_set` `one_cue`).
 
     `balanced_level` is the level at which the worse of the two accuracies on a cue alone is best, on the network of the
     run's first training, so that all networks of a seed are compared at one level. There, adversarial examples against

@@ -1,4 +1,4 @@
-"""Information against the noise level: the whole curve, of which every noise rule takes one point."""
+"""Information against the noise level: the full curve, on which every noise rule picks one point."""
 
 from mi_jax.studies.noise_grid.figure import FIGURES
 from mi_jax.studies.noise_grid.study import measure

@@ -1,4 +1,4 @@
-"""Information against the noise variance: the whole curve, of which every noise rule takes one point.
+"""Information against the noise variance: the full curve, on which every noise rule picks one point.
 
 Rescaling a layer only shifts its curve along the axis of the noise variance, so the shapes of curves can be compared
 between trainings whatever their scales.

@@ -51,7 +51,7 @@ def image_gradient(images: np.ndarray) -> np.ndarray:
 def insertion_deletion(
     logits_of: Callable[[Images], Any], images: Images, labels: Labels, ranking: np.ndarray, *, baseline: Any
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Areas under the probability of the label as pixels come in, or go out, in the order of a map, each `[n]`.
+    """Areas under the probability of the label as pixels are inserted, or deleted, in the order of a map, each `[n]`.
 
     A good map has a large insertion and a small deletion area. Source: Petsiuk et al., RISE (2018), section 4.2.
 

@@ -1,6 +1,6 @@
 """Shape or texture: which cue a network's predictions follow, and how much its layers carry about each.
 
-Two studies: `shape_bias` needs predictions alone and is quick; `shape_texture` adds the information of every layer.
+Two studies: `shape_bias` needs only predictions and is quick; `shape_texture` adds the information of every layer.
 """
 
 from mi_jax.studies.registry import Study, register

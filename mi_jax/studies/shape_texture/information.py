@@ -105,7 +105,7 @@ def mixture_records(
 
 
 def own_noise_variance(t: np.ndarray) -> float | None:
-    """The `trace` rule on these very activations; None for a constant layer."""
+    """The `trace` rule on exactly these activations; None for a constant layer."""
     try:
         return information.noise_variance(t, rule="trace")
     except InputError:
@@ -113,7 +113,7 @@ def own_noise_variance(t: np.ndarray) -> float | None:
 
 
 def preference(shape: tuple[float, float], texture: tuple[float, float], **columns: Any) -> Record:
-    """The preference index (I_S - I_T) / (I_S + I_T) of two (value, standard error): 1 shape alone, -1 texture alone.
+    """The preference index (I_S - I_T) / (I_S + I_T) of two (value, standard error): 1 shape only, -1 texture only.
 
     Negative bounds count as 0. The standard error is propagated as for independent errors. No index is given where the
     sum is within twice its standard error of 0.

@@ -1,6 +1,6 @@
 """Which cue a network's predictions follow: shape bias on conflict images, and accuracy with one cue removed.
 
-Needs ShapeTex, whose diagnostic sets separate the cues. It uses predictions alone, so it takes seconds, and every quick
+Needs ShapeTex, whose diagnostic sets separate the cues. It uses only predictions, so it takes seconds, and every quick
 run on ShapeTex includes it.
 """
 
@@ -182,7 +182,7 @@ def sensitivity_records(logits: np.ndarray, factors: Mapping[str, np.ndarray], *
 def reciprocal_rank(logits: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """One over the rank of each row's class among its logits, float `[n]`.
 
-    Equal logits share their places, so that a constant network ranks all classes alike.
+    Equal logits share their places, so that a constant network gives all classes the same rank.
 
     Args:
         logits: `[n k]`.
@@ -199,7 +199,7 @@ def reciprocal_rank(logits: np.ndarray, classes: np.ndarray) -> np.ndarray:
 def suppression_records(
     shape_alone: np.ndarray, texture_alone: np.ndarray, labels: np.ndarray, **columns: Any
 ) -> list[Record]:
-    """Accuracy with one cue alone, and `suppression_gap`: accuracy without texture minus accuracy without shape.
+    """Accuracy with only one cue, and `suppression_gap`: accuracy without texture minus accuracy without shape.
 
     The gap is positive where the network needs the shape more than the texture. Its standard error is that of the
     paired difference, as both sets are the same images otherwise.

@@ -35,7 +35,7 @@ def measure(study_input: StudyInput) -> StudyResult:
     The records and arrays of `shape_bias`, and on the factorial set, for every layer: information about shape, texture,
     colour and about shuffled shape labels (which must be 0 within error) by a probe, and about shape and texture by KDE
     bracket and Monte Carlo (these describe the given images: with few images per class they are above 0 for shuffled
-    labels too, which are recorded beside them); `cue_preference`. On the redundant set: information about the class,
+    labels too, which are recorded with them); `cue_preference`. On the redundant set: information about the class,
     `i_t_label`. `i_t_shape_robust`, `i_t_texture_robust`: information by a probe of the logits under an attack on the
     probe itself. Adversarial examples for conflict and factorial images attack the network's own prediction, since the
     label favours one cue; all others attack the label.
