@@ -21,7 +21,7 @@ WHOLE_LAYERS = {"image_set": ("test", None), "class_": None, "factor": None, "di
 """Columns of the rows that describe entire layers on undistorted test images of all classes."""
 END = "at the last epoch that all have reached (or, with held-out images, at the best epoch of each training on them)"
 _OF_IMAGES = ("kde", "monte_carlo")
-"""Estimators whose values concern the information of the images measured, so that a small sample does not limit them."""
+"""Estimators whose values concern the information of the images measured, so a small sample does not limit them."""
 OVER_BOTH = "95 % intervals over seeds and images (crossed random effects), or over seeds only in older runs"
 
 
