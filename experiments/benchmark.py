@@ -1,4 +1,4 @@
-"""Times this package beside others; the same as `mi-jax benchmark`.
+"""Times this package against others; the same as `mi-jax benchmark`.
 
 python experiments/benchmark.py training
 """

@@ -123,7 +123,7 @@ def study(
         dataset: an `mj.data.Dataset`, whose test images are used.
         samples: how many of them.
         attack: makes the adversarial examples; PGD of Linf radius 8/255 by default.
-        key: of every random draw, or a seed; `jax.random.key(0)` by default.
+        key: random key for every random draw, or a seed; `jax.random.key(0)` by default.
         baseline: loads the variables of a network to compare with, or None.
         untrained: loads the variables before training, or None.
         test_sets: for `corruptions`, data sets by name, such as `{"fog_3": mj.data.load("npz:fog_3.npz")}`.

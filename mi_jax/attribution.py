@@ -272,8 +272,8 @@ def enlarge(maps: LayerMaps, *, height: int, width: int) -> Maps:
 
     Args:
         maps: `[b h' w']`.
-        height: of the image.
-        width: of the image.
+        height: height of the image.
+        width: width of the image.
 
     Returns:
         `[b height width]`.

@@ -26,7 +26,7 @@ def map_batches(
     Args:
         function: takes one slice of each array, returns a pytree of arrays with the slice's length first; each row of
             its results must depend on that row alone.
-        arrays: of one length n, at least 1.
+        arrays: arrays of one length n, at least 1.
         batch_size: rows a slice; None for `BATCH_SIZE`, and on a mesh for as many on each device as there are rows for.
         mesh: devices that share each slice; None for one device. What else `function` reads must be on them, or on no
             device in particular.

@@ -116,7 +116,7 @@ def patch_shuffle(x: ArrayLike, k: int, key: Key | int, *, shared: bool = False)
     Args:
         x: images [b h w c] in [0, 1].
         k: patches per side; must divide height and width.
-        key: of the permutations.
+        key: random key for the permutations.
         shared: one permutation for all images instead of one each.
 
     Returns:

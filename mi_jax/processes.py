@@ -52,7 +52,7 @@ def find(processes: str = "auto", coordinator: str | None = None, index: int | N
             `JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`, `cluster` in a SLURM step of several
             tasks and where `TPU_WORKER_HOSTNAMES` names several hosts, and a single process elsewhere.
         coordinator: `HOST:PORT` of the first process, where `processes` is a number above 1.
-        index: of this process, from 0, there.
+        index: index of this process, from 0, there.
 
     Raises:
         InputError: for other values, and for those that do not belong together.

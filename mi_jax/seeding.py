@@ -15,7 +15,7 @@ def stream_key(seed: int, stream: Stream) -> Key:
     """The random key of a seed for one purpose; training uses the splits of `jax.random.key(seed)` itself.
 
     Args:
-        seed: of the network.
+        seed: seed of the network.
         stream: `evaluation` for the attacks on finished networks, `studies`, `held_out` for the attack on held-out
             images, or `random_target` for the classes that targeted attacks aim at.
     """

@@ -1,5 +1,5 @@
 #!/bin/bash
-# One run on all hosts of a TPU slice, which is made again when it is preempted:
+# One run on all hosts of a TPU slice, which is recreated when it is preempted:
 #     experiments/jobs/tpu_vm.sh NAME ZONE --preset=paper --dataset=cifar10 --run-dir=/mnt/runs/cifar10-vgg
 # ACCELERATOR=v5litepod-16 has four hosts; the default has one. The run directory is on storage that survives them.
 set -euo pipefail

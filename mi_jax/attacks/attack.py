@@ -131,10 +131,10 @@ class Outcome(NamedTuple):
     Attributes:
         images: inside the threat model.
         found: whether the image is misclassified.
-        logits: of the images, where the attack has them.
-        loss: of the images, where it is not the margin max_{i != y} z_i - z_y.
+        logits: logits of the images, where the attack has them.
+        loss: loss of the images, where it is not the margin max_{i != y} z_i - z_y.
         rank: the restart or target of highest rank is returned; None for the loss.
-        faults: of the gradients; None for an attack without gradients.
+        faults: faults of the gradients; None for an attack without gradients.
     """
 
     images: Images

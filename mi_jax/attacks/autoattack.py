@@ -150,7 +150,7 @@ def autoattack(
         mesh: devices, such as `jax.make_mesh((8,), ("data",))`, that share each batch; None for one. Processes whose
             devices it has make this call together, with the same arguments.
         progress: called between compiled chunks.
-        state: of an interrupted evaluation, from `progress`, to resume it.
+        state: state of an interrupted evaluation, from `progress`, to resume it.
         state_path: file to which the state is written about once a minute. The same call resumes from it after an
             interruption at any moment, and returns the outcome at once when the evaluation was complete.
 

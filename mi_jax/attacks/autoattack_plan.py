@@ -26,10 +26,10 @@ class Budget:
     Attributes:
         apgd_steps: gradient steps of APGD.
         fab_steps: iterations of FAB.
-        square_queries: queries of Square.
+        square_queries: number of queries of Square.
         targets: target classes of the targeted attacks, or all wrong classes if there are fewer; of APGD-T in L1 at
             most 5, as it takes longer there.
-        restarts: of the untargeted attacks; None for 1, and 5 in `plus` and for APGD in L1.
+        restarts: number of restarts of the untargeted attacks; None for 1, and 5 in `plus` and for APGD in L1.
         eot_draws: draws of the noise of a random model over which each gradient is averaged in `rand`.
 
     Raises:

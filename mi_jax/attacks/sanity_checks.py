@@ -109,8 +109,8 @@ def check(
         key: a random key or a seed.
         norm: `linf`, `l2` or `l1`.
         eps: radius in pixel units of [0, 1]; None for 8/255 in Linf, 0.5 in L2 and 12 in L1.
-        steps: of PGD.
-        queries: of Square.
+        steps: number of PGD steps.
+        queries: number of queries of Square.
 
     Returns:
         Findings and measurements; a faulty model is a finding, not an error.

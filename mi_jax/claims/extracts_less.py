@@ -39,7 +39,7 @@ class Effect(NamedTuple):
     """The relative difference of the summed information of all cells, and the cells that differ individually.
 
     Attributes:
-        interval: of the relative difference; its ends allow for censored cells.
+        interval: interval of the relative difference; its ends allow for censored cells.
         cells: names of the cells, of which none is saturated in both trainings.
         signs: of the differences of single cells, `[cells]`; 0 where they are smaller than the smallest of interest, or
             where the smaller value is saturated.
@@ -81,7 +81,7 @@ class _Comparison(NamedTuple):
     """What a statistic that decides compares.
 
     Attributes:
-        name: of the statistic.
+        name: name of the statistic.
         noise_rule: the noise rule of the rows; None for the noise grid.
         rows: records of one quantity.
         cell: the column that distinguishes cells.

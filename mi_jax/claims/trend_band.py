@@ -59,7 +59,7 @@ def band(curves: Curves) -> Band:
     epochs, which three seeds cannot estimate: a bootstrap of the maximum from so few has no such guarantee.
 
     Args:
-        curves: of at least two seeds.
+        curves: curves of at least two seeds.
 
     References:
         Bonferroni's inequality; Miller 1981.

@@ -56,7 +56,7 @@ class RunCommand:
             JAX_NUM_PROCESSES and JAX_PROCESS_ID; `cluster` for those that JAX detects, as on Cloud TPU. Only the first
             reads and writes the run directory.
         coordinator: HOST:PORT of the first process, where their number is given.
-        process_index: of this process, from 0, where their number is given.
+        process_index: index of this process, from 0, where their number is given.
     """
 
     config: Annotated[RunConfig, tyro.conf.arg(name="")]

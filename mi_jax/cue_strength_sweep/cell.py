@@ -224,8 +224,8 @@ def measure(
         network: its description.
         variables: its variables.
         sets: from `cell_sets`.
-        seed: of random starts and shuffled labels.
-        norms: of the strong attacks; none for controls.
+        seed: seed of random starts and shuffled labels.
+        norms: norms of the strong attacks; none for controls.
     """
     found = []
     for name in ("conflict", "conflict_swapped"):

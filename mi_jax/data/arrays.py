@@ -34,7 +34,7 @@ def from_arrays(
         train_labels: integers `[n]`, classes from 0.
         test_images: as `train_images`; None to hold out a share of the training images.
         test_labels: as `train_labels`.
-        name: of the data set.
+        name: name of the data set.
         class_names: names of the classes; None for their numbers.
         test_share: share of every class that becomes the test split where none is given.
 

@@ -61,7 +61,7 @@ def epoch_order(key: Key, epoch: Any, n: int) -> Int32[Array, " n"]:
     Traceable in `key` and `epoch`.
 
     Args:
-        key: of the training; the same for every epoch.
+        key: random key for the training; the same for every epoch.
         epoch: from 0.
         n: number of images, a Python integer.
     """

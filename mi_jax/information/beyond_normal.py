@@ -20,7 +20,7 @@ def mapped_task(task: Task, name: str, map_t: Map, map_other: Map | None = None)
 
     Args:
         task: the task, with a continuous variable.
-        name: what to put before its name.
+        name: text to put before its name.
         map_t: the map of T, rows to rows.
         map_other: the map of the other variable; by default the same.
 
@@ -100,7 +100,7 @@ def mixture_information(weights: np.ndarray, means: np.ndarray, covariances: np.
     """Information in nats between the coordinates of a mixture of bivariate normals, by the trapezoidal rule.
 
     Args:
-        weights: of the components, [k].
+        weights: weights of the components, [k].
         means: [k, 2].
         covariances: [k, 2, 2].
 
@@ -131,7 +131,7 @@ def mixture_task(name: str, weights: np.ndarray, means: np.ndarray, covariances:
 
     Args:
         name: name of the task.
-        weights: of the components, [k].
+        weights: weights of the components, [k].
         means: [k, 2].
         covariances: [k, 2, 2].
     """

@@ -35,7 +35,7 @@ def gaussian_rate(mean: ArrayLike, std: ArrayLike) -> jax.Array:
     """KL divergence of each row's code from the standard normal, `[n]`, in nats.
 
     Args:
-        mean: of the code, `[n k]`.
+        mean: mean of the code, `[n k]`.
         std: its standard deviations, `[n k]`, positive.
 
     References:
@@ -53,10 +53,10 @@ def code_information(mean: Any, std: Any, *, key: Key | int, draws: int = 4) -> 
     """The rate of a Gaussian code and the information that it carries about its input.
 
     Args:
-        mean: of the code, `[n k]`.
+        mean: mean of the code, `[n k]`.
         std: its standard deviations, `[n k]`, positive.
         key: JAX random key of the draws, or a seed.
-        draws: of each row's code.
+        draws: number of draws of each row's code.
 
     Raises:
         InputError: for shapes that differ, fewer than two rows, values that are not finite, or a deviation of 0.

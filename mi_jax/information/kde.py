@@ -143,7 +143,7 @@ def kde(
             says, for matrix units; "direct" sums squared differences in float64.
         tolerance: largest error of a term, in nats, before the pass is repeated in float64, then "direct"; by default
             5e-6 ("bfloat16x6" 2e-5, "tf32x3" 8e-5, "bfloat16x3" 5e-3).
-        blocks: of the delete-block jackknife, see `image_blocks`; 0 for none.
+        blocks: number of blocks of the delete-block jackknife, see `image_blocks`; 0 for none.
         mesh: devices that share the pairs; by default those over which t is spread.
         layer: name for messages.
 

@@ -43,7 +43,7 @@ def measure_layers(
         noise_variance: one variance for all layers, in place of the rule. Use it to compare networks or epochs.
         num_classes: number of classes; by default the largest label plus one.
         samples: rows to use, the same for every layer: a fixed draw without replacement; None for all.
-        unit: of the information, `bits` or `nats`.
+        unit: unit of the information, `bits` or `nats`.
 
     Returns:
         One row a layer in the order given (files by name), with the columns of `KDE`: `i_tx_lower`, `i_tx_upper` and,

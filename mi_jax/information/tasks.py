@@ -35,7 +35,7 @@ class Task:
 
         Args:
             n: number of samples.
-            seed: of the sample and of the noise.
+            seed: seed of the sample and of the noise.
 
         Returns:
             t [n, d] and the other variable, as from `sample`.
@@ -81,7 +81,7 @@ def normal_information(covariance: np.ndarray, d: int) -> float:
     """Information in nats between the first d and the remaining coordinates of a normal vector.
 
     Args:
-        covariance: of the vector.
+        covariance: covariance of the vector.
         d: number of coordinates of the first part.
     """
     parts = (covariance[:d, :d], covariance[d:, d:], covariance)

@@ -279,7 +279,7 @@ def kde_records(
         num_classes: number of classes.
         by_class: whether to add I(X;T) within each class, under the last of the noise rules.
         blocks: blocks of images without each of which the estimates are also made; 0 for none.
-        precision: of the distances, see `mi_jax.information.kde`.
+        precision: precision of the distances, see `mi_jax.information.kde`.
         **columns: further columns of every record.
     """
     columns = {**columns, "estimator": "kde"}

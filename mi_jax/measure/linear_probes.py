@@ -109,7 +109,7 @@ def rescaled_gains(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     sampling error, H(Y) - log k: 0 for k equally frequent classes. A uniform guess is mixed in as in `gains`.
 
     Args:
-        logits: of the probe, `[n, classes]`.
+        logits: logits of the probe, `[n, classes]`.
         labels: int `[n]`.
     """
     half = np.arange(len(labels)) % 2

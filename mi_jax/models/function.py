@@ -24,7 +24,7 @@ class FunctionNetwork(Network):
 
     Attributes:
         function: `function(variables, images)` as given.
-        structure: of the given variables.
+        structure: structure of the given variables.
         leaves: the given leaves; those that are arrays are the variables of this network.
     """
 
@@ -95,7 +95,7 @@ def from_function(
         variables: the first argument of the function: any pytree, such as a dict of arrays or a model of Flax NNX or
             Equinox. Leaves that are no arrays stay as they are.
         input_shape: height, width, channels of an image.
-        name: of the network, for messages.
+        name: name of the network, for messages.
 
     Returns:
         The network, and the variables that its `apply` and `logits` take. The layers are the activations, and `logits`.

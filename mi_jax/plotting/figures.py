@@ -21,7 +21,7 @@ class FigureSpec:
     """A figure of a report.
 
     Attributes:
-        name: of the file.
+        name: name of the file.
         title: heading.
         alt: one sentence for readers who do not see the figure.
         caption: what is shown: n, noise variance, epochs, seeds, and what bands and marks mean.

@@ -139,7 +139,7 @@ def compress(run_dir: str | os.PathLike[str], destination: str | os.PathLike[str
     Args:
         run_dir: the directory of the run.
         destination: an existing directory without records.
-        length: of what to copy, in bytes, as `size` gave it; None for all.
+        length: number of bytes to copy, as `size` gave it; None for all.
 
     Returns:
         The length of the copied records, as `size` will give it.

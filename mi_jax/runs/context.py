@@ -45,7 +45,7 @@ class RunContext:
         measured_epochs: when it is measured.
         untrained_rows: measurements of the untrained network by seed, which all trainings share.
         robust_accuracy: as last measured in the current training, for the progress line.
-        compiler: of programs that are compiled ahead; none where several devices must run them in one order.
+        compiler: compiles programs ahead of time; none where several devices must run them in one order.
     """
 
     def __init__(
@@ -281,7 +281,7 @@ def seed_groups(config: RunConfig, grown_from: Iterable[int] = ()) -> list[tuple
     """Which seeds are trained in one compiled call: all in parallel, or one after the other.
 
     Args:
-        config: of the run.
+        config: configuration of the run.
         grown_from: how many seeds the run had before more were added; these are trained apart from the earlier ones.
     """
     side_by_side = config.population == "vmap" or (

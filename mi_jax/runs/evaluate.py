@@ -44,8 +44,8 @@ def measure(
     """Loss and accuracy on the fixed sample; with `information`, also on its adversarial examples, and of every layer.
 
     Args:
-        context: of the run.
-        seed: of the network.
+        context: context of the run.
+        seed: seed of the network.
         variables: its variables.
         information: whether to measure more than loss and accuracy.
         label_free: whether to measure on label-free adversarial examples too, if not every network is.

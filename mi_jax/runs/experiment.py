@@ -42,7 +42,7 @@ def run(
     A run, finished or not, may be continued with more seeds than it was begun with; only the new ones are then trained.
 
     Args:
-        config: of the run.
+        config: configuration of the run.
         run_dir: where everything is written.
         data_dir: where TFDS data sets are.
         overwrite: deletes a run in the directory first, unless this very batch job began it: SLURM starts a preempted
@@ -97,8 +97,8 @@ def study(
     network whose checkpoint is damaged is trained again from the checkpoint before.
 
     Args:
-        name: of the study.
-        run_dir: of the run.
+        name: name of the study.
+        run_dir: directory of the run.
         data_dir: where TFDS data sets are.
         samples: test images the study uses.
         which_checkpoints: finished networks, or those of all measured epochs; None for the study's default.

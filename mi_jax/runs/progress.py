@@ -42,7 +42,7 @@ class Status:
         epoch, epochs: of the current training.
         loss, accuracy: on the images trained on.
         robust_accuracy: as last measured.
-        images_per_second: of the current training.
+        images_per_second: images per second of the current training.
     """
 
     stage: str

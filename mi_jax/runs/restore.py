@@ -22,7 +22,7 @@ class Restored:
     Attributes:
         network: the network, used as `restored.network.apply(restored.variables, x)`.
         variables: its variables, on the device.
-        config: of the run.
+        config: configuration of the run.
         step: updates done.
         epoch: passes over the training images done.
         passed_over: why newer checkpoints were not taken; empty if the newest is intact.

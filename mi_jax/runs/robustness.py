@@ -40,7 +40,7 @@ class Protocol(NamedTuple):
         budget: steps, queries, targets and restarts.
         samples: test images; all where there are no more.
         batch_size, mesh: as for `mi_jax.attacks.autoattack`.
-        seed: of the random numbers.
+        seed: seed of the random numbers.
     """
 
     norm: str = "linf"

@@ -32,7 +32,7 @@ def of_training(
     """The work of one training of one seed: updates and measurements.
 
     Args:
-        config: of the run.
+        config: configuration of the run.
         training: the objective.
         examples, held_out: images that are trained on, and held out.
         measured: epochs at which information is measured.
@@ -54,7 +54,7 @@ def of_evaluation(config: RunConfig, *, test: int, samples: int) -> float:
     """The work of evaluating a seed's finished networks, under strong attacks and on label-free adversarial examples.
 
     Args:
-        config: of the run.
+        config: configuration of the run.
         test: test images.
         samples: images on which information is measured.
     """

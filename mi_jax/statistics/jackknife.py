@@ -161,7 +161,7 @@ def crossed(statistic: Statistic, *samples: Sample) -> Crossed:
     (Owen 2007, section 4); subtracting it, as for two-way clusters, may give a negative variance from few seeds.
 
     Args:
-        statistic: of the samples' values; it is evaluated on all, without each seed, and without each block.
+        statistic: function of the samples' values; it is evaluated on all, without each seed, and without each block.
         *samples: of the same seeds and blocks of images.
 
     Returns:

@@ -128,7 +128,7 @@ def refuse_test_sets(name: str, test_sets: Collection[str]) -> None:
     """Raises `InputError` for test sets of a study that takes none, and where there is no such study.
 
     Args:
-        name: of the study.
+        name: name of the study.
         test_sets: names of further data sets.
     """
     if not find(name).uses_test_sets and test_sets:
@@ -143,7 +143,7 @@ def find_for(dataset: Dataset, names: Sequence[str]) -> tuple[Study, ...]:
 
     Args:
         dataset: what they would be run on.
-        names: of studies, or `all`.
+        names: names of studies, or `all`.
 
     Raises:
         InputError: when there is no such study, or it does not apply.

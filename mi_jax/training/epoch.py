@@ -42,7 +42,7 @@ class Trainer:
         objective: name in `OBJECTIVES`.
         objective_config: settings and options of the objective.
         optimizer: settings of the optimizer.
-        augmentation: of every training image, on the device.
+        augmentation: applied to every training image, on the device.
         epochs, batch_size, examples: lengths; the last, incomplete batch of an epoch is left out.
         seeds: one, or several that are trained together under `vmap`.
         mesh: devices among which each batch is split along the axis `data`, and seeds along `seed`; None for one

@@ -35,7 +35,7 @@ def held_out_rows(labels: np.ndarray, share: float) -> np.ndarray:
 
     Args:
         labels: int `[n]`, of the training images.
-        share: of them to hold out, see `mi_jax.data.stratified_rows`; 0 for none.
+        share: share of the images to hold out, see `mi_jax.data.stratified_rows`; 0 for none.
 
     Raises:
         InputError: when the share is not in [0, 1), or leaves fewer than two images on either side.
@@ -59,7 +59,7 @@ def split_held_out(split: data.Split, share: float) -> tuple[data.Split, data.Sp
 
     Args:
         split: the training images.
-        share: of them to hold out; 0 for none.
+        share: share of the images to hold out; 0 for none.
 
     Returns:
         The images to train on and those held out, None for a share of 0.
@@ -137,10 +137,10 @@ class EarlyStopping:
     """The held-out accuracy of one training after each epoch, one history per seed.
 
     Args:
-        trainer: of the training.
+        trainer: the trainer.
         images: uint8 held-out images `[n h w c]`.
         labels: int `[n]`.
-        attack: of the training; see `held_out_attack`.
+        attack: attack of the training; see `held_out_attack`.
     """
 
     def __init__(self, trainer: Trainer, images: Any, labels: Any, attack: PGD):

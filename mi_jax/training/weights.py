@@ -17,7 +17,7 @@ def adversarial_weights(params: Any, gradient: Any, size: float) -> Any:
 
     Args:
         params: pytree of weights.
-        gradient: of the loss to raise, of the same structure.
+        gradient: gradient of the loss to raise, of the same structure.
         size: gamma of the paper.
     """
 

@@ -209,7 +209,7 @@ def check_distance(name: str, value: Any, norm: str, *, positive: bool = False, 
     """Checks a radius or a step in pixel units of [0, 1], which may be traced.
 
     Args:
-        name: of the argument, for the message.
+        name: name of the argument, for the message.
         value: one number, or with `per_image` also an array [b].
         norm: `linf`, `l2` or `l1`.
         positive: refuse 0.

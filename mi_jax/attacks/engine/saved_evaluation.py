@@ -25,7 +25,7 @@ class StageReport:
     """Outcome of one attack of an evaluation.
 
     Attributes:
-        name: of the attack.
+        name: name of the attack.
         attacked: images that were still robust before it.
         broken: images that it broke.
         unconfirmed: images that it found misclassified but that a second forward pass classified correctly.
@@ -48,7 +48,7 @@ class EvaluationState:
     """Everything that an interrupted evaluation needs to be resumed to the same result.
 
     Attributes:
-        fingerprint: of the images, labels, variables, arrays that the model closes over, key and attacks.
+        fingerprint: fingerprint of the images, labels, variables, arrays that the model closes over, key and attacks.
         adversarial: {index: image [h w c]} of the images that are broken.
         broken_by: [n], index of the stage that broke an image, `ROBUST` or `CLEAN_ERROR`.
         done: [n], images that the current stage has attacked.
@@ -57,7 +57,7 @@ class EvaluationState:
         stage: index of the current stage.
         seconds: wall-clock time of the current stage so far.
         unconfirmed: as in `StageReport`, for the current stage so far.
-        reports: of the finished stages.
+        reports: reports of the finished stages.
     """
 
     fingerprint: str

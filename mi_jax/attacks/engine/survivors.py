@@ -32,7 +32,7 @@ class PlacedModel:
     Args:
         model: the model.
         variables: its first argument.
-        key: of the evaluation.
+        key: random key for the evaluation.
         count: number of images.
         batch_size: rows at once, a power of two; None for 64 on CPU and 2048 on each accelerator.
         mesh: devices that share the rows of each batch; None for one device. All of its processes attack together.
@@ -123,7 +123,7 @@ def attack_rows(
         rows: the rows, as NumPy arrays.
         image: index of each row's image.
         keys: one for each row of the full batch, so that its compiled generators serve every batch size.
-        key: of a random model's noise.
+        key: random key for a random model's noise.
         confirm: `confirm(image, adversarial)` returns which adversarial images count.
         report_progress: called with the share that is done.
         faults: [2, n], updated with the largest share of steps with a zero and with a non-finite gradient.

@@ -234,7 +234,7 @@ def denoiser(
         steps: training steps; by default one per row, at least 100 and at most 1,000.
         batch: rows of a training step.
         hidden: width of the network.
-        learning_rate: of Adam, at the start of a cosine schedule.
+        learning_rate: learning rate of Adam, at the start of a cosine schedule.
 
     Raises:
         InputError: for what `kde` refuses, unequal lengths, and fewer than 16 rows.

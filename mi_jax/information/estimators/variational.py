@@ -143,11 +143,11 @@ def variational(
         other: None for the input, int labels [n], or float [n, ...].
         key: JAX random key, or a seed.
         objective: "infonce", "nwj" or "smile".
-        noise_variance: of the noise added to t when other is None.
+        noise_variance: variance of the noise added to t when other is None.
         batch: rows of a batch.
         steps: training steps.
         hidden: width of the critic.
-        learning_rate: of Adam, at the start of a cosine schedule.
+        learning_rate: learning rate of Adam, at the start of a cosine schedule.
         num_classes: number of classes; by default the largest label plus one.
 
     Returns:

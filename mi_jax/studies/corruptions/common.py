@@ -26,7 +26,7 @@ def corrupted(name: str, images: np.ndarray, severity: int, seed: int) -> np.nda
         name: one of `CORRUPTIONS`.
         images: in [0, 1], `[n h w c]`.
         severity: 1 to 5.
-        seed: of what is random.
+        seed: seed of the random numbers.
     """
     corruption = CORRUPTIONS[name]
     rng = np.random.default_rng((seed, severity))

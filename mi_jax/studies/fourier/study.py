@@ -68,7 +68,7 @@ def sensitivity(
         logits_of: images to logits.
         images: in [0, 1], `[n h w c]`.
         labels: int `[n]`.
-        key: of the signs, one for each image and channel, the same for all waves.
+        key: random key for the signs, one for each image and channel, the same for all waves.
         basis: from `waves`, `[m h w]`.
         norm: L2 norm of the perturbation, pixel units of [0, 1].
     """

@@ -66,7 +66,7 @@ def pairs(labels: np.ndarray, count: int, *, seed: int = 0) -> Pairs:
     Args:
         labels: int `[n]`; classes without images are left out.
         count: pairs; rounded down to a multiple of the number of classes, at least one of each.
-        seed: of the draw.
+        seed: seed of the draw.
     """
     rng = np.random.default_rng(seed)
     classes = np.unique(labels)
@@ -97,7 +97,7 @@ def make(kind: str, first: Images, second: Images, level: float, key: Key) -> Cu
         first: gives low frequencies or the outline, in [0, 1], `[n h w c]`.
         second: gives high frequencies or patches.
         level: one of `levels`.
-        key: of the permutations of patches.
+        key: random key for the permutations of patches.
     """
     if kind == "hybrid":
         alone = distortions.low_pass(first, level), distortions.high_pass(second, level)

@@ -49,7 +49,7 @@ def probe_layer(
         fitted, held: activations `[n ...]` of the rows to fit and of the held-out rows.
         factors, held_factors: the factors of these rows by name, int `[n]`.
         num_classes: number of classes of every factor.
-        columns: of every record.
+        columns: columns of every record.
     """
     columns = {"estimator": "probe", **columns, "n": len(held)}
     try:

@@ -107,7 +107,7 @@ def bias_records(
         predicted: predicted class, int `[n]`.
         factors: `shape` and `texture`, int `[n]`.
         class_names: names of the values of the two factors.
-        columns: of every record; the image set is `conflict` if they do not say otherwise.
+        columns: columns of every record; the image set is `conflict` if they do not say otherwise.
     """
     columns = {"image_set": "conflict", **columns}
     records = _bias(predicted, factors, np.ones(len(predicted), bool), columns)
@@ -163,7 +163,7 @@ def sensitivity_records(logits: np.ndarray, factors: Mapping[str, np.ndarray], *
     Args:
         logits: `[n classes]` on conflict images.
         factors: `shape` and `texture`, int `[n]`.
-        columns: of every record.
+        columns: columns of every record.
 
     References:
         Kim et al. 2026, "On the Reliability of Cue Conflict and Beyond" (cue sensitivity by reciprocal ranks).
@@ -207,7 +207,7 @@ def suppression_records(
     Args:
         shape_alone, texture_alone: predicted class of the texture-suppressed and of the shape-suppressed images, `[n]`.
         labels: int `[n]`, of both.
-        columns: of every record.
+        columns: columns of every record.
     """
     kept, lost = (np.asarray(predicted == labels, float) for predicted in (shape_alone, texture_alone))
     gap, n = kept - lost, len(labels)

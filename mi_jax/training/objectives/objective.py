@@ -64,7 +64,7 @@ class Objective(ABC):
             variables: its variables.
             x: images `[b h w c]` in [0, 1].
             y: labels `[b]`.
-            key: of whatever is random in it.
+            key: random key for any randomness in it.
             config: the settings that all objectives share.
         """
         return x, variables["batch_stats"]
