@@ -68,7 +68,7 @@ class _Training:
             yield
         except Interrupted:
             for failure in _close(self.stores.values()):
-                self.context.reporter.say(f"The newest state could not be saved ({failure}); the one before it was.")
+                self.context.reporter.say(f"The newest state could not be saved ({failure}); the previous one is kept.")
             raise
         except BaseException:
             _close(self.stores.values())
