@@ -7,6 +7,7 @@ same key and index mean the same permutation, phases or noise for every model an
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -50,8 +51,7 @@ def saturate(x: ArrayLike, p: ArrayLike) -> Images:
         [0.0, 0.0, 0.5, 1.0]
     """
     images = checks.images(x)
-    if checks.known(p) and not np.all(np.asarray(p) > 0):
-        raise InputError(f"Invalid p {p!r}: expected a number above 0; 2 is the identity, larger values saturate.")
+    _check_level("p", p, lambda v: v > 0, "a number above 0; 2 is the identity, larger values saturate")
     centred = 2 * images - 1
     return 0.5 + jnp.sign(centred) * jnp.abs(centred) ** (2 / jnp.asarray(p, images.dtype)) / 2
 
@@ -69,7 +69,13 @@ def patch_permutations(key: Key | int, n: int, k: int, *, shared: bool = False) 
 
     Returns:
         int [n k^2].
+
+    Raises:
+        InputError: when n or k is no whole number of at least 1.
     """
+    checks.count("n", n)
+    checks.count("k", k)
+    checks.flag("shared", shared)
     key = checks.key(key)
     if shared:
         return jnp.broadcast_to(jax.random.permutation(key, k * k), (n, k * k))
@@ -92,10 +98,12 @@ def permute_patches(x: ArrayLike, permutations: ArrayLike) -> Images:
         InputError: when x are not images in [0, 1], k does not divide them, or the permutations do not fit.
     """
     images = checks.images(x)
-    order = jnp.asarray(permutations)
+    order = checks.array(permutations, name="Permutations")
     k = math.isqrt(order.shape[-1]) if order.ndim == 2 else 0
-    if order.ndim != 2 or k * k != order.shape[1] or len(order) != len(images):
+    if not k or k * k != order.shape[1] or len(order) != len(images):
         raise InputError(f"Permutations must have shape [{len(images)}, k * k], one per image; got {order.shape}.")
+    if not jnp.issubdtype(order.dtype, jnp.integer):
+        raise InputError(f"Permutations must be integers, not {order.dtype}.")
     if checks.known(order) and not np.array_equal(np.sort(order, axis=1), [range(k * k)] * len(order)):
         raise InputError(f"Each permutation must hold every number from 0 to {k * k - 1} once.")
     _check_divides(images, k)
@@ -164,7 +172,7 @@ def low_pass(x: ArrayLike, cutoff: ArrayLike) -> Images:
         [0.5, 0.5, 0.5, 0.5]
     """
     images = checks.images(x)
-    _check_not_negative("cutoff", cutoff)
+    _check_level("cutoff", cutoff, lambda v: v >= 0, "a number of at least 0")
     return jnp.clip(_filtered(images, _radius(images) <= jnp.asarray(cutoff)), 0.0, 1.0)
 
 
@@ -193,7 +201,7 @@ def high_pass(x: ArrayLike, cutoff: ArrayLike) -> Images:
         ([0.0, 1.0, 1.0, 0.0], [0.5, 0.5, 0.5, 0.5])
     """
     images = checks.images(x)
-    _check_not_negative("cutoff", cutoff)
+    _check_level("cutoff", cutoff, lambda v: v >= 0, "a number of at least 0")
     radius = _radius(images)
     return jnp.clip(_filtered(images, (radius > jnp.asarray(cutoff)) | (radius == 0)), 0.0, 1.0)
 
@@ -220,8 +228,7 @@ def phase_scramble(x: ArrayLike, strength: ArrayLike, key: Key | int) -> Images:
         Geirhos et al., Generalisation in Humans and Deep Neural Networks (2018), phase noise.
     """
     images = checks.images(x)
-    if checks.known(strength) and not np.all((np.asarray(strength) >= 0) & (np.asarray(strength) <= 1)):
-        raise InputError(f"Invalid strength {strength!r}: expected numbers in [0, 1].")
+    _check_level("strength", strength, lambda v: 0 <= v <= 1, "a number in [0, 1]")
     key = checks.key(key)
     count, height, width, _ = images.shape
     index = np.arange(height * width).reshape(height, width)
@@ -270,8 +277,7 @@ def gaussian_noise(x: ArrayLike, std: ArrayLike, key: Key | int) -> Images:
         InputError: when x are not images in [0, 1] or the standard deviation is not in [0, 1].
     """
     images = checks.images(x)
-    if checks.known(std) and not np.all((np.asarray(std) >= 0) & (np.asarray(std) <= 1)):
-        raise InputError(f"Invalid std {std!r}: expected numbers in [0, 1], such as 8/255.")
+    _check_level("std", std, lambda v: 0 <= v <= 1, "a number in [0, 1], such as 8/255")
     key = checks.key(key)
     drawn = jax.vmap(lambda index: jax.random.normal(jax.random.fold_in(key, index), images.shape[1:], images.dtype))
     return jnp.clip(images + jnp.asarray(std, images.dtype) * drawn(jnp.arange(len(images))), 0.0, 1.0)
@@ -293,8 +299,9 @@ def _filtered(images: Any, passes: Any) -> Any:
 
 
 def _check_divides(images: Any, k: int) -> None:
+    checks.count("k", k)
     height, width = images.shape[1:3]
-    if k < 1 or height % k or width % k:
+    if height % k or width % k:
         fitting = [side for side in range(1, min(height, width) + 1) if height % side == 0 and width % side == 0]
         raise InputError(
             f"Images of {height} x {width} cannot be cut into {k} x {k} equal patches; "
@@ -302,6 +309,11 @@ def _check_divides(images: Any, k: int) -> None:
         )
 
 
-def _check_not_negative(name: str, value: Any) -> None:
-    if checks.known(value) and not np.all(np.asarray(value) >= 0):
-        raise InputError(f"Invalid {name} {value!r}: expected numbers of at least 0.")
+def _check_level(name: str, value: Any, holds: Callable[[Any], bool], expected: str) -> None:
+    """Raises `InputError` unless a level, which may be traced, is one real number; `holds` tells of a known one."""
+    level: Any = np.asarray(value) if isinstance(value, int | float) else value
+    one = isinstance(level, jax.Array | np.ndarray | np.generic) and level.ndim == 0
+    real = one and (jnp.issubdtype(level.dtype, jnp.integer) or jnp.issubdtype(level.dtype, jnp.floating))
+    if not real or (checks.known(level) and not holds(level)):
+        got = f"of shape {level.shape}" if getattr(level, "ndim", 0) else repr(value)
+        raise InputError(f"Invalid {name} {got}: expected {expected}.")

@@ -217,22 +217,43 @@ def test_arrays_that_are_not_images_in_range_are_refused(name):
             EVERY[name](wrong)
 
 
+@pytest.mark.usefixtures("as_a_user")
 @pytest.mark.parametrize(
     ("call", "says"),
     [
         (lambda x, key: d.saturate(x, 0.0), "Invalid p 0.0: expected a number above 0"),
         (lambda x, key: d.patch_shuffle(x, 3, key), "12 x 8 cannot be cut into 3 x 3 equal patches; k may be 1, 2, 4"),
-        (lambda x, key: d.patch_shuffle(x, 0, key), "k may be 1, 2, 4"),
+        (lambda x, key: d.patch_shuffle(x, 0, key), "Invalid k 0: expected a whole number of at least 1"),
+        (lambda x, key: d.patch_shuffle(x, 2.0, key), "Invalid k 2.0: expected a whole number of at least 1"),
+        (lambda x, key: d.patch_permutations(key, 0, 2), "Invalid n 0: expected a whole number of at least 1"),
+        (lambda x, key: d.patch_permutations(key, 3, -2), "Invalid k -2: expected a whole number of at least 1"),
+        (lambda x, key: d.permute_patches(x, np.tile(np.arange(4.0), (5, 1))), "must be integers, not float64"),
         (lambda x, key: d.permute_patches(x, np.zeros((5, 4), int)), r"every number from 0 to 3 once"),
         (lambda x, key: d.permute_patches(x, np.zeros((5, 3), int)), r"must have shape \[5, k \* k\], one per image"),
-        (lambda x, key: d.low_pass(x, -1.0), "Invalid cutoff -1.0: expected numbers of at least 0"),
-        (lambda x, key: d.high_pass(x, -1.0), "Invalid cutoff -1.0: expected numbers of at least 0"),
-        (lambda x, key: d.phase_scramble(x, 1.5, key), r"Invalid strength 1.5: expected numbers in \[0, 1\]"),
+        (lambda x, key: d.low_pass(x, -1.0), "Invalid cutoff -1.0: expected a number of at least 0"),
+        (lambda x, key: d.high_pass(x, -1.0), "Invalid cutoff -1.0: expected a number of at least 0"),
+        (lambda x, key: d.phase_scramble(x, 1.5, key), r"Invalid strength 1.5: expected a number in \[0, 1\]"),
         (lambda x, key: d.greyscale(x[..., :2]), "1 or 3 channels for greyscale; got 2"),
-        (lambda x, key: d.gaussian_noise(x, -0.1, key), r"Invalid std -0.1: expected numbers in \[0, 1\]"),
-        (lambda x, key: d.gaussian_noise(x, 8, key), r"Invalid std 8: expected numbers in \[0, 1\], such as 8/255"),
+        (lambda x, key: d.gaussian_noise(x, -0.1, key), r"Invalid std -0.1: expected a number in \[0, 1\]"),
+        (lambda x, key: d.gaussian_noise(x, 8, key), r"Invalid std 8: expected a number in \[0, 1\], such as 8/255"),
     ],
 )
 def test_levels_out_of_range_are_refused(key, call, says):
     with pytest.raises(InputError, match=says):
         call(IMAGES, key)
+
+
+@pytest.mark.usefixtures("as_a_user")
+@pytest.mark.parametrize(
+    "level", ["0.5", None, True, 0.5j, np.nan, [0.5] * 5, np.full(3, 0.5), np.full((5, 1, 1, 1), 0.5)]
+)
+@pytest.mark.parametrize("name", ["saturate", "low_pass", "high_pass", "phase_scramble", "gaussian_noise"])
+def test_a_level_is_one_number(name, level, key):
+    """One for each image would be read as one for each channel or frequency."""
+    keys = (key,) if name in ("phase_scramble", "gaussian_noise") else ()
+    with pytest.raises(InputError, match=r"^Invalid .*: expected a number"):
+        getattr(d, name)(IMAGES, level, *keys)
+    for number in (1, np.float64(0.5), np.array(0.5), jnp.float32(0.5)):
+        np.testing.assert_array_equal(
+            getattr(d, name)(IMAGES, number, *keys), getattr(d, name)(IMAGES, float(number), *keys)
+        )
