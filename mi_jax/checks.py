@@ -48,6 +48,11 @@ def share(name: str, value: Any, *, usual: str = "") -> None:
     _require(_is_number(value) and 0 <= value < 1, name, value, "a number in [0, 1)", usual)
 
 
+def portion(name: str, value: Any, *, usual: str = "") -> None:
+    """Checks for a number in (0, 1]."""
+    _require(_is_number(value) and 0 < value <= 1, name, value, "a number in (0, 1]", usual)
+
+
 def count(name: str, value: Any, least: int = 1, most: int = _LARGEST, *, usual: str = "") -> None:
     """Checks for a whole number in `least` to `most`; NumPy integers count, booleans do not.
 

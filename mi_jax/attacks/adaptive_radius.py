@@ -56,7 +56,8 @@ class AdaptiveRadius(Attack):
     def __post_init__(self):
         super().__post_init__()
         checks.positive("max_step_size", self.max_step_size, usual="1.0")
-        if not 0 < self.gamma < 1:
+        checks.positive("gamma", self.gamma, usual="0.05")
+        if self.gamma >= 1:
             raise InputError(f"Invalid gamma {self.gamma!r}: expected a number between 0 and 1, such as 0.05.")
 
     @property
@@ -150,6 +151,10 @@ class FMN(AdaptiveRadius):
     grow_until_found: bool = True
 
     loss = "cw"
+
+    def __post_init__(self):
+        super().__post_init__()
+        checks.flag("grow_until_found", self.grow_until_found)
 
     def first_radius(self, problem: Problem) -> Array:
         """Zero, since the first iteration chooses the radius."""

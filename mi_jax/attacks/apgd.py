@@ -124,8 +124,9 @@ class APGD(Attack):
         checks.count("eot_draws", self.eot_draws)
         if self.loss == "kl":
             raise InputError("APGD does not support the loss 'kl'; use 'ce', 'dlr' or 'cw'.")
-        if not 0 < self.rho <= 1:
-            raise InputError(f"Invalid rho {self.rho!r}: expected a number in (0, 1], such as 0.75.")
+        checks.portion("rho", self.rho, usual="0.75")
+        for name in ("wrapped_first_check", "decreasing_eps"):
+            checks.flag(name, getattr(self, name))
 
     @property
     def l1_schedule(self) -> apgd_l1.Schedule:

@@ -11,13 +11,13 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from mi_jax import checks
 from mi_jax.attacks.attack import Attack, AttackResult, Faults, Outcome, Problem, Words, check_config, register
 from mi_jax.attacks.engine import randomness
 from mi_jax.attacks.engine.run import run
 from mi_jax.attacks.losses import at, misclassified
 from mi_jax.attacks.projections import onto_hyperplane
 from mi_jax.attacks.threat_model import DUAL, TINY, flat, largest_entry, length, per_image, unit
-from mi_jax.errors import InputError
 from mi_jax.typing import Flags, Images, Key, LogitsFn
 
 CLASSES_AT_ONCE = 16
@@ -63,8 +63,9 @@ class FAB(Attack):
 
     def __post_init__(self):
         super().__post_init__()
-        if not (0 <= self.alpha_max <= 1 and self.eta >= 1 and 0 < self.beta <= 1):
-            raise InputError("FAB needs alpha_max in [0, 1], eta >= 1 and beta in (0, 1]; 0.1, 1.05, 0.9 are usual.")
+        checks.between("alpha_max", self.alpha_max, 0, 1, usual="0.1")
+        checks.at_least("eta", self.eta, 1, usual="1.05")
+        checks.portion("beta", self.beta, usual="0.9")
 
     @property
     def iterations(self) -> int:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mi_jax import checks
 from mi_jax.attacks.attack import Attack, Faults, Outcome, Problem, Words, register
 from mi_jax.attacks.losses import Loss
 from mi_jax.attacks.threat_model import TINY, per_image
@@ -34,6 +35,9 @@ class Momentum(Attack):
         step_size: length of a step, pixel units of [0, 1]; None for 2/255 in Linf and eps / 4 in L2 and L1.
         decay: factor of the accumulated gradient at each step (mu).
         loss: `ce`, `dlr` or `cw`.
+
+    Raises:
+        InputError: for values outside these.
     """
 
     steps: int = 10
@@ -42,6 +46,11 @@ class Momentum(Attack):
     loss: Loss | str = "ce"
 
     traced: ClassVar[tuple[str, ...]] = ("eps", "step_size")
+
+    def __post_init__(self):
+        super().__post_init__()
+        checks.one_of("loss", self.loss, ("ce", "dlr", "cw"))
+        checks.at_least("decay", self.decay, 0, usual="1.0")
 
     def initial_state(self, problem: Problem, words: Words) -> MomentumState:
         """State at the clean image, without momentum."""

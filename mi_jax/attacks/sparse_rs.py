@@ -53,8 +53,8 @@ class SparseRS:
     def __post_init__(self):
         checks.count("pixels", self.pixels)
         checks.count("queries", self.queries)
-        if not 0 < self.alpha_init <= 1:
-            raise InputError(f"Invalid alpha_init {self.alpha_init!r}: expected a number in (0, 1], such as 0.3.")
+        checks.portion("alpha_init", self.alpha_init, usual="0.3")
+        checks.flag("rescale_schedule", self.rescale_schedule)
 
 
 class SparseState(NamedTuple):

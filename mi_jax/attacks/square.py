@@ -11,12 +11,12 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
+from mi_jax import checks
 from mi_jax.attacks import square_proposals
 from mi_jax.attacks.attack import Attack, AttackResult, Batch, Outcome, Problem, Words, check_config, register
 from mi_jax.attacks.engine.run import run
 from mi_jax.attacks.losses import margin, misclassified
 from mi_jax.attacks.threat_model import per_image
-from mi_jax.errors import InputError
 from mi_jax.typing import Images, Key, LogitsFn
 
 
@@ -66,8 +66,8 @@ class Square(Attack):
 
     def __post_init__(self):
         super().__post_init__()
-        if not 0 < self.p_init <= 1:
-            raise InputError(f"Invalid p_init {self.p_init!r}: expected a number in (0, 1], such as 0.8.")
+        checks.portion("p_init", self.p_init, usual="0.8")
+        checks.flag("rescale_schedule", self.rescale_schedule)
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
         """Raises `InputError` for L2 and L1 on images with a side below 5 pixels, where the start does not fit."""

@@ -1,6 +1,7 @@
 """Every registered attack agrees with the model, and an attack of another module runs alone and in AutoAttack."""
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import jax
@@ -8,9 +9,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mi_jax.attacks import ATTACKS, Attack, Budget, autoattack, register, run
+from mi_jax.attacks import (
+    APGD,
+    ATTACKS,
+    FAB,
+    FMN,
+    Attack,
+    Budget,
+    Momentum,
+    SparseRS,
+    Square,
+    autoattack,
+    register,
+    run,
+)
 from mi_jax.attacks.attack import Faults
 from mi_jax.attacks.losses import misclassified
+from mi_jax.errors import InputError
 
 
 @pytest.mark.parametrize(
@@ -65,3 +80,33 @@ def test_an_attack_from_another_module_runs_alone_and_inside_autoattack(linear, 
     assert not alone.success.all()
     result = autoattack(linear, *batch, 0, eps=0.3, version=["brighten"])
     np.testing.assert_array_equal(result.success, alone.success)
+
+
+@pytest.mark.usefixtures("as_a_user")
+@pytest.mark.parametrize("value", ["0.5", None, np.nan, -1.0, True, [0.5]])
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [(APGD, "rho"), (FAB, "alpha_max"), (FAB, "eta"), (FAB, "beta"), (Square, "p_init"), (Momentum, "decay"),
+     (FMN, "gamma"), (functools.partial(SparseRS, pixels=1), "alpha_init")],
+)  # fmt: skip
+def test_sizes_of_every_attack_are_numbers(config, name, value):
+    with pytest.raises(InputError, match=rf"^Invalid {name} .*: expected a (positive )?number"):
+        config(**{name: value})
+
+
+@pytest.mark.usefixtures("as_a_user")
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [(APGD, "wrapped_first_check"), (APGD, "decreasing_eps"), (Square, "rescale_schedule"), (FMN, "grow_until_found"),
+     (functools.partial(SparseRS, pixels=1), "rescale_schedule")],
+)  # fmt: skip
+def test_switches_of_every_attack_are_true_or_false(config, name):
+    for value in ("no", 0, None):
+        with pytest.raises(InputError, match=rf"^Invalid {name} .*: expected True or False"):
+            config(**{name: value})
+
+
+@pytest.mark.usefixtures("as_a_user")
+def test_momentum_has_no_divergence_from_a_prediction():
+    with pytest.raises(InputError, match=r"^Invalid loss 'kl': expected one of ce, dlr, cw"):
+        Momentum(loss="kl")

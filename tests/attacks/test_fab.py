@@ -117,6 +117,10 @@ def test_found_images_lie_within_eps_and_others_are_clean(cnn, robust):
 
 
 def test_bad_settings_raise_a_clear_error():
-    for expected, options in {"alpha_max": {"eta": 0.5}, "targets": {"targets": -1}, "eps -1.0": {"eps": -1.0}}.items():
+    for expected, options in {
+        "Invalid eta 0.5: expected a number of at least 1": {"eta": 0.5},
+        "targets": {"targets": -1},
+        "eps -1.0": {"eps": -1.0},
+    }.items():
         with pytest.raises(InputError, match=expected):
             FAB(**options)
