@@ -1,5 +1,6 @@
 """Your own data sets: arrays in memory, `.npz` files, and folders of images with one folder per class."""
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -207,6 +208,8 @@ def _class_names(names: Any) -> tuple[str, ...] | None:
 
 def _check_utf8(what: str, name: str) -> None:
     """Raises `InputError` for a name that the records and digests of a run could not hold."""
+    if not isinstance(name, str):
+        raise InputError(f"{what} must be a string, not {type(name).__name__}.")
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -216,7 +219,7 @@ def _check_utf8(what: str, name: str) -> None:
 
 def _expanded(path: str | Path) -> Path:
     """A path whose `~` is replaced by the home directory that it stands for."""
-    _check_utf8("The path of the data set", str(path))
+    _check_utf8("The path of the data set", str(path) if isinstance(path, os.PathLike) else path)
     try:
         return Path(path).expanduser()
     except RuntimeError:

@@ -22,7 +22,7 @@ class Augmentation:
         flip: whether to mirror images left to right with probability 1/2.
 
     Raises:
-        InputError: for a negative `pad`.
+        InputError: for a negative `pad`, or a `flip` that is neither True nor False.
     """
 
     pad: int = 0
@@ -30,6 +30,7 @@ class Augmentation:
 
     def __post_init__(self):
         checks.count("augmentation.pad", self.pad, 0)
+        checks.flag("augmentation.flip", self.flip)
 
 
 _NONE = Augmentation()
@@ -55,17 +56,17 @@ def augmentation_for(dataset_name: str) -> Augmentation:
     return _CUSTOM.get(dataset_name.split(":")[0].split("/")[0], _NONE)
 
 
-def epoch_order(key: Key, epoch: Any, n: int) -> Int32[Array, " n"]:
+def epoch_order(key: Key | int, epoch: Any, n: int) -> Int32[Array, " n"]:
     """The order in which an epoch visits `n` images: a permutation that depends on its arguments alone.
 
     Traceable in `key` and `epoch`.
 
     Args:
-        key: random key for the training; the same for every epoch.
+        key: random key or seed of the training; the same for every epoch.
         epoch: from 0.
         n: number of images, a Python integer.
     """
-    return jax.random.permutation(jax.random.fold_in(key, epoch), n)
+    return jax.random.permutation(jax.random.fold_in(checks.key(key), epoch), n)
 
 
 def to_float(images: ArrayLike) -> Float32[Array, "..."]:
@@ -84,31 +85,34 @@ def to_float(images: ArrayLike) -> Float32[Array, "..."]:
         >>> to_float(jnp.array([0, 255], jnp.uint8)).tolist()
         [0.0, 1.0]
     """
-    images = jnp.asarray(images)
-    if images.dtype != jnp.uint8:
-        raise InputError(f"Pixels must be uint8 to be scaled to [0, 1]; got {images.dtype}.")
-    return images.astype(jnp.float32) / 255
+    pixels = checks.array(images, name="Pixels")
+    if pixels.dtype != jnp.uint8:
+        raise InputError(f"Pixels must be uint8 to be scaled to [0, 1]; got {pixels.dtype}.")
+    return jnp.asarray(pixels).astype(jnp.float32) / 255
 
 
-def augment(images: ArrayLike, key: Key, *, pad: int, flip: bool) -> Shaped[Array, "b h w c"]:
+def augment(images: ArrayLike, key: Key | int, *, pad: int, flip: bool) -> Shaped[Array, "b h w c"]:
     """Crops each zero-padded image at random and mirrors it with probability 1/2.
 
     Pure and jittable; `pad` and `flip` are static. With `pad=0` and `flip=False` the images are unchanged.
 
     Args:
         images: [b h w c], uint8 or float; the dtype is kept.
-        key: of the offsets (uniform over the (2 pad + 1)^2 crops) and of the mirroring, drawn for each image.
+        key: a random key or a seed, of the offsets (uniform over the (2 pad + 1)^2 crops) and of the mirroring, drawn
+            for each image.
         pad: zero pixels on each side.
         flip: whether to mirror left and right.
 
     Raises:
-        InputError: where the images have no batch of height, width and channels, or `pad` is negative.
+        InputError: where the images have no batch of height, width and channels, `pad` is negative, or `flip` neither
+            True nor False.
     """
-    batch = jnp.asarray(images)
+    batch = jnp.asarray(checks.array(images, name="Images"))
     if batch.ndim != 4:
         raise InputError(f"Images must have shape [b, h, w, c]; got {batch.shape}.")
     checks.count("pad", pad, 0)
-    crop_key, flip_key = jax.random.split(key)
+    checks.flag("flip", flip)
+    crop_key, flip_key = jax.random.split(checks.key(key))
     if pad:
         batch = _random_crop(batch, crop_key, pad)
     if flip:

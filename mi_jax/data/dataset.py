@@ -101,11 +101,17 @@ def stratified_rows(labels: np.ndarray, share: float) -> np.ndarray:
         labels: int `[n]`.
         share: in [0, 1).
 
+    Raises:
+        InputError: for labels that are not integers `[n]`, and a share outside [0, 1).
+
     Examples:
         >>> labels = np.repeat([0, 1, 2], [960, 20, 20])
         >>> np.bincount(labels[stratified_rows(labels, 0.02)]).tolist()
         [19, 1, 1]
     """
+    checks.share("share", share)
+    given = checks.array(labels, name="Labels")
+    labels = np.asarray(checks.labels(given, np.size(given)))
     rng = np.random.default_rng(0)
     classes = np.unique(labels)
     least = int(round(share * len(labels)) >= len(classes) and share > 0)

@@ -167,3 +167,14 @@ def test_folders_that_cannot_be_used_name_the_file(tmp_path):
     damaged.write_bytes(content)
     (tmp_path / "test" / "dog").mkdir()
     assert "test/dog is a class that the training images do not have" in refused()
+
+
+@pytest.mark.usefixtures("as_a_user")
+def test_names_and_paths_of_another_kind_are_refused():
+    images, labels = np.zeros((4, 2, 2), np.uint8), np.arange(4) % 2
+    for name in (None, 3, ["a"]):
+        with pytest.raises(InputError, match=r"^The name of the data set must be a string, not"):
+            mj.data.from_arrays(images, labels, name=name)
+        for read in (mj.data.from_npz, mj.data.from_folder):
+            with pytest.raises(InputError, match=r"^The path of the data set must be a string, not"):
+                read(name)

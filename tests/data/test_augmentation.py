@@ -94,3 +94,24 @@ def test_wrong_arguments_are_named(key):
         augment(IMAGES, key, pad=-1, flip=False)
     with pytest.raises(InputError, match=r"Invalid .*pad -1: expected a whole number of at least 0"):
         Augmentation(pad=-1)
+
+
+@pytest.mark.usefixtures("as_a_user")
+def test_a_seed_is_the_key_that_it_makes():
+    batch = np.arange(2 * 6 * 6, dtype=np.uint8).reshape(2, 6, 6, 1)
+    by_seed, by_key = (augment(batch, key, pad=2, flip=True) for key in (3, jax.random.key(3)))
+    np.testing.assert_array_equal(by_seed, by_key)
+    np.testing.assert_array_equal(epoch_order(3, 1, 9), epoch_order(jax.random.key(3), 1, 9))
+    with pytest.raises(InputError, match=r"^Invalid key None: expected a JAX random key or an integer seed"):
+        epoch_order(None, 1, 9)
+
+
+@pytest.mark.usefixtures("as_a_user")
+def test_pixels_and_flips_of_another_kind_are_refused(key):
+    for wrong in ("no", 1):
+        with pytest.raises(InputError, match=rf"^Invalid augmentation\.flip {wrong!r}: expected True or False"):
+            Augmentation(flip=wrong)
+        with pytest.raises(InputError, match=rf"^Invalid flip {wrong!r}: expected True or False"):
+            augment(np.zeros((1, 2, 2, 1)), key, pad=0, flip=wrong)
+    with pytest.raises(InputError, match=r"^Pixels must be an array, not str"):
+        to_float("pixels")

@@ -83,3 +83,15 @@ def test_a_small_class_is_divided_in_proportion_and_never_whole():
     labels = np.repeat(np.arange(4), [960, 20, 20, 1])
     for share, counts in ((0.2, [192, 4, 4, 0]), (0.02, [19, 1, 1, 0]), (0.99, [950, 19, 19, 0])):
         assert np.bincount(labels[stratified_rows(labels, share)], minlength=4).tolist() == counts
+
+
+@pytest.mark.usefixtures("as_a_user")
+def test_a_stratified_share_takes_labels_of_any_kind_and_refuses_what_is_no_share():
+    labels = [0, 0, 0, 0, 1, 1, 1, 1]
+    assert stratified_rows(labels, 0.25).tolist() == stratified_rows(np.array(labels), 0.25).tolist()
+    assert np.array(labels)[stratified_rows(labels, 0.25)].tolist() == [0, 1]
+    for share in (1.0, -0.1, np.nan, "0.5", None):
+        with pytest.raises(InputError, match=r"^Invalid share .*: expected a number in \[0, 1\)"):
+            stratified_rows(labels, share)
+    with pytest.raises(InputError, match=r"^Labels must be integers of shape \[8\]"):
+        stratified_rows(np.eye(2)[labels[:4]], 0.5)
