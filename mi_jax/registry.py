@@ -102,12 +102,13 @@ class Registry(Mapping[str, T], Generic[T]):
             InputError: when there is none; names the choices.
         """
         self._discover()
+        name = name if isinstance(name, str) else str(name)  # no other is known, and a list cannot be looked up
         known = {known.lower(): known for known in (*self._aliases, *self._entries)}
         if name not in self._entries and name not in self._aliases:
-            name = known.get(str(name).lower(), name)
+            name = known.get(name.lower(), name)
         resolved = self._aliases.get(name, name)
         if resolved not in self._entries:
-            near = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.75)
+            near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.75)
             meant = f" Did you mean {known[near[0]]}?" if near else ""
             raise InputError(f"There is no {self.kind} {name!r}; choose from {', '.join(self._entries)}.{meant}")
         return resolved

@@ -7,6 +7,7 @@ import types
 import pytest
 
 from mi_jax.attacks import APGD, ATTACKS, Attack, register
+from mi_jax.errors import InputError
 from mi_jax.registry import Registry
 
 CELL = """
@@ -85,3 +86,10 @@ def test_an_attack_defined_again_replaces_itself_but_not_one_of_the_package():
     finally:
         for name in ("stay", "stay-longer"):
             ATTACKS.unregister(name)
+
+
+@pytest.mark.usefixtures("as_a_user")
+def test_what_is_no_name_is_not_there():
+    for name in (["pgd"], {"pgd": 1}, None, 3):
+        with pytest.raises(InputError, match=r"^There is no attack .*; choose from .*pgd"):
+            ATTACKS.get_or_explain(name)
