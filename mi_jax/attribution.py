@@ -166,7 +166,9 @@ def integrated_gradients(
         return total + _gradient(logits_fn, variables, point, labels), None
 
     positions = (jnp.arange(steps, dtype=difference.dtype) + 0.5) / steps
-    return difference * lax.scan(add, jnp.zeros_like(difference), positions)[0] / steps
+    total, _ = lax.scan(add, jnp.zeros_like(difference), positions)
+    # A pixel that does not move contributes nothing, though its derivative may be infinite, as that of a root at 0.
+    return jnp.where(difference == 0, 0, difference * total / steps)
 
 
 def completeness_error(
@@ -196,8 +198,9 @@ def completeness_error(
         InputError: as `gradient`.
     """
     images, labels = _checked(logits_fn, variables, x, labels)
-    if jnp.shape(maps) != images.shape:
-        raise InputError(f"Maps must have the images' shape {images.shape}; got {jnp.shape(maps)}.")
+    maps = checks.array(maps, name="Maps")
+    if maps.shape != images.shape:
+        raise InputError(f"Maps must have the images' shape {images.shape}; got {maps.shape}.")
     start = _baseline(baseline, images).astype(images.dtype)
     logits, reference = (_label_logits(logits_fn(variables, at), labels) for at in (images, start))
     change = logits - reference
@@ -261,9 +264,15 @@ def magnitude(maps: PixelMaps) -> Maps:
     Returns:
         `[b h w]`.
 
+    Raises:
+        InputError: maps of another rank.
+
     References:
         Simonyan et al. (2014), section 3.1.
     """
+    maps = checks.array(maps, name="Maps")
+    if maps.ndim != 4:
+        raise InputError(f"Maps must have shape [b, h, w, c]; got {maps.shape}.")
     return jnp.abs(maps).max(-1)
 
 
@@ -283,9 +292,10 @@ def enlarge(maps: LayerMaps, *, height: int, width: int) -> Maps:
     """
     checks.count("height", height)
     checks.count("width", width)
-    if jnp.ndim(maps) != 3:
-        raise InputError(f"Maps must have shape [b, rows, columns]; got {jnp.shape(maps)}.")
-    return jax.image.resize(maps, (maps.shape[0], height, width), "bilinear")
+    maps = checks.array(maps, name="Maps")
+    if maps.ndim != 3:
+        raise InputError(f"Maps must have shape [b, rows, columns]; got {maps.shape}.")
+    return jax.image.resize(jnp.asarray(maps), (maps.shape[0], height, width), "bilinear")
 
 
 def activation_and_derivative(
@@ -314,19 +324,23 @@ def activation_and_derivative(
         inspect.signature(apply).bind(variables, images, {})
     except TypeError:
         raise InputError(f"apply must be a function {_APPLY_FORM}, such as that of a mi_jax.models.Network.") from None
-    _, shapes = jax.eval_shape(lambda v, x: apply(v, x, {}), variables, images)
-    if layer not in shapes:
+    found: Any = jax.eval_shape(lambda v, x: checks.traced(apply, v, x, {}, name="apply"), variables, images)
+    if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], Mapping)):
+        raise InputError(f"apply must be a function {_APPLY_FORM}; it returned no taps by name.")
+    shapes = found[1]
+    if not isinstance(layer, str) or layer not in shapes:
         raise InputError(f"There is no layer {layer!r}; choose from {', '.join(shapes)}.")
     shape = shapes[layer]
     if len(shape.shape) != 4:
         maps = [name for name, tap in shapes.items() if len(tap.shape) == 4]
         raise InputError(f"Layer {layer!r} has no height and width to map; choose from {', '.join(maps)}.")
 
-    def score(added: Array) -> tuple[Array, Array]:
+    def score(added: Array) -> tuple[Array, tuple[Array, Array]]:
         logits, taps = apply(variables, images, {layer: added})
-        return _label_logits(logits, labels).sum(), taps[layer]
+        return _label_logits(logits, labels).sum(), (taps[layer], logits)
 
-    derivative, activation = jax.grad(score, has_aux=True)(jnp.zeros(shape.shape, shape.dtype))
+    derivative, (activation, logits) = jax.grad(score, has_aux=True)(jnp.zeros(shape.shape, shape.dtype))
+    checks.logits(logits, labels)  # values that were traced until here
     return activation.astype(jnp.float32), derivative.astype(jnp.float32)
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import jaxtyping
 import numpy as np
 import pytest
+import torch
 
 import mi_jax as mj
 from mi_jax import attribution
@@ -315,6 +316,18 @@ def test_completeness_error_of_an_image_equal_to_the_baseline_is_zero():
             lambda x, y: attribution.integrated_gradients(_model, 0, x, y, baseline="black"),
         ),
         ("apply must be a function", lambda x, y: attribution.grad_cam(_model, 0, x, y, layer="a")),
+        ("returned no taps", lambda x, y: attribution.grad_cam(lambda v, x, p: _sums(x), 0, x, y, layer="a")),
+        ("no layer \\['a'\\]", lambda x, y: attribution.grad_cam(_tapped(_sums), 0, x, y, layer=["a"])),
+        (
+            "returns probabilities",
+            lambda x, y: attribution.grad_cam(_tapped(lambda x: jax.nn.softmax(_sums(x))), 0, x, y, layer="a"),
+        ),
+        (
+            "NaN logits for 2 of 2",
+            lambda x, y: attribution.layer_cam(_tapped(lambda x: jnp.nan * _sums(x)), 0, x, y, layer="a"),
+        ),
+        (r"Maps must have shape \[b, h, w, c\]", lambda x, y: attribution.magnitude(x[..., 0])),
+        ("Maps must be an array, not str", lambda x, y: attribution.completeness_error(_model, 0, x, y, "maps")),
         (r"Maps must have shape \[b, rows, columns\]", lambda x, y: attribution.enlarge(x, height=4, width=4)),
         ("Invalid height 0", lambda x, y: attribution.enlarge(x[..., 0], height=0, width=4)),
     ],
@@ -331,3 +344,31 @@ def _sums(x):
 
 def _model(variables, x):
     return _sums(x)
+
+
+def _tapped(logits):
+    def apply(variables, x, perturbations):
+        x = x + perturbations.get("a", 0)
+        return logits(x), {"a": x}
+
+    return apply
+
+
+def test_maps_may_be_lists_and_tensors_of_torch(monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # it would refuse them first
+    maps = np.linspace(-1, 1, 8, dtype=np.float32).reshape(1, 2, 2, 2)
+    large = attribution.enlarge(maps[..., 0], height=4, width=4)
+    for kind in (np.ndarray.tolist, torch.tensor):
+        np.testing.assert_array_equal(attribution.magnitude(kind(maps)), np.abs(maps).max(-1))
+        np.testing.assert_array_equal(attribution.enlarge(kind(maps[..., 0]), height=4, width=4), large)
+
+
+def test_integrated_gradients_of_pixels_at_the_baseline_are_zero_where_the_derivative_is_infinite():
+    """Along the way from a black baseline a black pixel does not move: its share is 0, not infinity times 0."""
+
+    def logits(weights, x):
+        return jnp.sqrt(x.reshape(len(x), -1)) @ weights
+
+    x, weights = jnp.array([0.0, 0.25, 1.0, 0.0]).reshape(1, 2, 2, 1), jnp.ones((4, 2))
+    maps = attribution.integrated_gradients(logits, weights, x, jnp.array([0]), steps=256)
+    np.testing.assert_allclose(maps.ravel(), [0, 0.5, 1, 0], rtol=0.03)
