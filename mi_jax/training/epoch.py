@@ -82,6 +82,7 @@ class Trainer:
         if self.examples < 1:
             raise InputError("The data set has no training images; it can only be evaluated.")
         checks.count("epochs", self.epochs)
+        checks.count("batch_size", self.batch_size)
         checks.between("batch_size", self.batch_size, 1, self.examples)
         checks.share("awp", self.awp, usual="0.005")
         checks.share("average", self.average, usual="0.995")

@@ -1,5 +1,7 @@
 """The optimizer of a training: optax updates with schedules counted in epochs."""
 
+import itertools
+import numbers
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -49,11 +51,15 @@ class Optimizer:
         checks.one_of("optimizer.schedule", self.schedule, get_args(Schedule))
         checks.positive("optimizer.learning_rate", self.learning_rate, usual="0.1")
         checks.at_least("optimizer.weight_decay", self.weight_decay, 0)
+        checks.flag("optimizer.nesterov", self.nesterov)
         for name in ("momentum", "decay", "warmup"):
             checks.between(f"optimizer.{name}", getattr(self, name), 0, 1)
-        if list(self.milestones) != sorted(set(self.milestones)) or not all(0 < m < 1 for m in self.milestones):
+        bounds = (0, *self.milestones, 1) if isinstance(self.milestones, tuple) else ()
+        rising = bounds and all(isinstance(bound, numbers.Real) for bound in bounds)
+        if not rising or not all(low < high for low, high in itertools.pairwise(bounds)):
             raise InputError(
-                f"Invalid optimizer.milestones {self.milestones!r}: expected increasing fractions of the training."
+                f"Invalid optimizer.milestones {self.milestones!r}: expected increasing fractions of the training, "
+                "such as (0.5, 0.75)."
             )
 
 

@@ -164,3 +164,5 @@ def test_batch_norm_in_the_attack_is_in_the_mode_that_was_asked_for(normalised_t
 def test_a_batch_larger_than_the_training_set_is_refused(trainer):
     with pytest.raises(InputError, match=r"Invalid batch_size 999: expected a number in \[1, 320\]"):
         dataclasses.replace(trainer, batch_size=999)
+    with pytest.raises(InputError, match=r"Invalid batch_size 2\.5: expected a whole number of at least 1"):
+        dataclasses.replace(trainer, batch_size=2.5)

@@ -70,6 +70,10 @@ def test_weight_decay_spares_biases_and_normalisation(name):
         ({"weight_decay": -1.0}, "Invalid optimizer.weight_decay -1.0"),
         ({"milestones": (0.8, 0.5)}, "expected increasing fractions"),
         ({"milestones": (0.5, 1.5)}, "expected increasing fractions"),
+        ({"milestones": ("0.5",)}, "expected increasing fractions"),
+        ({"milestones": None}, "expected increasing fractions"),
+        ({"milestones": [0.5, 0.75]}, r"expected increasing fractions of the training, such as \(0.5, 0.75\)"),
+        ({"nesterov": "no"}, "Invalid optimizer.nesterov 'no': expected True or False"),
     ],
 )
 def test_values_out_of_range_are_named(fields, sentence, monkeypatch):
