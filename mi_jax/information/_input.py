@@ -33,8 +33,10 @@ def as_array(t: Any, name: str = "t") -> Activations:
     """Convert anything `np.asarray` accepts, and torch tensors of any dtype, to an array; JAX arrays stay in place.
 
     Raises:
-        InputError: for a masked array with masked values.
+        InputError: for a masked array with masked values, lists of unequal lengths, and `LazyActivations`.
     """
+    if isinstance(t, LazyActivations):
+        raise InputError(f"{name} is computed lazily, which only kde and noise_variance support; give {name}[:].")
     if hasattr(t, "detach"):  # np.asarray fails for torch tensors that require a gradient, and for bfloat16
         t = t.detach().cpu()
         t = t.float() if str(t.dtype) == "torch.bfloat16" else t
@@ -42,7 +44,10 @@ def as_array(t: Any, name: str = "t") -> Activations:
         if np.ma.is_masked(t):
             raise InputError(f"{name} is a masked array with {np.ma.count_masked(t)} masked values; drop or fill them.")
         t = t.data
-    return t if isinstance(t, np.ndarray | jax.Array) else np.asarray(t)
+    try:
+        return t if isinstance(t, np.ndarray | jax.Array) else np.asarray(t)
+    except ValueError:
+        raise InputError(f"{name} must be one array; got a ragged {type(t).__name__}.") from None
 
 
 def is_traced(t: Any) -> bool:
@@ -58,8 +63,6 @@ def as_activations(t: Any, layer: str = "t") -> Activations:
     Raises:
         InputError: when they are not floating point, have fewer than two rows, or no features.
     """
-    if isinstance(t, LazyActivations):
-        raise InputError(f"{layer} is computed lazily, which only kde and noise_variance support; give {layer}[:].")
     x = _checked(as_array(t, layer), layer)
     x = x.reshape(x.shape[0], -1)
     if x.dtype in (jnp.bfloat16, jnp.float16):
@@ -163,6 +166,18 @@ def as_pair(t: Any, other: Any, num_classes: int | None = None) -> Pair:
     if len(z) != len(x):
         raise InputError(f"other has {len(z)} rows and t has {len(x)}; give two arrays of the same samples.")
     return Pair(x, z, 0)
+
+
+def as_variance(noise_variance: Any) -> float:
+    """Convert one noise variance, which may be an array without axes, to a number.
+
+    Raises:
+        InputError: for what `as_variances` refuses, and an array of variances.
+    """
+    variances, scalar = as_variances(noise_variance)
+    if not scalar:
+        raise InputError(f"noise_variance has shape {variances.shape}; give one number.")
+    return float(variances[0])
 
 
 def as_variances(noise_variance: Any) -> tuple[np.ndarray, bool]:

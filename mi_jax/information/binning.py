@@ -76,8 +76,7 @@ def binning(
     check_finite(x, layer)
     origin, last = 0.0, np.inf
     if bins is not None:
-        if not (isinstance(bins, int | np.integer) and bins >= 1):
-            raise InputError(f"bins is {bins}; it must be a positive integer.")
+        checks.count("bins", bins, usual="30")
         origin, last = float(x.min()), bins - 1.0
         spread = float(x.max()) - origin
         bin_size = spread / bins if spread > 0 else 1.0

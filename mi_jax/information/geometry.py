@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mi_jax.errors import InputError
-from mi_jax.information._input import Activations, as_activations, as_labels, as_variances, check_finite
+from mi_jax.information._input import Activations, as_activations, as_labels, as_variance, check_finite
 from mi_jax.information.kde import kde
 
 _SAMPLE = 1024
@@ -80,11 +80,9 @@ def geometry(
         (2.0, 1.0, 0.25)
     """
     x = as_activations(t, layer)
-    variances, scalar = as_variances(noise_variance)
-    if not scalar:
-        raise InputError("noise_variance is an array; the geometry needs one number.")
+    variance = as_variance(noise_variance)
     check_finite(x, layer)
-    bounds = kde(x, noise_variance=float(variances[0]), layer=layer)
+    bounds = kde(x, noise_variance=variance, layer=layer)
     within = between = None
     if y is not None:
         labels, classes = as_labels(y, len(x), num_classes)
@@ -96,11 +94,11 @@ def geometry(
         within=within,
         between=between,
         nearest=nearest,
-        nearest_over_noise=nearest / float(variances[0]),
+        nearest_over_noise=nearest / variance,
         effective_rank=_effective_rank(np.asarray(x[rows], np.float64)),
         distinguishable_upper=math.exp(float(bounds.i_tx_upper)),
         distinguishable_lower=math.exp(float(bounds.i_tx_lower)),
-        noise_variance=float(variances[0]),
+        noise_variance=variance,
         n=len(x),
     )
 
@@ -131,11 +129,11 @@ def scale_split(first: Any, second: Any, *, noise_variance: float, layer: str = 
     check_finite(z, layer)
     if len(x) != len(z):
         raise InputError(f"{layer} has {len(x)} rows and then {len(z)}; give activations of the same inputs.")
-    own, other = _variance(x), _variance(z)
+    variance, own, other = as_variance(noise_variance), _variance(x), _variance(z)
     if not (own > 0 and other > 0):
         raise InputError(f"{layer} is constant in one of the two; its scale cannot be compared.")
-    before = kde(x, noise_variance=[noise_variance, noise_variance * own / other], layer=layer).i_tx_upper
-    after = float(kde(z, noise_variance=noise_variance, layer=layer).i_tx_upper)
+    before = kde(x, noise_variance=[variance, variance * own / other], layer=layer).i_tx_upper
+    after = float(kde(z, noise_variance=variance, layer=layer).i_tx_upper)
     start, rescaled = (float(v) for v in np.asarray(before))
     return ScaleSplit(after - start, rescaled - start, after - rescaled, math.sqrt(other / own))
 

@@ -15,6 +15,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh
 
+from mi_jax import checks
 from mi_jax.errors import InputError
 from mi_jax.information import _pairwise, _products, _rounding
 from mi_jax.information._input import (
@@ -152,8 +153,8 @@ def kde(
 
     Raises:
         InputError: for non-finite, integer or empty activations, fewer than two rows, labels that do not fit, fewer
-            than two classes, variances that are not positive, blocks that are no number of them, an unknown
-            precision, and distances that overflow.
+            than two classes, variances that are not positive, a negative tolerance, blocks that are no number of them,
+            an unknown precision, and distances that overflow.
 
     References:
         Kolchinsky & Tracey 2017, eqs. 10 and 11 (pairwise distance estimators of mixture entropy); Ding & Ashok 2021
@@ -175,7 +176,10 @@ def kde(
         raise InputError(f"Invalid blocks {blocks!r}: expected a whole number of at least 2, or 0 for no jackknife.")
     block = image_blocks(len(x), blocks) if blocks else None
     tried = _products.fall_backs(wanted)
-    tolerance = _products.tolerance(wanted) if tolerance is None else tolerance
+    if tolerance is None:
+        tolerance = _products.tolerance(wanted)
+    elif tolerance != math.inf:
+        checks.at_least("tolerance", tolerance, 0, usual="1e-5")
     for precision in tried[:1] if is_traced(x) else tried:
         sums = _sums(x, *compact(labels, classes), variances, precision, mesh, block)
         if is_traced(x) or (sums.error <= tolerance).all():

@@ -8,7 +8,7 @@ import numpy as np
 
 from mi_jax import checks
 from mi_jax.errors import InputError
-from mi_jax.information._input import as_array
+from mi_jax.information._input import as_array, as_variance
 from mi_jax.information.kde import kde
 from mi_jax.information.noise import noise_variance as variance_by_rule
 
@@ -67,7 +67,7 @@ def measure_layers(
     checks.one_of("unit", unit, ("bits", "nats"))
     if samples is not None:
         checks.count("samples", samples, 2)
-    y = None if labels is None else np.asarray(_opened(labels, "labels"))
+    y = None if labels is None else np.atleast_1d(_opened(labels, "labels"))
     rows: dict[str, dict[str, Any]] = {}
     first = None
     for layer, given in _layers(activations):
@@ -92,8 +92,7 @@ def measure_layers(
 
 def _measured(layer, t, y, rule, variance, num_classes) -> dict[str, Any]:
     """The row of one layer, in nats."""
-    if variance is None:
-        variance = variance_by_rule(t, rule=rule, layer=layer)
+    variance = variance_by_rule(t, rule=rule, layer=layer) if variance is None else as_variance(variance)
     try:
         found = kde(t, y, noise_variance=variance, num_classes=num_classes, layer=layer)
     except InputError as error:
@@ -102,7 +101,7 @@ def _measured(layer, t, y, rule, variance, num_classes) -> dict[str, Any]:
     return row | {
         "saturated": bool(found.saturated),
         "undersampled": bool(found.undersampled),
-        "noise_variance": float(variance),
+        "noise_variance": variance,
         "n": len(t),
         "features": int(np.prod(t.shape[1:])),
     }

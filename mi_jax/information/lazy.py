@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mi_jax import checks
 from mi_jax.batches import BATCH_SIZE
+from mi_jax.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -25,6 +27,9 @@ class LazyActivations:
         n: number of rows.
         batch_size: rows of a call; the last row is repeated to fill it.
 
+    Raises:
+        InputError: for no function, numbers below 1, and a function that returns another number of rows.
+
     Examples:
         >>> from mi_jax.information import kde
         >>> images = np.random.default_rng(0).random((40, 6), np.float32)
@@ -38,6 +43,12 @@ class LazyActivations:
     n: int
     batch_size: int = BATCH_SIZE
     _wide: bool = dataclasses.field(default_factory=lambda: bool(jax.config.jax_enable_x64), repr=False)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def __post_init__(self):
+        if not callable(self.function):
+            raise InputError(f"function must be a function of row numbers, not {type(self.function).__name__}.")
+        checks.count("n", self.n)
+        checks.count("batch_size", self.batch_size)
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -73,5 +84,8 @@ class LazyActivations:
 
     def _computed(self, rows: np.ndarray) -> np.ndarray | jax.Array:
         made = self.function(rows)
-        made = (made if isinstance(made, jax.Array) else np.asarray(made)).reshape(len(rows), -1)
+        made = made if isinstance(made, jax.Array) else np.asarray(made)
+        if not made.ndim or len(made) != len(rows):
+            raise InputError(f"function gave an array of shape {made.shape} for {len(rows)} rows; give a row for each.")
+        made = made.reshape(len(rows), -1)
         return made.astype(np.float32) if made.dtype in (jnp.bfloat16, np.float16) else made

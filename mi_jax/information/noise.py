@@ -48,10 +48,10 @@ def noise_variance(t: Any, *, rule: str = "fixed", value: float = 0.1, layer: st
         1.0
     """
     if rule == "fixed":
-        if not (math.isfinite(value) and value > 0):
-            raise InputError(f"value is {value}; a noise variance must be positive and finite.")
-        return float(value)
-    if rule not in NOISE_RULES:
+        variance = _number(value)
+        checks.positive("value", variance, usual="0.1")
+        return float(variance)
+    if not isinstance(rule, str) or rule not in NOISE_RULES:
         raise InputError(f"There is no noise rule {rule!r}; choose from fixed, {', '.join(NOISE_RULES)}.")
     x = as_rows(t, layer)
     check_finite(x, layer)
@@ -106,6 +106,11 @@ def _median(x: Activations | LazyActivations) -> float:
     return float(np.median(pdist(np.asarray(x[rows], np.float64), "sqeuclidean"))) / (2 * math.log(len(x)))
 
 
+def _number(value: Any) -> Any:
+    """A number that may be given as an array without axes."""
+    return value.item() if getattr(value, "shape", None) == () else value
+
+
 def noise_grid(centre: Any, *, levels: int = 16) -> np.ndarray:
     """Return variances in factors of two around `centre`, [levels], in increasing order.
 
@@ -123,7 +128,7 @@ def noise_grid(centre: Any, *, levels: int = 16) -> np.ndarray:
         >>> noise_grid(1.0, levels=4).tolist()
         [0.25, 0.5, 1.0, 2.0]
     """
-    centre = centre.item() if getattr(centre, "shape", None) == () else centre  # a number as an array
+    centre = _number(centre)
     checks.positive("centre", centre, usual="0.1")
     checks.count("levels", levels)
     exponent, below = math.frexp(centre)[1], levels // 2

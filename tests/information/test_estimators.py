@@ -11,7 +11,22 @@ import pytest
 from sklearn.feature_selection import mutual_info_classif
 
 from mi_jax.errors import InputError
-from mi_jax.information import binning, estimate, fit_probe, ksg, probe, register, renyi, sliced, tasks
+from mi_jax.information import (
+    binning,
+    denoiser,
+    estimate,
+    fit_probe,
+    geometry,
+    ksg,
+    measure_layers,
+    probe,
+    register,
+    renyi,
+    scale_split,
+    sliced,
+    tasks,
+    variational,
+)
 from mi_jax.information.binning import nsb_entropy
 from mi_jax.information.estimators.renyi import kernel_width
 from mi_jax.information.estimators.variational import objective_value
@@ -290,3 +305,88 @@ def test_renyi_entropy_of_separated_atoms_is_the_log_of_their_number_at_every_or
     got = renyi(atoms, y, alpha=alpha, width=1.0)
     assert got.details["entropy"] == pytest.approx(np.log(4), abs=1e-9)
     assert got.value == pytest.approx(np.log(4), abs=1e-9)
+
+
+_X = np.random.default_rng(0).standard_normal((80, 2)).astype(np.float32)
+_Y = np.arange(80) % 2
+_TRAINED = {"key": 0, "batch": 8, "steps": 2, "hidden": 4}
+
+
+@pytest.mark.usefixtures("as_a_user")
+@pytest.mark.parametrize("value", ["2", None, np.nan, -1, 0, 2.5, True, [2]])
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("k", lambda **k: ksg(_X, _Y, **k)),
+        ("components", lambda **k: ksg(_X, _Y, **k)),
+        ("k", lambda **k: sliced(_X, _Y, key=0, **k)),
+        ("slices", lambda **k: sliced(_X, _Y, key=0, **k)),
+        ("components", lambda **k: probe(_X, _Y, key=0, **k)),
+        ("folds", lambda **k: probe(_X, _Y, key=0, **k)),
+        ("components", lambda **k: fit_probe(_X, _Y, **k)),
+        ("batch", lambda **k: variational(_X, _X, **(_TRAINED | k))),
+        ("steps", lambda **k: variational(_X, _X, **(_TRAINED | k))),
+        ("hidden", lambda **k: variational(_X, _X, **(_TRAINED | k))),
+        ("batch", lambda **k: denoiser(_X, noise_variance=1.0, **(_TRAINED | k))),
+        ("hidden", lambda **k: denoiser(_X, noise_variance=1.0, **(_TRAINED | k))),
+    ],
+)
+def test_counts_of_every_estimator_are_whole_numbers(name, call, value):
+    with pytest.raises(InputError, match=rf"^Invalid {name} .*: expected a whole number of at least"):
+        call(**{name: value})
+
+
+@pytest.mark.usefixtures("as_a_user")
+@pytest.mark.parametrize("value", ["a", None, np.nan, np.inf, -1.0, 0.0, True, [1.0]])
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("learning_rate", lambda **k: variational(_X, _X, **(_TRAINED | k))),
+        ("learning_rate", lambda **k: denoiser(_X, noise_variance=1.0, **(_TRAINED | k))),
+        ("width", lambda **k: renyi(_X, _Y, **k)),
+        ("other_width", lambda **k: renyi(_X, _X, **k)),
+    ],
+)
+def test_sizes_of_every_estimator_are_positive_numbers(name, call, value):
+    says = "one of median, scott, silverman" if value == "a" and name != "learning_rate" else "a positive number"
+    with pytest.raises(InputError, match=rf"^Invalid {name} .*: expected {says}"):
+        call(**{name: value})
+
+
+@pytest.mark.usefixtures("as_a_user")
+@pytest.mark.parametrize("alpha", ["a", None, np.nan, -1.0, 0, True, [1.0]])
+def test_the_order_of_renyi_is_a_positive_number(alpha):
+    with pytest.raises(InputError, match=r"^Invalid alpha .*: expected a positive number"):
+        renyi(_X, _Y, alpha=alpha)
+
+
+@pytest.mark.usefixtures("as_a_user")
+def test_switches_of_estimators_are_true_or_false():
+    with pytest.raises(InputError, match=r"^Invalid standardise 'no': expected True or False"):
+        ksg(_X, _X, standardise="no")
+    with pytest.raises(InputError, match=r"^Invalid shuffle 'no': expected True or False"):
+        fit_probe(_X, _Y, shuffle="no")
+
+
+@pytest.mark.usefixtures("as_a_user")
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [("a", "is 'a'; give a number"), (np.inf, "positive and finite"), ([1.0, 2.0], "give one number")],
+)
+def test_one_noise_variance_is_one_positive_number(value, says):
+    for call in (
+        lambda: variational(_X, **_TRAINED, noise_variance=value),
+        lambda: geometry(_X, noise_variance=value),
+        lambda: scale_split(_X, _X, noise_variance=value),
+        lambda: measure_layers(_X, noise_variance=value),
+    ):
+        with pytest.raises(InputError, match=rf"noise_variance .*{says}"):
+            call()
+
+
+@pytest.mark.usefixtures("as_a_user")
+def test_the_denoiser_checks_its_key_and_steps():
+    with pytest.raises(InputError, match=r"^Invalid key None: expected a JAX random key or an integer seed"):
+        denoiser(_X, noise_variance=1.0, key=None)
+    with pytest.raises(InputError, match=r"^Invalid steps 0: expected a whole number of at least 1"):
+        denoiser(_X, noise_variance=1.0, key=0, steps=0)

@@ -146,9 +146,21 @@ def test_noise_grids_that_are_not_positive_and_finite_are_refused(centre, levels
     assert np.isfinite(noise_grid(1.0, levels=2045)).all()
 
 
-def test_a_fractional_number_of_bins_is_refused(x):
-    with pytest.raises(InputError, match="positive integer"):
-        binning(x, bins=2.5)
+@pytest.mark.usefixtures("as_a_user")
+@pytest.mark.parametrize("bins", [2.5, 0, True, "5", [5]])
+def test_a_number_of_bins_is_a_whole_number(x, bins):
+    with pytest.raises(InputError, match=r"^Invalid bins .*: expected a whole number of at least 1, such as 30"):
+        binning(x, bins=bins)
+
+
+@pytest.mark.usefixtures("as_a_user")
+def test_a_fixed_noise_variance_is_a_positive_number(x):
+    assert noise_variance(x, value=np.array(0.5)) == noise_variance(x, value=0.5) == 0.5
+    for value in ("0.1", None, np.nan, np.inf, 0, -1.0, True, [0.1]):
+        with pytest.raises(InputError, match=r"^Invalid value .*: expected a positive number, such as 0\.1"):
+            noise_variance(x, value=value)
+    with pytest.raises(InputError, match=r"^There is no noise rule \['trace'\]; choose from fixed"):
+        noise_variance(x, rule=["trace"])
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e18])
@@ -218,3 +230,16 @@ def test_bounds_are_the_same_under_jit_vmap_and_grad(x):
     assert np.sum(slope * step) == pytest.approx((ahead - behind) / 2e-4, abs=1e-4)
     with pytest.raises(InputError, match="labels must be concrete"):
         jax.jit(lambda t, y: kde(t, y, noise_variance=0.5).i_ty_upper)(t, y)
+
+
+@pytest.mark.usefixtures("as_a_user")
+def test_a_list_of_rows_of_unequal_lengths_is_refused():
+    with pytest.raises(InputError, match=r"^t must be one array; got a ragged list"):
+        kde([[0.0, 1.0], [2.0]], noise_variance=1.0)
+
+
+@pytest.mark.usefixtures("as_a_user")
+@pytest.mark.parametrize("tolerance", ["1e-6", np.nan, -1.0, True, [1e-6]])
+def test_a_tolerance_is_a_number_from_zero(tolerance):
+    with pytest.raises(InputError, match=r"^Invalid tolerance .*: expected a number of at least 0"):
+        kde(np.eye(3), noise_variance=1.0, tolerance=tolerance)

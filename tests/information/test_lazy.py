@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mi_jax.errors import InputError
-from mi_jax.information import LazyActivations, _tiles, binning, kde, monte_carlo, noise_variance
+from mi_jax.information import LazyActivations, _tiles, binning, kde, measure_layers, monte_carlo, noise_variance
 
 IMAGES = np.random.default_rng(0).random((150, 20), np.float32)
 WEIGHTS = np.random.default_rng(1).standard_normal((20, 70)).astype(np.float32)
@@ -72,3 +72,32 @@ def test_lazy_layers_that_cannot_be_measured_are_explained():
         kde(lazy(lambda rows: np.where(rows[:, None] == 149, np.nan, IMAGES[rows])), noise_variance=1.0)
     with pytest.raises(InputError, match="dtype int"):
         kde(lazy(lambda rows: rows[:, None]), noise_variance=1.0)
+
+
+@pytest.mark.usefixtures("as_a_user")
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"function": np.zeros((4, 2))}, "function must be a function of row numbers, not ndarray"),
+        ({"n": 0}, "Invalid n 0: expected a whole number of at least 1"),
+        ({"n": 2.5}, "Invalid n 2.5: expected a whole number of at least 1"),
+        ({"batch_size": 0}, "Invalid batch_size 0: expected a whole number of at least 1"),
+    ],
+)
+def test_settings_of_lazy_activations_that_do_not_fit_are_refused(options, says):
+    with pytest.raises(InputError, match=says):
+        LazyActivations(**({"function": lambda rows: np.zeros((len(rows), 2)), "n": 4} | options))
+
+
+def test_a_function_that_gives_another_number_of_rows_is_refused():
+    """Twice as many rows would be read as rows of twice the width."""
+    for wrong in (lambda rows: np.zeros((2 * len(rows), 2)), lambda rows: np.float32(0)):
+        with pytest.raises(InputError, match=r"gave an array of shape \(.*\) for 4 rows; give a row for each"):
+            LazyActivations(wrong, n=4, batch_size=4)[:]
+
+
+def test_measure_layers_refuses_a_lazy_layer_and_a_single_label():
+    with pytest.raises(InputError, match=r"^conv1 is computed lazily, .*; give conv1\[:\]"):
+        measure_layers({"conv1": lazy()})
+    with pytest.raises(InputError, match=r"^conv1 has 150 rows and labels 1; give the same images for all"):
+        measure_layers({"conv1": lazy()[:]}, 3)

@@ -16,10 +16,12 @@ import optax
 from flax import nnx
 from jax import lax
 
+from mi_jax import checks
 from mi_jax.errors import InputError
 from mi_jax.information._input import as_activations, as_pair, as_variances, check_finite, compact
 from mi_jax.information.estimator import Estimate, Limit, host_generator, register
 from mi_jax.optax_update import update
+from mi_jax.typing import Key
 
 _LINEAR_BELOW = -4.0
 """Log of the signal-to-noise ratio, along the widest direction, below which only the linear denoiser is used."""
@@ -207,7 +209,7 @@ def denoiser(
     other: Any = None,
     *,
     noise_variance: Any,
-    key: jax.Array,
+    key: Key | int,
     num_classes: int | None = None,
     steps: int | None = None,
     batch: int = 128,
@@ -229,7 +231,7 @@ def denoiser(
         t: activations [n, ...], float.
         other: None, int labels [n], or float [n, ...].
         noise_variance: one number, or an array of s numbers that share one network.
-        key: JAX random key.
+        key: JAX random key, or a seed.
         num_classes: number of classes; by default the largest label plus one.
         steps: training steps; by default one per row, at least 100 and at most 1,000.
         batch: rows of a training step.
@@ -237,15 +239,16 @@ def denoiser(
         learning_rate: learning rate of Adam, at the start of a cosine schedule.
 
     Raises:
-        InputError: for what `kde` refuses, unequal lengths, and fewer than 16 rows.
+        InputError: for what `kde` refuses, unequal lengths, settings of the training that are not positive, and fewer
+            than 16 rows.
 
     References:
         Guo, Shamai & Verdu 2005, eq. 1; Ledoit & Wolf 2004 (covariance); Franzese et al. 2024 (differences of scores).
 
     Examples:
-        >>> import jax, numpy as np
+        >>> import numpy as np
         >>> t = np.random.default_rng(0).standard_normal((400, 2))
-        >>> found = denoiser(t, noise_variance=[1.0, 4.0], key=jax.random.key(0), steps=2)
+        >>> found = denoiser(t, noise_variance=[1.0, 4.0], key=0, steps=2)
         >>> np.abs(found.i_tx - np.log1p([1, 1 / 4])).max() < 0.15
         np.True_
     """
@@ -257,13 +260,16 @@ def denoiser(
     n = len(x)
     if n < 16:
         raise InputError(f"t has {n} rows; a denoiser needs at least 16 to fit and to score it.")
-    variances, scalar = as_variances(noise_variance)
+    for name, number in (("steps", 1 if steps is None else steps), ("batch", batch), ("hidden", hidden)):
+        checks.count(name, number)
+    checks.positive("learning_rate", learning_rate, usual="5e-3")
+    key, (variances, scalar) = checks.key(key), as_variances(noise_variance)
     condition = np.zeros((n, 0)) if z is None else _condition(z, classes)
     order = _order(np.concatenate([x, condition], axis=1), key)
     x, condition = np.asarray(x, np.float64)[order], condition[order]
     x = x - x[:1]
     scale = float(np.sqrt(x.var(axis=0).mean())) or 1.0
-    fitted, schedule = n - n // 4, _Schedule(steps or min(max(n, 100), 1000), batch, learning_rate)
+    fitted, schedule = n - n // 4, _Schedule(min(max(n, 100), 1000) if steps is None else steps, batch, learning_rate)
     solve = functools.partial(_information, key, x / scale, fitted=fitted, snr=scale**2 / variances, hidden=hidden)
     rows = solve(condition=np.zeros((n, 0)), schedule=schedule)
     value, error, left, gap = _summary(rows, fitted)

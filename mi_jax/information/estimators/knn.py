@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from mi_jax import checks
 from mi_jax.errors import InputError
 from mi_jax.information._input import as_pair
 from mi_jax.information.estimator import Estimate, Limit, host_generator, register
@@ -134,7 +135,8 @@ def _limit(value: float, radius: float, kept: float, arrays: list[np.ndarray], k
 
 
 def _check(k: int, n: int) -> None:
-    if not 1 <= k < n:
+    checks.count("k", k)
+    if k >= n:
         raise InputError(f"k is {k}; the number of neighbours must be in 1..{n - 1} for {n} samples.")
 
 
@@ -178,7 +180,8 @@ def ksg(
         "saturated" above 0.7 (psi(n) - psi(k)).
 
     Raises:
-        InputError: for what `kde` refuses, unequal lengths, k outside 1..n-1, and where every class has one row.
+        InputError: for what `kde` refuses, unequal lengths, k outside 1..n-1, no components, and where every class has
+            one row.
 
     References:
         Kraskov, Stoegbauer & Grassberger 2004, eq. 8; Ross 2014, eq. 2; Gao et al. 2017, algorithm 1.
@@ -191,6 +194,9 @@ def ksg(
     """
     x, z, classes = as_pair(t, other, num_classes)
     _check(k, len(x))
+    checks.count("components", components, usual="10")
+    if standardise is not None:
+        checks.flag("standardise", standardise)
     (x, kept), (z, kept_other) = _reduce(x, components), (z, 1.0) if classes else _reduce(z, components)
     kept = min(kept, kept_other)
     if standardise is None:
@@ -233,7 +239,7 @@ def sliced(
         num_classes: number of classes; by default the largest label plus one.
 
     Raises:
-        InputError: for what `ksg` refuses.
+        InputError: for what `ksg` refuses, and no slices.
 
     References:
         Goldfeld & Greenewald 2021, definition 1.
@@ -247,6 +253,7 @@ def sliced(
     """
     x, z, classes = as_pair(t, other, num_classes)
     _check(k, len(x))
+    checks.count("slices", slices, usual="64")
     rng, x = host_generator(key), _reduce(x, x.shape[1])[0]
     z = z if classes else _reduce(z, z.shape[1])[0]
     values = []

@@ -68,7 +68,7 @@ def fit_probe(
         layer: name for messages.
 
     Raises:
-        InputError: for what `kde` refuses and for fewer than eight rows.
+        InputError: for what `kde` refuses, no components, and fewer than eight rows.
 
     Examples:
         >>> import numpy as np
@@ -77,6 +77,8 @@ def fit_probe(
         >>> fitted.log_probabilities(np.array([[0.0], [10.0]])).argmax(axis=1).tolist()
         [0, 1]
     """
+    checks.count("components", components, usual="256")
+    checks.flag("shuffle", shuffle)
     x = as_activations(t, layer)
     check_finite(x, layer)
     labels, _ = as_labels(y, len(x), num_classes)
@@ -194,8 +196,8 @@ def probe(
         Estimate; details: `cross_entropy` and `label_entropy` in nats, `accuracy`.
 
     Raises:
-        InputError: for what `kde` refuses, folds out of range or more than there are groups, and when a fold would be
-            fitted on one class.
+        InputError: for what `kde` refuses, no components, folds out of range or more than there are groups,
+            and when a fold would be fitted on one class.
 
     References:
         Barber & Agakov 2003 (variational bound); Xu et al. 2020 (predictive information).
@@ -211,7 +213,9 @@ def probe(
     n = len(x)
     labels, classes = as_labels(other, n, num_classes, "other")
     labels, fitted = compact(labels, classes)
-    if not 2 <= folds <= n // 8:
+    checks.count("components", components, usual="256")
+    checks.count("folds", folds, 2)
+    if folds > n // 8:
         raise InputError(f"folds is {folds} for {n} rows; give at least 2, and at least eight rows per fold.")
     group = _group_ranks(groups, n, checks.key(key))
     if folds > group.max() + 1:

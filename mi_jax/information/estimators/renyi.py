@@ -4,11 +4,12 @@ Its values are not comparable to Shannon information. Dense: memory n^2, and tim
 """
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import numpy as np
 
+from mi_jax import checks
 from mi_jax.errors import InputError
 from mi_jax.information._input import as_pair
 from mi_jax.information.estimator import Estimate, register
@@ -36,12 +37,22 @@ def _kernel(x: np.ndarray, width: float | WidthRule) -> tuple[np.ndarray, float]
     """Return the kernel matrix [n, n] and its width; ones for a constant, whatever the rule says."""
     from scipy.spatial.distance import pdist, squareform
 
-    s = kernel_width(x, width) if isinstance(width, str) else float(width)
-    if isinstance(width, str) and (x == x[:1]).all():
-        return np.ones((len(x), len(x))), s
-    if not s > 0:
-        raise InputError(f"The kernel width is {s}; give a positive number, as most rows of the layer may be equal.")
+    if not isinstance(width, str):
+        s = float(width)
+    else:
+        s = kernel_width(x, width)
+        if (x == x[:1]).all():
+            return np.ones((len(x), len(x))), s
+        if not s > 0:
+            raise InputError(f"The kernel width is {s}; give a positive number, as most rows may be equal.")
     return np.exp(squareform(pdist(x, "sqeuclidean")) / (-2 * s * s)), s
+
+
+def _check_width(name: str, width: Any) -> None:
+    if isinstance(width, str):
+        checks.one_of(name, width, get_args(WidthRule))
+    else:
+        checks.positive(name, width, usual="1.0, or the rule 'median'")
 
 
 def _entropy(blocks: list[np.ndarray], alpha: float | int) -> float:
@@ -97,7 +108,8 @@ def renyi(
         counted; unreliable for its "dimension" where the contrast is below 0.05, as all distances are similar.
 
     Raises:
-        InputError: for what `kde` refuses, unequal lengths, alpha <= 0 or = 1, and widths that are not positive.
+        InputError: for what `kde` refuses, unequal lengths, alpha <= 0 or = 1, and widths that are neither
+            positive nor a rule.
 
     References:
         Giraldo, Rao & Principe 2015, eqs. 7 to 9; Yu et al. 2019 for convolutional layers.
@@ -108,8 +120,12 @@ def renyi(
         >>> round(renyi(atoms, np.array([0, 0, 1, 1]), alpha=2, width=1.0).value, 6)
         0.693147
     """
-    if not alpha > 0 or alpha == 1:
+    if alpha != math.inf:
+        checks.positive("alpha", alpha, usual="1.01")
+    if alpha == 1:
         raise InputError(f"alpha is {alpha}; it must be positive and not 1: 1.01 is the usual choice near Shannon.")
+    _check_width("width", width)
+    _check_width("other_width", other_width)
     x, z, classes = as_pair(t, other, num_classes)
     left, s = _kernel(np.asarray(x, np.float64), width)
     if classes:

@@ -16,7 +16,7 @@ from jax import lax
 
 from mi_jax import checks
 from mi_jax.errors import InputError
-from mi_jax.information._input import as_activations, as_pair, check_finite, compact
+from mi_jax.information._input import as_activations, as_pair, as_variance, check_finite, compact
 from mi_jax.information.estimator import Estimate, host_generator, register
 from mi_jax.optax_update import update
 from mi_jax.typing import Key
@@ -155,8 +155,8 @@ def variational(
         ln batch (nwj, smile), which no bound from so few independent pairs exceeds with confidence.
 
     Raises:
-        InputError: for what `kde` refuses, unequal lengths, an unknown objective, missing noise, and fewer rows
-            than four batches.
+        InputError: for what `kde` refuses, unequal lengths, an unknown objective, missing noise, settings of the
+            training that are not positive, and fewer rows than four batches.
 
     References:
         van den Oord et al. 2018 (InfoNCE); Nguyen, Wainwright & Jordan 2010 (NWJ); Song & Ermon 2020 (SMILE);
@@ -169,8 +169,11 @@ def variational(
         >>> bool(found.value <= np.log(16))
         True
     """
-    if objective not in OBJECTIVES:
+    if not isinstance(objective, str) or objective not in OBJECTIVES:
         raise InputError(f"objective is {objective!r}; choose from {', '.join(OBJECTIVES)}.")
+    for name, value in (("batch", batch), ("steps", steps), ("hidden", hidden)):
+        checks.count(name, value)
+    checks.positive("learning_rate", learning_rate, usual="2e-3")
     if other is None:
         x, z, classes = as_activations(t), None, 0
         check_finite(x)
@@ -181,9 +184,9 @@ def variational(
         raise InputError(f"t has {n} rows; batches of {batch} need at least {4 * batch}: give a smaller batch.")
     left, scale = _standard(x)
     if z is None:
-        if noise_variance is None or not noise_variance > 0:
+        if noise_variance is None:
             raise InputError("I(X;T) of a layer without noise is infinite; give a positive noise_variance.")
-        right, deviation = left, math.sqrt(noise_variance) / scale
+        right, deviation = left, math.sqrt(as_variance(noise_variance)) / scale
     elif classes:
         labels, present = compact(z, classes)
         right = np.eye(present, dtype=np.float32)[labels]
