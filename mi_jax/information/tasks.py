@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from mi_jax import checks
 from mi_jax.errors import InputError
 from mi_jax.information._input import Target
 
@@ -53,7 +54,12 @@ def gaussian_channel(d: int, noise_variance: float) -> float:
     Args:
         d: number of dimensions.
         noise_variance: variance of the Gaussian noise Z in every dimension.
+
+    Raises:
+        InputError: when there is no dimension or the variance is not positive.
     """
+    checks.count("d", d)
+    checks.positive("noise_variance", noise_variance, usual="0.1")
     return 0.5 * d * math.log1p(1 / noise_variance)
 
 
@@ -65,9 +71,16 @@ def amplitude_channel(levels: np.ndarray, noise_variance: float) -> float:
     Args:
         levels: the values of X, [k].
         noise_variance: variance of the Gaussian noise Z.
+
+    Raises:
+        InputError: when the levels are not a list of finite numbers or the variance is not positive.
     """
     from scipy.special import logsumexp  # here, as scipy is slow to import and most callers do without
 
+    levels = checks.array(levels, name="levels")
+    if levels.ndim != 1 or not levels.size or levels.dtype.kind not in "iuf" or not np.isfinite(levels).all():
+        raise InputError("levels must be a list of one or more finite numbers, such as [-1.0, 1.0].")
+    checks.positive("noise_variance", noise_variance, usual="0.1")
     s, a = math.sqrt(noise_variance), np.asarray(levels, float)
     g = np.linspace(-12, 12, 6001)
     density = np.exp(-g * g / 2) / math.sqrt(2 * math.pi) * (g[1] - g[0])
@@ -83,7 +96,18 @@ def normal_information(covariance: np.ndarray, d: int) -> float:
     Args:
         covariance: covariance of the vector.
         d: number of coordinates of the first part.
+
+    Raises:
+        InputError: when the matrix is not positive definite, or a part has no coordinate.
     """
+    covariance = checks.array(covariance, name="covariance")
+    square = covariance.ndim == 2 and 0 < len(covariance) == covariance.shape[1] and covariance.dtype.kind in "iuf"
+    if not square or not np.allclose(covariance, covariance.T):
+        raise InputError(f"covariance must be a symmetric matrix of numbers; got shape {covariance.shape}.")
+    eigenvalues = np.linalg.eigvalsh(covariance)
+    if eigenvalues[0] <= len(covariance) * np.finfo(float).eps * eigenvalues[-1]:
+        raise InputError("covariance must be positive definite; the information of other vectors is infinite.")
+    checks.count("d", d, most=len(covariance) - 1)
     parts = (covariance[:d, :d], covariance[d:, d:], covariance)
     first, second, both = (np.linalg.slogdet(c)[1] for c in parts)
     return float(0.5 * (first + second - both))
@@ -97,9 +121,15 @@ def student_information(df: int, d: int, other: int) -> float:
         d: number of coordinates of the first part.
         other: number of coordinates of the second part.
 
+    Raises:
+        InputError: when the degrees of freedom are not positive, or a part has no coordinate.
+
     References:
         Czyz et al. 2023.
     """
+    checks.positive("df", df, usual="3")
+    checks.count("d", d)
+    checks.count("other", other)
     from scipy.special import digamma, gammaln
 
     def entropy(k: int) -> float:
@@ -116,7 +146,11 @@ def additive_uniform(half_width: float) -> float:
 
     Args:
         half_width: half the width of the noise.
+
+    Raises:
+        InputError: when it is not positive.
     """
+    checks.positive("half_width", half_width, usual="0.1")
     e = half_width
     return e - math.log(2 * e) if e <= 0.5 else 1 / (4 * e)
 
@@ -127,9 +161,13 @@ def staircase(m: int) -> float:
     Args:
         m: number of values of X.
 
+    Raises:
+        InputError: when there is no value.
+
     References:
         Gao et al. 2017.
     """
+    checks.count("m", m)
     return math.log(m) - (m - 1) / m * math.log(2)
 
 
@@ -162,7 +200,12 @@ def atoms_task(levels: tuple[float, ...], noise_variance: float, *, dimension: i
         noise_variance: variance of the Gaussian noise.
         dimension: number of axes that the diagonal spans.
         labelled: whether the task is about the index of the amplitude as a label, rather than about the input.
+
+    Raises:
+        InputError: as `amplitude_channel`, and for no axis.
     """
+    checks.count("dimension", dimension)
+    checks.flag("labelled", labelled)
 
     def sample(n: int, seed: int) -> Sample:
         index = np.random.default_rng(seed).permutation(np.arange(n) % len(levels))
@@ -183,9 +226,12 @@ def label_task(d: int, separation: float = 1.0, *, layer_noise: float = 0.5) -> 
         layer_noise: share of the unit variance that is noise at the layer, in (0, 1); the activations have the rest.
 
     Raises:
-        InputError: when `layer_noise` is out of range.
+        InputError: when there is no dimension, the separation is negative, or `layer_noise` is out of range.
     """
-    if not 0 < layer_noise < 1:
+    checks.count("d", d)
+    checks.at_least("separation", separation, 0)
+    checks.positive("layer_noise", layer_noise, usual="0.5")
+    if layer_noise >= 1:
         raise InputError(f"layer_noise is {layer_noise}; it must be between 0 and 1.")
 
     def sample(n: int, seed: int) -> Sample:
@@ -206,7 +252,16 @@ def normal_task(d: int, other: int, rho: float) -> Task:
         d: number of coordinates of T.
         other: number of coordinates of the other variable.
         rho: the correlation.
+
+    Raises:
+        InputError: when a variable has no coordinate, or no normal vector has these correlations.
     """
+    checks.count("d", d)
+    checks.count("other", other)
+    least = -1 / (d + other - 1)
+    checks.between("rho", rho, least, 1, usual="0.5")
+    if not least < rho < 1:
+        raise InputError(f"Invalid rho {rho}: expected a number between {least:g} and 1, where information is finite.")
     covariance = np.full((d + other, d + other), rho) + (1 - rho) * np.eye(d + other)
     root = np.linalg.cholesky(covariance)
 
@@ -223,7 +278,12 @@ def paired_task(d: int, information: float) -> Task:
     Args:
         d: number of coordinates of each.
         information: their information in nats.
+
+    Raises:
+        InputError: when there is no coordinate or the information is negative.
     """
+    checks.count("d", d)
+    checks.at_least("information", information, 0)
     rho = math.sqrt(-math.expm1(-2 * information / d))
 
     def sample(n: int, seed: int) -> Sample:
@@ -291,9 +351,13 @@ def prescribed_task(information: float, *, classes: int = 10, width: int = 256) 
         width: number of features.
 
     Raises:
-        InputError: when `information` is out of range.
+        InputError: when there are fewer than two classes or fewer features than classes, or `information` is out of
+            range.
     """
-    if not 0 < information < math.log(classes):
+    checks.count("classes", classes, 2)
+    checks.count("width", width, classes)
+    checks.positive("information", information, usual="1.0")
+    if information >= math.log(classes):
         raise InputError(f"information is {information}; it must be between 0 and ln({classes}) nats.")
     low, high = -5.0, 14.0  # at exp(-5) not one noise vector in 1e16 leads to another class
     for _ in range(30):
@@ -319,7 +383,12 @@ def simplex_channel(classes: int, noise_variance: float) -> float:
     Args:
         classes: number of vectors.
         noise_variance: variance of the Gaussian noise Z in every dimension.
+
+    Raises:
+        InputError: when there is no vector or the variance is not positive.
     """
+    checks.count("classes", classes)
+    checks.positive("noise_variance", noise_variance, usual="0.1")
     v, s, step = noise_variance, math.sqrt(noise_variance), 0.2
     g = np.arange(-10, 10, step * min(1, s))
     density = np.exp(-g * g / 2)

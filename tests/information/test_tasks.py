@@ -66,3 +66,42 @@ def test_samples_are_reproducible_and_have_the_shapes_of_their_task():
         assert task.information > 0
         noisy, _ = task.observe(50, 3)
         assert np.allclose(noisy, t) == (task.noise_variance is None)
+
+
+@pytest.mark.usefixtures("as_a_user")
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: tasks.gaussian_channel(0, 1.0), "Invalid d 0: expected a whole number of at least 1"),
+        (lambda: tasks.gaussian_channel(2, 0.0), r"Invalid noise_variance 0\.0: expected a positive number"),
+        (lambda: tasks.channel_task(2, -1.0), r"Invalid noise_variance -1\.0: expected a positive number"),
+        (lambda: tasks.amplitude_channel([], 1.0), "levels must be a list of one or more finite numbers"),
+        (lambda: tasks.amplitude_channel([1.0, np.nan], 1.0), "levels must be a list of one or more finite numbers"),
+        (lambda: tasks.atoms_task((-1.0, 1.0), 0.0), r"Invalid noise_variance 0\.0: expected a positive number"),
+        (lambda: tasks.atoms_task((-1.0, 1.0), 1.0, dimension=0), "Invalid dimension 0: expected a whole number"),
+        (lambda: tasks.normal_information(-np.eye(2), 1), "covariance must be positive definite"),
+        (lambda: tasks.normal_information(np.ones((2, 2)), 1), "covariance must be positive definite"),
+        (lambda: tasks.normal_information(np.ones((2, 3)), 1), r"a symmetric matrix of numbers; got shape \(2, 3\)"),
+        (lambda: tasks.normal_information(np.eye(2), 2), "Invalid d 2: expected a whole number of at most 1"),
+        (lambda: tasks.normal_task(0, 1, 0.5), "Invalid d 0: expected a whole number of at least 1"),
+        (lambda: tasks.normal_task(1, 1, 2.0), r"Invalid rho 2\.0: expected a number in \[-1, 1\]"),
+        (lambda: tasks.normal_task(1, 1, 1.0), r"Invalid rho 1\.0: expected a number between -1 and 1"),
+        (lambda: tasks.paired_task(1, -1.0), r"Invalid information -1\.0: expected a number of at least 0"),
+        (lambda: tasks.student_task(0, 1), "Invalid df 0: expected a positive number"),
+        (lambda: tasks.uniform_task(-1.0), r"Invalid half_width -1\.0: expected a positive number"),
+        (lambda: tasks.staircase_task(0), "Invalid m 0: expected a whole number of at least 1"),
+        (lambda: tasks.staircase(2.5), r"Invalid m 2\.5: expected a whole number of at least 1"),
+        (lambda: tasks.label_task(0), "Invalid d 0: expected a whole number of at least 1"),
+        (lambda: tasks.label_task(1, -1.0), r"Invalid separation -1\.0: expected a number of at least 0"),
+        (lambda: tasks.label_task(1, layer_noise=1.0), r"layer_noise is 1\.0; it must be between 0 and 1"),
+        (lambda: tasks.prescribed_task(-1.0), r"Invalid information -1\.0: expected a positive number"),
+        (
+            lambda: tasks.prescribed_task(1.0, classes=6, width=5),
+            "Invalid width 5: expected a whole number of at least",
+        ),
+        (lambda: tasks.simplex_channel(3, 0.0), r"Invalid noise_variance 0\.0: expected a positive number"),
+    ],
+)
+def test_tasks_that_do_not_exist_are_refused(call, says):
+    with pytest.raises(InputError, match=says):
+        call()
