@@ -38,6 +38,9 @@ def gaussian_rate(mean: ArrayLike, std: ArrayLike) -> jax.Array:
         mean: mean of the code, `[n k]`.
         std: its standard deviations, `[n k]`, positive.
 
+    Raises:
+        InputError: for shapes that differ, values that are not finite, or a deviation that is not positive.
+
     References:
         Alemi et al. (2017), eq. 14, with r(z) the standard normal.
 
@@ -45,7 +48,11 @@ def gaussian_rate(mean: ArrayLike, std: ArrayLike) -> jax.Array:
         >>> gaussian_rate(jnp.array([[0.0, 0.0], [1.0, 1.0]]), jnp.ones((2, 2))).tolist()
         [0.0, 1.0]
     """
-    mean, std = jnp.asarray(mean), jnp.asarray(std)
+    mean, std = (jnp.asarray(checks.array(part, name=name)) for part, name in ((mean, "mean"), (std, "std")))
+    if mean.shape != std.shape or mean.ndim != 2:
+        raise InputError(f"mean and std must have one shape [n, k]; got {mean.shape} and {std.shape}.")
+    if checks.known(mean, std) and not (jnp.isfinite(mean).all() and jnp.isfinite(std).all() and (std > 0).all()):
+        raise InputError("mean and std must be finite, and std positive.")
     return 0.5 * jnp.sum(mean**2 + std**2 - 1 - 2 * jnp.log(std), axis=-1)
 
 
@@ -70,12 +77,10 @@ def code_information(mean: Any, std: Any, *, key: Key | int, draws: int = 4) -> 
         (0.693, 1250.0, True)
     """
     m, s = (jnp.asarray(checks.array(part, name=name), jnp.float32) for name, part in (("mean", mean), ("std", std)))
-    if m.shape != s.shape or m.ndim != 2 or len(m) < 2:
-        raise InputError(f"mean and std must have one shape [n, k] with n of at least 2; got {m.shape} and {s.shape}.")
-    if not (jnp.isfinite(m).all() and jnp.isfinite(s).all() and (s > 0).all()):
-        raise InputError("mean and std must be finite, and std positive.")
     checks.count("draws", draws)
     rate = gaussian_rate(m, s)
+    if len(m) < 2:
+        raise InputError(f"mean and std must have at least two rows; got {len(m)}.")
     gains = np.asarray(_pointwise(m, s, jax.random.split(checks.key(key), draws)), np.float64)
     n, value = len(m), float(gains.mean())
     variance = gains.var(axis=0, ddof=1).mean() / draws if draws > 1 else gains.var(ddof=1)

@@ -113,3 +113,13 @@ def test_the_information_of_a_code_does_not_depend_on_where_it_lies(centre, std)
     near, far = (code_information(m, np.full_like(m, std), key=0).i_tx for m in (there - np.float32(centre), there))
     assert far == pytest.approx(near, abs=1e-3)
     assert 2 < near < np.log(64)
+
+
+def test_the_rate_of_codes_that_are_none_is_refused():
+    """A deviation of 0 or less has no rate, and codes of another shape would be broadcast."""
+    mean, ones = np.zeros((3, 2), np.float32), np.ones((3, 2), np.float32)
+    for wrong, says in ((0 * ones, "std positive"), (-ones, "std positive"), (np.nan * ones, "must be finite"),
+                        (ones[:1], "must have one shape")):  # fmt: skip
+        with pytest.raises(InputError, match=says):
+            gaussian_rate(mean, wrong)
+    np.testing.assert_array_equal(jax.jit(gaussian_rate)(mean, ones), gaussian_rate(mean, ones))
