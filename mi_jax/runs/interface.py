@@ -62,6 +62,8 @@ def run_from_options(
             _of_kind(name, folder, str | os.PathLike, "the path of a folder")
             if "\0" in os.fspath(folder):
                 raise InputError(f"Invalid {name} {folder!r}: expected the path of a folder, without a null character.")
+    for name, switch in (("overwrite", overwrite), ("quiet", quiet), ("tensorboard", tensorboard)):
+        checks.flag(name, switch)
     config = _configured(configuration.preset(preset, dataset=dataset, arch=arch, trainings=_listed(training)), options)
     directory = Path(run_dir) if run_dir is not None else default_directory(config)
     with contextlib.ExitStack() as stack:

@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mi_jax import checks
 from mi_jax.errors import InputError
@@ -55,7 +56,7 @@ def restore(run_dir: str | os.PathLike[str], *, training: str, seed: int = 0, st
         >>> restored = restore("runs/shapetex-vgg", training="at", seed=0)  # doctest: +SKIP
         >>> logits, taps = restored.network.apply(restored.variables, x)  # doctest: +SKIP
     """
-    path = Path(run_dir)
+    path = _checked_path(run_dir)
     config = read_config(path)
     store = _store(path, config, training, seed)
     saved = store.restore(step)
@@ -75,7 +76,7 @@ def restore_finished(run_dir: str | os.PathLike[str], *, training: str, seed: in
     Raises:
         InputError: as `restore`, and when the training is not finished.
     """
-    path = Path(run_dir)
+    path = _checked_path(run_dir)
     config = read_config(path)
     store = _store(path, config, training, seed)
     step = finished_step(path, store, config, training, seed)
@@ -100,7 +101,7 @@ def steps(run_dir: str | os.PathLike[str], *, training: str, seed: int = 0) -> l
     Raises:
         InputError: when the directory is not a run's, or the training or seed is not in it.
     """
-    path = Path(run_dir)
+    path = _checked_path(run_dir)
     store = _store(path, read_config(path), training, seed)
     found = store.steps()
     store.close()
@@ -141,6 +142,12 @@ def read_config(path: Path) -> RunConfig:
         InputError: when the directory is not a run's, or its configuration is damaged.
     """
     return json_codec.from_dict(RunConfig, saved_config(path), where=str(path / "config.json"))
+
+
+def _checked_path(run_dir: Any) -> Path:
+    if not isinstance(run_dir, str | os.PathLike):
+        raise InputError(f"Invalid run_dir {run_dir!r}: expected the path of a run directory.")
+    return Path(run_dir)
 
 
 def _unfinished(path: Path, training: str, seed: int) -> InputError:

@@ -196,6 +196,9 @@ def test_what_cannot_be_done_with_the_data_is_refused_before_anything_is_written
         ("run_dir", 5, "Invalid run_dir: expected the path of a folder, not int."),
         ("run_dir", "a\0b", "expected the path of a folder, without a null character."),
         ("data_dir", 5, "Invalid data_dir: expected the path of a folder, not int."),
+        ("overwrite", "no", "Invalid overwrite 'no': expected True or False."),
+        ("quiet", "no", "Invalid quiet 'no': expected True or False."),
+        ("tensorboard", "no", "Invalid tensorboard 'no': expected True or False."),
     ],
 )
 def test_arguments_of_another_kind_are_refused_before_anything_is_written(option, value, words, tmp_path, monkeypatch):
@@ -204,6 +207,13 @@ def test_arguments_of_another_kind_are_refused_before_anything_is_written(option
     with pytest.raises(InputError, match=re.escape(words)):
         mj.run(**given)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("as_a_user")
+def test_a_run_directory_that_is_no_path_is_refused():
+    for read in (mj.checkpoints.restore, mj.checkpoints.restore_finished, mj.checkpoints.steps):
+        with pytest.raises(InputError, match=r"^Invalid run_dir None: expected the path of a run directory"):
+            read(None, training="nt")
 
 
 def test_a_network_that_a_run_does_not_hold_is_named(finished_run, tmp_path, monkeypatch):
