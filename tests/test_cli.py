@@ -7,6 +7,7 @@ import io
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 
 import mi_jax
 from mi_jax import cli, data, parallel, report, training
-from mi_jax.cli import duration, flags
+from mi_jax.cli import duration, flags, validate
 from mi_jax.cli.dispatch import clean_exit
 from mi_jax.cli.run import RunCommand, parse
 from mi_jax.errors import InputError
@@ -210,6 +211,20 @@ def test_ctrl_c_while_data_are_prepared_is_its_status(monkeypatch, capsys):
     monkeypatch.setattr(data, "prepare", stop)
     assert status_of("prepare_data.py", "--dataset=mnist", monkeypatch=monkeypatch) == 130
     assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_a_signal_stops_the_validation_of_estimators_with_its_status(tmp_path, monkeypatch, capsys):
+    def run(config, *, folder, stop_asked, command, **options):
+        assert command == f"mi-jax validate --run-dir {folder}"
+        os.kill(os.getpid(), signal.SIGTERM)
+        if stop_asked():
+            raise training.Interrupted
+
+    monkeypatch.setattr(validate, "run", run)
+    with pytest.raises(SystemExit) as left:
+        cli.main(["validate", "--run-dir", str(tmp_path)])
+    assert left.value.code == 75
+    assert "The same command resumes." in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """`mi-jax validate`: every estimator on tasks of known information."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ import tyro
 from rich.table import Table
 
 from mi_jax.cli import flags
+from mi_jax.cli.run import printable
 from mi_jax.cli.session import session
 from mi_jax.information.benchmark import FULL, BenchmarkConfig, run
 from mi_jax.runs.progress import Status
@@ -30,13 +32,21 @@ class ValidateCommand:
 def main(arguments: Sequence[str], *, program: str) -> None:
     """Parses the flags, validates, and prints the summary."""
     command = flags.parse(ValidateCommand, arguments, program=program)
-    with session(ValidateCommand, when_stopped=f"Stopped; {command.run_dir} is saved.") as (reporter, _):
+    stopped = f"Stopped; {command.run_dir} is saved. The same command resumes."
+    with session(ValidateCommand, when_stopped=stopped) as (reporter, stop):
 
         def report_progress(done: float, stage: str) -> None:
             reporter.update(Status(stage=stage, done=done))
 
         config = FULL if command.full else BenchmarkConfig()
-        summary = run(config, folder=command.run_dir, report_progress=report_progress)
+        summary = run(
+            config,
+            folder=command.run_dir,
+            report_progress=report_progress,
+            stop_asked=stop,
+            say=reporter.say,
+            command=printable(shlex.join([*program.split(), *arguments])),
+        )
         table = Table(*summary.columns, title="Estimators on the grid, bits")
         for row in summary.itertuples(index=False):
             table.add_row(*(f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row))
