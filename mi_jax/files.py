@@ -15,16 +15,23 @@ PART = ".part"
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """An open binary file that durably replaces `path` on leaving; an exception leaves `path` as it was."""
+def replacing(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
+    """An open binary file that replaces `path` on leaving; an exception leaves `path` as it was.
+
+    Args:
+        path: the file.
+        durable: whether to wait until the content is on disk; unnecessary for what can be made again.
+    """
     part = path.with_name(path.name + PART)
     try:
         with open(part, "wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.replace(part, path)
-        sync_directory(path.parent)
+        if durable:
+            sync_directory(path.parent)
     except BaseException:
         part.unlink(missing_ok=True)
         raise

@@ -11,6 +11,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from PIL import Image
 
+from mi_jax.files import replacing
 from mi_jax.plotting.style import RC
 from mi_jax.records.run_records import RunRecords
 from mi_jax.registry import Registry
@@ -81,8 +82,10 @@ def write(name: str, draw: Callable[[], Figure], directory: Path) -> Path:
         canvas.draw()
         figure.set_layout_engine("none")  # keeps the layout found for the PNG
         # `savefig` would draw once more without an output, as it does to find a layout.
-        FigureCanvasSVG(figure).print_svg(directory / f"{name}.svg", metadata={"Date": None})
+        with replacing(directory / f"{name}.svg", durable=False) as file:
+            FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None})
     path = directory / f"{name}.png"
     # `savefig` lays out and draws twice, which was half the time of a report; three channels as nothing is transparent.
-    Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).save(path)
+    with replacing(path, durable=False) as file:
+        Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).save(file, "png")
     return path

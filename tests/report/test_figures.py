@@ -1,13 +1,16 @@
 """Figures: what is drawn equals the records' means and intervals, read back from the axes."""
 
 import dataclasses
+import errno
 import itertools
 import math
+import os
 import re
 
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
@@ -241,6 +244,25 @@ def test_the_same_records_give_the_same_files(run_records, tmp_path):
     assert [(tmp_path / f"robustness.{kind}").read_bytes() for kind in ("png", "svg")] == first
     with Image.open(tmp_path / "robustness.png") as image:
         assert image.size[0] == 1440
+
+
+def test_a_figure_that_cannot_be_written_whole_leaves_the_old_one(run_records, tmp_path, monkeypatch):
+    spec = spec_of("robustness", run_records)
+    figures.save(spec, run_records, tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def fail(self, file, *arguments, **options):
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(FigureCanvasSVG, "print_svg", fail)
+    with pytest.raises(OSError, match="No space"):
+        figures.save(spec, run_records, tmp_path)
+    monkeypatch.undo()
+    monkeypatch.setattr(Image.Image, "save", fail)
+    with pytest.raises(OSError, match="No space"):
+        figures.save(spec, run_records, tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_a_name_is_registered_once(run_records):
