@@ -321,7 +321,7 @@ def _open(
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file; expected a directory, new or of an earlier run.")
     # A kill in the first write leaves the lock and a part of config.json: not yet a run, but nothing else either.
-    found = path.is_dir() and any(e.name != ".lock" and e.suffix != PART for e in path.iterdir())
+    found = path.is_dir() and any(e.name not in (".lock", _CONFIG + PART) for e in path.iterdir())
     is_run = any((path / name).exists() for name in (_CONFIG, _PROGRESS))
     if found and not is_run:
         raise InputError(f"{path} holds files that do not belong to a run; choose a new directory.")

@@ -371,6 +371,13 @@ def test_a_kill_in_the_first_write_does_not_bar_the_directory(tmp_path, overwrit
     assert read_json(tmp_path / "config.json") == AS_JSON
 
 
+def test_parts_of_other_files_are_not_taken_for_those_of_a_killed_run(tmp_path):
+    (tmp_path / "film.mp4.part").touch()
+    with pytest.raises(InputError, match="holds other files than a run's"):
+        opened(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["film.mp4.part"]
+
+
 def test_what_killed_saves_left_is_removed(tmp_path):
     opened(tmp_path)
     steps = tmp_path / "checkpoints" / "nt" / "0"
