@@ -56,14 +56,16 @@ class ModelSpec:
         """The width of a layer: `base` times the multiplier, rounded.
 
         Raises:
-            InputError: when no channel is left.
+            InputError: when no channel is left, or there are more than a device can count.
         """
-        scaled = int(base * self.width + 0.5)
+        scaled = base * self.width + 0.5
         if scaled < 1:
             raise InputError(
                 f"Invalid width {self.width:g}: it leaves no channel of a layer of {base}; use at least {0.5 / base:g}."
             )
-        return scaled
+        if scaled >= 2**31:
+            raise InputError(f"Invalid width {self.width:g}: a layer of {base} would have {scaled:.3g} channels.")
+        return int(scaled)
 
 
 class NormalStream:

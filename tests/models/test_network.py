@@ -233,6 +233,7 @@ def test_forward_and_input_gradient_are_traced_once_for_one_shape(vgg, variables
     [
         ({"arch": "alexnet"}, "There is no architecture 'alexnet'; choose from .*lenet.*wrn-28-10.*vgg11"),
         ({"width": 1e-3}, "Invalid width 0.001: it leaves no channel of a layer of 64; use at least 0.0078125"),
+        ({"width": 1e308}, r"Invalid width 1e\+308: a layer of 64 would have .* channels"),
         ({"width": 0.0}, "Invalid width 0.0: expected a positive number"),
         ({"width": float("nan")}, "Invalid width nan: expected a positive number"),
         ({"num_classes": 1}, "Invalid num_classes 1: expected a whole number of at least 2"),
