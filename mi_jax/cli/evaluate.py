@@ -72,6 +72,7 @@ def main(arguments: Sequence[str], *, program: str) -> None:
     with session(EvaluateCommand, when_stopped=f"Stopped; {saved}.") as (reporter, stop):
         if (command.run_dir is None) == (command.torch_checkpoint is None):
             raise InputError("Expected either a run directory or torch_checkpoint, a file written by torch.save.")
+        _refuse_options_of_the_other(command)
         config = None if command.run_dir is None else read_config(command.run_dir)
         name = command.dataset or (config.dataset if config else "cifar10")
         dataset = data.load(name, data_dir=command.data_dir)
@@ -91,6 +92,15 @@ def main(arguments: Sequence[str], *, program: str) -> None:
             for warning in result.warnings:
                 reporter.say(f"{candidate.name}: {warning}")
         reporter.show(robustness.as_table(results, dataset, protocol))
+
+
+def _refuse_options_of_the_other(command: EvaluateCommand) -> None:
+    """Raises `InputError` for options of a checkpoint where a run is evaluated, and the other way round."""
+    of_checkpoint, of_run = ("arch", "width", "mean", "std"), ("training", "seed")
+    other, kind = (of_run, "a run") if command.run_dir is None else (of_checkpoint, "torch_checkpoint")
+    usual = EvaluateCommand()
+    if given := [f"--{name}" for name in other if getattr(command, name) != getattr(usual, name)]:
+        raise InputError(f"{', '.join(given)} belongs to {kind} alone; leave it out.")
 
 
 def _candidates(command: EvaluateCommand, dataset: data.Dataset) -> list[robustness.Candidate]:

@@ -161,6 +161,9 @@ def test_the_leaderboard_names_architectures_that_can_be_imported():
         ([], "either a run directory or --torch-checkpoint"),
         (["--torch-checkpoint=no.pt", "--dataset=digits"], "--torch-checkpoint needs arch"),
         (["--torch-checkpoint=no.pt", "--arch=vgg11", "--dataset=digits"], "no.pt does not exist"),
+        ([f"--torch-checkpoint={__file__}", "--arch=vgg11", "--dataset=digits"], "is no file of torch.save"),
+        (["run", "--arch=vgg11", "--width=2"], "--arch, --width belongs to --torch-checkpoint alone; leave it out."),
+        (["--torch-checkpoint=no.pt", "--seed=0"], "--seed belongs to a run alone; leave it out."),
     ],
 )
 def test_a_mistake_is_one_sentence_and_status_2(arguments, words, capsys):
