@@ -330,6 +330,30 @@ def test_a_module_of_the_user_is_imported_before_the_flags_are_read(tmp_path, mo
     assert "is not a file; expected a Python file" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        (
+            "own_a.py",
+            "x = 1\n1 / 0\n",
+            "own_a.py failed in line 2 (ZeroDivisionError: division by zero); mend the file.",
+        ),
+        ("own_b.py", "def x(:\n", "own_b.py failed (SyntaxError: invalid syntax (own_b.py, line 1)); mend the file."),
+        ("jax.py", "", "which would hide the package jax; rename the file."),
+        ("random.py", "", "which would hide the package random; rename the file."),
+    ],
+)
+def test_a_module_of_the_user_that_cannot_be_imported_is_one_sentence(
+    name, content, words, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / name).write_text(content)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert status_of_command("--import", str(tmp_path / name), "--version", monkeypatch=monkeypatch) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert words in told
+
+
 def test_every_door_fails_alike(monkeypatch, capsys):
     for script in ("run.py", "study.py", "report.py", "sweep.py", "prepare_data.py", "validate_estimators.py"):
         assert status_of(script, "--nonsense", monkeypatch=monkeypatch) == 2, script
@@ -367,6 +391,24 @@ def test_a_reader_that_leaves_early_is_no_error():
         program.stdout.close()
         assert program.stderr.read() == ""
         assert program.wait(timeout=120) == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("flag", ["--version", "--help"])
+def test_an_output_on_a_full_disk_is_one_sentence_and_status_2(flag):
+    code = "from mi_jax import cli; cli.main()"
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-c", code, flag], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: Cannot read or write the output: the disk is full: free some space and start the same command again to "
+        "resume.\n"
+    )
+
+
+def test_an_error_of_the_file_system_is_one_sentence_wherever_it_comes_from(monkeypatch, capsys):
+    assert status_of_command("run", f"--config={'x' * 300}", monkeypatch=monkeypatch) == 2
+    assert capsys.readouterr().err.endswith("x: the name is too long: choose another directory.\n")
 
 
 def test_a_run_can_start_from_the_configuration_of_another(tmp_path):

@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import os
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,19 +65,49 @@ def script(name: str, path: str) -> None:
 def clean_exit() -> Iterator[None]:
     """Turns bad input into one line and status 2, and Ctrl-C into status 130; other errors keep their traceback.
 
-    When the reader of the output closes it early, as `| head` does, the status is 1 and nothing is printed.
+    Errors of the file system count as bad input, also where the output is a file on a full disk. When the reader of the
+    output closes it early, as `| head` does, the status is 1 and nothing is printed.
     """
+    try:
+        with _input_errors_printed(), _output_flushed():
+            yield
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        _discard_output()
+        sys.exit(1)
+    except OSError as error:
+        from mi_jax.runs.directory import disk_errors_explained  # imports pandas
+
+        if error.filename is None:
+            _discard_output()
+        with _input_errors_printed(), disk_errors_explained(Path("the output")):
+            raise
+
+
+@contextmanager
+def _input_errors_printed() -> Iterator[None]:
     try:
         yield
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(EXIT_INTERRUPTED)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's last flush fails again
-        sys.exit(1)
+
+
+@contextmanager
+def _output_flushed() -> Iterator[None]:
+    """Flushes the output on leaving, while an error can still be reported."""
+    try:
+        yield
+    finally:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+
+
+def _discard_output() -> None:
+    """Drops what cannot be written, as the last flush of the interpreter would fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _overview(program: str) -> str:
@@ -114,16 +145,34 @@ def _import_extensions(arguments: Sequence[str]) -> list[str]:
         if flag != "--import":
             left.append(argument)
             continue
-        path = Path(value if has_value else next(given, ""))
-        if not path.is_file():
-            raise InputError(
-                f"--import is {str(path)!r}, which is not a file; expected a Python file such as my_model.py."
-            )
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        if spec is None or spec.loader is None:
-            raise InputError(f"--import is {str(path)!r}; expected a Python file, whose name ends in .py.")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[path.stem] = module
-        sys.path.insert(0, str(path.parent.resolve()))  # the file may import its neighbours
-        spec.loader.exec_module(module)
+        _import_file(Path(value if has_value else next(given, "")))
     return left
+
+
+def _is_installed(name: str) -> bool:
+    """Whether a name belongs to a module of the standard library or to a package such as jax."""
+    if "." in name or name == "__main__" or name in sys.stdlib_module_names:
+        return "." not in name
+    found = importlib.util.find_spec(name)
+    return found is not None and Path(found.origin or "").name == "__init__.py"
+
+
+def _import_file(path: Path) -> None:
+    if not path.is_file():
+        raise InputError(f"--import is {str(path)!r}, which is not a file; expected a Python file such as my_model.py.")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"--import is {str(path)!r}; expected a Python file, whose name ends in .py.")
+    if _is_installed(path.stem):
+        raise InputError(f"--import is {str(path)!r}, which would hide the package {path.stem}; rename the file.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    sys.path.insert(0, str(path.parent.resolve()))  # the file may import its neighbours
+    try:
+        spec.loader.exec_module(module)
+    except InputError:
+        raise
+    except Exception as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == spec.origin]
+        where = f" in line {lines[-1]}" if lines else ""
+        raise InputError(f"--import {path} failed{where} ({type(error).__name__}: {error}); fix the file.") from error
