@@ -139,7 +139,7 @@ def _files(root: Path, classes: list[str]) -> list[tuple[Path, int]]:
         raise InputError(f"{root / unknown[0]} is a class that the training images do not have.")
     found = []
     for label, name in enumerate(classes):
-        files = sorted(file for file in (root / name).glob("*") if file.suffix.lower() in _SUFFIXES)
+        files = sorted(file for file in (root / name).glob("[!.]*") if file.suffix.lower() in _SUFFIXES)
         if not files and root.name == "train":
             raise InputError(f"{root / name} holds no image ({', '.join(_SUFFIXES)}).")
         found += [(file, label) for file in files]
@@ -198,7 +198,10 @@ def _class_names(names: Any) -> tuple[str, ...] | None:
     if names is None:
         return None
     is_list = isinstance(names, Iterable) and not isinstance(names, str | bytes) and getattr(names, "ndim", 1) == 1
-    listed = tuple(map(str, names)) if is_list else ()
+    listed = tuple(
+        name.decode(errors="backslashreplace") if isinstance(name, bytes) else str(name)
+        for name in (names if is_list else ())
+    )
     if not listed:
         raise InputError(f"class_names must be a list with the name of every class, or left out; got {names!r}.")
     for name in listed:

@@ -38,6 +38,8 @@ def test_arrays_arrive_as_they_are():
 
 
 def test_tensors_and_arrays_of_names_are_taken():
+    names = np.array(NAMES, "S")  # bytes, as HDF5 keeps them
+    assert mj.data.from_arrays(IMAGES, LABELS, class_names=names).class_names == NAMES
     given = mj.data.from_arrays(torch.tensor(IMAGES), torch.tensor(LABELS), class_names=np.array(NAMES))
     expected = mj.data.from_arrays(IMAGES, LABELS, class_names=NAMES)
     np.testing.assert_array_equal(given.train.images, expected.train.images)
@@ -142,6 +144,12 @@ def test_jpegs_and_folders_without_a_test_split_are_read(tmp_path):
     write(tmp_path, IMAGES[:9], ".jpeg")
     dataset = mj.data.load(f"folder:{tmp_path}")
     assert (len(dataset.train), len(dataset.test)) == (6, 3)
+
+
+def test_hidden_files_are_no_images(tmp_path):
+    root = write(tmp_path)
+    (root / "train" / "ant" / "._00.png").write_bytes(b"what macOS keeps beside a file")
+    assert len(mj.data.load(f"folder:{root}").train) == 9
 
 
 def test_folders_that_cannot_be_used_name_the_file(tmp_path):
