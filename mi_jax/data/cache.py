@@ -88,7 +88,7 @@ def read(entry: Path) -> Dataset:
     """
     try:
         meta = json.loads((entry / META).read_text())
-        name, class_names, digests = meta["name"], tuple(meta["class_names"]), meta["sha256"]
+        name, class_names, digests = meta["name"], tuple(meta["class_names"]), dict(meta["sha256"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _corrupt(entry, META, "it cannot be read") from error
     arrays = {}

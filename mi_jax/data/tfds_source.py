@@ -101,11 +101,11 @@ def find(reference: Reference, root: Path) -> Source | None:
     newest = max(versions, key=lambda version: tuple(int(part) for part in version.split(".")))
     try:
         info = json.loads(versions[newest].read_text())
-    except (OSError, ValueError) as error:
+        formats = {info.get("fileFormat", "tfrecord"), *info.get("alternativeFileFormats", [])}
+    except (OSError, ValueError, AttributeError, TypeError) as error:  # the last two: no object, or other values
         raise InputError(
             f"{versions[newest]} cannot be read ({error}): remove its folder and prepare again."
         ) from error
-    formats = {info.get("fileFormat", "tfrecord"), *info.get("alternativeFileFormats", [])}
     return Source(versions[newest].parent, newest, "array_record" in formats)
 
 

@@ -147,6 +147,13 @@ def test_a_missing_cache_file_is_named(prepared, file):
         mj.data.load("tiny", data_dir=prepared)
 
 
+def test_metadata_of_another_kind_in_the_cache_are_named(prepared):
+    mj.data.load("tiny", data_dir=prepared)
+    (only_entry() / "meta.json").write_text('{"name": "tiny", "class_names": [], "sha256": []}')
+    with pytest.raises(InputError, match=r"damaged \(train_images.npy: its checksum is wrong\)"):
+        mj.data.load("tiny", data_dir=prepared)
+
+
 def test_an_interrupted_cache_write_leaves_nothing_that_is_read(prepared, monkeypatch):
     class Interrupted(Exception):
         pass
@@ -280,8 +287,9 @@ def test_truncated_records_are_named(tmp_path):
 
 def test_damaged_metadata_is_named(tmp_path):
     folder = tiny_tfds.write(tmp_path, "tiny", {"train": tiny_tfds.examples(*TEST), "test": tiny_tfds.examples(*TEST)})
-    (folder / "dataset_info.json").write_text("{")
-    assert f"{folder / 'dataset_info.json'} cannot be read" in refused(tmp_path, "tiny")
+    for content in ("{", "[]", '{"alternativeFileFormats": null}'):
+        (folder / "dataset_info.json").write_text(content)
+        assert f"{folder / 'dataset_info.json'} cannot be read" in refused(tmp_path, "tiny")
 
 
 def test_a_set_that_is_not_downloaded_gets_the_command_to_do_so(tmp_path):

@@ -111,7 +111,8 @@ def draw(folder: Path) -> list[Path]:
             figures["estimator_benchmark_tasks"] = figure.draw_tasks(table)
         figures["monte_carlo_coverage"] = figure.draw_coverage(intervals)
         for name, drawn in figures.items():
-            drawn.savefig(folder / f"{name}.png", dpi=160)
+            with replacing(folder / f"{name}.png", durable=False) as file:
+                drawn.savefig(file, dpi=160)
     return [folder / f"{name}.png" for name in figures]
 
 
@@ -153,7 +154,10 @@ def _done(path: Path, keys: tuple[str, ...], *, newest: str) -> set[tuple[Any, .
     if whole != content:
         with replacing(path) as file:
             file.write(whole)
-    table = pd.read_csv(path)
+    try:
+        table = pd.read_csv(path)
+    except ValueError as error:  # no text, no rows, or rows of different lengths
+        raise InputError(f"{path} is damaged ({str(error).strip()}); restore it, or choose a new directory.") from error
     if missing := [key for key in (*keys, newest) if key not in table]:
         raise InputError(f"{path} has no column {missing[0]!r}, as another version wrote it; choose a new directory.")
     return set(table[list(keys)].itertuples(index=False, name=None))

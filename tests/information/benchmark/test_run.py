@@ -113,6 +113,13 @@ def test_a_table_of_another_version_is_refused(tmp_path):
         _done(tmp_path / "coverage.csv", coverage.KEYS, newest="flagged")
 
 
+@pytest.mark.parametrize("content", [b"\n", b"\xff\xfe\n", b"n,dimension\n1,2\n1,2,3\n"])
+def test_a_damaged_table_is_named(content, tmp_path):
+    (tmp_path / "scores.csv").write_bytes(content)
+    with pytest.raises(InputError, match=r"scores.csv is damaged \(.*\); restore it, or choose a new directory"):
+        _done(tmp_path / "scores.csv", coverage.KEYS, newest="flagged")
+
+
 def test_a_file_in_place_of_the_directory_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is a file; expected a directory"):
