@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from mi_jax.claims import Claim, ClaimStatistic, evaluate
+from mi_jax.files import write_text
 from mi_jax.records.run_records import RunRecords, accuracy_on_test, compared_trainings, final_rows
 from mi_jax.statistics.intervals import Table, accuracy_over_seeds
 
@@ -54,7 +55,7 @@ def failures(run_records: RunRecords) -> Table:
 
 
 def write_csv(run_records: RunRecords, found: dict[str, tuple[Claim, ...]], directory: Path) -> dict[str, Path]:
-    """Writes the tables that have rows as `<name>.csv` and returns their paths by name."""
+    """Writes the tables that have rows as `<name>.csv`, deletes those without any, and returns the paths."""
     directory.mkdir(exist_ok=True)
     baseline, _ = compared_trainings(run_records)
     statistics = [
@@ -70,8 +71,11 @@ def write_csv(run_records: RunRecords, found: dict[str, tuple[Claim, ...]], dire
         "failed": failures(run_records),
     }
     paths = {name: directory / f"{name}.csv" for name, table in data.items() if len(table)}
-    for name, path in paths.items():
-        data[name].to_csv(path, index=False)
+    for name in data:
+        if name in paths:
+            write_text(paths[name], data[name].to_csv(index=False))
+        else:
+            (directory / f"{name}.csv").unlink(missing_ok=True)
     return paths
 
 

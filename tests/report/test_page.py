@@ -140,6 +140,10 @@ def test_failed_estimates_are_listed_unless_a_later_attempt_mended_them(tmp_path
     assert "1 estimate failed" in text
     assert "not mended" in text
     assert "is&gt; constant" not in text
+    assert "not mended" in (tmp_path / "tables" / "failed.csv").read_text()
+    records.append(tmp_path, [Record(value=1.0, **{**where, "seed": 1})])
+    assert "not mended" not in report.build(tmp_path).read_text(encoding="utf-8")
+    assert not (tmp_path / "tables" / "failed.csv").exists()
 
 
 def test_transfers_are_shares_with_intervals_between_0_and_100_per_cent(tmp_path):
