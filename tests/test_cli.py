@@ -336,9 +336,9 @@ def test_a_module_of_the_user_is_imported_before_the_flags_are_read(tmp_path, mo
         (
             "own_a.py",
             "x = 1\n1 / 0\n",
-            "own_a.py failed in line 2 (ZeroDivisionError: division by zero); mend the file.",
+            "own_a.py failed in line 2 (ZeroDivisionError: division by zero); fix the file.",
         ),
-        ("own_b.py", "def x(:\n", "own_b.py failed (SyntaxError: invalid syntax (own_b.py, line 1)); mend the file."),
+        ("own_b.py", "def x(:\n", "own_b.py failed (SyntaxError: invalid syntax (own_b.py, line 1)); fix the file."),
         ("jax.py", "", "which would hide the package jax; rename the file."),
         ("random.py", "", "which would hide the package random; rename the file."),
     ],

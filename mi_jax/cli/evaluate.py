@@ -100,7 +100,7 @@ def _refuse_options_of_the_other(command: EvaluateCommand) -> None:
     other, kind = (of_run, "a run") if command.run_dir is None else (of_checkpoint, "torch_checkpoint")
     usual = EvaluateCommand()
     if given := [f"--{name}" for name in other if getattr(command, name) != getattr(usual, name)]:
-        raise InputError(f"{', '.join(given)} belongs to {kind} alone; leave it out.")
+        raise InputError(f"{', '.join(given)} cannot be used without {kind}; leave it out.")
 
 
 def _candidates(command: EvaluateCommand, dataset: data.Dataset) -> list[robustness.Candidate]:

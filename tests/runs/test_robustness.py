@@ -162,8 +162,11 @@ def test_the_leaderboard_names_architectures_that_can_be_imported():
         (["--torch-checkpoint=no.pt", "--dataset=digits"], "--torch-checkpoint needs arch"),
         (["--torch-checkpoint=no.pt", "--arch=vgg11", "--dataset=digits"], "no.pt does not exist"),
         ([f"--torch-checkpoint={__file__}", "--arch=vgg11", "--dataset=digits"], "is no file of torch.save"),
-        (["run", "--arch=vgg11", "--width=2"], "--arch, --width belongs to --torch-checkpoint alone; leave it out."),
-        (["--torch-checkpoint=no.pt", "--seed=0"], "--seed belongs to a run alone; leave it out."),
+        (
+            ["run", "--arch=vgg11", "--width=2"],
+            "--arch, --width cannot be used without --torch-checkpoint; leave it out.",
+        ),
+        (["--torch-checkpoint=no.pt", "--seed=0"], "--seed cannot be used without a run; leave it out."),
     ],
 )
 def test_a_mistake_is_one_sentence_and_status_2(arguments, words, capsys):
