@@ -237,7 +237,7 @@ def test_an_error_of_the_file_system_becomes_a_sentence(tmp_path, code, words):
 
 def test_directories_and_links_in_the_place_of_files_are_one_sentence(tmp_path):
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    with pytest.raises(InputError, match=r"loop.*in a circle"):
+    with pytest.raises(InputError, match=r"loop.*form a loop"):
         opened(tmp_path / "loop" / "run")
     (tmp_path / "gone").symlink_to(tmp_path / "nowhere" / "there")
     with pytest.raises(InputError, match=r"gone: it is a broken link"):
@@ -348,7 +348,7 @@ def test_provenance_names_what_computed_each_part_and_is_written_again_where_dam
         (tmp_path / "provenance.json").write_text('{"command"')
         run.note_start(command="third", data_dir=None, say=said.append)
     assert read_json(tmp_path / "provenance.json")["command"] == "third"
-    assert "provenance.json is damaged; it is written again" in said[0]
+    assert "provenance.json is damaged; it is rewritten" in said[0]
 
 
 def test_a_batch_job_knows_its_own_run(tmp_path, monkeypatch):
@@ -373,7 +373,7 @@ def test_a_kill_in_the_first_write_does_not_bar_the_directory(tmp_path, overwrit
 
 def test_parts_of_other_files_are_not_taken_for_those_of_a_killed_run(tmp_path):
     (tmp_path / "film.mp4.part").touch()
-    with pytest.raises(InputError, match="holds other files than a run's"):
+    with pytest.raises(InputError, match="holds files that do not belong to a run"):
         opened(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["film.mp4.part"]
 
