@@ -341,6 +341,7 @@ def test_a_module_of_the_user_is_imported_before_the_flags_are_read(tmp_path, mo
         ("own_b.py", "def x(:\n", "own_b.py failed (SyntaxError: invalid syntax (own_b.py, line 1)); fix the file."),
         ("jax.py", "", "which would hide the package jax; rename the file."),
         ("random.py", "", "which would hide the package random; rename the file."),
+        ("pylab.py", "", "which would hide the package pylab; rename the file."),  # Matplotlib's module of one file
     ],
 )
 def test_a_module_of_the_user_that_cannot_be_imported_is_one_sentence(
@@ -374,6 +375,8 @@ def test_the_first_line_says_what_a_run_does_and_about_how_long(monkeypatch):
         "vgg on shapetex, nt and at: 3 seeds x 6 epochs, information at 4 of them, then PGD-20, shape_bias, report, "
         "writing runs/shapetex-vgg; about 8 min 00 s"
     )
+    single = parse(["--seeds=1", "--epochs=1"])
+    assert ": 1 seed x 1 epoch, " in duration.expected(single.config, single.directory)
 
 
 def test_a_negative_fraction_is_refused_as_a_number(capsys):

@@ -238,7 +238,9 @@ def _writable(path: str | Path) -> Path:
         file = Path(path)
         file.parent.mkdir(parents=True, exist_ok=True)
     except (TypeError, OSError) as error:
-        raise InputError(f"state_path {path!r} cannot be written ({error}); give the path of a file.") from None
+        raise InputError(f"state_path {str(path)!r} cannot be written ({error}); give the path of a file.") from None
+    if file.is_dir():
+        raise InputError(f"state_path {str(path)!r} is a directory; give the path of a file.")
     return file
 
 

@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import os
 import sys
+import sysconfig
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -150,11 +151,14 @@ def _import_extensions(arguments: Sequence[str]) -> list[str]:
 
 
 def _is_installed(name: str) -> bool:
-    """Whether a name belongs to a module of the standard library or to a package such as jax."""
+    """Whether a name is that of a module of the standard library or of an installed package such as jax or six."""
     if "." in name or name == "__main__" or name in sys.stdlib_module_names:
         return "." not in name
     found = importlib.util.find_spec(name)
-    return found is not None and Path(found.origin or "").name == "__init__.py"
+    if found is None or found.origin is None:
+        return False
+    origin, installed = Path(found.origin), (sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
+    return origin.name == "__init__.py" or str(origin.parent) in installed
 
 
 def _import_file(path: Path) -> None:

@@ -25,10 +25,10 @@ def expected(config: RunConfig, directory: Path) -> str:
     """
     objectives, attack = " and ".join(config.trainings), config.final_attack
     then = [f"PGD-{attack.steps}", *(["AutoAttack"] if config.evaluation.autoattack else []), *config.studies, "report"]
+    seeds, epochs = _counted(config.seeds, "seed"), _counted(config.epochs, "epoch")
     plan = (
-        f"{config.arch} on {config.dataset}, {objectives}: {config.seeds} seeds x {config.epochs} epochs, "
-        f"information at {len(config.information.schedule(config.epochs))} of them, then {', '.join(then)}, "
-        f"writing {directory}"
+        f"{config.arch} on {config.dataset}, {objectives}: {seeds} x {epochs}, information at "
+        f"{len(config.information.schedule(config.epochs))} of them, then {', '.join(then)}, writing {directory}"
     )
     if parallel.backend() != "cpu":
         return plan
@@ -63,6 +63,10 @@ def _flops_per_second() -> float:
     for _ in range(4):
         product(square, square).block_until_ready()
     return 4 * 2 * 1024**3 / (time.perf_counter() - began)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _rounded(value: float) -> float:

@@ -68,10 +68,10 @@ class EvaluateCommand:
 def main(arguments: Sequence[str], *, program: str) -> None:
     """Parses the flags, evaluates each network, and prints a table."""
     command = flags.parse(EvaluateCommand, arguments, program=program)
-    saved = f"the same command resumes from {command.state}" if command.state else "give state=FILE to resume next time"
-    with session(EvaluateCommand, when_stopped=f"Stopped; {saved}.") as (reporter, stop):
+    resumption = "the same command resumes" if command.state else "give --state FILE to resume next time"
+    with session(EvaluateCommand, when_stopped=f"Stopped; {resumption}.") as (reporter, stop):
         if (command.run_dir is None) == (command.torch_checkpoint is None):
-            raise InputError("Expected either a run directory or torch_checkpoint, a file written by torch.save.")
+            raise InputError("Expected either a run directory or --torch-checkpoint, a file written by torch.save.")
         _refuse_options_of_the_other(command)
         config = None if command.run_dir is None else read_config(command.run_dir)
         name = command.dataset or (config.dataset if config else "cifar10")
@@ -97,7 +97,7 @@ def main(arguments: Sequence[str], *, program: str) -> None:
 def _refuse_options_of_the_other(command: EvaluateCommand) -> None:
     """Raises `InputError` for options of a checkpoint where a run is evaluated, and the other way round."""
     of_checkpoint, of_run = ("arch", "width", "mean", "std"), ("training", "seed")
-    other, kind = (of_run, "a run") if command.run_dir is None else (of_checkpoint, "torch_checkpoint")
+    other, kind = (of_run, "a run") if command.run_dir is None else (of_checkpoint, "--torch-checkpoint")
     usual = EvaluateCommand()
     if given := [f"--{name}" for name in other if getattr(command, name) != getattr(usual, name)]:
         raise InputError(f"{', '.join(given)} cannot be used without {kind}; leave it out.")
@@ -110,7 +110,7 @@ def _candidates(command: EvaluateCommand, dataset: data.Dataset) -> list[robustn
         return list(robustness.finished_networks(command.run_dir, trainings=trainings, seeds=seeds))
     assert command.torch_checkpoint is not None
     if command.arch is None:
-        raise InputError("torch_checkpoint needs arch, such as wrn-28-10.")
+        raise InputError("--torch-checkpoint needs --arch, such as wrn-28-10.")
     network, variables = models.from_torch(
         models.read_torch_checkpoint(command.torch_checkpoint), arch=command.arch, width=command.width,
         input_shape=dataset.test.images.shape[1:], mean=command.mean or None, std=command.std or None,
@@ -121,6 +121,8 @@ def _candidates(command: EvaluateCommand, dataset: data.Dataset) -> list[robustn
 def _state_file(command: EvaluateCommand, name: str) -> Path | None:
     if command.state is None or command.run_dir is None:
         return command.state
+    if not command.state.name:
+        raise InputError(f"--state is {str(command.state)!r}; expected the path of a file, such as evaluation.npz.")
     return command.state.with_stem(f"{command.state.stem}-{name.replace(' ', '-')}")
 
 

@@ -42,6 +42,8 @@ def main(arguments: Sequence[str], *, program: str) -> None:
         raise InputError("No run directory was given; give at least one, for example runs/shapetex-vgg.")
     if command.publish is not None and len(command.run_dirs) > 1:
         raise InputError("--publish copies one run; give one run directory.")
+    if command.every_figure and (command.summary is not None or command.publish is not None):
+        raise InputError("--every-figure is for reports; leave it out, or leave out --summary and --publish.")
     if command.networks and command.publish is None:
         raise InputError("--networks needs --publish; give the directory of the copy too.")
     with flags_in_messages(ReportCommand), disk_errors_explained(command.run_dirs[0]):

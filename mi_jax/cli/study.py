@@ -30,7 +30,9 @@ class StudyCommand:
         test_sets: for `corruptions`, corrupted test sets to use instead of corruptions of the run's test images:
             TFDS, `npz:` or `folder:` sets, such as cifar10_corrupted/brightness_1, or brightness_* for severities 1
             to 5.
-        processes, coordinator, process_index: the processes that share the work, as for `mi-jax run`.
+        processes: how many processes share the work: `auto`, `cluster` or a number, as for `mi-jax run`.
+        coordinator: HOST:PORT of the first process, where their number is given.
+        process_index: index of this process, from 0, where their number is given.
     """
 
     study: Annotated[str, tyro.conf.Positional]

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 from mi_jax import checks
 from mi_jax.attacks import PGD
 from mi_jax.errors import InputError
+from mi_jax.runs.config import MOST_SEEDS
 
 Norm = Literal["linf", "l2"]
 Scale = Literal["fine", "coarse"]
@@ -90,7 +91,8 @@ class Sweep:
                 f"The largest amplitudes add up to {largest:.2f} around grey, more than the 0.5 that pixels allow; "
                 "lower eps or the cue strengths."
             )
-        for name in ("seeds", "n_train", "epochs", "batch_size", "steps", "restarts"):
+        checks.count("seeds", self.seeds, most=MOST_SEEDS)
+        for name in ("n_train", "epochs", "batch_size", "steps", "restarts"):
             checks.count(name, getattr(self, name))
         checks.between("batch_size", self.batch_size, 1, self.n_train)
         checks.positive("learning_rate", self.learning_rate, usual="0.003")

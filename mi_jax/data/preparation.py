@@ -46,6 +46,8 @@ def prepare(name: str, *, data_dir: str | Path | None = None) -> Dataset:
         InputError: where the name is unknown, the set is no image classification, TensorFlow or the network is missing,
             the download fails, or the folder holds the set in another format.
     """
+    if name.startswith(("npz:", "folder:")):
+        raise InputError(f"{name} is read from disk and needs no preparation; train with `--dataset {name}`.")
     reference = Reference.parse(name)
     if reference.name in DATASETS:
         raise InputError(f"{name} is built in and needs no preparation.")

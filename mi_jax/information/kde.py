@@ -29,7 +29,7 @@ from mi_jax.information._input import (
 )
 from mi_jax.information.estimator import Estimate, limit_of, register
 from mi_jax.information.lazy import LazyActivations
-from mi_jax.parallel import mesh_of
+from mi_jax.parallel import mesh_of, with_automatic_axes
 from mi_jax.statistics.jackknife import image_blocks
 
 _LABEL_FIELDS = (
@@ -170,7 +170,7 @@ def kde(
     x = as_rows(t, layer)
     variances, scalar = as_variances(noise_variance)
     labels, classes = (np.zeros(len(x), np.int32), 1) if y is None else as_labels(y, len(x), num_classes)
-    mesh = mesh or mesh_of(x)
+    mesh = with_automatic_axes(mesh) or mesh_of(x)
     precision = wanted = precision or ("float64" if x.dtype == np.float64 else "float32")
     if isinstance(blocks, bool) or not isinstance(blocks, int | np.integer) or blocks < 0 or blocks == 1:
         raise InputError(f"Invalid blocks {blocks!r}: expected a whole number of at least 2, or 0 for no jackknife.")

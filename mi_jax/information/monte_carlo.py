@@ -18,7 +18,7 @@ from mi_jax.information import _products, _rounding
 from mi_jax.information._input import as_activations, as_labels, as_variances, check_finite, compact
 from mi_jax.information._mixture import mixture_sums
 from mi_jax.information.estimator import Estimate, limit_of, register
-from mi_jax.parallel import mesh_of
+from mi_jax.parallel import mesh_of, with_automatic_axes
 from mi_jax.statistics.jackknife import image_blocks
 from mi_jax.typing import Key
 
@@ -144,7 +144,7 @@ def monte_carlo(
     block = image_blocks(n, blocks)
     labels, classes = (np.zeros(n, np.int32), 1) if y is None else as_labels(y, n, num_classes)
     labels, classes = compact(labels, classes)
-    options = {"num_classes": classes, "mesh": mesh or mesh_of(x)}
+    options = {"num_classes": classes, "mesh": with_automatic_axes(mesh) or mesh_of(x)}
     precision = wanted = precision or ("float64" if x.dtype == np.float64 else "float32")
     for precision in _products.fall_backs(wanted):
         sums, errors = _sums(x, labels, block, variances, key, draws // 2, precision, options)

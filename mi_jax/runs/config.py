@@ -16,7 +16,7 @@ from mi_jax.training import OBJECTIVES, ObjectiveConfig, Optimizer
 
 Preset = Literal["quick", "paper"]
 _VERSIONS = ("standard", "plus")
-_MOST_SEEDS, _MOST_EPOCHS = 10_000, 1_000_000
+MOST_SEEDS, _MOST_EPOCHS = 10_000, 1_000_000
 Option = bool | int | float | str
 
 
@@ -145,7 +145,7 @@ class RunConfig:
         if not self.trainings:
             raise InputError(f"Invalid trainings: expected at least one of {', '.join(OBJECTIVES)}.")
         object.__setattr__(self, "studies", tuple(map(_study_name, self.studies)))
-        checks.count("seeds", self.seeds, most=_MOST_SEEDS)
+        checks.count("seeds", self.seeds, most=MOST_SEEDS)
         checks.count("epochs", self.epochs, most=_MOST_EPOCHS)
         for name in ("batch_size", "study_samples"):
             checks.count(name, getattr(self, name))

@@ -48,7 +48,10 @@ def from_dict(cls: type[C], data: Any, *, where: str = "") -> C:
     data = {renamed.get(key, key): value for key, value in data.items()}
     unknown = sorted(set(data) - set(fields))
     if unknown:
-        raise InputError(f"{name} has the unknown key {unknown[0]!r}; its keys are {', '.join(fields)}.")
+        known = f"its keys are {', '.join(fields)}"
+        if len(unknown) > max(1, len(data) // 2):
+            raise InputError(f"{name} is of another command, as it has the key {unknown[0]!r}; {known}.")
+        raise InputError(f"{name} has the unknown key {unknown[0]!r}; {known}.")
     hints = typing.get_type_hints(cls)
     values = {key: _decode(hints[key], value, f"{name}.{key}") for key, value in data.items()}
     missing = [

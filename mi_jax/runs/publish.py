@@ -2,11 +2,12 @@
 
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 from mi_jax import records
 from mi_jax.errors import InputError
-from mi_jax.files import PART, write_json
+from mi_jax.files import write_json
 from mi_jax.runs import directory
 from mi_jax.runs.checkpoints import Checkpoints
 from mi_jax.runs.config import RunConfig
@@ -39,10 +40,12 @@ def publish(run_dir: str | os.PathLike[str], destination: str | os.PathLike[str]
         raise InputError(f"{target} exists; give a new directory for the copy.")
     if Path(os.path.realpath(source)) in Path(os.path.realpath(target)).parents:
         raise InputError(f"{target} is inside of the run; give a directory outside of {source} for the copy.")
-    part = target.with_name(target.name + PART)
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        prefix=f".{target.name}-", dir=target.parent, ignore_cleanup_errors=True
+    ) as scratch:
+        part = Path(scratch) / target.name
+        part.mkdir()
         length = records.compress(source, part, length=directory.records_bytes(source))
         for file in [*(file for file in source.glob("*.json") if file.name != "config.json"), *source.glob("*.npz")]:
             shutil.copyfile(file, part / file.name)
@@ -53,9 +56,6 @@ def publish(run_dir: str | os.PathLike[str], destination: str | os.PathLike[str]
                 for seed in range(config.seeds):
                     _copy_network(source, part, config, training, seed)
         part.rename(target)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
     return target
 
 

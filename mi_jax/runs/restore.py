@@ -161,5 +161,6 @@ def _store(path: Path, config: RunConfig, training: str, seed: int) -> Checkpoin
         raise InputError(f"{path} has no training {training!r}; it has {', '.join(config.trainings)}.")
     checks.count("seed", seed, 0)
     if not 0 <= seed < config.seeds:
-        raise InputError(f"{path} has no seed {seed}; it has 0 to {config.seeds - 1}.")
+        seeds = "seed 0 only" if config.seeds == 1 else f"seeds 0 to {config.seeds - 1}"
+        raise InputError(f"{path} has no seed {seed}; it has {seeds}.")
     return Checkpoints(path / "checkpoints" / training / str(seed))

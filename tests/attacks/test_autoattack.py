@@ -6,6 +6,7 @@ The counters of Auto-PGD and its average over noise are compared step by step, s
 import collections
 import dataclasses
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -543,7 +544,8 @@ def test_a_saved_evaluation_is_not_resumed_with_another_function_or_another_clos
         ("budget must be mi_jax.attacks.Budget, not dict", {"budget": {"apgd_steps": 1}}),
         ("Invalid version None", {"version": None}),
         ("state must be mi_jax.attacks.EvaluationState, not int", {"state": 3}),
-        ("state_path 3 cannot be written", {"state_path": 3}),
+        ("state_path '3' cannot be written", {"state_path": 3}),
+        (r"state_path '\.' is a directory; give the path of a file", {"state_path": Path(".")}),
     ],
 )
 def test_options_of_another_type_raise_a_clear_error(linear, softmax, expected, options, monkeypatch):

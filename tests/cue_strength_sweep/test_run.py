@@ -268,6 +268,7 @@ def test_cells_differ_in_amplitude_alone_and_swapping_exchanges_the_cues():
         ({"rho_shape": (16.0,)}, "0.5"),
         ({"rho_shape": (1.0000001, 1.0000002)}, "Invalid rho_shape .* differ in their first six digits"),
         ({"seeds": 0}, "seeds"),
+        ({"seeds": 10**9}, "^Invalid seeds 1000000000: expected a whole number of at most 10000"),
         ({"learning_rate": float("nan")}, r"^Invalid learning_rate nan: expected a positive number, such as 0.003"),
         ({"learning_rate": -1.0}, "^Invalid learning_rate -1.0"),
         ({"batch_size": 2001}, r"^Invalid batch_size 2001: expected a number in \[1, 2000\]"),

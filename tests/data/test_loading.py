@@ -360,6 +360,8 @@ def test_script_prepares_what_is_there_and_leaves_with_2_where_it_cannot(prepare
     assert "There is no data set 'tinny'" in written.err
     assert exit_status("--dataset", "digits") == 2
     assert "digits is built in and needs no preparation" in capsys.readouterr().err
+    assert exit_status("--dataset", "npz:x.npz") == 2
+    assert "npz:x.npz is read from disk and needs no preparation" in capsys.readouterr().err
 
 
 @pytest.mark.slow

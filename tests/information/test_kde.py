@@ -193,6 +193,7 @@ def test_sums_can_be_vmapped_over_seeds_and_epochs():
         (np.ones((4, 2), np.float32), None, {"noise_variance": 0.0}, "positive"),
         (np.ones((4, 2), np.float32), None, {"noise_variance": [0.1, -1.0]}, "positive"),
         (np.eye(2) * 1e200, None, {}, "too large"),
+        (np.eye(2), None, {"mesh": "data=2"}, "mesh must be a jax.sharding.Mesh or None, not 'data=2'"),
     ],
 )
 def test_invalid_input_is_explained(t, y, options, says):

@@ -60,6 +60,7 @@ def test_absent_keys_take_their_default_and_integers_become_floats():
     ("data", "sentence"),
     [
         ({"name": "a", "epss": 1}, r"Outer has the unknown key 'epss'; its keys are name, inner"),
+        ({"rho": 1, "noise": 2}, r"Outer is of another command, as it has the key 'noise'; its keys are name, inner"),
         ({"name": "a", "inner": {"epz": 1}}, r"Outer\.inner has the unknown key 'epz'"),
         ({"inner": {}}, r"Outer lacks the key 'name'"),
         ({"name": "a", "inner": {"norm": "l1"}}, r"Outer\.inner\.norm is 'l1'; expected one of 'linf', 'l2'"),

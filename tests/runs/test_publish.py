@@ -68,6 +68,10 @@ def test_a_copy_never_takes_the_place_of_anything(finished_run, tmp_path):
     with pytest.raises(InputError, match="is not a run directory"):
         publish(tmp_path, tmp_path / "copy")
     assert not list(tmp_path.iterdir())
+    kept = tmp_path / "copy.part"
+    kept.mkdir()
+    publish(finished_run, tmp_path / "copy")
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "copy", kept], "a directory of the user is left alone"
 
 
 def test_a_copy_never_hides_that_records_are_lost(finished_run, small_config, quiet, tmp_path):
