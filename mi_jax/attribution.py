@@ -100,7 +100,7 @@ def smoothgrad(
         variables: as for `gradient`.
         x: as for `gradient`.
         labels: as for `gradient`.
-        key: a random key or a seed, for the noise.
+        key: a random key or a seed, for the noise, which depends on the place of an image among the others.
         noise: standard deviation of the Gaussian noise, in pixel units, at most 1; noisy images are not clipped.
         samples: number of noisy copies.
 

@@ -96,6 +96,15 @@ def test_random_variables_of_a_function_are_its_own_in_another_order(x):
     np.testing.assert_array_equal(np.sort(np.ravel(drawn)), np.arange(48))
 
 
+def test_variables_of_another_network_are_refused(x):
+    weights = jnp.ones(3)
+    network, _ = mj.models.from_function(
+        lambda w, x: x.reshape(len(x), -1)[:, :3] * w[None], weights, input_shape=SHAPE
+    )
+    with pytest.raises(InputError, match="The variables are not those of own network: pass those that came with it"):
+        network.logits({"params": {"w": weights}, "batch_stats": {}}, x)
+
+
 @pytest.mark.parametrize(
     ("function", "sentence"),
     [

@@ -112,6 +112,7 @@ class APGD(Attack):
     wrapped_first_check: bool = False
     decreasing_eps: bool = True
 
+    takes_start: ClassVar[bool] = True
     budget: ClassVar[dict[str, str]] = {
         "steps": "apgd_steps",
         "restarts": "restarts",

@@ -52,8 +52,8 @@ class Faults(NamedTuple):
     def add(self, gradient: Images, wrong: Flags) -> "Faults":
         """Adds the faults of a gradient [r h w c]; `wrong` [r] are the points that are misclassified."""
         finite = jnp.isfinite(gradient)
-        zero = ~jnp.any(finite & (gradient != 0), axis=(1, 2, 3)) & ~wrong
         nonfinite = ~jnp.all(finite, axis=(1, 2, 3))
+        zero = ~jnp.any(gradient != 0, axis=(1, 2, 3)) & ~wrong
         return Faults(self.zero + zero.astype(jnp.int32), self.nonfinite + nonfinite.astype(jnp.int32))
 
 
@@ -167,6 +167,7 @@ class Attack:
         budget: {setting: field of `Budget`} of the settings that AutoAttack replaces.
         uses_gradients: whether the attack is white-box.
         allows_zero_eps: whether the attack accepts eps = 0.
+        takes_start: whether it starts from `Batch.start` where that is given.
     """
 
     norm: Norm | str = "linf"
@@ -182,6 +183,7 @@ class Attack:
     budget: ClassVar[dict[str, str]] = {}
     uses_gradients: ClassVar[bool] = True
     allows_zero_eps: ClassVar[bool] = False
+    takes_start: ClassVar[bool] = False
 
     def __init_subclass__(cls):
         jax.tree_util.register_pytree_node(cls, cls._flatten, cls._unflatten)
@@ -254,6 +256,11 @@ class Attack:
     def iterations(self) -> int:
         """Number of calls of `step`: by default one more than the effort, as the last call only evaluates."""
         return getattr(self, self.effort) + 1
+
+    @property
+    def gradients(self) -> int:
+        """Number of gradients: by default one in each iteration."""
+        return self.iterations
 
     @property
     def least_classes(self) -> int:
@@ -329,7 +336,8 @@ class AttackResult:
 
     Attributes:
         images: [b h w c] in [0, 1], inside the threat model.
-        success: [b], true where the returned image is misclassified (clean errors count).
+        success: [b], true where the returned image is misclassified, whether or not the clean image is: a robust
+            accuracy counts both, as `autoattack` does.
         loss: [b] at the returned image: for PGD and MI-FGSM the loss that they maximise, else the margin
             max_{i != y} z_i - z_y.
         step_loss: [steps + 1, b], the loss of the chosen restart at each iterate, or None.

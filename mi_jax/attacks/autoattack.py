@@ -17,7 +17,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from mi_jax import checks, processes
-from mi_jax.attacks.attack import Attack, Batch, gradient_warnings
+from mi_jax.attacks.attack import Attack, Batch, gradient_warnings, reach_warnings
 from mi_jax.attacks.autoattack_plan import Budget, plan
 from mi_jax.attacks.engine.input_checks import (
     Model,
@@ -320,7 +320,8 @@ class _Evaluation:
     def _warnings(self, index: int, name: str, config: Attack) -> tuple[str, ...]:
         state = self.state
         attacked = np.isin(state.broken_by, (ROBUST, index))
-        warnings = gradient_warnings(name, *state.faults[:, attacked]) if attacked.any() else ()
+        warnings = reach_warnings(config)
+        warnings += gradient_warnings(name, *state.faults[:, attacked]) if attacked.any() else ()
         broken = int(np.sum(state.broken_by == index))
         before = [config.uses_gradients for _, config in self.stages[:index]]
         if broken and not config.uses_gradients and any(before):

@@ -84,8 +84,9 @@ class FAB(Attack):
             noise = 2 * randomness.uniform(draws) - 1 if self.norm == "linf" else randomness.normal(draws)
             away = jnp.clip(clean + self.eps / 2 * unit(noise.astype(clean.dtype), str(self.norm)), 0, 1)
             start = jnp.where(per_image(problem.batch.restarts > 0), away, clean)
-        none = jnp.full(len(start), jnp.inf, start.dtype)
-        return FABState(start, clean, none, clean, jnp.zeros(len(start), bool), Faults.none(len(start)))
+        wrong = misclassified(problem.logits(clean, 0), problem.labels)
+        distance = jnp.where(wrong, 0, jnp.inf).astype(start.dtype)
+        return FABState(start, clean, distance, clean, wrong, Faults.none(len(start)))
 
     def step(self, problem: Problem, state: FABState, i: Any, words: Words) -> FABState:
         """Projects the point and the clean image onto the linearised boundary, and moves back if adversarial."""

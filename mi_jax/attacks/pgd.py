@@ -68,6 +68,7 @@ class PGD(Attack):
 
     traced: ClassVar[tuple[str, ...]] = ("eps", "step_size")
     allows_zero_eps: ClassVar[bool] = True
+    takes_start: ClassVar[bool] = True
 
     def __post_init__(self):
         super().__post_init__()
@@ -78,6 +79,11 @@ class PGD(Attack):
             raise InputError("restarts > 1 without random_start would repeat one attack; set random_start=True.")
         if self.loss == "kl" and self.steps and not self.random_start:
             raise InputError("The loss 'kl' has no gradient at the clean image; set random_start=True.")
+
+    @property
+    def gradients(self) -> int:
+        """One in each step, as the last iteration only evaluates."""
+        return self.steps
 
     def start_words(self, shape: tuple[int, ...]) -> int:
         """One word for each pixel and channel, and one for the radius."""
@@ -321,5 +327,6 @@ def fgsm(
     Raises:
         InputError: as `pgd`.
     """
+    checks.one_of("loss", loss, ("ce", "dlr", "cw"))
     config = PGD(norm=norm, steps=1, random_start=False, loss=loss)
     return pgd(logits_fn, variables, x, y, config=config, targets=targets, eps=eps, step_size=eps)

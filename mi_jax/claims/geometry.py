@@ -16,7 +16,9 @@ from mi_jax.statistics.jackknife import Sample, crossed
 _RULES = ("fixed", "trace")
 """The noise rules under which a difference in scale shows: both trainings have the same noise variance."""
 _PRESERVING = ("scaling", "channel_gain")
-_LOSS = "merging"
+_LOSS = "repetition"
+_MOVEMENT = "Movement under maps that preserve information, minus under the loss of one bit"
+_FULL = "every layer is saturated"
 _NEEDS = "needs the study geometry"
 CRITERION = difference(sign=+1, smallest=SMALLEST["bits"])
 
@@ -26,8 +28,10 @@ def geometry(run_records: RunRecords, pair: Pair) -> Claim:
     """Scale against the rest in the difference of I(X;T), and maps that keep information against one that loses it."""
     statistics = []
     for rule in _RULES:
-        statistics += _split(run_records, pair, rule)
-        statistics += _maps(run_records, pair, rule)
+        split, maps = _split(run_records, pair, rule), _maps(run_records, pair, rule)
+        if split and not maps:
+            maps = [statistic(_MOVEMENT, t_interval([]), "bits", CRITERION, _NEEDS, noise_rule=rule)]
+        statistics += split + maps
     if not any(s.decides for s in statistics):
         statistics.append(statistic("Scale part minus the rest", t_interval([]), "bits", CRITERION, _NEEDS))
     for noise_rule in run_records.noise_rules:
@@ -55,8 +59,9 @@ def geometry(run_records: RunRecords, pair: Pair) -> Claim:
         "shown in bits, as the root of the difference with its sign, and is 0 where there is only noise. The second "
         "statistic is how far the estimate moves where no information is lost (all activations doubled; each channel "
         "multiplied by its own factor, at the same total variance), minus how far it moves where a known amount is "
-        "lost (images merged in pairs, one bit). Both must agree; intervals are over seeds; a difference within "
-        f"±{SMALLEST['bits']} bits counts as none.",
+        "lost (of each pair of images, one takes the activations of the other: one bit). Layers that are saturated are "
+        "left out, of the first statistic where they are so in both trainings. Both must agree; intervals are over "
+        f"seeds; an interval within ±{SMALLEST['bits']} bits counts as no difference.",
         statistics=tuple(statistics),
         figures=("information_difference", "scale_split", "geometry"),
         scope=scope(run_records, run_records.select(quantity="i_tx_change")),
@@ -71,16 +76,18 @@ def _split(run_records: RunRecords, pair: Pair, rule: str) -> list[ClaimStatisti
     }
     whole = layer_information(run_records, "i_tx_upper", rule, inputs="clean")
     parts["i_tx_upper"] = whole[whole["training"] == pair[1]]
-    values, seeds = _aligned(list(parts.values()))
+    name, measured = "Scale part minus the rest", _aligned(list(parts.values()))[0] is not None
+    full = _saturated(run_records, pair, rule)
+    left = full[pair[0]] & full[pair[1]]
+    values, seeds = _aligned([rows[~rows["layer"].isin(left)] for rows in parts.values()])
     if values is None:
-        return []
+        return [statistic(name, t_interval([]), "bits", CRITERION, _FULL, noise_rule=rule)] if measured else []
     change, forward, rescaled, own = values
     scale = (forward + own - rescaled) / 2  # rescaling the baseline up, and the other training down
     rest = change - scale
     remark = f"{scale.shape[1]} layers" if seeds > 2 else f"{seeds} seeds: products of different ones need three"
     gap = scale_minus_rest(scale, rest)
     few = _undersampled(run_records, pair, rule)
-    name = "Scale part minus the rest"
     statistics = [statistic(name, gap, "bits", CRITERION, remark, noise_rule=rule, undersampled=few)]
     for name, part in (("scale", scale), ("rest, at equal variance", rest)):
         mean = t_interval(part.mean(axis=1))
@@ -119,6 +126,10 @@ def _maps(run_records: RunRecords, pair: Pair, rule: str) -> list[ClaimStatistic
     """How far maps that preserve information move the estimate, minus how far a known loss does."""
     rows = run_records.select(quantity="i_tx_map_change", noise_rule=rule)
     names = (*_PRESERVING, _LOSS)
+    full = _saturated(run_records, pair, rule)
+    measured, rows = len(rows) > 0, rows[~rows["layer"].isin(full[pair[0]] | full[pair[1]])]
+    if measured and rows.empty:
+        return [statistic(_MOVEMENT, t_interval([]), "bits", CRITERION, _FULL, noise_rule=rule)]
     values, seeds = _aligned(
         [
             rows[(rows["reference"] == name) & (rows["training"] == training)]
@@ -130,9 +141,15 @@ def _maps(run_records: RunRecords, pair: Pair, rule: str) -> list[ClaimStatistic
     moved = np.abs(values).reshape(len(names), len(pair), seeds, -1).mean(axis=(1, 3))  # [maps, seeds]
     preserving, loss = moved[:-1].mean(axis=0), moved[-1]
     remark = f"moves by {preserving.mean():.2f} bits where nothing is lost, by {loss.mean():.2f} where one bit is"
-    name = "Movement under maps that preserve information, minus under the loss of one bit"
     interval, few = t_interval(preserving - loss), _undersampled(run_records, pair, rule)
-    return [statistic(name, interval, "bits", CRITERION, remark, noise_rule=rule, undersampled=few)]
+    return [statistic(_MOVEMENT, interval, "bits", CRITERION, remark, noise_rule=rule, undersampled=few)]
+
+
+def _saturated(run_records: RunRecords, pair: Pair, rule: str) -> dict[str, set[str]]:
+    """By training, the layers that are saturated in some seed at the end: their estimates only count images."""
+    rows = final_rows(layer_information(run_records, "i_tx_upper", rule, inputs="clean"))
+    full = rows[rows["saturated"].fillna(False).astype(bool)]
+    return {training: set(full.loc[full["training"] == training, "layer"]) for training in pair}
 
 
 def _undersampled(run_records: RunRecords, pair: Pair, rule: str) -> tuple[int, int]:

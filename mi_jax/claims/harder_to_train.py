@@ -55,8 +55,8 @@ def harder_to_train(run_records: RunRecords, pair: Pair) -> Claim:
         "where blocks of images give no error for the accuracy, that of Newcombe's interval is combined with the one "
         f"over seeds. The training losses themselves are not compared: that of {second} is on adversarial images and "
         f"larger by construction. Shown as context: how many more epochs each training needs for {100 * _SHARE:.0f} % "
-        f"of the fall of its own loss. Differences within ±{100 * SMALLEST['accuracy']:.0f} point and "
-        f"±{SMALLEST['nats']} nats count as none.",
+        f"of the fall of its own loss. An interval within ±{100 * SMALLEST['accuracy']:.0f} point or "
+        f"±{SMALLEST['nats']} nats counts as no difference.",
         statistics=tuple(statistics),
         figures=("training_curves", "robustness"),
         scope=scope(run_records, tested),

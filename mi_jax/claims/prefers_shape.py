@@ -40,10 +40,10 @@ def prefers_shape(run_records: RunRecords, pair: Pair) -> Claim:
         "class divided by predictions of either cue's class (Geirhos et al. 2019); coverage: the share of images so "
         "predicted. Sensitivity to a cue: the mean reciprocal rank of its class among all classes (Kim et al. 2026); "
         f"a ratio such as the bias hides how much either cue counts. The claim rests on {second} minus {first} of the "
-        f"bias and, where it was measured, of shape minus texture sensitivity, paired by seed; {OVER_BOTH}. Within "
-        f"±{100 * SMALLEST['shape bias']:.0f} points and ±{SMALLEST['sensitivity']} counts as none. Whether the bias "
-        "of a single network is above or below ½ depends on how strong each cue is in the data set; this is context "
-        "and does not decide.",
+        f"bias and, where it was measured, of shape minus texture sensitivity, paired by seed; {OVER_BOTH}. An "
+        f"interval within ±{100 * SMALLEST['shape bias']:.0f} points or ±{SMALLEST['sensitivity']} counts as no "
+        "difference. Whether the bias of a single network is above or below ½ depends on how strong each cue is in the "
+        "data set; this is context and does not decide.",
         statistics=tuple(statistics),
         figures=("shape_bias", "shape_texture"),
         scope=scope(run_records, rows),

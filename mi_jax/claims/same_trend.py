@@ -76,11 +76,12 @@ def same_trend(run_records: RunRecords, pair: Pair) -> Claim:
         f"mean curves are closer together than two seeds; differences within {100 * _NOISE:.0f} % of the trend itself "
         "count as none. 95 % intervals of the logarithm by the jackknife over seeds, at least three; all comparisons "
         f"listed must agree. Nothing is concluded where seeds of one training share less than {100 * _SHARED:.0f} % of "
-        "the variance of their curves: there is then no trend to compare. Layers saturated at every epoch are left "
-        "out. The remarks state at which epochs the second kind differs from the first: the difference of the means "
-        "over layers, less its mean over epochs, with a simultaneous 95 % band over epochs (Student's t over paired "
-        f"seeds, Bonferroni's inequality over epochs). {LABEL_LEAK} Where adversarial inputs made without the label "
-        "were measured through training, they decide for I(T;Y).",
+        "the variance of their curves: there is then no trend to compare. Layers of which a quarter of the values or "
+        "more are saturated are left out, as all curves agree at the ceiling. The remarks state at which epochs the "
+        "second kind differs from the first: the difference of the means over layers, less its mean over epochs, with "
+        "a simultaneous 95 % band over epochs (Student's t over paired seeds, Bonferroni's inequality over epochs). "
+        f"{LABEL_LEAK} Where adversarial inputs made without the label were measured through training, they decide for "
+        "I(T;Y).",
         statistics=tuple(statistics),
         figures=(
             *(f"information_epochs_{q}_upper_{r}" for q in INFORMATION for r in (first_rule, last_rule)),

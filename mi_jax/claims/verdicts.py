@@ -18,7 +18,7 @@ distances."""
 Criterion = Callable[[float, float], Verdict]
 """The verdict on the two ends of an interval."""
 SMALLEST = {"relative": 0.05, "accuracy": 0.01, "nats": 0.05, "shape bias": 0.05, "sensitivity": 0.02, "bits": 0.05}
-"""Differences within these count as none: of the baseline's information, share of images, nats of loss, share of
+"""Intervals within these count as no difference: of the baseline's information, share of images, nats of loss, share of
 predictions, reciprocal rank, bits of information."""
 _SHOWN = {"points": 0.001, "share": 0.001, "relative": 0.001}
 """The last digit shown of a unit; 0.01 for any other."""

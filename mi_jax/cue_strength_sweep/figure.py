@@ -81,7 +81,7 @@ def _p_value(gap: np.ndarray) -> float:
     if len(gap) < 2:
         return np.nan
     if np.allclose(gap, gap[0], rtol=1e-12, atol=0):
-        return 1.0 if gap[0] == 0 else 0.0
+        return 1.0  # no standard error: as in `statistics.jackknife.Crossed.p_values`
     return float(stats.ttest_1samp(gap, 0).pvalue)  # pyright: ignore[reportAttributeAccessIssue]
 
 

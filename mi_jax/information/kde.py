@@ -180,6 +180,10 @@ def kde(
         tolerance = _products.tolerance(wanted)
     elif tolerance != math.inf:
         checks.at_least("tolerance", tolerance, 0, usual="1e-5")
+    if not is_traced(x) and (
+        wanted == "direct" or tolerance == math.inf
+    ):  # no error bound shows them, or none is asked
+        check_finite(x, layer)
     for precision in tried[:1] if is_traced(x) else tried:
         sums = _sums(x, *compact(labels, classes), variances, precision, mesh, block)
         if is_traced(x) or (sums.error <= tolerance).all():
@@ -325,7 +329,9 @@ def _bounds(sums: _Sums, error: Any, left_out_error: Any, labels: np.ndarray | N
     return fields | dict(zip(_LABEL_FIELDS, values, strict=True))
 
 
-def _bound(side: str, t: Any, other: Any = None, *, key: jax.Array, noise_variance: float, **options: Any) -> Estimate:
+def _bound(
+    side: str, t: Any, other: Any = None, *, key: jax.Array, noise_variance: Any = None, **options: Any
+) -> Estimate:
     """The registered form of one side of the bounds."""
     result = kde(t, other, noise_variance=noise_variance, **options)
     value = getattr(result, f"i_tx_{side}" if other is None else f"i_ty_certified_{side}")

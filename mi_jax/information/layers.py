@@ -96,7 +96,8 @@ def _measured(layer, t, y, rule, variance, num_classes) -> dict[str, Any]:
     try:
         found = kde(t, y, noise_variance=variance, num_classes=num_classes, layer=layer)
     except InputError as error:
-        raise InputError(str(error) if layer in str(error) else f"{layer}: {error}") from None
+        named = str(error).startswith(f"{layer} ")
+        raise InputError(str(error) if named else f"{layer}: {error}") from None
     row = {name: float(value) for name in _COLUMNS if (value := getattr(found, name)) is not None}
     return row | {
         "saturated": bool(found.saturated),

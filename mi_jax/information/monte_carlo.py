@@ -295,7 +295,7 @@ def _stderr(sample: np.ndarray) -> np.ndarray:
 
 
 @register("monte_carlo", targets=("input", "label"), adds_noise=("input", "label"), label="Monte Carlo")
-def _value(t: Any, other: Any = None, *, key: jax.Array, noise_variance: float, **options: Any) -> Estimate:
+def _value(t: Any, other: Any = None, *, key: jax.Array, noise_variance: Any = None, **options: Any) -> Estimate:
     """The registered form of the value."""
     result = monte_carlo(t, other, noise_variance=noise_variance, key=key, **options)
     quantity = "i_tx" if other is None else "i_ty"

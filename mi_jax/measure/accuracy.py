@@ -35,14 +35,15 @@ def robustness(
         images: test images in [0, 1], `[n h w c]`.
         labels: int `[n]`.
         key: for the random starts; that of an image depends on its index, not on its batch.
-        attack: the attack; an image counts as robust if no restart makes the network misclassify it.
+        attack: the attack; an image counts as robust if the network classifies it correctly, and no restart changes
+            that.
         batch_size: images attacked at a time; None as in `map_batches`.
     """
-    _, accuracy = evaluate(network, variables, images, labels)
+    _, right = evaluate_each(network, variables, images, labels)
     result = _attacked(network, variables, images, labels, key, attack=attack, batch_size=batch_size)
-    robust = 1 - float(np.mean(result.success))
+    robust = float(np.mean(right & ~np.asarray(result.success)))
     rows = [
-        accuracy_row(accuracy, len(labels), inputs="clean"),
+        accuracy_row(float(np.mean(right)), len(labels), inputs="clean"),
         accuracy_row(robust, len(labels), inputs="adversarial", **attack_columns(attack)),
     ]
     return rows, result.images
@@ -52,8 +53,9 @@ def misclassified_under(
     network: Network, variables: Variables, images: Images, labels: Labels, key: Key, *, attack: PGD
 ) -> np.ndarray:
     """Whether each image is misclassified under the attack, bool `[n]`; images misclassified without it count too."""
+    _, right = evaluate_each(network, variables, images, labels)
     result = _attacked(network, variables, images, labels, key, attack=attack, batch_size=None)
-    return np.asarray(result.success)
+    return ~right | np.asarray(result.success)
 
 
 def transfer(

@@ -103,8 +103,8 @@ def autoattack_columns(norm: str, eps: float, version: str, budget: Budget) -> d
         {'attack': 'autoattack-custom', 'norm': 'l2', 'eps': 0.5, 'reduced': True}
     """
     chosen, names = stages(version), _names(version)
-    usual = _default_values(version, names, norm)
-    changed = _changed(budget, usual)
+    usual = _values(version, names, _DEFAULT, norm)
+    changed = _changed(version, names, budget, norm)
     missing = chosen != "rand" and not set(names).issuperset(VERSIONS["standard"])
     return {
         "attack": f"autoattack-{chosen if isinstance(chosen, str) else 'custom'}",
@@ -124,7 +124,7 @@ def budget_in_words(version: str, budget: Budget, norm: str = "linf") -> str | N
         'apgd-t, square'
     """
     names = _names(version)
-    changed = _changed(budget, _default_values(version, names, norm))
+    changed = _changed(version, names, budget, norm)
     parts = [
         *(names if not isinstance(stages(version), str) else ()),
         *(f"{k.replace('_', ' ')} {v}" for k, v in changed.items()),
@@ -137,18 +137,20 @@ def _names(version: str) -> Sequence[str]:
     return VERSIONS[chosen] if isinstance(chosen, str) else chosen
 
 
-def _changed(budget: Budget, usual: dict[str, int]) -> dict[str, int]:
+def _changed(version: str, names: Sequence[str], budget: Budget, norm: str) -> dict[str, int]:
     """The fields of the budget that differ from the usual values, in the order of `Budget`."""
-    return {field: value for field in usual if (value := getattr(budget, field)) not in (None, usual[field])}
+    usual = _values(version, names, _DEFAULT, norm)
+    return {field: value for field, value in _values(version, names, budget, norm).items() if value != usual[field]}
 
 
-def _default_values(version: str, names: Sequence[str], norm: str) -> dict[str, int]:
-    """Default of each field of the budget that the named attacks use; `eot_draws` only for the version `rand`."""
-    usual: dict[str, int] = {}
+def _values(version: str, names: Sequence[str], given: Budget, norm: str) -> dict[str, int]:
+    """Each field of a budget that the named attacks use, as they use it; `eot_draws` only for the version `rand`."""
+    chosen = stages(version)
+    values: dict[str, int] = {}
     for attack in map(attacks.ATTACKS.__getitem__, names):
-        budget = _DEFAULT.of(version, attack, norm)
+        budget = given.of(chosen, attack, norm)
         for field in attack.budget_fields.values():
-            usual[field] = max(usual.get(field, 0), getattr(budget, field))
-    if stages(version) != "rand":
-        usual.pop("eot_draws", None)
-    return usual
+            values[field] = max(values.get(field, 0), getattr(budget, field))
+    if chosen != "rand":
+        values.pop("eot_draws", None)
+    return values

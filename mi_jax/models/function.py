@@ -130,7 +130,10 @@ def from_function(
 
 
 def _forward(network: FunctionNetwork, variables: Variables, x: jax.Array) -> tuple[jax.Array, Taps]:
-    arrays = iter(variables["params"])
+    params = variables.get("params") if isinstance(variables, dict) else None
+    if not isinstance(params, list) or len(params) != sum(map(_is_array, network.leaves)):
+        raise InputError(f"The variables are not those of {network.arch}: pass those that came with it.")
+    arrays = iter(params)
     leaves = [next(arrays) if _is_array(leaf) else leaf for leaf in network.leaves]
     found: Any = network.function(jax.tree.unflatten(network.structure, leaves), x.astype(jnp.float32))
     pair: tuple[Any, Any] = found if isinstance(found, tuple) and len(found) == 2 else (found, {})

@@ -107,6 +107,20 @@ def test_switches_of_every_attack_are_true_or_false(config, name):
 
 
 @pytest.mark.usefixtures("as_a_user")
+@pytest.mark.parametrize(
+    ("config", "argument", "says"),
+    [
+        (Square(eps=0.1), {"start": np.zeros((1, 8, 8, 1), np.float32)}, "chooses the points from which it starts"),
+        (Square(eps=0.1), {"targets": [1]}, "Square has no target classes"),
+        (APGD(loss="cw", targets=2), {"targets": [1]}, "APGD with targets=2 chooses its target classes"),
+        (APGD(), {"step_size": 0.1}, "APGD chooses the lengths of its steps; leave out step_size"),
+    ],
+)
+def test_an_argument_that_an_attack_does_not_use_is_refused(linear, softmax, config, argument, says):
+    with pytest.raises(InputError, match=says):
+        run(linear, softmax.variables, softmax.images[:1], softmax.labels[:1], 0, config=config, **argument)
+
+
 def test_momentum_has_no_divergence_from_a_prediction():
     with pytest.raises(InputError, match=r"^Invalid loss 'kl': expected one of ce, dlr, cw"):
         Momentum(loss="kl")

@@ -116,6 +116,15 @@ def test_found_images_lie_within_eps_and_others_are_clean(cnn, robust):
     np.testing.assert_array_equal(result.success, jnp.argmax(cnn(robust.variables, result.images), axis=1) != labels)
 
 
+def test_a_misclassified_image_is_its_own_nearest_adversarial_image(cnn, robust):
+    images = robust.images[:COUNT]
+    wrong = (jnp.argmax(cnn(robust.variables, images), axis=1) + 1) % 10
+    result = fab(cnn, robust.variables, images, wrong, jax.random.key(0), config=FAB(norm="l2", eps=1.0, steps=5))
+    np.testing.assert_array_equal(result.perturbation_norm, 0)
+    np.testing.assert_array_equal(result.images, images)
+    assert result.success.all()
+
+
 def test_bad_settings_raise_a_clear_error():
     for expected, options in {
         "Invalid eta 0.5: expected a number of at least 1": {"eta": 0.5},

@@ -348,9 +348,27 @@ def split_rows(seed, *, forward, own, rescaled, change):
     ]
 
 
-@pytest.mark.parametrize(("scale", "verdict"), [(-2.0, "supported"), (-0.2, "contradicted"), (-1.1, "equivalent")])
-def test_scale_is_compared_with_the_rest_by_the_mean_of_both_orders(tmp_path, scale, verdict):
-    rows = []
+def map_rows(scaling, *, seeds, saturated=False):
+    """Rows of the study geometry for one layer whose estimate moves by `scaling` without a loss, and by 1 with one."""
+    where = {"layer": "a", "noise_rule": "fixed", "inputs": "clean", "image_set": "test"}
+    moves = {"scaling": scaling, "channel_gain": scaling, "repetition": -1.0}
+    return [
+        row
+        for training in ("nt", "at")
+        for seed in range(seeds)
+        for row in (
+            *(at_end("i_tx_map_change", training, seed, v, reference=k, **where) for k, v in moves.items()),
+            at_end("i_tx_upper", training, seed, 3.0, estimator="kde", saturated=saturated, **where),
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("scale", "scaling", "verdict"),
+    [(-2.0, 2.5, "supported"), (-0.2, 0.1, "contradicted"), (-1.1, 1.0, "equivalent")],
+)
+def test_scale_is_compared_with_the_rest_by_the_mean_of_both_orders(tmp_path, scale, scaling, verdict):
+    rows = [row for row in map_rows(scaling, seeds=3) if row.quantity == "i_tx_map_change"]
     for seed in range(3):
         # The mean of the two orders is `scale`; the rest is the other part of the change of -2.2.
         rows += split_rows(seed, forward=scale - 0.3, own=3.0, rescaled=3.0 - scale - 0.3, change=-2.2)
@@ -371,28 +389,47 @@ def test_without_the_study_nothing_is_said_about_scale(tmp_path):
 
 @pytest.mark.parametrize(("scaling", "verdict"), [(2.5, "supported"), (0.1, "contradicted")])
 def test_maps_that_keep_information_are_compared_with_the_loss_of_one_bit(tmp_path, scaling, verdict):
-    moves = {"scaling": scaling, "channel_gain": scaling, "merging": -1.0}
-    rows = [
-        at_end("i_tx_map_change", training, seed, value, reference=name, layer="a", noise_rule="fixed", inputs="clean")
-        for training in ("nt", "at")
-        for seed in range(2)
-        for name, value in moves.items()
-    ]
-    claim = claims_of(tmp_path, rows)["4"]
+    claim = claims_of(tmp_path, map_rows(scaling, seeds=2))["4"]
     name = "Movement under maps that preserve information, minus under the loss of one bit"
     found = statistic(claim, name, "fixed")
     assert (found.value, found.verdict) == (pytest.approx(scaling - 1), verdict)
 
 
+def test_saturated_layers_show_nothing_about_scale(tmp_path):
+    # At the ceiling log2 N no map changes the estimate but the loss of images, whatever the layer holds.
+    rows = map_rows(0.0, seeds=3, saturated=True)
+    for seed in range(3):
+        split = split_rows(seed, forward=0.0, own=3.0, rescaled=3.0, change=0.0)
+        rows += [row for row in split if row.quantity != "i_tx_upper"]
+    claim = claims_of(tmp_path, rows)["4"]
+    for name in (
+        "Scale part minus the rest", "Movement under maps that preserve information, minus under the loss of one bit"
+    ):  # fmt: skip
+        found = statistic(claim, name, "fixed")
+        assert (found.value, found.verdict, found.remark) == (None, "undecided", "every layer is saturated")
+
+
+def test_maps_of_an_earlier_version_have_to_be_measured_again(tmp_path):
+    rows = [r for seed in range(3) for r in split_rows(seed, forward=-2.0, own=3.0, rescaled=5.0, change=-2.0)]
+    rows += [
+        at_end("i_tx_map_change", t, s, -3.0, reference="merging", layer="a", noise_rule="fixed", inputs="clean")
+        for t in ("nt", "at")
+        for s in range(3)
+    ]
+    claim = claims_of(tmp_path, rows)["4"]
+    assert statistic(claim, "Scale part minus the rest", "fixed").verdict == "supported"
+    assert (claim.weakest("fixed").remark, claim.verdict("fixed")) == ("needs the study geometry", "undecided")
+
+
 def test_maps_of_a_seed_that_failed_in_one_training_are_left_out_in_both(tmp_path):
-    moves = {"scaling": 1.5, "channel_gain": 1.5, "merging": -1.0}
+    moves = {"scaling": 1.5, "channel_gain": 1.5, "repetition": -1.0}
     rows = [
         at_end("i_tx_map_change", training, seed, value * (10 if seed == 1 else 1 + 0.01 * seed),
                reference=name, layer="a", noise_rule="fixed", inputs="clean")
         for training in ("nt", "at")
         for seed in range(3)
         for name, value in moves.items()
-        if (training, seed, name) != ("at", 1, "merging")
+        if (training, seed, name) != ("at", 1, "repetition")
     ]  # fmt: skip
     name = "Movement under maps that preserve information, minus under the loss of one bit"
     found = statistic(claims_of(tmp_path, rows)["4"], name, "fixed")

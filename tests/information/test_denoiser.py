@@ -52,6 +52,11 @@ def test_too_few_rows_are_refused_and_too_few_for_the_width_are_flagged(key):
     assert abs(found.i_other) < 2 * found.i_other_stderr, "the label is not in t"
 
 
+def test_noise_below_the_digits_of_the_network_is_flagged(key):
+    t = np.random.default_rng(0).standard_normal((64, 2)).astype(np.float32) * 1e15
+    assert denoiser(t, noise_variance=0.1, key=key, steps=2).unreliable
+
+
 def test_few_rows_and_an_unfinished_training_are_two_limits(key):
     t, y = np.random.default_rng(0).standard_normal((40, 60)), np.arange(40) % 2
     assert estimate("denoiser", t, y, noise_variance=1.0, key=key, **FEW).unreliable == "sample size"

@@ -291,6 +291,10 @@ def test_unknown_names_and_targets_are_refused(classes, key):
         register("ksg", targets=("label",))(lambda t, other, *, key: None)
     with pytest.raises(InputError, match="positive noise_variance"):
         estimate("infonce", x, key=key, batch=8)
+    with pytest.raises(InputError, match="noise_variance is None; a variance must be positive"):
+        estimate("kde_upper", x, key=key)
+    with pytest.raises(InputError, match="Invalid batch 1: expected a whole number of at least 2"):
+        estimate("infonce", x, y, key=key, batch=1)
     with pytest.raises(InputError, match="smaller batch"):
         estimate("infonce", x, y, key=key, batch=200)
     with pytest.raises(InputError, match="folds"):

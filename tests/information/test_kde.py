@@ -183,6 +183,8 @@ def test_sums_can_be_vmapped_over_seeds_and_epochs():
     [
         (np.array([[np.nan, 1], [0, 1]], np.float32), None, {}, "conv1 holds NaN or infinity"),
         (np.array([[np.inf, 1], [0, 1]], np.float32), None, {}, "conv1 holds NaN or infinity"),
+        (np.array([[np.nan, 1], [0, 1]], np.float32), None, {"precision": "direct"}, "conv1 holds NaN or infinity"),
+        (np.array([[np.inf, 1], [0, 1]], np.float32), None, {"tolerance": np.inf}, "conv1 holds NaN or infinity"),
         (np.ones((1, 4), np.float32), None, {}, "two samples"),
         (np.ones((4, 0), np.float32), None, {}, "empty layer"),
         (np.ones((4, 2), np.int32), None, {}, "floating point"),

@@ -101,3 +101,5 @@ def test_measure_layers_refuses_a_lazy_layer_and_a_single_label():
         measure_layers({"conv1": lazy()})
     with pytest.raises(InputError, match=r"^conv1 has 150 rows and labels 1; give the same images for all"):
         measure_layers({"conv1": lazy()[:]}, 3)
+    with pytest.raises(InputError, match=r"^d: y holds only one class"):
+        measure_layers({"d": np.eye(4, dtype=np.float32)}, np.zeros(4, int))

@@ -7,7 +7,7 @@ import pytest
 
 from mi_jax import models
 from mi_jax.attacks import PGD, pgd
-from mi_jax.measure.accuracy import robustness, transfer
+from mi_jax.measure.accuracy import misclassified_under, robustness, transfer
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +42,24 @@ def test_an_attack_without_random_start_is_plain_pgd(case):
     plain = pgd(network.logits, variables, images, labels, config=attack)
     np.testing.assert_allclose(made, plain.images, atol=1e-6)
     assert rows[1].value == pytest.approx(1 - float(np.mean(plain.success)))
+
+
+def test_an_image_that_is_misclassified_without_an_attack_is_not_robust(case):
+    # Rounded pixels have no gradient, and the random start leads misclassified images back to their class.
+    images = case[2]
+    weights = jax.random.normal(jax.random.key(5), (36, 4))
+    network, variables = models.from_function(
+        lambda w, x: (jnp.round(4 * x) / 4 - 0.5).reshape(len(x), -1) @ w, weights, input_shape=(6, 6, 1)
+    )
+    attack, key = PGD(eps=0.3, steps=1), jax.random.key(0)
+    order = jnp.argsort(network.logits(variables, images), axis=1)
+    labels = jnp.where(jnp.arange(24) % 2, order[:, -1], order[:, -2])  # every second image is misclassified
+    found = pgd(network.logits, variables, images, labels, key, config=attack, index=np.arange(24)).success
+    robust = ~np.asarray(found) & (np.arange(24) % 2 == 1)
+    assert 0 < robust.sum() < np.sum(~np.asarray(found))
+    (clean, attacked), _ = robustness(network, variables, images, labels, key, attack=attack)
+    assert (clean.value, attacked.value) == (0.5, pytest.approx(robust.mean()))
+    np.testing.assert_array_equal(misclassified_under(network, variables, images, labels, key, attack=attack), ~robust)
 
 
 def test_columns_of_the_records_identify_the_measurement(case):

@@ -50,6 +50,7 @@ def test_robust_accuracy_is_clean_accuracy_minus_the_shares_broken_by_the_stages
         ("standard", Budget(apgd_steps=200, restarts=3), "autoattack-standard", False, "apgd steps 200, restarts 3"),
         ("plus", Budget(restarts=5), "autoattack-plus", False, None),
         ("plus", Budget(restarts=1), "autoattack-plus", True, "restarts 1"),
+        ("Plus", Budget(restarts=2), "autoattack-plus", True, "restarts 2"),
         ("standard", Budget(apgd_steps=200, fab_steps=50), "autoattack-standard", True, "apgd steps 200, fab steps 50"),
         ("apgd-t,apgd-ce,fab-t,square", Budget(), "autoattack-custom", False, "apgd-t, apgd-ce, fab-t, square"),
         ("apgd-t,fab", Budget(square_queries=9), "autoattack-custom", True, "apgd-t, fab"),
@@ -62,6 +63,11 @@ def test_reduced_marks_smaller_budgets_only_and_the_description_lists_every_chan
     expected = {"attack": name, "norm": "l2", "eps": 0.5, "reduced": reduced}
     assert autoattack_columns("l2", 0.5, version, budget) == expected
     assert budget_in_words(version, budget) == words
+
+
+def test_the_fewer_targets_of_apgd_t_in_l1_are_its_usual_ones():
+    assert budget_in_words("apgd-t", Budget(), "l1") == "apgd-t"
+    assert budget_in_words("apgd-t", Budget(targets=3), "l1") == "apgd-t, targets 3"
 
 
 def test_sanity_checks_report_an_overconfident_network_only(network, case):

@@ -17,6 +17,7 @@ from mi_jax.measure.information import InformationConfig
 from mi_jax.models import Network
 from mi_jax.records import run_records
 from mi_jax.report import figures
+from mi_jax.studies.geometry.study import _maps
 from mi_jax.studies.geometry.study import measure as geometry
 from mi_jax.studies.noise_grid.study import LEVELS, RULE
 from mi_jax.studies.noise_grid.study import measure as noise_grid
@@ -173,10 +174,19 @@ def test_the_figures_of_both_studies_are_drawn(tmp_path, doubled, assert_shows):
         assert "2 seeds" in specs[name].caption(read)
 
 
-def test_rotating_changes_nothing_doubling_adds_and_merging_loses(doubled):
+def test_rotating_changes_nothing_doubling_adds_and_repeating_loses(doubled):
     def change(name):
         return value_of(doubled, quantity="i_tx_map_change", noise_rule="fixed", reference=name)
 
     assert change("rotation") == pytest.approx(0, abs=1e-4)
     assert change("scaling") > 0
-    assert change("merging") < 0
+    assert change("repetition") < 0
+
+
+def test_the_loss_of_one_bit_keeps_the_scale_of_a_layer():
+    # Normals in 16 dimensions under the trace rule: the mean of a pair, which halves the variance, loses 3 bits.
+    t = np.random.default_rng(0).standard_normal((1000, 16)).astype(np.float32)
+    found = _maps(t, information.noise_variance(t, rule="trace"), jax.random.key(0), {"layer": "a"})
+    moved = {record.reference: record.value for record in found}
+    assert moved["repetition"] == pytest.approx(-0.20, abs=0.03)
+    assert moved["scaling"] > 2

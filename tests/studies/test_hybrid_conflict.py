@@ -13,8 +13,8 @@ from mi_jax import distortions, records
 from mi_jax.attacks import PGD
 from mi_jax.files import write_arrays
 from mi_jax.records import run_records
+from mi_jax.studies.hybrid_conflict import study
 from mi_jax.studies.hybrid_conflict.images import levels, make, outlines, pairs
-from mi_jax.studies.hybrid_conflict.study import measure
 from mi_jax.studies.registry import StudyInput
 from mi_jax.studies.shape_texture.shape_bias import reciprocal_rank
 
@@ -45,7 +45,7 @@ def follower(templates: np.ndarray) -> tuple[mj.models.Network, dict]:
 
 def found_by(templates: np.ndarray, dataset: mj.data.Dataset):
     network, variables = follower(templates)
-    return measure(StudyInput(network, variables, dataset, PGD(eps=0.01, steps=1), 36, jax.random.key(0)))
+    return study.measure(StudyInput(network, variables, dataset, PGD(eps=0.01, steps=1), 36, jax.random.key(0)))
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +108,15 @@ def test_a_network_that_follows_one_cue_has_that_bias_sensitivity_and_informatio
         )
         assert own > 2 * other
     assert one(of_low, quantity="cue_bias", inputs="adversarial", **at) is not None
+
+
+def test_no_image_is_in_two_pairs_so_that_probes_are_scored_on_images_of_their_own(dataset, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(study, "pairs", lambda *arguments: drawn.append(pairs(*arguments)) or drawn[0])
+    network, variables = follower(LOW)
+    study.measure(StudyInput(network, variables, dataset, PGD(eps=0.01, steps=1), 500, jax.random.key(0)))
+    for place in (drawn[0].first, drawn[0].second):
+        assert sorted(place) == list(range(36))
 
 
 def test_levels_fit_the_image_and_small_images_are_refused():

@@ -206,6 +206,7 @@ def test_running_statistics_move_with_the_clean_and_then_with_the_perturbed_batc
         ({"attack": attacks.PGD(loss="dlr")}, "Invalid attack.loss 'dlr': expected 'ce', since the attack of a"),
         ({"attack": attacks.PGD(keep="best")}, "Invalid attack.keep 'best': expected 'last'"),
         ({"attack": attacks.PGD(restarts=3)}, "Invalid attack.restarts 3: expected 1"),
+        ({"attack": attacks.APGD()}, "attack must be mi_jax.attacks.PGD, not APGD"),
     ],
 )
 def test_settings_out_of_range_are_refused(change, message, monkeypatch):

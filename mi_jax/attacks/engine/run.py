@@ -72,13 +72,14 @@ def run(
         raise InputError(
             "logits_fn must take (variables, x), or (variables, x, key) for a random model, which eot_draws > 1 needs."
         )
+    _refuse_ignored(config, targets=targets, start=start, step_size=step_size)
     shape = images.shape[1:]
     norm, positive = str(config.norm), not config.allows_zero_eps
     check_distances("eps", config.eps if eps is None else eps, norm, len(images), positive=positive)
     if step_size is not None:
         check_distances("step_size", step_size, norm, len(images))
         check_step(step_size, config.eps if eps is None else eps, norm)
-    config = config.with_values(eps=eps, **({"step_size": step_size} if "step_size" in config.traced else {}))
+    config = config.with_values(eps=eps, **({} if step_size is None else {"step_size": step_size}))
     config.check_shape(shape)
     config = config.as_arrays(images.dtype)
     if targets is not None:
@@ -106,6 +107,19 @@ def run(
     if targets is not None:
         checks.class_indices(targets, result.logits.shape[1], name="Targets")
     return dataclasses.replace(result, notes=reach_warnings(config))
+
+
+def _refuse_ignored(config: Attack, *, targets: Any, start: Any, step_size: Any) -> None:
+    """Raises `InputError` for an argument that the attack does not use."""
+    name = type(config).__name__
+    if step_size is not None and "step_size" not in config.traced:
+        raise InputError(f"{name} chooses the lengths of its steps; leave out step_size.")
+    if start is not None and not config.takes_start:
+        raise InputError(f"{name} chooses the points from which it starts; leave out start.")
+    if targets is not None and config.targets:
+        raise InputError(f"{name} with targets={config.targets} chooses its target classes; leave out targets.")
+    if targets is not None and not config.loss:
+        raise InputError(f"{name} has no target classes; leave out targets.")
 
 
 def _checked_start(value: Any, images: Images) -> Images:
@@ -191,7 +205,8 @@ def _run(config: Attack, model, variables, images, labels, targets, start, keys,
         state, losses = _iterate(config, problem, keys, words)
         outcome = config.outcome(state)
         if outcome.logits is None:
-            outcome = outcome._replace(logits=problem.logits(outcome.images, config.iterations))
+            draws = getattr(config, "eot_draws", 1)  # those of the iterations are not drawn again
+            outcome = outcome._replace(logits=problem.logits(outcome.images, config.iterations * draws))
         return outcome, losses
 
     # All rows share one draw of the noise of a random model, so they stay in one chunk.
@@ -258,7 +273,7 @@ def _worst_rows(config: Attack, outcome: Outcome, losses, images: Images, labels
 
     faulty = None
     if outcome.faults is not None:
-        zero, nonfinite = (jnp.max(n.reshape(count, -1), axis=1) / config.iterations for n in outcome.faults)
+        zero, nonfinite = (jnp.max(n.reshape(count, -1), axis=1) / max(1, config.gradients) for n in outcome.faults)
         faulty = zero, nonfinite
     logits = chosen(outcome.logits)
     return AttackResult(

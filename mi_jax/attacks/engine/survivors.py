@@ -150,7 +150,8 @@ def attack_rows(
         seen = config.outcome(state).faults
         if seen is not None:
             for kind, counts in enumerate(seen):
-                np.maximum.at(faults[kind], image[places[live]], parallel.on_host(counts)[live] / total)
+                shares = parallel.on_host(counts)[live] / max(1, config.gradients)
+                np.maximum.at(faults[kind], image[places[live]], shares)
         if after == total or not model.random:
             hits = np.flatnonzero(parallel.on_host(state.found) & live)
             if model.random:

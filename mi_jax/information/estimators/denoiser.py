@@ -33,6 +33,8 @@ _PENALTIES = np.logspace(-1, 5, 13)
 """Penalties of the regression on the condition to choose from, for each feature by itself."""
 _CONTINUOUS_NOISE = 1e-3
 """Noise variance for a continuous variable, relative to the mean variance of a feature."""
+_LARGEST_SNR = 1e18
+"""Signal-to-noise ratio above which the float32 of the network leaves no digits of the noise: values are nonsense."""
 _MOST_LEFT = 0.1
 """Share of the value that may be open before it is reported as unreliable."""
 Value = float | np.ndarray
@@ -283,7 +285,7 @@ def denoiser(
         fields |= {"i_other": value, "i_other_stderr": np.hypot(error, left)}
     fields |= {
         "generalisation_gap": gap,
-        "unreliable": np.maximum(gap, left) > _MOST_LEFT * value,
+        "unreliable": ~(np.maximum(gap, left) <= _MOST_LEFT * value) | (scale**2 / variances > _LARGEST_SNR),
         "noise_variance": variances,
     }
     if scalar:

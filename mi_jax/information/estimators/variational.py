@@ -171,8 +171,8 @@ def variational(
     """
     if not isinstance(objective, str) or objective not in OBJECTIVES:
         raise InputError(f"objective is {objective!r}; choose from {', '.join(OBJECTIVES)}.")
-    for name, value in (("batch", batch), ("steps", steps), ("hidden", hidden)):
-        checks.count(name, value)
+    for name, value, least in (("batch", batch, 2), ("steps", steps, 1), ("hidden", hidden, 1)):
+        checks.count(name, value, least)
     checks.positive("learning_rate", learning_rate, usual="2e-3")
     if other is None:
         x, z, classes = as_activations(t), None, 0

@@ -37,7 +37,8 @@ def measure(study_input: StudyInput) -> StudyResult:
     rescaled to the variance of the baseline's. Under the same variances `i_tx_map_change`, the change of the bound by
     the map in `reference`: `scaling` (all activations doubled), `channel_gain` (every channel multiplied by a number of
     its own, at the same total variance) and `rotation` (coordinates permuted, with random signs) lose no information,
-    `merging` (images replaced by the mean of random pairs) loses one bit of what the activations without noise have.
+    `repetition` (of each of random pairs of images, one takes the activations of the other) loses one bit of what the
+    activations without noise have, and keeps their distribution.
     """
     images, labels = fixed_sample(
         study_input.dataset.test.images, study_input.dataset.test.labels, study_input.information.samples
@@ -105,14 +106,13 @@ def _maps(tap: Any, variance: float, key: Key, columns: dict[str, Any]) -> list[
     gains *= np.sqrt(power.sum() / (gains.astype(np.float64) ** 2 @ power)).astype(t.dtype)
     flat = t.reshape(len(t), -1)
     turned = rng.permutation(flat.shape[1])
-    merged = t.copy()
-    half = len(t) // 2
-    merged[rows[:half]] = merged[rows[half : 2 * half]] = (t[rows[:half]] + t[rows[half : 2 * half]]) / 2
+    repeated, half = t.copy(), len(t) // 2
+    repeated[rows[:half]] = t[rows[half : 2 * half]]  # the mean of a pair would halve the variance as well
     mapped = {
         "scaling": 2 * t,
         "channel_gain": t * gains,
         "rotation": (flat * rng.choice([-1, 1], flat.shape[1]).astype(t.dtype))[:, turned],
-        "merging": merged,
+        "repetition": repeated,
     }
     before = float(information.kde(t, noise_variance=variance).i_tx_upper)
     return [

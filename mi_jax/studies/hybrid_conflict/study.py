@@ -45,7 +45,9 @@ def measure(study_input: StudyInput) -> StudyResult:
     Arrays: `images`, uint8 `[kind 3 pairs h w c]`: the first cue, the second, and both, of a few pairs and each kind.
     """
     test = study_input.dataset.test
-    chosen = pairs(test.labels, study_input.samples)
+    counts = np.unique(test.labels, return_counts=True)[1]
+    # No image twice in one role: probes are fitted on some pairs and scored on the others.
+    chosen = pairs(test.labels, min(study_input.samples, len(counts) * int(counts.min())))
     first, second = to_float(test.images[chosen.first]), to_float(test.images[chosen.second])
     height, width, _ = study_input.dataset.input_shape
     reference = study_input.baseline()

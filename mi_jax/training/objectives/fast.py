@@ -41,8 +41,8 @@ class Fast(Objective):
         Linf: the sign of the gradient; L2: its direction. The authors' code takes the gradient in training mode, which
         updates the running statistics: `batch_norm="batch_update"`. Every point is clipped to [0, 1].
         """
-        radius = config.attack.eps
-        attack = dataclasses.replace(
-            config.attack, steps=1, random_start=True, init="uniform", step_size=self.fast_step * radius
-        )
+        length = self.fast_step * config.attack.eps
+        if config.attack.norm == "linf":
+            length = min(length, 1.0)  # no pixel moves farther
+        attack = dataclasses.replace(config.attack, steps=1, random_start=True, init="uniform", step_size=length)
         return pgd_examples(network, variables, x, y, key, dataclasses.replace(config, attack=attack))

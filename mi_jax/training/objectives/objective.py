@@ -122,6 +122,8 @@ class ObjectiveConfig:
         Raises:
             InputError: for a value out of range, or an option that no objective has.
         """
+        if not isinstance(attack, PGD):
+            raise InputError(f"attack must be mi_jax.attacks.PGD, not {type(attack).__name__}.")
         for name, only in (("loss", "ce"), ("keep", "last"), ("restarts", 1)):
             if getattr(attack, name) != only:
                 raise InputError(
