@@ -96,7 +96,7 @@ def verdicts_in_words(claim: Claim, rules: Sequence[str]) -> str:
         word = claim.verdict(rule) if rule in testable else "cannot be tested"
         by_verdict.setdefault(word, []).append(NOISE_RULE_NAMES[rule].removesuffix(" noise rule"))
     if len(by_verdict) == 1:
-        return "under every noise rule"
+        return "under every noise rule" if testable else "cannot be tested under any noise rule"
     parts = [
         f"{word} under the {_listed(names)} noise rule{'s' * (len(names) > 1)}" for word, names in by_verdict.items()
     ]

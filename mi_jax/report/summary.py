@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from mi_jax.claims import Claim, ClaimStatistic
 from mi_jax.errors import InputError
@@ -161,6 +162,9 @@ def _draw_rows(panel: Axes, rows: dict[str, dict[str, ClaimStatistic]], names: l
             panel.plot(scale * np.float64(one.value or 0.0), place, "o", color=colour, markersize=4)
     if unit == "ratio":
         panel.set_xscale("log")
+        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panel.xaxis.set_major_formatter("{x:g}")
+        panel.xaxis.set_minor_formatter(NullFormatter())
     panel.axvline(_REFERENCE.get(unit, 0.0), color="#222222", linewidth=0.8)
     panel.set_yticks(range(len(rows)), [textwrap.fill(label, _LETTERS) for label in rows], fontsize=8)
     panel.set_ylim(len(rows) - 0.5, -0.5)
