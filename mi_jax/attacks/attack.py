@@ -336,8 +336,8 @@ class AttackResult:
 
     Attributes:
         images: [b h w c] in [0, 1], inside the threat model.
-        success: [b], true where the returned image is misclassified, whether or not the clean image is: a robust
-            accuracy counts both, as `autoattack` does.
+        success: [b], true where the returned image or the clean one is misclassified: an attack may lead an image that
+            is misclassified without it back to its class, but that image is not robust.
         loss: [b] at the returned image: for PGD and MI-FGSM the loss that they maximise, else the margin
             max_{i != y} z_i - z_y.
         step_loss: [steps + 1, b], the loss of the chosen restart at each iterate, or None.

@@ -39,11 +39,11 @@ def robustness(
             that.
         batch_size: images attacked at a time; None as in `map_batches`.
     """
-    _, right = evaluate_each(network, variables, images, labels)
+    _, accuracy = evaluate(network, variables, images, labels)
     result = _attacked(network, variables, images, labels, key, attack=attack, batch_size=batch_size)
-    robust = float(np.mean(right & ~np.asarray(result.success)))
+    robust = 1 - float(np.mean(result.success))
     rows = [
-        accuracy_row(float(np.mean(right)), len(labels), inputs="clean"),
+        accuracy_row(accuracy, len(labels), inputs="clean"),
         accuracy_row(robust, len(labels), inputs="adversarial", **attack_columns(attack)),
     ]
     return rows, result.images
@@ -53,9 +53,8 @@ def misclassified_under(
     network: Network, variables: Variables, images: Images, labels: Labels, key: Key, *, attack: PGD
 ) -> np.ndarray:
     """Whether each image is misclassified under the attack, bool `[n]`; images misclassified without it count too."""
-    _, right = evaluate_each(network, variables, images, labels)
     result = _attacked(network, variables, images, labels, key, attack=attack, batch_size=None)
-    return ~right | np.asarray(result.success)
+    return np.asarray(result.success)
 
 
 def transfer(

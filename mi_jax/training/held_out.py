@@ -20,7 +20,7 @@ from mi_jax.models import Network
 from mi_jax.parallel import mesh_of
 from mi_jax.seeding import stream_key
 from mi_jax.training.epoch import State, Trainer
-from mi_jax.training.evaluation import evaluate_each
+from mi_jax.training.evaluation import evaluate
 from mi_jax.training.fit import TrainingProgress
 from mi_jax.training.objectives import OBJECTIVES
 from mi_jax.typing import Flags, Images, Key, Labels, Variables
@@ -206,6 +206,6 @@ def _accuracies(
     def success(x: Images, y: Labels, index: jax.Array | np.ndarray) -> Flags:
         return pgd(network.logits, variables, x, y, key, config=attack, index=index).success
 
-    _, right = evaluate_each(network, variables, images, labels)
+    _, clean = evaluate(network, variables, images, labels)
     found = map_batches(success, images, labels, np.arange(len(labels)), mesh=mesh_of(variables))
-    return float(np.mean(right)), float(np.mean(right & ~np.asarray(found)))
+    return clean, 1 - float(np.mean(found))

@@ -54,9 +54,11 @@ def test_an_image_that_is_misclassified_without_an_attack_is_not_robust(case):
     attack, key = PGD(eps=0.3, steps=1), jax.random.key(0)
     order = jnp.argsort(network.logits(variables, images), axis=1)
     labels = jnp.where(jnp.arange(24) % 2, order[:, -1], order[:, -2])  # every second image is misclassified
-    found = pgd(network.logits, variables, images, labels, key, config=attack, index=np.arange(24)).success
-    robust = ~np.asarray(found) & (np.arange(24) % 2 == 1)
-    assert 0 < robust.sum() < np.sum(~np.asarray(found))
+    found = pgd(network.logits, variables, images, labels, key, config=attack, index=np.arange(24))
+    moved = np.asarray(found.predictions == labels)
+    robust = moved & (np.arange(24) % 2 == 1)
+    assert 0 < robust.sum() < moved.sum()
+    np.testing.assert_array_equal(found.success, ~robust)
     (clean, attacked), _ = robustness(network, variables, images, labels, key, attack=attack)
     assert (clean.value, attacked.value) == (0.5, pytest.approx(robust.mean()))
     np.testing.assert_array_equal(misclassified_under(network, variables, images, labels, key, attack=attack), ~robust)

@@ -186,9 +186,9 @@ def _images_first(result: AttackResult) -> AttackResult:
 @functools.partial(jax.jit, static_argnums=1)
 def _run(config: Attack, model, variables, images, labels, targets, start, keys, words, noise) -> AttackResult:
     width, count = config.rows_per_image, len(images)
+    clean = problem_of(config, model, variables, noise, Batch(images, labels, None, labels)).logits(images, 0)
     if config.targets:
-        everything = problem_of(config, model, variables, noise, Batch(images, labels, None, labels))
-        ranked = ranked_targets(everything.logits(images, 0), labels, config.targets)
+        ranked = ranked_targets(clean, labels, config.targets)
         targets = jnp.tile(ranked, (1, config.restarts)).reshape(-1)
     elif targets is not None:
         targets = jnp.repeat(targets, width)
@@ -212,7 +212,8 @@ def _run(config: Attack, model, variables, images, labels, targets, start, keys,
     # All rows share one draw of the noise of a random model, so they stay in one chunk.
     most = None if noise is None else len(keys)
     outcome, losses = chunked_map(attack, config.per_row(count), batch, keys, words, most=most)
-    return _worst_rows(config, outcome, losses, images, labels)
+    result = _worst_rows(config, outcome, losses, images, labels)
+    return dataclasses.replace(result, success=result.success | misclassified(clean, labels))
 
 
 def _iterate(config: Attack, problem: Problem, keys, words) -> tuple[Any, jax.Array | None]:
