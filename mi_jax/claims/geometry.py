@@ -20,6 +20,7 @@ _LOSS = "repetition"
 _MOVEMENT = "Movement under maps that preserve information, minus under the loss of one bit"
 _FULL = "every layer is saturated"
 _NEEDS = "needs the study geometry"
+_AGAIN = "the study geometry has to be run again, its maps are of an earlier version"
 CRITERION = difference(sign=+1, smallest=SMALLEST["bits"])
 
 
@@ -30,7 +31,7 @@ def geometry(run_records: RunRecords, pair: Pair) -> Claim:
     for rule in _RULES:
         split, maps = _split(run_records, pair, rule), _maps(run_records, pair, rule)
         if split and not maps:
-            maps = [statistic(_MOVEMENT, t_interval([]), "bits", CRITERION, _NEEDS, noise_rule=rule)]
+            maps = [statistic(_MOVEMENT, t_interval([]), "bits", CRITERION, _AGAIN, noise_rule=rule)]
         statistics += split + maps
     if not any(s.decides for s in statistics):
         statistics.append(statistic("Scale part minus the rest", t_interval([]), "bits", CRITERION, _NEEDS))

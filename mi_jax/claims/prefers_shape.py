@@ -1,4 +1,4 @@
-"""Claim 3: normally trained networks prefer texture, adversarially trained ones shape."""
+"""Claim 3: adversarially trained networks prefer shape over texture more than normally trained ones do."""
 
 import numpy as np
 
@@ -34,8 +34,8 @@ def prefers_shape(run_records: RunRecords, pair: Pair) -> Claim:
             statistics.append(statistic(label, bias, "share", context, note, decides=False))
     return Claim(
         number="3",
-        name=f"{second} prefers shape, {first} texture",
-        text=f"{first} networks prefer texture, {second} networks shape.",
+        name=f"{second} prefers shape more than {first}",
+        text=f"{second} networks prefer shape over texture, compared with {first} networks.",
         method="Images whose shape and texture belong to different classes. Shape bias: predictions of the shape's "
         "class divided by predictions of either cue's class (Geirhos et al. 2019); coverage: the share of images so "
         "predicted. Sensitivity to a cue: the mean reciprocal rank of its class among all classes (Kim et al. 2026); "

@@ -156,11 +156,11 @@ def _heat_map(axes: Axes, table: Table, cells: Table) -> Any:
         colour = "white" if dark else "#222222"
         mark = "**" if cell["significant"] else "*" if cell["p"] < 1 - LEVEL else ""
         axes.text(
-            j, i - 0.1, f"{_signed(cell['mean'])}{mark}", ha="center", va="center", color=colour, fontsize=9.5,
+            j, i + 0.1, f"{_signed(cell['mean'])}{mark}", ha="center", va="center", color=colour, fontsize=9.5,
             fontweight="bold" if mark else "normal",
         )  # fmt: skip
         axes.text(
-            j, i + 0.22, f"{cell['before']:.2f} → {cell['after']:.2f}", ha="center", va="center", color=colour,
+            j, i - 0.22, f"{cell['before']:.2f} → {cell['after']:.2f}", ha="center", va="center", color=colour,
             fontsize=7,
         )  # fmt: skip
     image = axes.imshow(values, cmap=_MAP, norm=norm, aspect="auto")
@@ -207,7 +207,7 @@ def _coarse(axes: Axes, cells: Table) -> None:
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.2f}".replace("-", MINUS)
+    return f"{value:+.2f}".replace("-", MINUS) if round(value, 2) else "0.00"
 
 
 def _caption(run_records: RunRecords) -> str:

@@ -11,7 +11,7 @@ _LIMITS = {"sample size": "too few samples", "training": "training not finished"
 
 def seeds(rows: Table) -> str:
     """The number of seeds behind a figure and what its bands and points mean."""
-    what = ["training", "inputs", "quantity", "estimator", "noise_rule", "layer"]
+    what = ["training", "inputs", "attack", "quantity", "estimator", "noise_rule", "layer", "epoch"]
     counts = rows.groupby(what, dropna=False)["seed"].nunique()
     least, most = int(counts.min()), int(counts.max())
     if most == 1:
@@ -52,8 +52,9 @@ def noise(rows: Table) -> str:
     moves = rows.groupby(["training", "seed", "layer"])["noise_variance"].nunique().max() > 1
     differs = final_rows(rows).groupby(["seed", "layer"])["noise_variance"].nunique().max() > 1
     own = "different for each training" if differs else "the same for all trainings"
-    when = "recomputed at every epoch" if moves else "constant through training"
-    return f"noise variance set for each layer, {variances.min():.3g} to {variances.max():.3g}, {own}, {when}"
+    when = ", recomputed at every epoch" if moves else ", constant through training"
+    when = when if rows["epoch"].nunique() > 1 else ""  # one epoch does not tell
+    return f"noise variance set for each layer, {variances.min():.3g} to {variances.max():.3g}, {own}{when}"
 
 
 def attack(run_records: RunRecords, rows: Table) -> str:

@@ -30,7 +30,7 @@ _TRAININGS = {"fast": "Fast AT", "noise": "Gaussian noise"}
 _ATTACKS = {"pgd": "PGD", "fgsm": "FGSM", "autoattack-standard": "AutoAttack", "autoattack-plus": "AutoAttack+"}
 _ATTACKS |= dict.fromkeys(LABEL_FREE_ATTACKS, "PGD")
 _ATTACKS |= {"autoattack-rand": "AutoAttack (rand)", "autoattack-custom": "AutoAttack (custom)"}
-_AIMS = {"pgd-prediction": "on the prediction", "pgd-random-target": "to a random class"}
+_AIMS = {"pgd-prediction": "on the prediction", "pgd-random-target": "towards a random class"}
 
 
 def name_of(training: str) -> str:
@@ -52,7 +52,7 @@ def attack_label(row: Any) -> str:
         >>> attack_label({"attack": "autoattack-standard", "norm": "l2", "eps": 0.5, "reduced": True})
         'AutoAttack L2 0.5 (reduced)'
         >>> attack_label({"attack": "pgd-random-target", "norm": "linf", "eps": 8 / 255, "attack_steps": 3})
-        'PGD-3 Linf 8/255 to a random class'
+        'PGD-3 Linf 8/255 towards a random class'
     """
     attack, norm, eps, steps, restarts, reduced = (
         _cell(row, name) for name in ("attack", "norm", "eps", "attack_steps", "restarts", "reduced")

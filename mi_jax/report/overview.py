@@ -28,7 +28,7 @@ GLOSSARY = {
     "I(X;T)": "the information, in bits, that a layer carries about which image was shown. As a network is "
     "deterministic, it is measured with Gaussian noise added to T. It cannot exceed log₂ N for N images.",
     "I(T;Y)": "the information, in bits, that a layer carries about the label; at most the entropy H(Y) of the labels.",
-    "Label leak": LABEL_LEAK + " Attacks on the network's own prediction or to a random class do not know y.",
+    "Label leak": LABEL_LEAK + " Attacks on the network's own prediction or towards a random class do not know y.",
     "KDE": "kernel density estimate: bounds of the information under the noise from the pairwise distances of the "
     "layer's outputs (Kolchinsky & Tracey 2017).",
     "Noise rule": "how the variance of that noise is chosen. Fixed: one number for every layer. Trace: in proportion "

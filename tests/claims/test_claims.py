@@ -418,7 +418,8 @@ def test_maps_of_an_earlier_version_have_to_be_measured_again(tmp_path):
     ]
     claim = claims_of(tmp_path, rows)["4"]
     assert statistic(claim, "Scale part minus the rest", "fixed").verdict == "supported"
-    assert (claim.weakest("fixed").remark, claim.verdict("fixed")) == ("needs the study geometry", "undecided")
+    assert "has to be run again" in claim.weakest("fixed").remark
+    assert claim.verdict("fixed") == "undecided"
 
 
 def test_maps_of_a_seed_that_failed_in_one_training_are_left_out_in_both(tmp_path):

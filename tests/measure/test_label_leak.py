@@ -67,5 +67,5 @@ def test_records_of_label_free_inputs_name_their_attack(untrained):
     assert len(bounds) == 2 * len(network.layers) * 2 * 6  # attacks, layers, noise rules, quantities
     assert {attack_label({**attack_columns(ATTACK), "attack": name}) for name in LABEL_FREE_ATTACKS} == {
         "PGD-10 Linf 76.5/255 on the prediction",
-        "PGD-10 Linf 76.5/255 to a random class",
+        "PGD-10 Linf 76.5/255 towards a random class",
     }

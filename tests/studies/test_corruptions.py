@@ -14,7 +14,7 @@ from mi_jax.attacks import PGD
 from mi_jax.errors import InputError
 from mi_jax.records import run_records
 from mi_jax.studies.corruptions.common import CORRUPTIONS, corrupted
-from mi_jax.studies.corruptions.study import measure
+from mi_jax.studies.corruptions.study import _mean, measure
 from mi_jax.studies.registry import StudyInput
 
 LABELS = np.arange(20) % 2
@@ -85,6 +85,22 @@ def test_common_corruptions_are_those_of_their_definitions_and_grow_with_severit
     assert corrupted("shot_noise", grey, 5, 0).std() == pytest.approx(np.sqrt(0.5 / 50), abs=0.004)
 
 
+def test_images_of_any_number_of_channels_are_compressed():
+    x = np.random.default_rng(0).random((2, 16, 16, 4))
+    np.testing.assert_array_equal(
+        corrupted("jpeg_compression", x, 3, 0)[..., 1:2], corrupted("jpeg_compression", x[..., 1:2], 3, 0)
+    )
+
+
+def test_the_error_of_a_mean_over_sets_counts_the_same_images_once():
+    right, labels = np.random.default_rng(0).random(500) < 0.7, np.arange(500) % 10
+    one = _mean([right], [labels]).stderr
+    same = _mean([right] * 15, [labels] * 15).stderr
+    assert same == pytest.approx(one, rel=2e-3)
+    mixed = _mean([right] * 15 + [right], [labels] * 15 + [labels[::-1]]).stderr
+    assert mixed == pytest.approx(np.hypot(15 * one, one) / 16, rel=2e-3)
+
+
 def test_without_sets_the_runs_own_images_are_corrupted_and_the_figure_is_drawn(study_input, tmp_path):
     rows = measure(study_input).records
     assert {r.distortion for r in rows if r.distortion} == {"none", *CORRUPTIONS}
@@ -98,7 +114,7 @@ def test_without_sets_the_runs_own_images_are_corrupted_and_the_figure_is_drawn(
     mean = f"{100 * rows[-1].value:.1f} %"
     assert f"Mean over all corrupted sets: NT {mean}, AT {mean}." in spec.caption(run)
     figure = spec.draw(run)
-    assert [axes.get_title(loc="left") for axes in figure.axes][:2] == ["gaussian noise", "shot noise"]
+    assert [axes.get_title(loc="left") for axes in figure.axes][:2] == ["Gaussian noise", "Shot noise"]
 
 
 def test_studies_that_use_no_test_sets_say_so(tmp_path, quiet):

@@ -78,12 +78,20 @@ def test_a_hybrid_holds_the_low_frequencies_of_one_image_and_the_high_ones_of_th
     np.testing.assert_allclose(*(image - image.mean((1, 2), keepdims=True) for image in (ours, theirs)), atol=1e-5)
 
 
-def test_outlines_have_two_tones_in_equal_shares_and_patches_keep_their_pixels():
+def test_outlines_have_two_tones_in_equal_shares_and_patches_keep_their_pixels_at_lower_contrast():
     x = jax.random.uniform(jax.random.key(1), (3, 16, 16, 3))
     assert np.unique(outlines(x).round(3)).tolist() == pytest.approx([0.3, 0.7])
     np.testing.assert_allclose(outlines(x).mean((1, 2, 3)), 0.5, atol=0.01)
     alone = make("patches", x, x, 4.0, jax.random.key(0)).alone[1]
-    np.testing.assert_allclose(jnp.sort(alone.ravel()), jnp.sort(x.ravel()))
+    own = 0.5 + 0.5 * (x - x.mean((1, 2), keepdims=True))
+    np.testing.assert_allclose(jnp.sort(alone.ravel()), jnp.sort(own.ravel()), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["hybrid", "patches"])
+def test_a_cue_alone_is_what_the_conflict_image_holds_of_it(kind):
+    x = jax.random.uniform(jax.random.key(2), (2, 16, 16, 3)) * 0.2 + 0.4
+    made = make(kind, x[:1], x[1:], 4.0, jax.random.key(0))
+    np.testing.assert_allclose(made.combined, made.alone[0] + made.alone[1] - 0.5, atol=1e-6)
 
 
 def test_ranks_of_ties_lie_between_their_neighbours():

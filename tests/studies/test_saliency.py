@@ -123,6 +123,7 @@ def test_the_image_gradient_of_a_ramp_is_even():
     inside = image_gradient(ramp)[0, 1:-1]
     np.testing.assert_allclose(inside, inside[0, 0])
     assert inside[0, 0] > 0
+    np.testing.assert_allclose(image_gradient(np.repeat(ramp, 2, axis=-1)), image_gradient(ramp))
 
 
 def test_insertion_and_deletion_areas_of_a_model_that_reads_the_mean():

@@ -36,15 +36,18 @@ def possible(run_records: RunRecords, rows: Table, symbol: str) -> tuple[float, 
     return 0.0, max(ceiling[0], float(rows["value"].max())) if ceiling else math.inf
 
 
-def saturated_throughout(run_records: RunRecords, quantity: str, rule: str | None, *, estimator: str = "kde") -> str:
+def saturated_throughout(
+    run_records: RunRecords, quantity: str, rule: str | None, *, estimator: str = "kde", figure: str = ""
+) -> str:
     """A sentence where every point of the figure is saturated, in at least one seed; else empty."""
     rows = _unflagged(run_records, quantity, rule, estimator)
     points = rows["saturated"].eq(True).groupby([rows[name] for name in _POINT]).any()
     if rows.empty or not points.all():
         return ""
     how = "binning" if rule is None else NOISE_RULE_NAMES[rule]
+    name = figure or f"{INFORMATION[quantity[:4]]} through training, {how}"
     return (
-        f"{INFORMATION[quantity[:4]]} through training, {how}: not drawn, as the estimates of all layers are saturated "
+        f"{name}: not drawn, as the estimates of all layers are saturated "
         "at every epoch. They count samples and show nothing about the networks."
     )
 

@@ -17,9 +17,10 @@ _INPUTS = {
     "clean": "clean",
     "pgd": "attack that knows the label",
     "pgd-prediction": "attack on the network's prediction",
-    "pgd-random-target": "attack to a random class",
+    "pgd-random-target": "attack towards a random class",
 }
-_COLOURS = dict(zip(_INPUTS, (style.GREY, style.PALETTE[1], style.PALETTE[0], style.PALETTE[2]), strict=True))
+_COLOURS = dict(zip(_INPUTS, (style.GREY, *style.PALETTE[3:6]), strict=True))
+"""Not those of NT and AT, which the panels are about."""
 _UNTRAINED = "untrained"
 
 

@@ -113,6 +113,11 @@ for _order, _rule in enumerate(NOISE_RULE_NAMES):
             draw=partial(_draw, rule=_rule),
             order=60 + _order,
             minor=partial(is_minor, rule=_rule),
-            uninformative=partial(saturated_throughout, quantity="i_tx_upper", rule=_rule),
+            uninformative=partial(
+                saturated_throughout,
+                quantity="i_tx_upper",
+                rule=_rule,
+                figure=f"Information plane, {NOISE_RULE_NAMES[_rule]}",
+            ),
         )
     )

@@ -39,7 +39,7 @@ def _draw(run_records: RunRecords) -> Figure:
             style.draw_whiskers(axes, part["level"], part, colour=colour)
         ticks = sorted(named["level"].unique())
         axes.set_xticks(ticks, [f"{level:g}" if level in levels else "set" for level in ticks])
-        axes.set_title(name.replace("_", " "), loc="left")
+        axes.set_title(_title(name), loc="left")
         axes.set_ylim(0, 103)
     for axes in panels.flat[len(names) :]:
         axes.set_visible(False)
@@ -50,15 +50,21 @@ def _draw(run_records: RunRecords) -> Figure:
     return figure
 
 
+def _title(name: str) -> str:
+    words = name.replace("_", " ").replace("jpeg", "JPEG")
+    return words[:1].upper() + words[1:]
+
+
 def _caption(run_records: RunRecords) -> str:
     rows = _rows(run_records)
     means = over_seeds(run_records.select_final(quantity="mean_corruption_accuracy"), ["training"], within=(0.0, 1.0))
     by_training = means.set_index("training")["mean"]
     overall = ", ".join(f"{name_of(t)} {100 * by_training[t]:.1f} %" for t in trainings_of(run_records, means))
+    count = len(set(rows["distortion"]) - {UNCORRUPTED})
     return (
         f"Accuracy on corrupted test images of {captions.where(run_records)}. Severities as in CIFAR-10-C (Hendrycks "
-        f"and Dietterich 2019). Mean over all corrupted sets: {overall}. {captions.samples(rows)}. "
-        f"{captions.seeds(rows)}"
+        f"and Dietterich 2019), of {count} corruptions. Mean over all corrupted sets: {overall}. "
+        f"{captions.samples(rows)}. {captions.seeds(rows)}"
     )
 
 

@@ -29,7 +29,7 @@ def measure(study_input: StudyInput) -> StudyResult:
     set under common corruptions, the same for all networks. Records have `image_set` `corrupted`, the corruption in the
     column `distortion` and the severity in `level` (0 the uncorrupted images; none for a set whose name has no
     severity); `mean_corruption_accuracy` is the mean over all corrupted sets, with the standard error over images
-    where all have the same labels in the same order, and so are the same images.
+    in which sets with the same labels in the same order count as the same images.
     """
     test = study_input.dataset.test
     images, labels = fixed_sample(test.images, test.labels, study_input.samples)
@@ -38,8 +38,7 @@ def measure(study_input: StudyInput) -> StudyResult:
         found.append(_correct(study_input, shown, truth))
         truths.append(np.asarray(truth))
         records.append(_accuracy(found[-1], name, severity))
-    same_images = all(np.array_equal(truth, truths[0]) for truth in truths)
-    return StudyResult([*records, _mean(found, same_images=same_images)])
+    return StudyResult([*records, _mean(found, truths)])
 
 
 def _sets(study_input: StudyInput, images: Any, labels: Any) -> Iterator[tuple[str, int | None, Any, Any]]:
@@ -89,12 +88,13 @@ def _accuracy(correct: np.ndarray, name: str, severity: int | None) -> Record:
     return accuracy_row(correct.mean(), len(correct), **columns)
 
 
-def _mean(found: list[np.ndarray], *, same_images: bool) -> Record:
-    if same_images:
-        by_image = np.mean(found, axis=0)
-        error = by_image.std(ddof=1) / math.sqrt(len(by_image))
-    else:
-        error = math.sqrt(sum(correct.var() / len(correct) for correct in found)) / len(found)
+def _mean(found: list[np.ndarray], truths: list[np.ndarray]) -> Record:
+    """The mean over the sets; sets with the same labels in the same order are of the same images."""
+    groups: dict[bytes, list[np.ndarray]] = {}
+    for correct, truth in zip(found, truths, strict=True):
+        groups.setdefault(truth.astype(np.int64).tobytes(), []).append(correct)
+    errors = [np.sum(group, axis=0).var(ddof=len(group) > 1) / len(group[0]) for group in groups.values()]
+    error = math.sqrt(sum(errors)) / len(found)
     value, n = float(np.mean([correct.mean() for correct in found])), min(map(len, found))
     return Record(
         quantity="mean_corruption_accuracy", value=value, stderr=error, unit="1", n=n, image_set="corrupted",

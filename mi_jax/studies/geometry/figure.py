@@ -35,16 +35,15 @@ def _draw_geometry(run_records: RunRecords) -> Figure:
     rows = _described(run_records, "nearest_over_noise")
     panels[1, 0].axhline(2 * math.log(float(rows["n"].max())), color=style.GREY, linestyle=":", linewidth=1.2)
     _draw_by_layer(panels[1, 1], run_records, "distinguishable_upper")
-    panels[1, 1].set_yscale("log")
     panels[1, 1].axhline(float(rows["n"].max()), color=style.GREY, linestyle=":", linewidth=1.2)
-    panels[1, 1].set_title("Distinguishable samples, exp J", loc="left")
+    panels[1, 1].set_title("Distinguishable samples, exp I(X;T)", loc="left")
     handles = [
         Line2D([], [], color=style.colour_of(training, run_records.trainings), marker="o", label=name_of(training))
         for training in trainings_of(run_records, rows)
     ]
     handles.append(Line2D([], [], color=style.GREY, linestyle="--", label="within a class"))
     handles.append(Line2D([], [], color=style.GREY, linestyle="-", label="between classes"))
-    handles.append(style.ceiling_handle("beyond: each sample separate"))
+    handles.append(style.ceiling_handle("above: every sample distinguishable"))
     style.legend_above(figure, handles)
     return figure
 

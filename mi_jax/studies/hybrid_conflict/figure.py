@@ -22,6 +22,8 @@ _LINES: tuple[LineStyleType, LineStyleType] = ("-", (0.0, (1.0, 1.0)))
 _SHARE = (0.0, 1.0)
 _BALANCE, _ANY = (-1.0, 1.0), (-math.inf, math.inf)
 _BESIDE = 0.12
+_MARKS = ("o", "s")
+"""Of the first and of the second cue."""
 _COLUMNS = {
     "cue_bias": "Bias to the first cue",
     "cue_sensitivity": "Sensitivity (reciprocal rank)",
@@ -48,9 +50,11 @@ def _draw_choices(run_records: RunRecords) -> Figure:
         for axes, (quantity, title) in zip(row, _COLUMNS.items(), strict=True):
             rows = _rows(run_records, quantity, kind)
             places = {level: place for place, level in enumerate(sorted(rows["level"].unique()))}
-            for training in trainings:
+            for i, training in enumerate(trainings):
                 own = rows[rows["training"] == training].assign(place=rows["level"].map(places))
-                _draw_training(axes, own, CUES[kind], style.colour_of(training, run_records.trainings))
+                beside = 0.03 * (i - (len(trainings) - 1) / 2)
+                colour = style.colour_of(training, run_records.trainings)
+                _draw_training(axes, own, CUES[kind], colour, beside=beside)
             if quantity == "cue_bias":
                 axes.axhline(0.5, color="#222222", linewidth=0.8)
             axes.set_title(title, loc="left")
@@ -71,7 +75,14 @@ def _draw_choices(run_records: RunRecords) -> Figure:
             label="adversarial",
         ),
         *(
-            Line2D([], [], color=style.GREY, linestyle=line, label=" / ".join(CUES[kind][i] for kind in kinds))
+            Line2D(
+                [],
+                [],
+                color=style.GREY,
+                linestyle=line,
+                marker=_MARKS[i],
+                label=" / ".join(CUES[kind][i] for kind in kinds),
+            )
             for i, line in enumerate(_LINES)
         ),
     ]
@@ -79,18 +90,20 @@ def _draw_choices(run_records: RunRecords) -> Figure:
     return figure
 
 
-def _draw_training(axes: Axes, rows: Table, cues: tuple[str, str], colour: str) -> None:
+def _draw_training(axes: Axes, rows: Table, cues: tuple[str, str], colour: str, *, beside: float) -> None:
     """One curve for each cue, or for a bias one for clean images and hollow marks next to it for adversarial ones."""
     clean, adversarial = (rows[rows["inputs"] == inputs] for inputs in INPUTS)
     has_cues = clean["factor"].notna().any()
     lines: dict[str | None, LineStyleType] = dict(zip(cues, _LINES, strict=True)) if has_cues else {None: _LINES[0]}
-    for cue, line in lines.items():
+    for cue, line, mark in zip(lines, lines.values(), _MARKS, strict=False):
         table = over_seeds(clean[clean["factor"] == cue] if cue else clean, ["place"], within=_SHARE)
-        style.draw_curve(axes, table["place"], table, colour=colour, line=line)
-        style.draw_whiskers(axes, table["place"], table, colour=colour)
+        place = table["place"] + beside + (_BESIDE if mark == _MARKS[1] and len(table) == 1 else 0.0)
+        style.draw_curve(axes, place, table, colour=colour, line=line)
+        style.draw_whiskers(axes, place, table, colour=colour)
+        axes.plot(place, table["mean"], mark, color=colour, markersize=5, zorder=3.5)
     if not has_cues and not adversarial.empty:
         table = over_seeds(adversarial, ["place"], within=_SHARE)
-        place = table["place"] + _BESIDE
+        place = table["place"] + beside + _BESIDE
         style.draw_whiskers(axes, place, table, colour=colour)
         style.draw_marks(axes, place, table["mean"], np.ones(len(table), bool), colour=colour, size=5.0)
 
@@ -102,9 +115,10 @@ def _caption_choices(run_records: RunRecords) -> str:
         f"Cue conflict on {captions.where(run_records)}: images that combine a cue of one test image with a cue of "
         "another of a different class. Top: low spatial frequencies of one and high ones of the other (Oliva et al. "
         "2006); below: the outline of one and the shuffled patches of the other. Bias: of the predictions that are "
-        f"the class of either cue ({100 * coverage.min():.0f} to {100 * coverage.max():.0f} % of them), the share that "
-        "are the first's; hollow: adversarial examples at the level where the less recognisable cue on its own is "
-        "recognised best. Sensitivity: mean reciprocal rank of each cue's class among all classes (Kim et al. 2026). "
+        f"the class of either cue ({100 * coverage.min():.0f} to {100 * coverage.max():.0f} % of the images), the "
+        "share that are the first's; hollow: adversarial examples at the level where the less recognisable cue on its "
+        "own is recognised best. Sensitivity: mean reciprocal rank of each cue's class among all classes (Kim et al. "
+        "2026). "
         f"A bias says little where a cue alone is at chance. {captions.samples(rows)}. {captions.seeds(rows)}"
     )
 
@@ -141,8 +155,10 @@ def _caption_layers(run_records: RunRecords) -> str:
     rows = run_records.select_final(quantity="i_t_low", estimator="probe")
     return (
         f"Information of each layer about the class of either cue of conflict images, {captions.where(run_records)}: "
-        "held-out lower bound by a linear probe, and the preference (I1 - I2) / (I1 + I2). Above: low and high spatial "
-        f"frequencies; below: outline and patches. {captions.samples(rows)}. {captions.seeds(rows)}"
+        "held-out lower bound by a linear probe, and the preference (I1 - I2) / (I1 + I2), where bounds below 0 "
+        "count as 0, so that 1 means nothing was found about the second cue; none where nothing was found about "
+        "either. Above: low and high spatial frequencies; below: outline and patches. "
+        f"{captions.samples(rows)}. {captions.seeds(rows)}"
     )
 
 
@@ -166,14 +182,16 @@ FIGURES = (
         name="hybrid_conflict_images",
         title="Conflict images",
         alt="Rows of images: the first cue, the second cue, and both together.",
-        caption=lambda _: "A few pairs at the level that is compared: each cue alone, and both in one image.",
+        caption=lambda _: (
+            "A few pairs at the level that is compared: each cue alone, as it is in the conflict image, and both in it."
+        ),
         needs=lambda run_records: bool(by_training(run_records, _STUDY, "images")),
         draw=_draw_images,
         order=50,
     ),
     FigureSpec(
         name="hybrid_conflict",
-        title="Cue conflict on natural images",
+        title="Which cue predictions follow on conflict images",
         alt="Bias, sensitivity and accuracy on one cue against the strength of the conflict, one colour per training.",
         caption=_caption_choices,
         needs=lambda run_records: bool(_kinds(run_records)),

@@ -100,12 +100,12 @@ def make(kind: str, first: Images, second: Images, level: float, key: Key) -> Cu
         key: random key for the permutations of patches.
     """
     if kind == "hybrid":
-        alone = distortions.low_pass(first, level), distortions.high_pass(second, level)
-        added = alone[1] - alone[1].mean((1, 2), keepdims=True)
+        alone, other, contrast = distortions.low_pass(first, level), distortions.high_pass(second, level), 1.0
     else:
-        alone = outlines(first), distortions.patch_shuffle(second, int(level), key)
-        added = _PATCH_CONTRAST * (alone[1] - alone[1].mean((1, 2), keepdims=True))
-    return CueImages(jnp.clip(alone[0] + added, 0, 1), alone)
+        alone, other = outlines(first), distortions.patch_shuffle(second, int(level), key)
+        contrast = _PATCH_CONTRAST
+    added = contrast * (other - other.mean((1, 2), keepdims=True))
+    return CueImages(jnp.clip(alone + added, 0, 1), (alone, jnp.clip(0.5 + added, 0, 1)))
 
 
 def outlines(images: Images) -> Images:

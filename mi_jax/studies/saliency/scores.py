@@ -43,8 +43,8 @@ def correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def image_gradient(images: np.ndarray) -> np.ndarray:
-    """Magnitude of the gradient of luminance (Sobel's operator), `[n h w c] -> [n h w]`."""
-    grey = images[..., 0] if images.shape[-1] == 1 else images @ np.array(LUMINANCE)
+    """Magnitude of the gradient (Sobel) of luminance, of the mean where channels are not 1 or 3, `[n h w]`."""
+    grey = images @ np.array(LUMINANCE) if images.shape[-1] == 3 else images.mean(-1)
     return np.hypot(ndimage.sobel(grey, axis=1), ndimage.sobel(grey, axis=2))
 
 

@@ -159,7 +159,7 @@ def _caption_predictions(run_records: RunRecords) -> str:
         "attack is on the network's own prediction (conflict) or on the label (one cue). Last panel (texture-match "
         "test): of the misclassified adversarial images, the share where the texture that the perturbation resembles "
         "most by power spectrum, the true class left out, is that of the predicted class; lines: the same with "
-        f"predictions permuted. Small ticks: seeds. {captions.seeds(rows)}"
+        f"predictions permuted. {captions.seeds(rows)}"
     )
 
 
@@ -233,11 +233,10 @@ def _draw_robust(axes: Axes, run_records: RunRecords, cue: str, layers: list[str
         if here.empty:
             continue
         table = over_seeds(here, ["layer"])
+        colour = style.colour_of(training, run_records.trainings)
         x = [layers.index(layer) for layer in table["layer"]]
-        axes.plot(
-            x, table["mean"], "v", color=style.colour_of(training, run_records.trainings), markersize=6, zorder=4,
-            clip_on=False,
-        )  # fmt: skip
+        style.draw_whiskers(axes, x, table, colour=colour)
+        axes.plot(x, table["mean"], "v", color=colour, markersize=6, zorder=4, clip_on=False)
 
 
 def _draw_preference(axes: Axes, run_records: RunRecords, layers: list[str]) -> None:

@@ -221,9 +221,12 @@ def suppression_records(
 
 def unsupported_reason(dataset: Dataset) -> str | None:
     """Why the study does not apply to a data set, or None where it does."""
-    if dataset.name == "shapetex":
-        return None
-    return "it needs images whose shape and texture are known separately, as only ShapeTex has them"
+    if dataset.name != "shapetex":
+        return "it needs images whose shape and texture are known separately, as only ShapeTex has them"
+    few = dataset.test.images[:_PAIRS]
+    if not np.array_equal(few, shapetex.split(shapetex.scene(ShapeTex(), "test", limit=len(few)), ShapeTex()).images):
+        return "it measures images of the default ShapeTex, and those of this data set have another configuration"
+    return None
 
 
 def measure(study_input: StudyInput) -> StudyResult:

@@ -211,3 +211,5 @@ def test_only_shapetex_is_accepted(name):
     study = STUDIES[name]
     assert study.unsupported_reason(data.load("shapetex", limit=20)) is None
     assert "ShapeTex" in (study.unsupported_reason(data.load("digits", limit=20)) or "")
+    coarse = shapetex.dataset(shapetex.ShapeTex(texture_scale="coarse"), limit=20)
+    assert "have another configuration" in (study.unsupported_reason(coarse) or "")
