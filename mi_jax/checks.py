@@ -294,7 +294,10 @@ def key(value: Any) -> Key:
 def _is_number(value: Any) -> bool:
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number) or np.iscomplexobj(value):
         return False
-    return math.isfinite(value)
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond the largest float
+        return False
 
 
 def _require(holds: Any, name: str, value: Any, expected: str, usual: str = "") -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +23,8 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
         path: the file.
         durable: whether to wait until the content is on disk; unnecessary for what can be made again.
     """
-    part = path.with_name(path.name + PART)
+    # A name of its own, so that two writers of one file, such as a run and `mi-jax report`, do not write into one part.
+    part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_native_id()}{PART}")
     try:
         with open(part, "wb") as file:
             yield file
@@ -31,15 +33,15 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
                 os.fsync(file.fileno())
         os.replace(part, path)
         if durable:
-            sync_directory(path.parent)
+            sync(path.parent)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
 
 
-def sync_directory(directory: Path) -> None:
-    """Makes the entries of new and replaced files durable."""
-    descriptor = os.open(directory, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Makes the content of a file, or the entries of a directory, durable."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -16,7 +16,7 @@ X, Y = np.full((3, 2, 2, 1), 0.5, np.float32), np.array([0, 1, 2])
 @pytest.mark.parametrize(
     ("check", "accepted", "refused"),
     [
-        (checks.positive, [1, 0.5, np.float32(2)], [0, -1, float("nan"), float("inf"), True, "1", None]),
+        (checks.positive, [1, 0.5, np.float32(2)], [0, -1, float("nan"), float("inf"), 10**400, True, "1", None]),
         (lambda n, v: checks.at_least(n, v, 0), [0, 3, np.int64(1)], [-1e-9, float("nan"), float("inf")]),
         (lambda n, v: checks.between(n, v, 0, 1), [0, 1, 0.5], [-0.1, 1.1, float("nan")]),
         (checks.share, [0, 0.99], [1, -0.1, float("nan")]),

@@ -429,3 +429,8 @@ def test_a_run_can_start_from_the_configuration_of_another(tmp_path):
     ):
         with pytest.raises(InputError, match=words):
             parse(arguments)
+
+
+def test_a_home_directory_is_found_also_behind_an_equals_sign(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert parse(["--run-dir=~/vgg"]).run_dir == Path("/home/me/vgg")

@@ -1,6 +1,7 @@
 """Files are replaced as a whole or stay as they are."""
 
 import os
+import threading
 
 import numpy as np
 import pytest
@@ -60,3 +61,15 @@ def test_without_a_home_there_is_no_cache(monkeypatch):
     assert files.user_cache() is None
     monkeypatch.setenv("XDG_CACHE_HOME", "/c")
     assert str(files.user_cache()) == "/c/mi_jax"
+
+
+def test_two_writers_of_a_file_do_not_meet_in_one_part(tmp_path):
+    path = tmp_path / "report.html"
+    with files.replacing(path) as file:
+        file.write(b"first")
+        other = threading.Thread(target=files.write_text, args=(path, "the other"))
+        other.start()
+        other.join()
+        assert path.read_text() == "the other"
+    assert path.read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]

@@ -123,7 +123,17 @@ def test_a_jobset_gives_every_pod_its_place_and_restarts_all_unless_the_input_is
     ]
 
 
-@pytest.mark.parametrize(("statuses", "status", "made"), [("75,75 255 0,0", 0, 3), ("2,2", 2, 1), ("75,0 0,0", 0, 2)])
+@pytest.mark.parametrize(
+    ("statuses", "status", "made"),
+    [
+        ("75,75 255 0,0", 0, 3),
+        ("2,2", 2, 1),
+        ("75,0 0,0", 0, 2),
+        ("1,75", 1, 1),  # the error of one process ends the others
+        ("127,127", 127, 1),  # mi-jax is not there
+        ("75 " * 101, 75, 101),
+    ],
+)
 def test_a_tpu_vm_is_made_again_until_the_run_has_ended(batch_system, tmp_path, statuses, status, made):
     program, environment = batch_system
     program(

@@ -111,7 +111,7 @@ def _numbers(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
 
 @REGISTRY.primitive_rule
 def _paths(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
-    """A path that is not empty, which would be the current directory."""
+    """A path that is not empty, which would be the current directory, with `~` replaced by the home directory."""
     if info.type is not Path:
         return None
     return PrimitiveConstructorSpec(
@@ -126,7 +126,10 @@ def _paths(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
 def _path(text: str) -> Path:
     if not text:
         raise ValueError("expected a path; for the current directory give .")
-    return Path(text)
+    try:  # shells leave the ~ of --flag=~/path to the program
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise ValueError("it begins with the home directory of an unknown user; give the full path") from None
 
 
 @REGISTRY.primitive_rule

@@ -38,7 +38,8 @@ def main(arguments: Sequence[str], *, program: str) -> None:
     """Parses the flags, sweeps, and prints where the figure is."""
     with flags_in_messages(SweepCommand):
         command = flags.parse(SweepCommand, arguments, program=program)
-    stopped = f"Stopped; the finished cells in {command.run_dir} are kept. The same command resumes."
+    same = "The same command without --overwrite" if command.overwrite else "The same command"
+    stopped = f"Stopped; the finished cells in {command.run_dir} are kept. {same} resumes."
     with session(SweepCommand, when_stopped=stopped) as (reporter, stop):
         reporter.say(f"{len(command.sweep.cells)} cells, writing {command.run_dir}")
         figure = sweep.run(

@@ -22,7 +22,15 @@ from mi_jax.plotting import figures
 from mi_jax.records.run_records import read
 from mi_jax.records.table import Record
 from mi_jax.runs import json_codec
-from mi_jax.runs.directory import RunDir, check_records, completed_stages, differences, open_run, saved_config
+from mi_jax.runs.directory import (
+    RunDir,
+    begun_by_this_job,
+    check_records,
+    completed_stages,
+    differences,
+    open_run,
+    saved_config,
+)
 from mi_jax.runs.progress import Reporter, Status
 from mi_jax.training import TrainingProgress
 
@@ -46,7 +54,7 @@ def run(
         run_dir: where records and the figure are written.
         cells_from: directories of sweeps that differ from this one only in their grid; cells that they have finished
             are taken from the first that has them.
-        overwrite: deletes a sweep in the directory first.
+        overwrite: deletes a sweep in the directory first, unless this very batch job began it, see `mi_jax.runs.run`.
         command: the command line, for the provenance.
         reporter: shows progress.
         stop_asked: called between compiled chunks; a cell that was interrupted is done again.
@@ -58,6 +66,7 @@ def run(
     """
     network = network_of(sweep)
     finished = _finished_cells(sweep, cells_from)
+    overwrite = overwrite and not begun_by_this_job(run_dir)
     with open_run(run_dir, sweep, overwrite=overwrite, say=reporter.say) as directory:
         directory.note_start(command=command, data_dir=None, say=reporter.say)
         cells = sweep.cells

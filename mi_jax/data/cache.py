@@ -14,7 +14,7 @@ import numpy as np
 
 from mi_jax.data.dataset import Dataset, Split
 from mi_jax.errors import InputError
-from mi_jax.files import user_cache
+from mi_jax.files import sync, user_cache
 
 META = "meta.json"
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
@@ -63,7 +63,11 @@ def write(dataset: Dataset, entry: Path) -> None:
         digests = {f"{stem}.npy": _sha256(partial / f"{stem}.npy") for stem in ARRAYS}
         meta = {"name": dataset.name, "class_names": dataset.class_names, "sha256": digests}
         (partial / META).write_text(json.dumps(meta, indent=1))
+        for file in partial.iterdir():
+            sync(file)
+        sync(partial)
         _move(partial, entry)
+        sync(entry.parent)
     except OSError as error:
         print(f"{dataset.name} is not cached and will be decoded again next time: {error}", file=sys.stderr)
     finally:

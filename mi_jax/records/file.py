@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from mi_jax.errors import InputError
-from mi_jax.files import replacing, sync_directory
+from mi_jax.files import replacing, sync
 from mi_jax.records import old_rows
 from mi_jax.records.table import COLUMNS, FLAGS, FLOATS, INTEGERS, MEASUREMENT, Record, as_json
 
@@ -72,7 +72,7 @@ def append(run_dir: str | os.PathLike[str], records: Iterable[Record]) -> int:
                 raise
             os.fsync(file.fileno())
         if created:
-            sync_directory(path.parent)
+            sync(path.parent)
     except OSError as error:
         raise InputError(
             f"Cannot write to {path} ({error.strerror}); free space or make it writable, then run the command again."

@@ -133,7 +133,7 @@ class Record:
                 converted = kind(array.item())
                 if kind is not float and converted != array.item():
                     raise ValueError
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 raise InputError(
                     f"The record of {self.quantity!r} has {name}={given!r}; expected a single {kind.__name__}."
                 ) from None

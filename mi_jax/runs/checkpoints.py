@@ -64,6 +64,11 @@ def digest(state: State, metadata: dict[str, Any] | None = None) -> str:
 
 def check_directory(directory: Path) -> None:
     """Raises `InputError` where checkpoints below a directory could not be read again, because of its name."""
+    if url := re.match(r"[a-z][a-z0-9+.-]*:/", str(directory), re.IGNORECASE):
+        raise InputError(
+            f"Checkpoints cannot be kept in {directory}: {url[0]}/ is no directory of this machine; mount the bucket "
+            "and give the path of a directory in it."
+        )
     name = os.path.realpath(directory)  # `resolve` raises where links lead in a circle
     try:
         name.encode()
@@ -277,7 +282,16 @@ def to_save(member: Any) -> State:
 
 
 def restored(like: Any, saved: State) -> Any:
-    """The inverse of `to_save`, in the structure of `like`."""
+    """The inverse of `to_save`, in the structure of `like`.
+
+    Raises:
+        InputError: when the state has other parts or shapes, as another version of a library makes it.
+    """
+    if _shapes(saved) != _shapes(to_save(like)):
+        raise InputError(
+            "The saved state of the optimizer or the network has other parts than this version makes; resume with the "
+            "versions of jax, optax and mi_jax in provenance.json, or choose another directory."
+        )
     optimizer = jax.tree_util.tree_map_with_path(
         lambda path, _: jnp.asarray(saved["optimizer"][jax.tree_util.keystr(path)]), like["optimizer"]
     )
@@ -289,6 +303,10 @@ def restored(like: Any, saved: State) -> Any:
     if "average" in like:
         member |= {"variables": variables_of(saved, "trained"), "average": member["variables"]}
     return member
+
+
+def _shapes(state: State) -> dict[str, tuple[int, ...]]:
+    return {jax.tree_util.keystr(path): np.shape(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
 
 
 def variables_of(saved: State, name: str = "variables") -> Variables:

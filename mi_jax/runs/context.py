@@ -83,7 +83,8 @@ class RunContext:
 
     def groups(self) -> list[tuple[int, ...]]:
         """Which seeds are trained in one compiled call."""
-        return seed_groups(self.config, self.directory.grown_from)
+        pinned = self.directory.pin_side_by_side(side_by_side(self.config))
+        return seed_groups(self.config, self.directory.grown_from, parallel_seeds=pinned)
 
     def trainer(self, training: str, seeds: tuple[int, ...]) -> Trainer:
         """What trains these seeds by this objective."""
@@ -277,17 +278,24 @@ class RunContext:
         return newest / self.trainer(training, (seed,)).total_steps
 
 
-def seed_groups(config: RunConfig, grown_from: Iterable[int] = ()) -> list[tuple[int, ...]]:
+def side_by_side(config: RunConfig) -> bool:
+    """Whether a run that begins here trains its seeds in parallel."""
+    small = config.population == "auto" and parallel.backend() != "cpu" and config.arch in SMALL_NETWORKS
+    return config.population == "vmap" or small
+
+
+def seed_groups(
+    config: RunConfig, grown_from: Iterable[int] = (), *, parallel_seeds: bool | None = None
+) -> list[tuple[int, ...]]:
     """Which seeds are trained in one compiled call: all in parallel, or one after the other.
 
     Args:
         config: configuration of the run.
         grown_from: how many seeds the run had before more were added; these are trained apart from the earlier ones.
+        parallel_seeds: as the run was begun; None for one that begins here.
     """
-    side_by_side = config.population == "vmap" or (
-        config.population == "auto" and parallel.backend() != "cpu" and config.arch in SMALL_NETWORKS
-    )
-    ends = sorted({*grown_from, config.seeds}) if side_by_side else range(1, config.seeds + 1)
+    together = side_by_side(config) if parallel_seeds is None else parallel_seeds
+    ends = sorted({*grown_from, config.seeds}) if together else range(1, config.seeds + 1)
     return [tuple(range(*part)) for part in itertools.pairwise([0, *(end for end in ends if end <= config.seeds)])]
 
 

@@ -67,7 +67,7 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path} is missing: {path.parent} is not a run directory.") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}).") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # no JSON, not UTF-8, or a number of too many digits
         raise InputError(f"{path} is damaged ({error}); restore it, or choose another directory.") from None
 
 
@@ -160,6 +160,7 @@ class RunDir:
         self.records_bytes: int = progress["records_bytes"] if progress else records.size(path)
         self._data_sha256: str | None = progress.get("data_sha256") if progress else None
         self.grown_from: list[int] = progress.get("grown_from", []) if progress else []
+        self._side_by_side: bool | None = progress.get("side_by_side") if progress else None
 
     def checkpoints(self, training: str, seed: int) -> Path:
         """Where the steps of one training are saved."""
@@ -217,6 +218,7 @@ class RunDir:
             "data_sha256": self._data_sha256,
             "config": self._config,
             "grown_from": self.grown_from,
+            "side_by_side": self._side_by_side,
         }
         _write_progress(self.path, progress)
 
@@ -240,6 +242,17 @@ class RunDir:
         if self._data_sha256 is None:
             self._data_sha256 = sha256
             self.write_progress()
+
+    def pin_side_by_side(self, usual: bool) -> bool:
+        """Whether seeds are trained in parallel: as when the run was begun, on whatever devices it is continued.
+
+        Seeds that were trained in turn have no step in common, from which they could be continued in parallel.
+        """
+        if self._side_by_side is None:
+            trained = self.completed("train/")
+            self._side_by_side = any("," in stage for stage in trained) if trained else usual
+            processes.on_first(lambda: self._save_progress(self.records_bytes))
+        return self._side_by_side
 
     @processes.by_first
     def note_start(self, *, command: str, data_dir: str | None, say: Callable[[str], None]) -> None:
@@ -321,7 +334,7 @@ def _open(
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file; expected a directory, new or of an earlier run.")
     # A kill in the first write leaves the lock and a part of config.json: not yet a run, but nothing else either.
-    found = path.is_dir() and any(e.name not in (".lock", _CONFIG + PART) for e in path.iterdir())
+    found = path.is_dir() and not all(map(_is_of_first_write, path.iterdir()))
     is_run = any((path / name).exists() for name in (_CONFIG, _PROGRESS))
     if found and not is_run:
         raise InputError(f"{path} holds files that do not belong to a run; choose a new directory.")
@@ -339,6 +352,10 @@ def _open(
     fresh = RunDir(path, wanted, is_locked=is_locked, progress={"completed": [], "records_bytes": 0})
     fresh.write_progress()
     return fresh
+
+
+def _is_of_first_write(entry: Path) -> bool:
+    return entry.name == ".lock" or (entry.name.startswith(_CONFIG) and entry.name.endswith(PART))
 
 
 def _opened(
@@ -394,10 +411,9 @@ def _lock(path: Path) -> tuple[int, bool]:
 
 def _remove_leftovers(path: Path) -> None:
     """Removes what killed saves left: parts of files, and directories of steps that were not completed."""
-    for part in path.glob(f"*{PART}"):
-        part.unlink()
-    for part in path.glob(f"checkpoints/*/*/*{PART}"):
-        part.unlink()
+    for folder in ("", "figures/", "tables/", "checkpoints/*/*/"):
+        for part in path.glob(f"{folder}*{PART}"):
+            part.unlink(missing_ok=True)
     for step in path.glob("checkpoints/*/*/*.orbax-checkpoint-tmp*"):
         shutil.rmtree(step)
 

@@ -328,3 +328,23 @@ def test_significance_is_corrected_over_cells_and_untrained_cells_take_no_part(t
     failed = contrast(cells_of(_evidence(tmp_path / "failed", {(2.0, 2.0): gap}, accuracy=0.1)), "at-linf", "nt")
     assert failed["failed"].tolist() == [True]
     assert failed["significant"].tolist() == [False]
+
+
+def test_a_sweep_that_its_batch_job_starts_again_keeps_its_cells_in_spite_of_overwrite(tmp_path, quiet, monkeypatch):
+    begun = []
+
+    def one_row(sweep, cell, *_, **__):
+        begun.append(cell.name)
+        if len(begun) == 2:
+            raise Interrupted
+        yield Record(quantity="accuracy", value=0.5, cell=cell.name)
+
+    monkeypatch.setattr(sweep, "measure_cell", one_row)
+    monkeypatch.setattr(sweep, "draw", lambda run_dir: run_dir)
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    with pytest.raises(Interrupted):
+        sweep.run(TINY, run_dir=tmp_path / "run", reporter=quiet, overwrite=True)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    sweep.run(TINY, run_dir=tmp_path / "run", reporter=quiet, overwrite=True)
+    first, second = (cell.name for cell in TINY.cells)
+    assert begun == [first, second, second]

@@ -365,3 +365,9 @@ def test_damaged_records_are_not_compressed(tmp_path, published):
     with pytest.raises(InputError, match=r"Line 2 of .* is damaged"):
         records.compress(copy, tmp_path / "other")
     assert not list((tmp_path / "other").iterdir())
+
+
+@pytest.mark.parametrize("columns", [{"value": 10**400}, {"value": 0.5, "n": math.inf}])
+def test_a_number_that_its_column_cannot_hold_is_one_sentence(columns):
+    with pytest.raises(InputError, match="expected a single"):
+        Record(quantity="accuracy", **columns)

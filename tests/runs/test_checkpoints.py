@@ -12,7 +12,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from mi_jax.errors import InputError
-from mi_jax.runs.checkpoints import Checkpoints, digest, restore_together
+from mi_jax.runs.checkpoints import Checkpoints, check_directory, digest, restore_together, restored, to_save
 
 
 def state_of(value: float) -> dict:
@@ -229,3 +229,19 @@ def test_a_step_that_finds_no_room_is_not_begun(tmp_path, monkeypatch):
     assert caught.value.errno == errno.ENOSPC
     store.close()
     assert Checkpoints(tmp_path / "c").steps() == [1]
+
+
+@pytest.mark.parametrize("of_another_version", [({"mu": jnp.ones(2)},), ({"mu": jnp.ones(3), "nu": jnp.ones(2)},)])
+def test_a_state_of_another_version_of_the_optimizer_is_refused_in_words(of_another_version):
+    like = {"variables": {"params": {"w": jnp.ones(2)}, "batch_stats": {}}, "totals": {"loss": jnp.zeros(())}}
+    like["optimizer"] = ({"mu": jnp.ones(2), "nu": jnp.ones(2)},)
+    saved = to_save({**like, "optimizer": of_another_version})
+    with pytest.raises(InputError, match="has other parts than this version makes"):
+        restored(like, saved)
+    assert restored(like, to_save(like))["optimizer"][0]["mu"].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("url", ["gs://bucket/run", "s3://bucket/run", "file:///runs/vgg"])
+def test_an_address_of_a_bucket_is_not_taken_for_a_directory(url):
+    with pytest.raises(InputError, match="mount the bucket"):
+        check_directory(Path(url))

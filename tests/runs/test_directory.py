@@ -365,7 +365,7 @@ def test_a_batch_job_knows_its_own_run(tmp_path, monkeypatch):
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_kill_in_the_first_write_does_not_bar_the_directory(tmp_path, overwrite):
     (tmp_path / ".lock").touch()
-    (tmp_path / "config.json.part").write_text('{"arch"')
+    (tmp_path / "config.json.17-18.part").write_text('{"arch"')
     opened(tmp_path, overwrite=overwrite)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "config.json", "progress.json"]
     assert read_json(tmp_path / "config.json") == AS_JSON
@@ -388,3 +388,22 @@ def test_what_killed_saves_left_is_removed(tmp_path):
     opened(tmp_path)
     assert [path.name for path in steps.iterdir()] == ["6"]
     assert not (tmp_path / "geometry.npz.part").exists()
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_how_seeds_are_grouped_stays_as_the_run_was_begun(tmp_path, begun):
+    with open_run(tmp_path, CONFIG) as run:
+        assert run.pin_side_by_side(begun) is begun
+    with open_run(tmp_path, CONFIG) as continued_on_another_device:
+        assert continued_on_another_device.pin_side_by_side(not begun) is begun
+
+
+@pytest.mark.parametrize(("stage", "side_by_side"), [("train/nt/0", False), ("train/nt/0,1", True)])
+def test_how_seeds_were_grouped_by_an_earlier_version_is_seen_in_its_stages(tmp_path, stage, side_by_side):
+    with open_run(tmp_path, CONFIG) as run:
+        do(run, stage)
+    with open_run(tmp_path, CONFIG) as run:
+        records.append(tmp_path, [ROW])
+        before = run.records_bytes
+        assert run.pin_side_by_side(not side_by_side) is side_by_side
+        assert run.records_bytes == before
