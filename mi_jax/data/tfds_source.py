@@ -70,8 +70,10 @@ def data_root(data_dir: str | Path | None) -> Path:
     """Where TFDS sets are kept: the given folder, else `$TFDS_DATA_DIR`, else ~/tensorflow_datasets.
 
     Raises:
-        InputError: when there is no home directory and no other is given.
+        InputError: when there is no home directory and no other is given, or it is not a path.
     """
+    if data_dir is not None and not isinstance(data_dir, str | os.PathLike):
+        raise InputError(f"data_dir is {data_dir!r}; expected the path of a directory, or None.")
     try:
         return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
     except RuntimeError:

@@ -375,3 +375,9 @@ def test_real_sets_have_the_published_statistics():
     assert np.array_equal(np.bincount(mnist.test.labels), [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009])
     assert cifar10.input_shape == (32, 32, 3)
     np.testing.assert_allclose((cifar10.train.images / 255).mean(axis=(0, 1, 2)), [0.491, 0.482, 0.447], atol=0.003)
+
+
+@pytest.mark.usefixtures("as_a_user")
+def test_a_data_dir_that_is_no_path_is_refused():
+    with pytest.raises(InputError, match=r"data_dir is 3; expected the path of a directory, or None"):
+        mj.data.load("tiny", data_dir=3)  # pyright: ignore[reportArgumentType]

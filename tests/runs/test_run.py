@@ -219,7 +219,7 @@ def test_a_run_directory_that_is_no_path_is_refused():
 def test_a_network_that_a_run_does_not_hold_is_named(finished_run, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="has no training 'trades'; it has nt, at"):
         mj.checkpoints.restore(finished_run, training="trades")
-    with pytest.raises(InputError, match="has no seed 2; it has 0 to 1"):
+    with pytest.raises(InputError, match="has no seed 2; it has seeds 0 to 1"):
         mj.checkpoints.restore(finished_run, training="nt", seed=2)
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # it would refuse the text first
     with pytest.raises(InputError, match="Invalid seed '0': expected a whole number of at least 0"):
