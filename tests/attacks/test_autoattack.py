@@ -102,6 +102,11 @@ def run(logits_fn, net, count=60, **options):
     return autoattack(logits_fn, net.variables, net.images[:count], net.labels[:count], jax.random.key(KEY), **options)
 
 
+def test_an_attack_that_cannot_reach_the_radius_is_warned_about(linear, softmax):
+    (said,) = run(linear, softmax, count=4, eps=0.3, version=[PGD(steps=3)]).warnings
+    assert "3 steps of 0.007843 go 0.02353 and never reach the radius 0.3" in said
+
+
 def test_outcome_does_not_depend_on_the_batch_size_or_on_the_other_images(linear, softmax):
     large = run(linear, softmax, batch_size=64)
     small = run(linear, softmax, batch_size=32)

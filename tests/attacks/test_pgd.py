@@ -357,6 +357,11 @@ def test_steps_that_cannot_reach_the_radius_are_said(linear_model, batch):
     assert pgd(logits_fn, variables, *batch, 0, config=PGD(), eps=jnp.full(9, 0.3)).warnings == ()
 
 
+def test_fgsm_has_no_divergence_from_the_clean_image(linear_model, batch):
+    with pytest.raises(InputError, match="Invalid loss 'kl': expected"):
+        fgsm(*linear_model, *batch, eps=0.1, loss="kl")
+
+
 def test_equal_networks_are_one_model_and_others_are_not():
     vgg = mj.models.create("vgg11", num_classes=10, input_shape=(32, 32, 3), width=0.125)
     models = [Model(network.logits) for network in (vgg, dataclasses.replace(vgg))]
