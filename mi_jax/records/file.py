@@ -3,7 +3,7 @@
 A line is a JSON object without the columns that are absent, whose last member is `crc`: the CRC-32 of the line without
 that member, in hexadecimal. Lines without it are of older runs, see `old_rows`.
 
-A published run has the file compressed, with values and errors of seven digits, as ten more would be a third of it, and
+A published run has the file compressed, with fewer digits of values and errors, as all of them would be half of it, and
 with empty checksums, as its format has its own. It is read as it is, and unpacked, with the checksums, before anything
 is written.
 """
@@ -36,7 +36,7 @@ _PRESET = 9 | lzma.PRESET_EXTREME
 _QUANTITY = b'"quantity":'
 _RESTORE = "restore the file from a copy, or repeat the command that started the run with --overwrite"
 _NUMBERS = (*INTEGERS, *FLOATS, *FLAGS)
-_ROUNDED = ("value", "stderr", "numerical_error")
+_ROUNDED = ("value", "stderr")
 """Columns of published records that are rounded; none of them identifies a measurement."""
 
 
@@ -134,7 +134,7 @@ def size(run_dir: str | os.PathLike[str]) -> int:
 def compress(run_dir: str | os.PathLike[str], destination: str | os.PathLike[str], *, length: int | None = None) -> int:
     """Writes the records of a run to a compressed file in another directory, from which `load` reads them.
 
-    Values, standard errors and numerical errors are rounded to seven significant digits.
+    Values and standard errors are rounded to seven significant digits, numerical errors, which are bounds, up to two.
 
     Args:
         run_dir: the directory of the run.
@@ -235,6 +235,8 @@ def _rounded(line: bytes) -> bytes:
     """A line with a checksum, with fewer digits."""
     row = json.loads(line[:-_CRC_LENGTH] + b"}")
     row |= {name: float(f"{row[name]:.7g}") for name in _ROUNDED if isinstance(row.get(name), float)}
+    if isinstance(row.get("numerical_error"), float):
+        row["numerical_error"] = float(f"{1.05 * row['numerical_error']:.2g}")  # never less: half a digit is 5 %
     return _with_checksum(as_json(row).encode())
 
 

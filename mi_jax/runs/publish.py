@@ -17,7 +17,8 @@ from mi_jax.runs.restore import finished_step, read_config
 def publish(run_dir: str | os.PathLike[str], destination: str | os.PathLike[str], *, networks: bool = False) -> Path:
     """Copies a run without what can be made again from the copy: no figures, no report, and compressed records.
 
-    Values and errors are rounded to seven significant digits; records of an unfinished stage are left out.
+    Values and standard errors are rounded to seven significant digits, numerical errors up to two; records of an
+    unfinished stage are left out.
 
     The copy is a run directory: `mj.records.load` and `mi-jax report` read it, `mi-jax study` needs its networks.
 

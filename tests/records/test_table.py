@@ -326,6 +326,19 @@ def test_compressed_records_are_read_as_they_are(published):
         assert packed.read().count(b'"crc":""}\n') == 20, "checksums cannot be compressed"
 
 
+def test_published_error_bounds_have_two_digits_and_are_never_less(tmp_path):
+    run_dir, copy = tmp_path / "run", tmp_path / "copy"
+    run_dir.mkdir(), copy.mkdir()
+    exact = [0.0, 1.0, *(1.2345678 ** np.arange(-80.0, 20.0)).tolist()]
+    records.append(run_dir, [accuracy(0.5, numerical_error=error, seed=k) for k, error in enumerate(exact)])
+    records.compress(run_dir, copy)
+    found = records.load(copy)["numerical_error"].to_numpy()
+    assert found[0] == 0
+    assert (found >= exact).all()
+    assert (found[1:] <= 1.11 * np.array(exact[1:])).all()
+    assert [f"{error:.2g}" for error in found] == [f"{error:.3g}" for error in found]
+
+
 def test_published_values_have_seven_digits_and_what_identifies_them_has_all(tmp_path):
     run_dir, copy = tmp_path / "run", tmp_path / "copy"
     run_dir.mkdir(), copy.mkdir()

@@ -6,12 +6,13 @@ import jax
 import numpy as np
 import pytest
 
-from mi_jax import data, models
+from mi_jax import data, models, records
 from mi_jax.attacks import PGD, Budget
+from mi_jax.records import run_records
 from mi_jax.records.table import Record
 from mi_jax.runs.config import Evaluation
 from mi_jax.runs.evaluate import _autoattacked
-from mi_jax.studies.autoattack import study
+from mi_jax.studies.autoattack import figure, study
 from mi_jax.studies.registry import StudyInput
 
 IMAGES = np.zeros((12, 8, 8, 1), np.uint8)
@@ -44,3 +45,22 @@ def test_autoattack_on_no_more_images_than_in_the_evaluation_is_left_out(autoatt
 def test_the_evaluation_counts_where_it_is_autoattack_standard_in_full(evaluation, count):
     context = SimpleNamespace(config=SimpleNamespace(evaluation=evaluation, attack=PGD()), dataset=DATASET)
     assert _autoattacked(context) == count
+
+
+def test_the_figure_shows_the_curve_of_each_training_and_autoattack_in_per_cent(tmp_path, assert_shows):
+    columns = {"image_set": "test", "inputs": "adversarial", "norm": "linf", "unit": "1", "n": 50, "checkpoint": "last"}
+    of_run = {"seed": 0, "epoch": 1.0, "step": 1, "arch": "mlp", "dataset": "digits"}
+    values = {"nt": (0.9, 0.2, 0.05), "at": (0.8, 0.65, 0.6)}
+    rows = []
+    for training, (clean, robust, autoattack) in values.items():
+        for eps, value in ((0.0, clean), (8 / 255, robust)):
+            of_curve = {"quantity": "robust_accuracy", "attack": "autoattack: apgd-ce", "eps": eps, "value": value}
+            rows.append(Record(training=training, **columns, **of_run, **of_curve))
+        of_attack = {"quantity": "accuracy", "attack": "autoattack", "eps": 8 / 255, "value": autoattack}
+        rows.append(Record(training=training, **columns, **of_run, **of_attack))
+    records.append(tmp_path, rows)
+    (spec,) = figure.FIGURES
+    drawn = spec.draw(run_records.read(tmp_path))
+    assert_shows(drawn, 100 * np.array(list(values.values())))
+    assert drawn.axes[0].get_ylabel() == "accuracy (%)"
+    assert [label.get_text() for label in drawn.axes[0].get_xticklabels()] == ["0/255", "8/255"]

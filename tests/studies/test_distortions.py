@@ -148,7 +148,7 @@ def test_the_figures_are_drawn_from_what_was_found(findings, tmp_path, assert_sh
     specs = {spec.name: spec for spec in figures.available(found)}
     rows = found.records
     accuracy = rows[rows["quantity"].eq("accuracy") & rows["distortion"].notna()]
-    assert_shows(specs["distortion_accuracy"].draw(found), accuracy["value"])
+    assert_shows(specs["distortion_accuracy"].draw(found), 100 * accuracy["value"])
     of_saturation = rows[rows["distortion"].eq("saturate") & rows["noise_rule"].eq("scale_free")]
     information = of_saturation[of_saturation["quantity"].eq("i_tx_upper") & of_saturation["class"].isna()]
     assert_shows(specs["distortion_information_paper_scale_free"].draw(found), information["value"])

@@ -29,15 +29,15 @@ def _draw(run_records: RunRecords) -> Figure:
     trainings = [training for training in run_records.trainings if (curves["training"] == training).any()]
     for training in trainings:
         colour = style.colour_of(training, run_records.trainings)
-        part, own = (table[table["training"] == training] for table in (curves, points))
+        part, own = (style.in_percent(table[table["training"] == training]) for table in (curves, points))
         style.draw_curve(axes, part["eps"], part, colour=colour)
         style.draw_whiskers(axes, own["eps"], own, colour=colour)
         axes.plot(own["eps"], own["mean"], "D", color=colour, markeredgecolor="white", markersize=6, zorder=4)
     ticks = sorted(curves["eps"].unique())
     axes.set_xticks(ticks, [radius_label(norm, eps) for eps in ticks])
     axes.set_xlabel(f"radius eps ({norm.capitalize()})")
-    axes.set_ylabel("accuracy")
-    axes.set_ylim(0, 1.03)
+    axes.set_ylabel("accuracy (%)")
+    axes.set_ylim(0, 103)
     handles = [Line2D([], [], color=style.colour_of(t, run_records.trainings), label=name_of(t)) for t in trainings]
     if len(points):
         handles.append(Line2D([], [], color=style.GREY, marker="D", linestyle="none", label="AutoAttack"))

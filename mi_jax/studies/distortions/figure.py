@@ -64,16 +64,16 @@ def _draw_accuracy(run_records: RunRecords) -> Figure:
     for axes, name in zip(panels.flat, names, strict=False):
         levels = levels_of(rows, name)
         for training, inputs, part in conditions(table[table["distortion"] == name], run_records.trainings):
-            part = part.set_index("level").loc[levels]
+            part = style.in_percent(part.set_index("level").loc[levels])
             colour = style.colour_of(training, run_records.trainings)
             style.draw_curve(axes, range(len(levels)), part, colour=colour, line=style.line_of(inputs))
         axes.set_xticks(range(len(levels)), [level_name(name, level) for level in levels])
         axes.set_title(TITLES[name], loc="left")
-        axes.set_ylim(0, 1.03)
+        axes.set_ylim(0, 103)
     for axes in panels.flat[len(names) :]:
         axes.set_visible(False)
     for axes in panels[:, 0]:
-        axes.set_ylabel("accuracy")
+        axes.set_ylabel("accuracy (%)")
     style.legend_above(figure, style.condition_handles(run_records.trainings, INPUTS))
     return figure
 
