@@ -367,7 +367,7 @@ class _Evaluation:
 
         NaN is neither within eps nor misclassified.
         """
-        logits = self.model.logits(adversarial, salt=index + 1)
+        logits = self.model.logits(adversarial, index + 1, image)
         wrong = np.asarray(misclassified(jnp.asarray(logits), jnp.asarray(self.labels[image])))
         return wrong & (_distance(adversarial, self.images[image], str(config.norm)) <= self.radii[image] * (1 + 1e-5))
 
@@ -414,7 +414,7 @@ class _Evaluation:
         state, images = self.state, self.images.copy()
         for i, adversarial in state.adversarial.items():
             images[i] = adversarial
-        logits = self.model.logits(images, salt=len(self.stages) + 1)
+        logits = self.model.logits(images, len(self.stages) + 1)
         distance = np.zeros(len(images))
         if broken := list(state.adversarial):
             distance[broken] = _distance(images[broken], self.images[broken], norm, rounding=0.0)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from mi_jax import checks
 from mi_jax.attacks.attack import Attack, Faults, Outcome, Problem, Words, register
 from mi_jax.attacks.losses import Loss
-from mi_jax.attacks.threat_model import TINY, per_image
+from mi_jax.attacks.threat_model import TINY, largest_entry, per_image
 from mi_jax.typing import Flags, Images
 
 
@@ -62,7 +62,8 @@ class Momentum(Attack):
         """Keeps the iterate if it is the best so far, and moves along the accumulated gradient."""
         gradient, seen = problem.gradient(state.point, i, self.loss)
         finite = jnp.where(jnp.isfinite(gradient), gradient, 0)
-        velocity = self.decay * state.velocity + finite / (per_image(jnp.mean(jnp.abs(finite), axis=(1, 2, 3))) + TINY)
+        scaled = finite / largest_entry(finite)
+        velocity = self.decay * state.velocity + scaled / (per_image(jnp.mean(jnp.abs(scaled), axis=(1, 2, 3))) + TINY)
         moved = state.point + self.step_size * problem.threat.steepest(velocity)
         better = (seen.wrong & ~state.found) | ((seen.wrong == state.found) & (seen.losses > state.loss))
         return MomentumState(

@@ -1,7 +1,7 @@
 """Published clean and AutoAttack accuracies on CIFAR-10 of models that `mi_jax.models.from_torch` reads.
 
-From the `model_info` files of RobustBench (Croce et al. 2021; github.com/RobustBench/robustbench, read in 2026), which
-give accuracies of all 10,000 test images in percent.
+From the `model_info` files of RobustBench (Croce et al. 2021; github.com/RobustBench/robustbench), which give
+accuracies of all 10,000 test images in percent. Models whose weights were replaced there are left out.
 """
 
 from typing import NamedTuple
@@ -30,7 +30,6 @@ class Entry(NamedTuple):
 LEADERBOARD = tuple(
     Entry(model, arch, norm, {"linf": 8 / 255, "l2": 0.5}[norm], round(clean / 100, 4), round(autoattack / 100, 4))
     for model, arch, norm, clean, autoattack in (
-        ("Sehwag2021Proxy_R18", "resnet18", "linf", 84.38, 54.43),
         ("Addepalli2022Efficient_RN18", "resnet18", "linf", 85.71, 52.48),
         ("Addepalli2021Towards_RN18", "resnet18", "linf", 80.24, 51.06),
         ("Wu2020Adversarial_extra", "wrn-28-10", "linf", 88.25, 60.04),
@@ -38,13 +37,10 @@ LEADERBOARD = tuple(
         ("Wang2020Improving", "wrn-28-10", "linf", 87.50, 56.29),
         ("Hendrycks2019Using", "wrn-28-10", "linf", 87.11, 54.92),
         ("Standard", "wrn-28-10", "linf", 94.78, 0.0),
-        ("Sehwag2021Proxy", "wrn-34-10", "linf", 85.85, 59.09),
         ("Wu2020Adversarial", "wrn-34-10", "linf", 85.36, 56.17),
         ("Huang2020Self", "wrn-34-10", "linf", 83.48, 53.34),
         ("Zhang2019Theoretically", "wrn-34-10", "linf", 84.92, 53.08),
-        ("Sehwag2021Proxy_R18", "resnet18", "l2", 89.52, 73.39),
         ("Rice2020Overfitting", "preact-resnet18", "l2", 88.67, 67.68),
-        ("Sehwag2021Proxy", "wrn-34-10", "l2", 90.31, 76.12),
         ("Wu2020Adversarial", "wrn-34-10", "l2", 88.51, 73.66),
     )
 )

@@ -337,7 +337,8 @@ def test_rand_confirms_the_last_misclassified_iterate_of_the_whole_attack():
     # If images were dropped when first misclassified, two in five would not be confirmed.
     assert first.robust_accuracy / result.clean_accuracy == pytest.approx(0.1, abs=0.04)
     assert first.attacked == first.broken + round(1000 * first.robust_accuracy)
-    np.testing.assert_allclose(result.perturbation_norm[result.broken_by == 0], 0.1, rtol=1e-5)
+    # Few are last misclassified on the way to the best shift.
+    assert np.mean(np.isclose(result.perturbation_norm[result.broken_by == 0], 0.1, rtol=1e-5)) > 0.99
 
 
 def test_apgd_averages_gradient_and_loss_over_draws_with_different_keys(linear, softmax):
@@ -557,3 +558,15 @@ def test_options_of_another_type_raise_a_clear_error(linear, softmax, expected, 
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # it would refuse them first
     with pytest.raises(InputError, match=expected):
         run(linear, softmax, **options)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_apgd_starts_on_the_surface_of_the_ball_in_a_direction_of_no_preferred_sign(linear, softmax, norm):
+    grey = jnp.full((64, 8, 8, 3), 0.5)
+    config, labels = APGD(norm=norm, eps=0.1), jnp.zeros(64, jnp.int32)
+    problem = problem_of(config, Model(linear), softmax.variables, None, Batch(grey, labels, None, labels))
+    words = jax.random.bits(jax.random.key(0), (64, config.start_words((8, 8, 3))))
+    start = config.initial_state(problem, words).point
+    np.testing.assert_allclose(problem.threat.distance(start, grey), 0.1, rtol=1e-5)
+    moved = np.asarray(start - grey)
+    assert abs(moved.mean()) < 5 * moved.std() / moved.size**0.5

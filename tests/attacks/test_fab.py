@@ -12,6 +12,9 @@ from pyautoattack.fab_pt import FABAttack_PT
 from scipy.optimize import brentq
 
 from mi_jax.attacks import FAB, fab
+from mi_jax.attacks.attack import Batch
+from mi_jax.attacks.engine.input_checks import Model
+from mi_jax.attacks.engine.run import problem_of
 from mi_jax.attacks.fab import onto_hyperplane
 from mi_jax.errors import InputError
 
@@ -133,3 +136,14 @@ def test_bad_settings_raise_a_clear_error():
     }.items():
         with pytest.raises(InputError, match=expected):
             FAB(**options)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_the_first_start_is_the_image_and_later_ones_are_half_of_the_radius_away(linear, softmax, norm):
+    grey, restarts = jnp.full((2, 8, 8, 3), 0.5), jnp.array([0, 1])
+    batch = Batch(grey, jnp.zeros(2, jnp.int32), None, restarts)
+    config = FAB(norm=norm, eps=0.1, restarts=2)
+    problem = problem_of(config, Model(linear), softmax.variables, None, batch)
+    words = jax.random.bits(jax.random.key(0), (2, config.start_words((8, 8, 3))))
+    found = problem.threat.distance(config.initial_state(problem, words).point, grey)
+    np.testing.assert_allclose(found, [0, 0.05], rtol=1e-5)

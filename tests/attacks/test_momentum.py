@@ -1,6 +1,7 @@
 """MI-FGSM against torchattacks 3.5.1 on shared weights, alone and inside AutoAttack."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -30,3 +31,13 @@ def test_mi_fgsm_runs_inside_autoattack_by_name(linear, softmax):
     alone = run(linear, *batch, config=Momentum(eps=0.08))
     assert [stage.name for stage in result.stages] == ["mi-fgsm", "apgd-ce"]
     assert result.stages[0].robust_accuracy == pytest.approx(1 - float(alone.success.mean()))
+
+
+def test_mi_fgsm_does_not_depend_on_the_scale_of_the_logits(linear, softmax):
+    def curved(scale):
+        return lambda variables, x: scale * jnp.tanh(linear(variables, x))
+
+    batch = softmax.variables, softmax.images[:40], softmax.labels[:40]
+    config = Momentum(eps=0.1, steps=6, step_size=0.02, loss="cw")
+    plain, small = (run(curved(scale), *batch, config=config) for scale in (1.0, 2.0**-50))
+    np.testing.assert_array_equal(plain.images, small.images)

@@ -16,6 +16,7 @@ from mi_jax.attacks.attack import check_config
 from mi_jax.attacks.engine.input_checks import Model, check_batch
 from mi_jax.attacks.engine.randomness import row_keys
 from mi_jax.attacks.engine.run import start_bits
+from mi_jax.attacks.losses import loss_of
 from mi_jax.errors import InputError
 
 
@@ -507,3 +508,18 @@ def test_starts_and_numbers_of_images_that_do_not_fit_raise_a_clear_error(linear
 
 def test_the_norm_of_a_threat_model_is_understood_in_any_case():
     assert mj.attacks.ThreatModel("Linf", 0.1) == mj.attacks.ThreatModel("linf", 0.1)
+
+
+@pytest.mark.parametrize("loss", ["ce", "cw"])
+def test_a_targeted_loss_grows_towards_the_target(key, loss):
+    z = 3 * jax.random.normal(key, (6, 5))
+    y, t, rows = jnp.arange(6) % 5, (jnp.arange(6) + 2) % 5, jnp.arange(6)
+    expected = jax.nn.log_softmax(z)[rows, t] if loss == "ce" else z[rows, t] - z[rows, y]
+    np.testing.assert_allclose(loss_of(loss, y, targets=t)(z), expected, atol=1e-5)
+
+
+def test_the_start_of_random_radius_fills_each_image_up_to_its_own():
+    clean = jnp.full((4000, 1, 1, 8), 0.5)
+    start = ThreatModel("linf", 0.4).random_start(jax.random.key(0), clean, "radius")
+    largest = np.sort(np.abs(np.asarray(start - clean)).max((1, 2, 3))) / 0.4
+    assert largest.mean() == pytest.approx(8 / 9 / 2, abs=0.02)  # the largest of 8 uniform, times a uniform radius

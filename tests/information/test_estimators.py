@@ -217,6 +217,13 @@ def test_probe_finds_no_information_about_shuffled_labels(classes, key):
         assert got.value < 2 * got.stderr
 
 
+def test_the_error_of_the_probe_is_its_spread_over_samples():
+    task = tasks.label_task(4)
+    found = [probe(*task.observe(400, seed), key=seed) for seed in range(30)]
+    spread = np.std([one.value for one in found], ddof=1)
+    assert 0.7 < np.mean([one.stderr for one in found]) / spread < 1.4
+
+
 def test_probe_has_one_column_per_label_that_occurs_and_none_for_gaps_between_labels(key):
     y = np.array([3, 5000, 9999])[np.arange(60) % 3]
     x = 10.0 * np.eye(3, 40)[np.arange(60) % 3] + np.random.default_rng(0).standard_normal((60, 40))
@@ -261,6 +268,8 @@ def test_variational_objectives_equal_their_closed_forms():
     assert objective_value("infonce", flat) == pytest.approx(0, abs=1e-6)
     assert objective_value("nwj", flat + 1) == pytest.approx(0, abs=1e-6)
     assert objective_value("smile", flat) == pytest.approx(0, abs=1e-6)
+    confident = jnp.where(jnp.eye(b, dtype=bool), 0.0, 9.0)
+    assert objective_value("smile", confident) == pytest.approx(-5, abs=1e-6)  # scores of other pairs end at 5
 
 
 @pytest.mark.parametrize("name", ["infonce", "nwj", "smile"])

@@ -146,3 +146,16 @@ def test_a_test_set_that_is_not_there_is_named_before_anything_is_written(finish
     with pytest.raises(InputError, match="missing"):
         runs.study("corruptions", run_dir=finished_run, test_sets=[f"npz:{tmp_path / 'missing.npz'}"], reporter=quiet)
     assert before == ((finished_run / "progress.json").read_bytes(), (finished_run / "provenance.json").read_bytes())
+
+
+def test_the_strengths_are_those_of_cifar_10_c():
+    """From `make_cifar_c.py` of Hendrycks and Dietterich (2019)."""
+    assert {name: corruption.strengths for name, corruption in CORRUPTIONS.items()} == {
+        "gaussian_noise": (0.04, 0.06, 0.08, 0.09, 0.10),
+        "shot_noise": (500, 250, 100, 75, 50),
+        "impulse_noise": (0.01, 0.02, 0.03, 0.05, 0.07),
+        "gaussian_blur": (0.4, 0.6, 0.7, 0.8, 1),
+        "brightness": (0.05, 0.1, 0.15, 0.2, 0.3),
+        "contrast": (0.75, 0.5, 0.4, 0.3, 0.15),
+        "jpeg_compression": (80, 65, 58, 50, 40),
+    }

@@ -142,3 +142,10 @@ def test_the_figure_is_drawn_from_what_was_found(findings, tmp_path, assert_show
     error = findings.arrays["error"]
     assert_shows(spec.draw(found), error[~np.isnan(error)])
     assert_shows(spec.draw(found), found.select(quantity="perturbation_power")["value"])
+
+
+def test_frequencies_along_the_width_are_counted_per_image_height():
+    across = waves([(0, 4)], height=8, width=16)[..., None]
+    assert mean_frequency(power(across)) == pytest.approx(2)
+    radii, means = radial(power(across))
+    assert radii[np.nanargmax(means)] == 2

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections import OrderedDict
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -190,3 +191,16 @@ def test_the_loss_of_one_bit_keeps_the_scale_of_a_layer():
     moved = {record.reference: record.value for record in found}
     assert moved["repetition"] == pytest.approx(-0.20, abs=0.03)
     assert moved["scaling"] > 2
+
+
+def test_gains_of_channels_keep_the_total_variance_over_images(monkeypatch):
+    rng, seen = np.random.default_rng(0), []
+    pattern = 5 * rng.standard_normal((1, 6, 6, 8)) * np.arange(8)  # which no distance between images sees
+    t = (pattern + rng.standard_normal((50, 6, 6, 8))).astype(np.float32)
+    monkeypatch.setattr(information, "kde", lambda t, **_: seen.append(t) or SimpleNamespace(i_tx_upper=0.0))
+    names = [record.reference for record in _maps(t, 1.0, jax.random.key(0), {})]
+    gained = seen[1 + names.index("channel_gain")]
+    gains = gained / t
+    np.testing.assert_allclose(gains, np.broadcast_to(gains[:1, :1, :1], t.shape), rtol=1e-5)
+    assert np.ptp(gains) > 0.5
+    assert gained.var(axis=0).sum() == pytest.approx(t.var(axis=0).sum(), rel=1e-4)

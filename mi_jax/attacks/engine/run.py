@@ -100,7 +100,7 @@ def run(
     keys = row_keys(key, jnp.repeat(index, width), jnp.tile(jnp.arange(width), len(images)))
     # Drawn outside of the compiled attack: on a small model the generator takes longer to compile than the attack.
     words = start_bits(config, keys, shape)
-    noise = jax.random.fold_in(key, 2**31) if random else None
+    noise = noise_key(key, index[0]) if random else None
     result = _run(config, model, variables, images, labels, targets, start, keys, words, noise)
     checks.logits(result.logits, labels)
     check_unmasked(result.logits, config.loss, config.least_classes)
@@ -151,6 +151,14 @@ def ranked_targets(logits: jax.Array, labels: Labels, count: int) -> jax.Array:
         )
     values, classes = jax.lax.top_k(others(logits, labels), count)
     return jnp.where(values > -jnp.inf, classes, classes[:, :1])
+
+
+def noise_key(key: Key, first: Any, salt: int = 0) -> Key:
+    """The key of a random model's noise in one batch, whose first image has the index `first`.
+
+    All images of a batch share each draw; batches do not, so that their errors are independent.
+    """
+    return jax.random.fold_in(jax.random.fold_in(key, 2**31 + salt), first)
 
 
 @functools.partial(jax.jit, static_argnums=0, inline=True)

@@ -15,7 +15,7 @@ import numpy as np
 from mi_jax import checks, parallel
 from mi_jax.attacks.attack import Attack, Batch
 from mi_jax.attacks.engine.input_checks import Model
-from mi_jax.attacks.engine.run import BLOCK, predict, problem_of, start_bits, step_bits, steps
+from mi_jax.attacks.engine.run import BLOCK, noise_key, predict, problem_of, start_bits, step_bits, steps
 from mi_jax.errors import InputError
 from mi_jax.typing import Key
 
@@ -66,12 +66,18 @@ class PlacedModel:
         """Picks rows on the host: on the device, a gather would be compiled for every pair of batch sizes."""
         return self.place(jax.tree.map(lambda a: parallel.on_host(a)[places], tree))
 
-    def logits(self, images: np.ndarray, salt: int = 0) -> np.ndarray:
-        """Logits [n k] of any number of images, in padded batches of one size."""
-        parts = []
+    def logits(self, images: np.ndarray, salt: int = 0, index: np.ndarray | None = None) -> np.ndarray:
+        """Logits [n k] of any number of images, in padded batches of one size.
+
+        Args:
+            images: the images.
+            salt: tells apart the draws of a random model's noise.
+            index: of each image among all, on which that noise depends; 0, 1, ... by default.
+        """
+        index, parts = np.arange(len(images)) if index is None else index, []
         for first in range(0, len(images), self.batch):
             batch = images[first : first + self.batch]
-            noise = jax.random.fold_in(self.key, 2**31 + salt) if self.random else None
+            noise = noise_key(self.key, index[first], salt) if self.random else None
             made = predict(self.model, self.variables, self.padded(batch), noise)
             parts.append(parallel.on_host(made)[: len(batch)])
         return np.concatenate(parts)
@@ -132,7 +138,7 @@ def attack_rows(
         An adversarial image for each confirmed image, and the images where the attack found one.
     """
     shape, total = rows.images.shape[1:], config.iterations
-    noise = jax.random.fold_in(key, 2**31) if model.random else None
+    noise = noise_key(key, image[0]) if model.random else None
     places = np.arange(model.bucket(len(image))) % len(image)
     live = np.arange(len(places)) < len(image)
     bits = start_bits(config, keys, shape)

@@ -100,7 +100,7 @@ def _maps(tap: Any, variance: float, key: Key, columns: dict[str, Any]) -> list[
     t, rng = np.asarray(tap), np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist())
     rows, channels = rng.permutation(len(t)), t.shape[-1]
     gains = np.exp(_GAIN * rng.standard_normal(channels)).astype(t.dtype)
-    power = t.var(axis=tuple(range(t.ndim - 1)), dtype=np.float64)
+    power = t.var(axis=0, dtype=np.float64).reshape(-1, channels).sum(axis=0)
     if not power.sum() > 0:
         return []  # a constant layer: the other records say so
     gains *= np.sqrt(power.sum() / (gains.astype(np.float64) ** 2 @ power)).astype(t.dtype)

@@ -1,5 +1,6 @@
 """The engine of all attacks: chunks of rows, random numbers that belong to an image, and warnings."""
 
+import dataclasses
 import re
 
 import jax
@@ -7,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mi_jax.attacks import APGD, PGD, apgd, pgd
+from mi_jax.attacks import APGD, PGD, Attack, apgd, pgd, run
+from mi_jax.attacks.attack import Outcome
 from mi_jax.attacks.engine import run as engine
 from mi_jax.attacks.engine.run import chunked_map
 
@@ -85,3 +87,45 @@ def test_another_radius_or_step_does_not_compile_an_attack_again(linear_model, b
         once = len(traces)
         attack(counted, linear_model[1], *batch, key, config=configs[1])
         assert len(traces) == once
+
+
+def test_a_random_model_draws_new_noise_for_each_iteration_for_the_outcome_and_for_each_batch(linear, softmax, key):
+    def noisy(variables, x, key):
+        return linear(variables, x) + jax.random.normal(key, (len(x), 10))
+
+    config = APGD(eps=0.05, steps=3, eot_draws=2)
+    arguments = noisy, softmax.variables, softmax.images[:8], softmax.labels[:8], key
+    whole, halves = run(*arguments, config=config), run(*arguments, config=config, batch_size=4)
+    draw = config.iterations * config.eot_draws  # those before it are of the iterations
+    fresh = jax.random.fold_in(engine.noise_key(key, 0), draw)
+    np.testing.assert_allclose(whole.logits, noisy(softmax.variables, whole.images, fresh), atol=1e-4)
+    noise = np.asarray(halves.logits - linear(softmax.variables, halves.images))
+    assert np.abs(noise[:4] - noise[4:]).min() > 1e-3
+    of_second = jax.random.normal(jax.random.fold_in(engine.noise_key(key, 4), draw), (4, 10))
+    np.testing.assert_allclose(noise[4:], of_second, atol=1e-4)
+
+
+@dataclasses.dataclass(frozen=True)
+class ByRestart(Attack):
+    """Moves each row by a hundredth for each restart before its own, and prefers the last."""
+
+    steps: int = 1
+    restarts: int = 3
+    targets: int = 2
+
+    def initial_state(self, problem, words):
+        restart = problem.batch.restarts.astype(jnp.float32)
+        moved = problem.clean + 0.01 * restart.reshape(-1, 1, 1, 1)
+        return Outcome(moved, jnp.ones(len(moved), bool), rank=restart)
+
+    def step(self, problem, state, i, words):
+        return state
+
+    def outcome(self, state):
+        return state
+
+
+def test_every_restart_has_every_target(linear, softmax, key):
+    images, labels = 0.5 + 0.0 * softmax.images[:4], softmax.labels[:4]
+    found = run(linear, softmax.variables, images, labels, key, config=ByRestart(eps=0.1))
+    np.testing.assert_allclose(found.images, images + 0.02, atol=1e-6)

@@ -18,6 +18,7 @@ from mi_jax.models import Network
 from mi_jax.studies import STUDIES, find_for
 from mi_jax.studies.registry import StudyInput
 from mi_jax.studies.shape_texture import shape_bias, study
+from mi_jax.studies.shape_texture.information import preference
 
 BARE = ShapeTex(noise=0.0, n_train=10, n_test=90)
 ATTACK = PGD(steps=1, random_start=False)
@@ -213,3 +214,11 @@ def test_only_shapetex_is_accepted(name):
     assert "ShapeTex" in (study.unsupported_reason(data.load("digits", limit=20)) or "")
     coarse = shapetex.dataset(shapetex.ShapeTex(texture_scale="coarse"), limit=20)
     assert "have another configuration" in (study.unsupported_reason(coarse) or "")
+
+
+def test_the_preference_index_and_its_error_are_those_of_the_formula():
+    found = preference((3.0, 0.1), (1.0, 0.2), layer="conv1")
+    assert (found.value, found.layer) == (0.5, "conv1")
+    assert found.stderr == pytest.approx(2 * math.hypot(1 * 0.1, 3 * 0.2) / 4**2)
+    assert preference((-0.1, 0.01), (2.0, 0.1)).value == -1, "a negative bound counts as 0"
+    assert not preference((0.1, 0.1), (0.0, 0.1)).ok
