@@ -23,8 +23,8 @@ class ReportCommand:
         every_figure: draw the minor figures too: further noise rules, and binning.
         summary: write the accuracies of all the runs and the verdicts on the claims side by side to this Markdown
             file, with a figure next to it, instead of the reports.
-        publish: copy the one run to this new directory, with compressed records and without what `report` makes,
-            instead of making the report.
+        publish: copy the one run or sweep to this new directory, with compressed records and without what `report`
+            makes, instead of making the report.
         networks: copy the finished networks too.
     """
 

@@ -139,6 +139,7 @@ def _draw(run_records: RunRecords) -> Figure:
 def _heat_map(axes: Axes, table: Table, cells: Table) -> Any:
     shapes, textures = (sorted(cells[name].unique()) for name in ("rho_shape", "rho_texture"))
     values = np.full((len(shapes), len(textures)), np.nan)
+    size = min(1.0, 3.5 / len(textures))  # of the letters, so that they stay within a cell
     norm = TwoSlopeNorm(0.0, -1.0, 1.0)
     for _, cell in table.iterrows():
         i, j = shapes.index(cell["rho_shape"]), textures.index(cell["rho_texture"])
@@ -147,7 +148,7 @@ def _heat_map(axes: Axes, table: Table, cells: Table) -> Any:
                 Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor="#f2f2f2", edgecolor="#bdbdbd", hatch="////", linewidth=0)
             )
             axes.text(
-                j, i, "not learnt", ha="center", va="center", fontsize=7.5, color=style.GREY,
+                j, i, "not learnt", ha="center", va="center", fontsize=7.5 * size, color=style.GREY,
                 bbox={"facecolor": "#f2f2f2", "edgecolor": "none", "pad": 1.5},
             )  # fmt: skip
             continue
@@ -156,12 +157,12 @@ def _heat_map(axes: Axes, table: Table, cells: Table) -> Any:
         colour = "white" if dark else "#222222"
         mark = "**" if cell["significant"] else "*" if cell["p"] < 1 - LEVEL else ""
         axes.text(
-            j, i + 0.1, f"{_signed(cell['mean'])}{mark}", ha="center", va="center", color=colour, fontsize=9.5,
+            j, i + 0.1, f"{_signed(cell['mean'])}{mark}", ha="center", va="center", color=colour, fontsize=9.5 * size,
             fontweight="bold" if mark else "normal",
         )  # fmt: skip
         axes.text(
             j, i - 0.22, f"{cell['before']:.2f} → {cell['after']:.2f}", ha="center", va="center", color=colour,
-            fontsize=7,
+            fontsize=7 * size,
         )  # fmt: skip
     image = axes.imshow(values, cmap=_MAP, norm=norm, aspect="auto")
     axes.set_xticks(range(len(textures)), [f"{value:g}" for value in textures])
@@ -214,14 +215,16 @@ def _caption(run_records: RunRecords) -> str:
     cells = cells_of(run_records)
     seeds = cells.groupby(["cell", "training"])["seed"].nunique()
     count = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
+    ball = " The L2 ball has the radius at which it can just erase a texture of strength 1."
+    whiskers = " Whiskers: 95 % t-intervals."
     return (
         "Difference in shape bias on cue-conflict images between trainings that start from the same weights, by the "
         "strength of each cue (amplitude / eps; the attacker can erase a cue of strength at most 1). Orange: away from "
         "shape; purple: towards shape. Below each difference the bias before → after. "
         f"* p < 0.05 in a paired t-test over {count} seeds; ** also after Holm's correction over the panel's cells. "
         "Hatched: the training stayed below twice chance on clean images, so its bias is meaningless. The second row "
-        "compares with the normally trained network at the epoch at which its clean accuracy was nearest. The L2 ball "
-        "has the radius at which it can just erase a texture of strength 1. Whiskers: 95 % t-intervals."
+        "compares with the normally trained network at the epoch at which its clean accuracy was nearest."
+        f"{ball * ('at-l2' in set(cells['training']))}{whiskers * ('coarse' in set(cells['scale']))}"
     )
 
 

@@ -20,10 +20,11 @@ def publish(run_dir: str | os.PathLike[str], destination: str | os.PathLike[str]
     Values and standard errors are rounded to seven significant digits, numerical errors up to two; records of an
     unfinished stage are left out.
 
-    The copy is a run directory: `mj.records.load` and `mi-jax report` read it, `mi-jax study` needs its networks.
+    The copy is a run directory: `mj.records.load` and `mi-jax report` read it, `mi-jax study` needs its networks, and
+    `mi-jax sweep --cells-from` takes the cells of a sweep from it.
 
     Args:
-        run_dir: the directory of a run.
+        run_dir: the directory of a run or of a sweep.
         destination: a directory that does not exist yet.
         networks: whether to copy the finished network of every training and seed, without the optimizer's state.
 
@@ -35,7 +36,7 @@ def publish(run_dir: str | os.PathLike[str], destination: str | os.PathLike[str]
             wanted that are not finished, missing or damaged, or the destination exists or is inside of the run.
     """
     source, target = Path(run_dir), Path(destination)
-    config = read_config(source)
+    saved, config = directory.saved_config(source), read_config(source) if networks else None
     directory.check_records(source)
     if target.exists():
         raise InputError(f"{target} exists; give a new directory for the copy.")
@@ -50,9 +51,9 @@ def publish(run_dir: str | os.PathLike[str], destination: str | os.PathLike[str]
         length = records.compress(source, part, length=directory.records_bytes(source))
         for file in [*(file for file in source.glob("*.json") if file.name != "config.json"), *source.glob("*.npz")]:
             shutil.copyfile(file, part / file.name)
-        write_json(part / "config.json", directory.saved_config(source))
+        write_json(part / "config.json", saved)
         directory.set_records_bytes(part, length)
-        if networks:
+        if config is not None:
             for training in config.trainings:
                 for seed in range(config.seeds):
                     _copy_network(source, part, config, training, seed)

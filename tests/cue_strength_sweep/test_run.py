@@ -25,6 +25,7 @@ from mi_jax.records.table import Record
 from mi_jax.report import figures
 from mi_jax.runs.directory import open_run
 from mi_jax.runs.progress import Reporter
+from mi_jax.runs.publish import publish
 from mi_jax.training import Interrupted
 
 
@@ -172,6 +173,17 @@ def test_cells_of_other_sweeps_are_taken_and_only_the_rest_is_done(swept, tmp_pa
     ]
     sweep.run(grid, run_dir=tmp_path / "whole", reporter=quiet)
     assert len(done) == 2
+
+
+def test_the_cells_of_a_published_sweep_give_its_figure_again(swept, tmp_path, quiet, monkeypatch):
+    copy = publish(swept[0], tmp_path / "copy")
+    before = {file.name: file.read_bytes() for file in copy.iterdir()}
+    monkeypatch.setattr("mi_jax.cue_strength_sweep.run.measure_cell", None)
+    sweep.run(TINY, run_dir=tmp_path / "again", cells_from=[copy], reporter=quiet)
+    tables = [cells_of(run_records.read(path)) for path in (swept[0], tmp_path / "again")]
+    columns = ["cell", "training", "seed", "bias", "accuracy"]
+    pd.testing.assert_frame_equal(*(table[columns] for table in tables), atol=1e-6)
+    assert {file.name: file.read_bytes() for file in copy.iterdir()} == before
 
 
 @pytest.mark.parametrize(

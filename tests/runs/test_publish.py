@@ -22,8 +22,11 @@ from mi_jax.runs.restore import restore_finished
 def test_a_copy_has_the_same_records_report_and_networks(finished_run, tmp_path):
     copy = publish(finished_run, tmp_path / "copy", networks=True)
     found, whole = mj.records.load(copy), mj.records.load(finished_run)
-    rounded = ["value", "stderr", "numerical_error"]
-    pd.testing.assert_frame_equal(found.drop(columns=rounded), whole.drop(columns=rounded))
+    bound = found["numerical_error"] / whole["numerical_error"]
+    assert bound.dropna().between(1, 1.11).all()
+    rounded = ["value", "stderr"]
+    apart = [*rounded, "numerical_error"]
+    pd.testing.assert_frame_equal(found.drop(columns=apart), whole.drop(columns=apart))
     for column in rounded:
         np.testing.assert_allclose(found[column], whole[column], rtol=6e-7)
         digits = [float(f"{value:.7g}") for value in whole[column]]
