@@ -338,16 +338,18 @@ def _open(
     is_run = any((path / name).exists() for name in (_CONFIG, _PROGRESS))
     if found and not is_run:
         raise InputError(f"{path} holds files that do not belong to a run; choose a new directory.")
+    if is_run and overwrite:
+        _require_run(path, wanted)
     path.mkdir(parents=True, exist_ok=True)
     lock, is_locked = _lock(path)
     until_left.callback(os.close, lock)
     if not is_locked:
         say(f"The file system of {path} cannot lock; make sure that no other process writes there.")
-    _remove_leftovers(path)
     if is_run and overwrite:
         _clear(path)
     if is_run and not overwrite:
         return _opened(path, type(config), wanted, is_locked=is_locked, growth=growth, say=say)
+    _remove_leftovers(path)
     write_json(path / _CONFIG, wanted)
     fresh = RunDir(path, wanted, is_locked=is_locked, progress={"completed": [], "records_bytes": 0})
     fresh.write_progress()
@@ -372,6 +374,7 @@ def _opened(
     before = json_codec.to_dict(json_codec.from_dict(kind, saved, where=str(path / _CONFIG)))
     more = {growth.field: max(before[growth.field], wanted[growth.field])} if growth else {}
     _require_same({**before, **more}, wanted, path)
+    _remove_leftovers(path)
     if _readable(path / _CONFIG) != saved:
         say(f"{path / _CONFIG} was damaged; it is rebuilt from its copy in {_PROGRESS}.")
         write_json(path / _CONFIG, saved)
@@ -412,10 +415,18 @@ def _lock(path: Path) -> tuple[int, bool]:
 def _remove_leftovers(path: Path) -> None:
     """Removes what killed saves left: parts of files, and directories of steps that were not completed."""
     for folder in ("", "figures/", "tables/", "checkpoints/*/*/"):
-        for part in path.glob(f"{folder}*{PART}"):
+        for part in path.glob(f"{folder}*.[0-9]*-[0-9]*{PART}"):
             part.unlink(missing_ok=True)
     for step in path.glob("checkpoints/*/*/*.orbax-checkpoint-tmp*"):
         shutil.rmtree(step)
+
+
+def _require_run(path: Path, wanted: dict[str, Any]) -> None:
+    """Raises `InputError` where nothing but the name `config.json` speaks for a run: other programs have one too."""
+    has_records = any((path / name).exists() for name in (records.FILE_NAME, records.COMPRESSED_NAME))
+    config = _readable(path / _CONFIG)
+    if _read_progress(path) is None and not has_records and not (config and config.keys() <= wanted.keys()):
+        raise InputError(f"{path / _CONFIG} is not of a run, so nothing was deleted; choose a new directory.")
 
 
 def _clear(path: Path) -> None:

@@ -194,6 +194,30 @@ def test_overwrite_never_deletes_what_is_not_a_run(tmp_path):
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
+@pytest.mark.parametrize("config", ['{"model_type": "bert"}', '{"arch": "vgg", "model_type": "bert"}', "broken"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_directory_with_the_configuration_of_another_program_is_left_as_it_is(tmp_path, config, overwrite):
+    files = {"config.json": config, "checkpoints/epoch1/model.bin": "weeks", "data.npz": "data", "a.1-2.part": "part"}
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    refused = "is not of a run, so nothing was deleted" if overwrite else "unknown key|damaged|holds a run of another"
+    with pytest.raises(InputError, match=refused):
+        opened(tmp_path, overwrite=overwrite)
+    assert {name: (tmp_path / name).read_text() for name in files} == files
+
+
+def test_overwrite_takes_a_run_that_lost_its_progress(tmp_path):
+    opened(tmp_path)
+    (tmp_path / "progress.json").unlink()
+    opened(tmp_path, overwrite=True)
+    (tmp_path / "progress.json").unlink()
+    (tmp_path / "config.json").write_text("broken")
+    (tmp_path / "records.jsonl").touch()
+    opened(tmp_path, overwrite=True)
+    assert read_json(tmp_path / "config.json") == AS_JSON
+
+
 def test_a_file_in_the_place_of_the_directory_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is a file; expected a directory"):
@@ -383,11 +407,13 @@ def test_what_killed_saves_left_is_removed(tmp_path):
     steps = tmp_path / "checkpoints" / "nt" / "0"
     (steps / "12.orbax-checkpoint-tmp-3" / "state").mkdir(parents=True)
     (steps / "6").mkdir()
-    (steps / "best.json.part").touch()
-    (tmp_path / "geometry.npz.part").touch()
+    (steps / "best.json.17-18.part").touch()
+    (tmp_path / "geometry.npz.17-18.part").touch()
+    (tmp_path / "film.mp4.part").touch()
     opened(tmp_path)
     assert [path.name for path in steps.iterdir()] == ["6"]
-    assert not (tmp_path / "geometry.npz.part").exists()
+    assert not (tmp_path / "geometry.npz.17-18.part").exists()
+    assert (tmp_path / "film.mp4.part").exists()
 
 
 @pytest.mark.parametrize("begun", [False, True])
