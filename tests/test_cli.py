@@ -17,7 +17,7 @@ import pytest
 
 import mi_jax
 from mi_jax import cli, data, parallel, report, training
-from mi_jax.cli import duration, flags, validate
+from mi_jax.cli import dispatch, duration, flags, validate
 from mi_jax.cli.dispatch import clean_exit
 from mi_jax.cli.run import RunCommand, parse
 from mi_jax.errors import InputError
@@ -434,3 +434,27 @@ def test_a_run_can_start_from_the_configuration_of_another(tmp_path):
 def test_a_home_directory_is_found_also_behind_an_equals_sign(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     assert parse(["--run-dir=~/vgg"]).run_dir == Path("/home/me/vgg")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("JAX_ENABLE_X64", "maybe", "error: The environment variable JAX_ENABLE_X64 is 'maybe', which JAX refuses"),
+        ("MPLBACKEND", "nonsense", "error: The run directory nowhere does not exist"),
+    ],
+)
+def test_an_environment_variable_that_a_library_refuses_gives_one_sentence(variable, value, message):
+    command = [sys.executable, str(ROOT / "experiments" / "report.py"), "nowhere"]
+    done = subprocess.run(command, env={**os.environ, variable: value}, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(message)
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_home_directory_is_found_in_every_path(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "extension_at_home.py").write_text("FOUND = 7\n")
+    (tmp_path / "config.json").write_text(json.dumps(json_codec.to_dict(RunConfig(seeds=4))))
+    assert parse(["--config=~/config.json"]).config.seeds == 4
+    assert dispatch._import_extensions(["--import=~/extension_at_home.py"]) == []
+    assert sys.modules.pop("extension_at_home").FOUND == 7

@@ -26,6 +26,7 @@ from mi_jax.attacks.engine.input_checks import (
     check_distances,
     check_reach,
     check_unmasked,
+    check_variables,
 )
 from mi_jax.attacks.engine.randomness import row_keys
 from mi_jax.attacks.engine.run import ranked_targets
@@ -173,6 +174,7 @@ def autoattack(
         raise InputError("autoattack runs on the host and cannot be traced; inside jit use pgd, apgd, fab or square.")
     norm = check_norm(norm)
     version = version.lower() if isinstance(version, str) else version
+    check_variables(variables)
     images, labels = check_batch(x, y, on_host=True)
     eps = DEFAULT_EPS[norm] if eps is None else eps
     check_distances("eps", eps, norm, len(images), positive=True)

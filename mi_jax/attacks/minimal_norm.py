@@ -13,7 +13,14 @@ from mi_jax import checks
 from mi_jax.attacks.adaptive_radius import DDN, FMN
 from mi_jax.attacks.autoattack import autoattack
 from mi_jax.attacks.autoattack_plan import Budget
-from mi_jax.attacks.engine.input_checks import Model, check_batch, check_distance, check_reach, logits_of
+from mi_jax.attacks.engine.input_checks import (
+    Model,
+    check_batch,
+    check_distance,
+    check_reach,
+    check_variables,
+    logits_of,
+)
 from mi_jax.attacks.engine.run import predict, run
 from mi_jax.attacks.fab import FAB
 from mi_jax.attacks.losses import misclassified
@@ -95,6 +102,7 @@ def minimal_norm(
     checks.one_of("method", method, get_args(Method))
     if method != "fab" and restarts != 1:
         raise InputError(f"restarts is {restarts!r}, but {method!r} has a single start; use method='fab'.")
+    check_variables(variables)
     images, labels = check_batch(x, y)
     model = Model(logits_fn)
     if method == "fab":
@@ -149,6 +157,7 @@ def robust_accuracy_curve(
         raise InputError(f"Invalid eps {eps!r}: expected radii in pixel units, such as [2/255, 4/255].") from None
     if not len(radii):
         raise InputError("eps is empty; give at least one radius in pixel units of [0, 1], such as [2/255, 4/255].")
+    check_variables(variables)
     images, labels = check_batch(x, y, on_host=True)
     for radius in radii:
         check_distance("eps", float(radius), norm)

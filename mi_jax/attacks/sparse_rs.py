@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from mi_jax import checks
 from mi_jax.attacks.attack import AttackResult, check_config
 from mi_jax.attacks.engine import randomness
-from mi_jax.attacks.engine.input_checks import Model, check_batch
+from mi_jax.attacks.engine.input_checks import Model, check_batch, check_variables
 from mi_jax.attacks.engine.run import chunked_map, predict
 from mi_jax.attacks.losses import margin, misclassified
 from mi_jax.errors import InputError
@@ -94,6 +94,7 @@ def sparse_rs(logits_fn: LogitsFn, variables: Any, x: Any, y: Any, key: Key | in
         (True, Array([0.75, 0.75, 0.75, 0.  ], dtype=float32))
     """
     check_config(config, SparseRS)
+    check_variables(variables)
     images, labels = check_batch(x, y)
     count = images.shape[1] * images.shape[2]
     if config.pixels >= count:

@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from mi_jax import __version__
 from mi_jax.errors import InputError
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "mi-jax") -> 
         elif name == "--version":
             print(f"mi_jax {__version__}")
         elif name in COMMANDS:
-            importlib.import_module(f"mi_jax.cli.{name}").main(rest, program=f"{program} {name}")
+            _command(name).main(rest, program=f"{program} {name}")
         else:
             near = difflib.get_close_matches(name, COMMANDS, n=1)
             meant = f" Did you mean {near[0]}?" if near else ""
@@ -59,7 +60,21 @@ def script(name: str, path: str) -> None:
     with clean_exit():
         _survive_any_encoding()
         arguments = _import_extensions(sys.argv[1:])
-        importlib.import_module(f"mi_jax.cli.{name}").main(arguments, program=f"python experiments/{Path(path).name}")
+        _command(name).main(arguments, program=f"python experiments/{Path(path).name}")
+
+
+def _command(name: str) -> Any:
+    """The module of a command. JAX and matplotlib read environment variables as it imports them."""
+    os.environ["MPLBACKEND"] = "agg"  # figures are only written to files
+    try:
+        return importlib.import_module(f"mi_jax.cli.{name}")
+    except ValueError as error:
+        variables = [variable for variable in os.environ if variable.startswith("JAX_") and variable in str(error)]
+        if not variables:
+            raise
+        raise InputError(
+            f"The environment variable {variables[0]} is {os.environ[variables[0]]!r}, which JAX refuses: unset it."
+        ) from error
 
 
 @contextmanager
@@ -146,7 +161,7 @@ def _import_extensions(arguments: Sequence[str]) -> list[str]:
         if flag != "--import":
             left.append(argument)
             continue
-        _import_file(Path(value if has_value else next(given, "")))
+        _import_file(Path(os.path.expanduser(value if has_value else next(given, ""))))
     return left
 
 

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import os
 import pkgutil
 import shlex
 import textwrap
@@ -217,7 +218,7 @@ def _config_path(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
     at = rest.index("--config")
     if at + 1 == len(rest) or not rest[at + 1]:
         raise InputError("--config needs a path: a run directory or its config.json.")
-    return rest[:at] + rest[at + 2 :], Path(rest[at + 1])
+    return rest[:at] + rest[at + 2 :], Path(os.path.expanduser(rest[at + 1]))
 
 
 def _config_in(path: Path) -> RunConfig:

@@ -1,5 +1,6 @@
 """`mi-jax sweep`: shape bias over a grid of cue strengths."""
 
+import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str], *, program: str) -> None:
         figure = sweep.run(
             command.sweep,
             run_dir=command.run_dir,
-            cells_from=[Path(place) for place in command.cells_from],
+            cells_from=[Path(os.path.expanduser(place)) for place in command.cells_from],
             overwrite=command.overwrite,
             command=printable(shlex.join([*program.split(), *arguments])),
             reporter=reporter,

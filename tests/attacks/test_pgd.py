@@ -1,6 +1,7 @@
 """PGD and FGSM against closed forms on a linear model, and against bad input."""
 
 import dataclasses
+from functools import partial
 
 import flax.linen
 import jax
@@ -218,6 +219,22 @@ def test_radius_of_the_l2_start_has_the_named_distribution(init):
 def test_bad_settings_raise_a_clear_error(options, message):
     with pytest.raises(InputError, match=message):
         PGD(**options)
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        partial(pgd, config=PGD()),
+        partial(mj.attacks.autoattack, eps=0.1),
+        mj.attacks.minimal_norm,
+        partial(mj.attacks.robust_accuracy_curve, eps=[0.1]),
+    ],
+)
+def test_weights_of_pytorch_are_refused(linear_model, batch, attack):
+    logits_fn, variables = linear_model
+    of_torch = {name: torch.tensor(np.asarray(value)) for name, value in variables.items()}
+    with pytest.raises(InputError, match="variables hold PyTorch tensors; import the network"):
+        attack(logits_fn, of_torch, *batch, jax.random.key(0))
 
 
 @pytest.mark.parametrize("value", ["yes", 1])

@@ -39,6 +39,12 @@ def check_batch(x: Any, y: Any, *, on_host: bool = False) -> tuple[Any, Any]:
     return images, np.asarray(labels) if on_host else labels
 
 
+def check_variables(variables: Any) -> None:
+    """Raises `InputError` for PyTorch tensors, which a compiled attack cannot take."""
+    if any(hasattr(leaf, "detach") for leaf in jax.tree.leaves(variables)):
+        raise InputError("variables hold PyTorch tensors; import the network with mi_jax.models.from_torch.")
+
+
 def check_targets(targets: Any, labels: Labels) -> Labels:
     """Target classes [b] as int32.
 

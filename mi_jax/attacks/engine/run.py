@@ -20,6 +20,7 @@ from mi_jax.attacks.engine.input_checks import (
     check_step,
     check_targets,
     check_unmasked,
+    check_variables,
     logits_of,
 )
 from mi_jax.attacks.engine.randomness import Bits, row_bits, row_keys
@@ -65,6 +66,7 @@ def run(
         InputError: as `pgd`.
     """
     check_config(config, Attack)
+    check_variables(variables)
     images, labels = check_batch(x, y)
     model = Model(logits_fn)
     random = getattr(config, "eot_draws", 1) > 1 or not accepts(logits_fn, 2)
