@@ -1,7 +1,7 @@
 """Your own data sets: arrays in memory, `.npz` files, and folders of images with one folder per class."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from mi_jax.data.dataset import Dataset, Split, stratified_split
 from mi_jax.errors import InputError
 
 _SUFFIXES = (".png", ".jpg", ".jpeg")
+_OTHER_IMAGES = (".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2", ".avif", ".heic")
+"""Images that are not read: to skip them would silently leave out a part of the data."""
 _TEST_SHARE = 0.2
 _MOST_CLASSES = 2**20
 """Without names of the classes; larger labels are probably identifiers rather than classes."""
@@ -101,25 +103,35 @@ def from_folder(path: str | Path) -> Dataset:
     """The data set in a folder: `train/<class>/*.png` and `test/<class>/*.png` (or .jpg, .jpeg).
 
     Classes are the folders of `train` in alphabetical order. Without a folder `test` a fixed fifth of the training
-    images is the test split. Images must have one size; grey ones have one channel where all of them are grey.
+    images is the test split. Images must have one size; grey ones have one channel where all of them are grey. Hidden
+    files and files that are no images are ignored.
 
     Args:
         path: the folder.
 
     Raises:
-        InputError: when there is no such folder, a class is empty or unknown, or a file cannot be read or has another
-            size; names the file.
+        InputError: when there is no such folder, a class is empty or unknown, `test` holds no image, or an image cannot
+            be read or has another format or size; names the file.
     """
     path = _expanded(path)
     root = path / "train"
-    if not root.is_dir():
-        raise InputError(f"{path} holds no folder 'train' with one folder of images per class.")
-    classes = sorted(folder.name for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+    try:
+        if not root.is_dir():
+            raise InputError(f"{path} holds no folder 'train' with one folder of images per class.")
+        folders = [folder.name for folder in root.iterdir() if folder.is_dir()]
+    except OSError as error:  # a path that is too long, or a folder that may not be read
+        raise InputError(f"{root} cannot be read ({error.strerror}); give another folder.") from None
+    classes = sorted(name for name in folders if not name.startswith("."))
     if len(classes) < 2:
         raise InputError(f"{root} must hold one folder of images for each of 2 or more classes; found {len(classes)}.")
     train = _files(root, classes)
     test_root = path / "test"
     test = _files(test_root, classes) if test_root.is_dir() else []
+    if test_root.is_dir() and not test:
+        raise InputError(
+            f"{test_root} holds no image ({', '.join(_SUFFIXES)}) of any class; add some, or remove that folder to "
+            "test on a fifth of the training images."
+        )
     images = _decoded([file for file, _ in (*train, *test)])
     labels = np.array([label for _, label in (*train, *test)], np.int32)
     parts = [(images[: len(train)], labels[: len(train)])]
@@ -139,7 +151,11 @@ def _files(root: Path, classes: list[str]) -> list[tuple[Path, int]]:
         raise InputError(f"{root / unknown[0]} is a class that the training images do not have.")
     found = []
     for label, name in enumerate(classes):
-        files = sorted(file for file in (root / name).glob("[!.]*") if file.suffix.lower() in _SUFFIXES)
+        there = sorted((root / name).glob("[!.]*"))
+        other = next((file for file in there if file.suffix.lower() in _OTHER_IMAGES), None)
+        if other is not None:
+            raise InputError(f"{other} is not read; convert it to one of {', '.join(_SUFFIXES)}, or remove it.")
+        files = [file for file in there if file.suffix.lower() in _SUFFIXES]
         if not files and root.name == "train":
             raise InputError(f"{root / name} holds no image ({', '.join(_SUFFIXES)}).")
         found += [(file, label) for file in files]
@@ -197,7 +213,7 @@ def _array(value: Any, name: str) -> np.ndarray:
 def _class_names(names: Any) -> tuple[str, ...] | None:
     if names is None:
         return None
-    is_list = isinstance(names, Iterable) and not isinstance(names, str | bytes) and getattr(names, "ndim", 1) == 1
+    is_list = isinstance(names, list | tuple | np.ndarray) and getattr(names, "ndim", 1) == 1
     listed = tuple(
         name.decode(errors="backslashreplace") if isinstance(name, bytes) else str(name)
         for name in (names if is_list else ())

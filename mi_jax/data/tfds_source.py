@@ -84,10 +84,15 @@ def find(reference: Reference, root: Path) -> Source | None:
     """The newest version of a set under `root` that fits the reference, or None.
 
     Raises:
-        InputError: when the set has several configurations and none was named, or its metadata is unreadable.
+        InputError: when the set has several configurations and none was named, or it or its metadata is unreadable.
     """
     base = root / reference.name
-    infos = list(base.glob("*/dataset_info.json"))
+    try:
+        infos = list(base.glob("*/dataset_info.json"))
+    except OSError as error:  # a path that is too long, or a folder that may not be read
+        raise InputError(
+            f"{base} cannot be read ({error.strerror}); correct the name of the data set or its data_dir."
+        ) from None
     if not infos:
         infos = list(base.glob("*/*/dataset_info.json"))
         configs = sorted({info.parent.parent.name for info in infos})

@@ -51,11 +51,11 @@ class FunctionNetwork(Network):
         """
         if perturbations:
             raise InputError(f"{self.arch} does not support perturbations of layers, since it is a function of images.")
-        return _apply(self, variables, self._checked(x))
+        return _apply(self, variables, self._checked(variables, x))
 
     def logits(self, variables: Variables, x: ArrayLike) -> jax.Array:
         """Only the logits, `[b num_classes]`: the `logits_fn` that attacks take."""
-        return _logits(self, variables, self._checked(x))
+        return _logits(self, variables, self._checked(variables, x))
 
     def apply_train(self, variables: Variables, x: ArrayLike, key: Key) -> NoReturn:
         """Raises InputError: the function has no training mode."""

@@ -116,9 +116,16 @@ class ForwardContext:
         self._perturbations = dict(perturbations or {})
 
     def tap(self, name: str, x: jax.Array) -> jax.Array:
-        """Records an activation under its name and returns it, plus the perturbation given for it if any."""
+        """Records an activation under its name and returns it, plus the perturbation given for it if any.
+
+        Raises:
+            InputError: if that has another shape.
+        """
         if name in self._perturbations:
-            x = x + self._perturbations.pop(name).astype(x.dtype)
+            perturbation = self._perturbations.pop(name)
+            if perturbation.shape != x.shape:
+                raise InputError(f"The perturbation of {name!r} must have shape {x.shape}; got {perturbation.shape}.")
+            x = x + perturbation.astype(x.dtype)
         self.taps[name] = x
         return x
 

@@ -74,10 +74,18 @@ class Network:
             Logits `[b num_classes]`, float32, and the taps: one activation for each of `layers`.
 
         Raises:
-            InputError: images of another rank, shape or kind of dtype, variables of another network, or an unknown
-                layer.
+            InputError: images of another rank, shape or kind of dtype, variables of another network, an unknown layer,
+                or perturbations that are no dict or not of the shape of the activation.
         """
-        return _apply(self, variables, self._checked(x), dict(perturbations or {}))
+        if perturbations is not None and not isinstance(perturbations, Mapping):
+            raise InputError(
+                f"perturbations must be a dict from names of layers to arrays, not {type(perturbations).__name__}."
+            )
+        added = {
+            name: jnp.asarray(checks.array(value, name=f"The perturbation of {name!r}"))
+            for name, value in (perturbations or {}).items()
+        }
+        return _apply(self, variables, self._checked(variables, x), added)
 
     def logits(self, variables: Variables, x: ArrayLike) -> jax.Array:
         """Only the logits, `[b num_classes]`, in evaluation mode: the `logits_fn` that attacks take.
@@ -85,7 +93,7 @@ class Network:
         Raises:
             InputError: as `apply`.
         """
-        return _logits(self, variables, self._checked(x))
+        return _logits(self, variables, self._checked(variables, x))
 
     def fold(self, variables: Variables) -> tuple["Network", Variables]:
         """The network in evaluation mode with batch normalisation folded into convolutions and weights cast.
@@ -120,17 +128,18 @@ class Network:
         Args:
             variables: as from `init`.
             x: images in [0, 1], `[b h w c]`, floating.
-            key: for stochastic layers, if the architecture has any.
+            key: random key or seed for stochastic layers, if the architecture has any.
 
         Returns:
             Logits, taps, and the updated running statistics (momentum 0.9, unbiased variance).
 
         Raises:
-            InputError: as `apply`, and for a folded network.
+            InputError: as `apply`, and for a folded network or an invalid key.
         """
         if self.folded:
             raise InputError("A folded network supports only evaluation mode; train the network that it was made from.")
-        return _apply_train(self, variables, self._checked(x), key)
+        key = key if key is None else checks.key(key)
+        return _apply_train(self, variables, self._checked(variables, x), key)
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -160,7 +169,14 @@ class Network:
         image = jax.ShapeDtypeStruct((1, *self.input_shape), jnp.float32)
         return cost.matmul_flops(partial(_forward, counted), variables, image)
 
-    def _checked(self, x: ArrayLike) -> jax.Array:
+    def _checked(self, variables: Variables, x: ArrayLike) -> jax.Array:
+        """The images as a JAX array; raises InputError if they do not fit, or if variables are no arrays or numbers."""
+        for path, leaf in jax.tree.leaves_with_path(variables):
+            if not isinstance(leaf, jax.Array | np.ndarray | np.generic | int | float):
+                raise InputError(
+                    f"The variables do not fit this {self.arch}: at {jax.tree_util.keystr(path)} there must be an "
+                    f"array, not {type(leaf).__name__}."
+                )
         x = x if isinstance(x, Tracer) else jnp.asarray(checks.array(x, name="Images"))
         if x.ndim != 4 or x.shape[1:] != self.input_shape:
             wanted = ", ".join(map(str, self.input_shape))

@@ -245,6 +245,14 @@ def _is_intact(line: bytes) -> bool:
     return line[-_CRC_LENGTH:] == _CRC + b'%08x"}' % zlib.crc32(b"}", zlib.crc32(line[:-_CRC_LENGTH]))
 
 
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """The row of a line with a checksum, or None if it is not JSON."""
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+
 def _file_in(run_dir: str | os.PathLike[str]) -> Path:
     directory = Path(run_dir)
     if not directory.is_dir():
@@ -337,11 +345,15 @@ class _Reader:
         if intact.all():
             parts = [line.partition(_QUANTITY) for line in lines]
             if all(rest for _, _, rest in parts):
-                rows = json.loads(b"[{" + b",{".join([_QUANTITY + rest for _, _, rest in parts]) + b"]")
-                places = [self._known[b] if b in self._known else self._add(b) for b, _, _ in parts]
-                self._append(rows, np.array(places), ~intact)
-                return
-        rows = [json.loads(line) if whole else old_rows.parse(line) for line, whole in zip(lines, intact, strict=True)]
+                try:
+                    rows = json.loads(b"[{" + b",{".join([_QUANTITY + rest for _, _, rest in parts]) + b"]")
+                    places = [self._known[b] if b in self._known else self._add(b) for b, _, _ in parts]
+                except (ValueError, RecursionError):
+                    pass  # a line is damaged: the loop below finds which
+                else:
+                    self._append(rows, np.array(places), ~intact)
+                    return
+        rows = [_parsed(line) if whole else old_rows.parse(line) for line, whole in zip(lines, intact, strict=True)]
         if None in rows:
             raise InputError(
                 f"Line {self._count + rows.index(None) + 1} of {self._path} is damaged: it is not a record, or it does "
@@ -439,7 +451,7 @@ class _Columns:
                 chunk[name][index] = np.fromiter(map(known.__getitem__, values), np.int32, len(values))
             else:
                 chunk[name][index] = np.fromiter(values, np.float64, len(values))
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             kind = "text" if name in self.texts else "a number"
             raise InputError(
                 f"The column {name!r} of {self._path} holds a value that is not {kind}; restore the file from a copy."

@@ -48,11 +48,11 @@ def parse(line: bytes) -> dict[str, Any] | None:
     """The row of a line without checksum in today's columns, or None if it is no row of an older run."""
     try:
         row = json.loads(line, parse_constant=_refuse_constant)
-    except ValueError:
+        if not isinstance(row, dict) or row.keys() != _OLD or not isinstance(row["quantity"], str):
+            return None
+        return migrate(row) if all(isinstance(row[name], str | None) for name in ("subset", "note")) else None
+    except (ValueError, RecursionError):  # no JSON, or text in place of a number in `subset` or `note`
         return None
-    if not isinstance(row, dict) or row.keys() != _OLD or not isinstance(row["quantity"], str):
-        return None
-    return migrate(row)
 
 
 def migrate(row: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -117,7 +118,7 @@ class RunRecords:
         try:
             with np.load(path if path.exists() else old, allow_pickle=False) as content:
                 return dict(content) if path.exists() else old_rows.rename_arrays(dict(content))
-        except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
             raise InputError(f"{path} is not a readable array file; delete it and make it again.") from error
 
 
@@ -233,6 +234,6 @@ def _json(path: Path) -> Mapping[str, Any]:
         content = json.loads(path.read_text())
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is not readable JSON; restore it or delete it.") from error
     return content if isinstance(content, dict) else {"content": content}

@@ -259,6 +259,7 @@ class RunDir:
         """Notes in `provenance.json` what computes from now on; a damaged file is started again."""
         path = self.path / _PROVENANCE
         found, here = _readable(path), provenance.of_this_command(command=command, data_dir=data_dir)
+        found = found if isinstance(found.get("resumed"), list) else {}
         if path.exists() and "resumed" not in found:
             say(f"{path} is damaged; it is rewritten without the entries of earlier commands.")
         if "resumed" in found:

@@ -49,14 +49,10 @@ def evaluate_each(network: Network, variables: Variables, images: Any, labels: A
     Raises:
         InputError: as `evaluate`.
     """
-    if not isinstance(network, Network):
-        raise InputError(
-            f"network must be a mi_jax.models.Network, not {type(network).__name__}; mi_jax.models.from_function makes "
-            "one from a function."
-        )
+    _check_network(network)
     x = checks.images(images)
     y = checks.labels(labels, len(x), classes=network.num_classes)
-    logits = predictions(network, variables, x)
+    logits = _in_batches(network, variables, x)
     return np.asarray(_losses(logits, y)), np.argmax(np.asarray(logits), -1) == np.asarray(y)
 
 
@@ -70,7 +66,23 @@ def predictions(network: Network, variables: Variables, images: Any) -> jax.Arra
 
     Returns:
         `[n k]`.
+
+    Raises:
+        InputError: for images out of [0, 1], and variables that do not fit.
     """
+    _check_network(network)
+    return _in_batches(network, variables, checks.images(images, on_host=not isinstance(images, jax.Array)))
+
+
+def _check_network(network: Any) -> None:
+    if not isinstance(network, Network):
+        raise InputError(
+            f"network must be a mi_jax.models.Network, not {type(network).__name__}; mi_jax.models.from_function makes "
+            "one from a function."
+        )
+
+
+def _in_batches(network: Network, variables: Variables, images: Any) -> jax.Array:
     return map_batches(functools.partial(_logits, network, variables), images, mesh=mesh_of(variables))
 
 

@@ -76,6 +76,8 @@ def test_without_a_test_split_a_stratified_share_is_held_out():
         ((np.ma.masked_equal(IMAGES, 0), LABELS), {}, "Training images must be an array without a mask"),
         ((IMAGES, LABELS), {"class_names": 5}, "class_names must be a list with the name of every class.*; got 5"),
         ((IMAGES, LABELS), {"class_names": np.array("ant")}, r"class_names must be a list .*; got array\('ant'"),
+        ((IMAGES, LABELS), {"class_names": set(NAMES)}, r"class_names must be a list .*; got \{'"),
+        ((IMAGES, LABELS), {"class_names": dict.fromkeys(NAMES)}, r"class_names must be a list .*; got \{'ant'"),
         ((IMAGES, LABELS), {"class_names": ["a", "b"]}, r"Training labels must lie in 0\.\.1; got values from 0 to 2"),
         ((IMAGES, LABELS, IMAGES[:, :4], LABELS), {}, "must have one size; got 5 x 4 x 3 and 4 x 4 x 3"),
         ((IMAGES, LABELS, IMAGES), {}, "must be given together"),
@@ -103,6 +105,12 @@ def test_a_path_or_class_that_is_not_utf8_is_refused(name, tmp_path, monkeypatch
         PIL.Image.fromarray(IMAGES[0]).save(tmp_path / "train" / folder / "0.png")
     with pytest.raises(InputError, match=r"^The name of the class, caf\\udce9, is not UTF-8 .*; choose another name"):
         mj.data.load(f"folder:{tmp_path}")
+
+
+@pytest.mark.parametrize("name", [f"folder:{'a' * 5000}", f"npz:{'a' * 5000}", "a" * 5000])
+def test_a_path_or_name_that_is_too_long_is_refused(name):
+    with pytest.raises(InputError, match=r"a{5000}\S* cannot be read.*File name too long"):
+        mj.data.load(name)
 
 
 @pytest.mark.parametrize("name", ["folder:~nobody-here/x", "npz:~nobody-here/x.npz"])
@@ -146,9 +154,10 @@ def test_jpegs_and_folders_without_a_test_split_are_read(tmp_path):
     assert (len(dataset.train), len(dataset.test)) == (6, 3)
 
 
-def test_hidden_files_are_no_images(tmp_path):
+def test_hidden_files_and_files_that_are_no_images_are_ignored(tmp_path):
     root = write(tmp_path)
-    (root / "train" / "ant" / "._00.png").write_bytes(b"what macOS keeps beside a file")
+    for name in ("._00.png", ".cover.webp", "sizes.csv"):
+        (root / "train" / "ant" / name).write_bytes(b"what is kept beside a file")
     assert len(mj.data.load(f"folder:{root}").train) == 9
 
 
@@ -175,6 +184,20 @@ def test_folders_that_cannot_be_used_name_the_file(tmp_path):
     damaged.write_bytes(content)
     (tmp_path / "test" / "dog").mkdir()
     assert "test/dog is a class that the training images do not have" in refused()
+
+
+def test_a_test_split_of_which_images_cannot_be_read_is_not_replaced_by_training_images(tmp_path):
+    write(tmp_path, IMAGES[:9])
+    for folder in ("test", "test/bee"):
+        (tmp_path / folder).mkdir()
+        with pytest.raises(
+            InputError, match=r"/test holds no image \(\.png, \.jpg, \.jpeg\) of any class; add some, or"
+        ):
+            mj.data.load(f"folder:{tmp_path}")
+    for path in ("test/bee/0.WEBP", "train/ant/9.tif"):
+        (tmp_path / path).touch()
+        with pytest.raises(InputError, match=rf"/{path} is not read; convert it to one of \.png, \.jpg, \.jpeg, or"):
+            mj.data.load(f"folder:{tmp_path}")
 
 
 @pytest.mark.usefixtures("as_a_user")

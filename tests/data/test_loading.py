@@ -377,7 +377,14 @@ def test_real_sets_have_the_published_statistics():
     np.testing.assert_allclose((cifar10.train.images / 255).mean(axis=(0, 1, 2)), [0.491, 0.482, 0.447], atol=0.003)
 
 
+@pytest.mark.parametrize(
+    ("data_dir", "sentence"),
+    [
+        (3, r"data_dir is 3; expected the path of a directory, or None"),
+        ("a" * 5000, r"a{5000}/tiny cannot be read \(File name too long\); correct .* its data_dir"),
+    ],
+)
 @pytest.mark.usefixtures("as_a_user")
-def test_a_data_dir_that_is_no_path_is_refused():
-    with pytest.raises(InputError, match=r"data_dir is 3; expected the path of a directory, or None"):
-        mj.data.load("tiny", data_dir=3)  # pyright: ignore[reportArgumentType]
+def test_a_data_dir_that_is_no_path_is_refused(data_dir, sentence):
+    with pytest.raises(InputError, match=sentence):
+        mj.data.load("tiny", data_dir=data_dir)

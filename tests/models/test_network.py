@@ -213,6 +213,19 @@ def test_a_perturbation_is_added_at_its_tap_and_nowhere_before(vgg, variables, x
         vgg.apply(variables, x, {"conv99": added})
 
 
+@pytest.mark.parametrize(
+    ("perturbations", "message"),
+    [
+        ([np.zeros(3)], "perturbations must be a dict from names of layers to arrays, not list"),
+        ({"conv3": np.zeros((5, 7, 7, 3))}, r"perturbation of 'conv3' must have shape \(5, .*\); got \(5, 7, 7, 3\)"),
+        ({"conv3": "a"}, "perturbation of 'conv3' must be an array, not str"),
+    ],
+)
+def test_perturbations_of_another_form_are_refused(vgg, variables, x, perturbations, message):
+    with pytest.raises(InputError, match=message):
+        vgg.apply(variables, x, perturbations)
+
+
 def test_forward_and_input_gradient_are_traced_once_for_one_shape(vgg, variables, x):
     traces = 0
 
@@ -275,6 +288,9 @@ def test_variables_of_another_network_are_refused(vgg, x):
     other = SMALL("vgg11", input_shape=(8, 8, 3), width=0.5).init(jax.random.key(0))
     with pytest.raises(InputError, match=r"The variables do not fit this vgg11 of width 0.25: at .*conv1.* it has"):
         vgg.logits(other, x)
+    for call in (vgg.apply, vgg.logits, lambda v, x: vgg.apply_train(v, x, jax.random.key(0))):
+        with pytest.raises(InputError, match=r"do not fit this vgg11: at \['params'\] there must be an array, not str"):
+            call({"params": "a"}, x)
 
 
 @pytest.mark.parametrize(

@@ -143,6 +143,13 @@ def test_a_present_row_that_lost_its_checksum_is_not_taken_for_an_old_one(tmp_pa
         records.load(tmp_path)
 
 
+@pytest.mark.parametrize("columns", [{"subset": 5}, {"note": 5}, {"subset": "class=x"}, {"subset": "conflict,shape=x"}])
+def test_an_old_row_whose_text_is_damaged_is_named_by_its_number(tmp_path, columns):
+    write(tmp_path, old_row(quantity="accuracy", subset="test"), old_row(quantity="accuracy", **columns))
+    with pytest.raises(InputError, match=r"Line 2 of .*records\.jsonl is damaged"):
+        records.load(tmp_path)
+
+
 def test_array_files_of_an_older_run_are_found_under_the_present_names(tmp_path):
     write(tmp_path, old_row(quantity="accuracy", subset="test"))
     np.savez(tmp_path / "cue_answers.npz", **{"answers.nt.0": np.arange(3)})

@@ -181,6 +181,10 @@ def test_a_write_that_fails_half_way_leaves_the_file_as_it_was(tmp_path, monkeyp
         "[1]",
         '{"value": 1}',
         '{"quantity": "loss", "colour": 1}',
+        pytest.param("[" * 100_000, id="nested"),
+        records_file._with_checksum(b"not json}").decode(),
+        records_file._with_checksum(b'{"seed":,"quantity":"loss"}').decode(),
+        records_file._with_checksum(b'{"quantity":}').decode(),
     ],
 )
 def test_a_corrupt_line_is_named_by_its_number(tmp_path, bad):
@@ -214,7 +218,11 @@ def test_a_damaged_end_is_not_taken_for_a_line_that_a_kill_cut_off(tmp_path):
 
 
 def test_a_column_of_the_wrong_type_or_name_is_refused(tmp_path):
-    for row, said in (('"value":"high"', "column 'value'"), ('"value":1,"colour":1', "column 'colour'")):
+    for row, said in (
+        ('"value":"high"', "column 'value'"),
+        ('"value":1,"colour":1', "column 'colour'"),
+        (f'"value":1,"n":{10**400}', "column 'n'"),
+    ):
         line = f'{{"quantity":"loss",{row}}}'
         (tmp_path / "records.jsonl").write_bytes(records_file._closed(line))
         with pytest.raises(InputError, match=said):

@@ -274,11 +274,18 @@ def test_directories_without_records_are_named(tmp_path):
 
 def test_broken_files_beside_the_records_are_named(tmp_path):
     records.append(tmp_path, [Record(quantity="loss", value=1.0)])
-    for content in (b"PK broken", b""):
+    np.savez_compressed(tmp_path / "examples.npz", a=np.zeros(9))
+    damaged = bytearray((tmp_path / "examples.npz").read_bytes())
+    damaged[30 + damaged[26] + damaged[28]] = 255  # after header, name and extra field: no block of zlib begins so
+    for content in (b"PK broken", b"", damaged):
         (tmp_path / "examples.npz").write_bytes(content)
         with pytest.raises(InputError, match=r"examples\.npz is not a readable array file"):
             report.build(tmp_path)
     (tmp_path / "examples.npz").unlink()
+    (tmp_path / "provenance.json").write_text("[" * 100_000)
+    with pytest.raises(InputError, match=r"provenance\.json is not readable JSON; restore it or delete it"):
+        report.build(tmp_path)
+    (tmp_path / "provenance.json").unlink()
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(InputError, match=r"config\.json is damaged"):
         report.build(tmp_path)

@@ -369,10 +369,11 @@ def test_provenance_names_what_computed_each_part_and_is_written_again_where_dam
         assert {"git_commit", "device", "start"} <= set(found["resumed"][0])
         assert found["end"] >= found["start"]
         assert said == []
-        (tmp_path / "provenance.json").write_text('{"command"')
-        run.note_start(command="third", data_dir=None, say=said.append)
-    assert read_json(tmp_path / "provenance.json")["command"] == "third"
-    assert "provenance.json is damaged; it is rewritten" in said[0]
+        for damaged in ('{"command"', '{"resumed": 5}'):
+            (tmp_path / "provenance.json").write_text(damaged)
+            run.note_start(command="third", data_dir=None, say=said.append)
+            assert read_json(tmp_path / "provenance.json")["command"] == "third"
+            assert "provenance.json is damaged; it is rewritten" in said.pop()
 
 
 def test_a_batch_job_knows_its_own_run(tmp_path, monkeypatch):

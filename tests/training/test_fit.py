@@ -1,11 +1,13 @@
 """The host-side loop: every epoch is reported, an interruption saves the state, and divergence or bad data raise."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 
 from mi_jax import data
 from mi_jax.errors import InputError
@@ -59,6 +61,15 @@ def test_predictions_do_not_depend_on_the_batching(normal_trainer, arrays, digit
     logits = predictions(normal_trainer.network, variables, images)
     np.testing.assert_allclose(logits, normal_trainer.network.logits(variables, images), atol=1e-5)
     assert logits.shape == (300, 10)
+    compiled = jax.jit(functools.partial(predictions, normal_trainer.network))(variables, images[:2])
+    np.testing.assert_allclose(compiled, logits[:2], atol=1e-5)
+    host = np.asarray(images[:2])
+    for given in (host, host.tolist(), torch.tensor(host)):
+        np.testing.assert_allclose(predictions(normal_trainer.network, variables, given), logits[:2], atol=1e-5)
+    with pytest.raises(InputError, match="Images must hold at least one pixel"):
+        predictions(normal_trainer.network, variables, images[:0])
+    with pytest.raises(InputError, match=r"network must be a mi_jax\.models\.Network, not NoneType"):
+        predictions(None, variables, images)  # pyright: ignore[reportArgumentType]
 
 
 def test_evaluate_gives_the_mean_cross_entropy_and_the_accuracy(normal_trainer, arrays):

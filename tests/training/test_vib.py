@@ -41,6 +41,10 @@ def test_the_code_is_drawn_in_training_and_at_its_mean_otherwise(network, variab
     one, _, _ = network.apply_train(variables, x, jax.random.key(0))
     other, _, _ = network.apply_train(variables, x, jax.random.key(1))
     assert float(jnp.abs(one - other).max()) > 0
+    np.testing.assert_array_equal(network.apply_train(variables, x, 0)[0], one)
+    np.testing.assert_allclose(network.apply_train(variables, x, None)[0], logits, rtol=1e-5, atol=1e-6)
+    with pytest.raises(InputError, match="Invalid key 'seed': expected a JAX random key or an integer seed"):
+        network.apply_train(variables, x, "seed")
     drawn = taps["code_mean"] + taps["code_std"] * jax.random.normal(jax.random.key(0), taps["code_mean"].shape)
     np.testing.assert_allclose(one, drawn @ head["kernel"] + head["bias"][None], rtol=1e-5, atol=1e-6)
 
