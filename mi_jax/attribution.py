@@ -198,7 +198,7 @@ def completeness_error(
         InputError: as `gradient`.
     """
     images, labels = _checked(logits_fn, variables, x, labels)
-    maps = checks.array(maps, name="Maps")
+    maps = checks.numbers(maps, name="Maps")
     if maps.shape != images.shape:
         raise InputError(f"Maps must have the images' shape {images.shape}; got {maps.shape}.")
     start = _baseline(baseline, images).astype(images.dtype)
@@ -270,7 +270,7 @@ def magnitude(maps: PixelMaps) -> Maps:
     References:
         Simonyan et al. (2014), section 3.1.
     """
-    maps = checks.array(maps, name="Maps")
+    maps = checks.numbers(maps, name="Maps")
     if maps.ndim != 4:
         raise InputError(f"Maps must have shape [b, h, w, c]; got {maps.shape}.")
     return jnp.abs(maps).max(-1)
@@ -292,7 +292,7 @@ def enlarge(maps: LayerMaps, *, height: int, width: int) -> Maps:
     """
     checks.count("height", height)
     checks.count("width", width)
-    maps = checks.array(maps, name="Maps")
+    maps = checks.numbers(maps, name="Maps")
     if maps.ndim != 3:
         raise InputError(f"Maps must have shape [b, rows, columns]; got {maps.shape}.")
     return jax.image.resize(jnp.asarray(maps), (maps.shape[0], height, width), "bilinear")
@@ -360,11 +360,12 @@ def _wide(array: Array) -> Any:
 
 
 def _baseline(baseline: Any, images: Images) -> Images:
+    given = baseline if np.isscalar(baseline) else checks.array(baseline, name="The baseline")
     try:
-        start = jnp.broadcast_to(jnp.asarray(baseline, _wide(images)), images.shape)
+        start = jnp.broadcast_to(jnp.asarray(given, _wide(images)), images.shape)
     except (TypeError, ValueError):
         raise InputError(
-            f"The baseline must be a pixel value or broadcast to {images.shape}; got shape {np.shape(baseline)}."
+            f"The baseline must be a pixel value or broadcast to {images.shape}; got shape {np.shape(given)}."
         ) from None
     return checks.images(start, name="The baseline")
 

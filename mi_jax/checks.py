@@ -127,6 +127,20 @@ def array(value: Any, *, name: str) -> Any:
     raise InputError(f"{name} must be an array, not {type(value).__name__}; convert with np.asarray.")
 
 
+def numbers(value: Any, *, name: str) -> Any:
+    """An array, as `array` gives it, of integers or floats.
+
+    Examples:
+        >>> numbers(["a"], name="Maps")
+        Traceback (most recent call last):
+        mi_jax.errors.InputError: Maps must hold real numbers, as integers or floats; got <U1.
+    """
+    given = array(value, name=name)
+    if not (jnp.issubdtype(given.dtype, jnp.integer) or jnp.issubdtype(given.dtype, jnp.floating)):
+        raise InputError(f"{name} must hold real numbers, as integers or floats; got {given.dtype}.")
+    return given
+
+
 def images(value: Any, *, name: str = "Images", on_host: bool = False) -> Any:
     """Images as a JAX array: floating, `[b h w c]`, not empty, in [0, 1]; values beyond by rounding are clipped.
 

@@ -315,6 +315,10 @@ def test_completeness_error_of_an_image_equal_to_the_baseline_is_zero():
             "baseline must be a pixel value",
             lambda x, y: attribution.integrated_gradients(_model, 0, x, y, baseline="black"),
         ),
+        (
+            "baseline must be an array; got a ragged list",
+            lambda x, y: attribution.integrated_gradients(_model, 0, x, y, baseline=[[0.0], [0.0, 1.0]]),
+        ),
         ("apply must be a function", lambda x, y: attribution.grad_cam(_model, 0, x, y, layer="a")),
         ("returned no taps", lambda x, y: attribution.grad_cam(lambda v, x, p: _sums(x), 0, x, y, layer="a")),
         ("no layer \\['a'\\]", lambda x, y: attribution.grad_cam(_tapped(_sums), 0, x, y, layer=["a"])),
@@ -328,6 +332,15 @@ def test_completeness_error_of_an_image_equal_to_the_baseline_is_zero():
         ),
         (r"Maps must have shape \[b, h, w, c\]", lambda x, y: attribution.magnitude(x[..., 0])),
         ("Maps must be an array, not str", lambda x, y: attribution.completeness_error(_model, 0, x, y, "maps")),
+        (
+            "Maps must hold real numbers, as integers or floats; got <U1",
+            lambda x, y: attribution.completeness_error(_model, 0, x, y, np.full(x.shape, "a")),
+        ),
+        ("Maps must hold real numbers", lambda x, y: attribution.magnitude(np.full(x.shape, "a"))),
+        (
+            "Maps must hold real numbers",
+            lambda x, y: attribution.enlarge(np.full(x.shape[:3], "a"), height=4, width=4),
+        ),
         (r"Maps must have shape \[b, rows, columns\]", lambda x, y: attribution.enlarge(x, height=4, width=4)),
         ("Invalid height 0", lambda x, y: attribution.enlarge(x[..., 0], height=0, width=4)),
     ],
@@ -361,6 +374,16 @@ def test_maps_may_be_lists_and_tensors_of_torch(monkeypatch):
     for kind in (np.ndarray.tolist, torch.tensor):
         np.testing.assert_array_equal(attribution.magnitude(kind(maps)), np.abs(maps).max(-1))
         np.testing.assert_array_equal(attribution.enlarge(kind(maps[..., 0]), height=4, width=4), large)
+
+
+@pytest.mark.usefixtures("as_a_user")
+def test_a_baseline_may_be_a_tensor_that_requires_a_gradient():
+    x, y = jnp.full((2, 2, 2, 1), 0.5), jnp.array([0, 1])
+    tensor, number = (
+        attribution.integrated_gradients(_model, 0, x, y, baseline=baseline)
+        for baseline in (torch.full((2, 2, 1), 0.25).requires_grad_(), 0.25)
+    )
+    np.testing.assert_array_equal(tensor, number)
 
 
 def test_integrated_gradients_of_pixels_at_the_baseline_are_zero_where_the_derivative_is_infinite():

@@ -210,3 +210,25 @@ def test_activations_that_cannot_be_measured_are_refused_by_layer(layers, tmp_pa
     (tmp_path / "broken.npy").write_text("no array")
     with pytest.raises(InputError, match=r"broken\.npy cannot be read as NumPy arrays"):
         measure(tmp_path)
+    with pytest.raises(InputError, match="Two layers are named '1'; give each its own name"):
+        measure({1: tensors["conv1"], "1": tensors["logits"]})
+
+
+def test_files_that_do_not_hold_an_array_are_refused_by_name(tmp_path):
+    measure, rows = mj.information.measure_layers, np.eye(4)
+    np.savez(tmp_path / "archive.npz", a=rows)
+    (tmp_path / "renamed.npy").write_bytes((tmp_path / "archive.npz").read_bytes())
+    np.savez(tmp_path / "objects.npz", a=np.array([{}, {}]))
+    damaged = bytearray((tmp_path / "archive.npz").read_bytes())
+    damaged[len(damaged) // 2] ^= 255
+    (tmp_path / "damaged.npz").write_bytes(damaged)
+    np.save(tmp_path / "array.npy", rows)
+    (tmp_path / "array.npz").write_bytes((tmp_path / "array.npy").read_bytes())
+    for given in (tmp_path / "objects.npz", tmp_path / "damaged.npz", tmp_path / "array.npz", "~nouser/a.npy"):
+        with pytest.raises(InputError, match=rf"^{given} cannot be read as NumPy arrays; save them with"):
+            measure(given)
+    for name in ("archive.npz", "renamed.npy"):
+        sentence = rf"{name} is an archive of arrays; give the path of one array, saved with np\.save"
+        for given in ({"activations": {"a": tmp_path / name}}, {"activations": rows, "labels": tmp_path / name}):
+            with pytest.raises(InputError, match=sentence):
+                measure(**given)

@@ -190,10 +190,13 @@ def as_variances(noise_variance: Any) -> tuple[np.ndarray, bool]:
         raise InputError(
             f"noise_variance is {noise_variance!r}; give a number, such as noise_variance(t, rule={noise_variance!r})."
         )
+    no_number = InputError(f"noise_variance is {noise_variance!r}; give one number or a list of numbers.")
     try:
         v = np.asarray(noise_variance, dtype=np.float64)
     except (TypeError, ValueError):
-        raise InputError(f"noise_variance is {noise_variance!r}; give one number or a list of numbers.") from None
+        raise no_number from None
+    if np.asarray(noise_variance).dtype == bool:
+        raise no_number
     if v.ndim > 1 or v.size == 0:
         raise InputError(f"noise_variance has shape {v.shape}; give one number or a non-empty list of numbers.")
     if not np.all(np.isfinite(v)) or not np.all(v > 0):

@@ -82,7 +82,8 @@ def mixed_sums(sums: KernelSums) -> tuple[Any, Any]:
     unit, tiny = float(info.eps), float(info.tiny)
     relative = max(product_roundoff(sums.precision), sums.eps), max(unit, sums.eps)
     parts = (8 * (r * value + tiny) / sums.scales for r, value in zip(relative, sums.largest, strict=True))
-    factor = xp.exp(xp.fmin(64 * unit + sum(parts), 50.0))[:, None]  # NaN, of an overflow, is at the maximum too
+    with np.errstate(over="ignore", invalid="ignore"):
+        factor = xp.exp(xp.fmin(64 * unit + sum(parts), 50.0))[:, None]  # NaN, of an overflow, is at the maximum too
     mixed, rounding = xp.maximum(total - sums.own, 0), 4 * unit * total
     return xp.maximum(mixed - rounding, 0) / factor, (mixed + rounding + total.shape[-1] * tiny) * factor
 

@@ -60,7 +60,8 @@ def binning(
 
     Raises:
         InputError: for what `kde` refuses, a bin size or number of bins that is not positive, a number of bins that is
-            not an integer, a bin size so small that t / bin_size overflows, and an unknown correction.
+            not an integer, a bin size so small that t / bin_size overflows, a range too large or too small to divide,
+            and an unknown correction.
 
     References:
         Shwartz-Ziv & Tishby 2017; Saxe et al. 2018; Miller & Madow 1955; Nemenman, Shafee & Bialek 2002.
@@ -80,6 +81,9 @@ def binning(
         origin, last = float(x.min()), bins - 1.0
         spread = float(x.max()) - origin
         bin_size = spread / bins if spread > 0 else 1.0
+        if not 0 < bin_size < np.inf:
+            size = "large" if bin_size else "small"
+            raise InputError(f"The range of {layer} is too {size} to be divided into {bins} bins; rescale it first.")
     bin_size = bin_size.item() if getattr(bin_size, "shape", None) == () else bin_size  # a number as an array
     checks.positive("bin_size", bin_size, usual="0.5")
     if not np.isfinite(max(abs(float(x.max())), abs(float(x.min()))) / bin_size):

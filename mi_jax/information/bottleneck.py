@@ -39,7 +39,7 @@ def gaussian_rate(mean: ArrayLike, std: ArrayLike) -> jax.Array:
         std: its standard deviations, `[n k]`, positive.
 
     Raises:
-        InputError: for shapes that differ, values that are not finite, or a deviation that is not positive.
+        InputError: for shapes that differ, values that are not real and finite, or a deviation that is not positive.
 
     References:
         Alemi et al. (2017), eq. 14, with r(z) the standard normal.
@@ -48,7 +48,7 @@ def gaussian_rate(mean: ArrayLike, std: ArrayLike) -> jax.Array:
         >>> gaussian_rate(jnp.array([[0.0, 0.0], [1.0, 1.0]]), jnp.ones((2, 2))).tolist()
         [0.0, 1.0]
     """
-    mean, std = (jnp.asarray(checks.array(part, name=name)) for part, name in ((mean, "mean"), (std, "std")))
+    mean, std = _code(mean, std)
     if mean.shape != std.shape or mean.ndim != 2:
         raise InputError(f"mean and std must have one shape [n, k]; got {mean.shape} and {std.shape}.")
     if checks.known(mean, std) and not (jnp.isfinite(mean).all() and jnp.isfinite(std).all() and (std > 0).all()):
@@ -66,7 +66,8 @@ def code_information(mean: Any, std: Any, *, key: Key | int, draws: int = 4) -> 
         draws: number of draws of each row's code.
 
     Raises:
-        InputError: for shapes that differ, fewer than two rows, values that are not finite, or a deviation of 0.
+        InputError: for shapes that differ, fewer than two rows, values that are not real and finite, or a deviation of
+            0.
 
     References:
         Alemi et al. (2017); Poole et al. (2019), for the value over the rows.
@@ -76,7 +77,7 @@ def code_information(mean: Any, std: Any, *, key: Key | int, draws: int = 4) -> 
         >>> round(apart.i_tx, 3), apart.rate, apart.saturated
         (0.693, 1250.0, True)
     """
-    m, s = (jnp.asarray(checks.array(part, name=name), jnp.float32) for name, part in (("mean", mean), ("std", std)))
+    m, s = (part.astype(jnp.float32) for part in _code(mean, std))
     checks.count("draws", draws)
     rate = gaussian_rate(m, s)
     if len(m) < 2:
@@ -86,6 +87,13 @@ def code_information(mean: Any, std: Any, *, key: Key | int, draws: int = 4) -> 
     variance = gains.var(axis=0, ddof=1).mean() / draws if draws > 1 else gains.var(ddof=1)
     rate_error, error = float(rate.std(ddof=1)) / math.sqrt(n), math.sqrt(variance / n)
     return CodeInformation(float(rate.mean()), rate_error, value, error, value > 0.95 * math.log(n))
+
+
+def _code(mean: Any, std: Any) -> tuple[jax.Array, jax.Array]:
+    """Real means and deviations, in float32 or wider, as squares of small integers and of float16 overflow."""
+    m, s = (jnp.asarray(checks.numbers(part, name=name)) for name, part in (("mean", mean), ("std", std)))
+    m, s = (part if part.dtype == jnp.float64 else part.astype(jnp.float32) for part in (m, s))
+    return m, s
 
 
 @jax.jit

@@ -241,10 +241,11 @@ def _sums(
     """
     scales, shape = np.concatenate([2 * variances, 8 * variances]), (2, len(variances), -1)
     plan, float64 = _pairwise.kernel_scales(scales), _products.is_float64(precision)
+    bases = np.maximum(plan.bases, np.finfo(_products.dtype_of(precision)).tiny)  # inverses of smaller ones overflow
     with jax.enable_x64(float64), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Some donated buffers")  # which `jax.grad` keeps for its backward pass
         sums = _pairwise.pair_sums(
-            x, labels, 1 / plan.bases, num_classes=classes, powers=plan.powers, block=block, precision=precision,
+            x, labels, 1 / bases, num_classes=classes, powers=plan.powers, block=block, precision=precision,
             mesh=mesh,
         )  # fmt: skip
         total, own, *largest = (s if is_traced(x) else np.asarray(s, np.float64) for s in sums)
@@ -318,12 +319,14 @@ def _bounds(sums: _Sums, error: Any, left_out_error: Any, labels: np.ndarray | N
     least, most = sums.mixed
     mixed_upper = -xp.log((counts[labels].astype(least[0].dtype)[None] + least[0]) / n).mean(axis=-1)
     mixed_lower = entropy - _LOG_OVER_ROOT * most[1].mean(axis=-1)
+    certified_upper = xp.minimum(xp.minimum(entropy, mixed_upper), upper - within_lower + error)
+    certified_lower = xp.maximum(xp.maximum(0, mixed_lower), lower - within_upper - error)
     values = (
         entropy - left_out_own - math.log(n) + lower,
         upper - within_upper,
         lower - within_lower,
-        xp.minimum(xp.minimum(entropy, mixed_upper), upper - within_lower + error),
-        xp.maximum(xp.maximum(0, mixed_lower), lower - within_upper - error),
+        certified_upper,
+        xp.minimum(certified_lower, certified_upper),  # where both are the entropy, their rounding differs
         *given,
     )
     return fields | dict(zip(_LABEL_FIELDS, values, strict=True))

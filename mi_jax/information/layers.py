@@ -1,5 +1,6 @@
 """Information of every layer from saved activations of any framework, as one table."""
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -51,8 +52,8 @@ def measure_layers(
         `undersampled`, `noise_variance`, `n` and the number of `features`.
 
     Raises:
-        InputError: for no layers, a file that cannot be read, layers of different lengths, and what `kde` refuses; it
-            names the layer.
+        InputError: for no layers, two of one name, a file that cannot be read, layers of different lengths, and what
+            `kde` refuses; it names the layer.
 
     Examples:
         >>> rng = np.random.default_rng(0)
@@ -71,6 +72,8 @@ def measure_layers(
     rows: dict[str, dict[str, Any]] = {}
     first = None
     for layer, given in _layers(activations):
+        if layer in rows:
+            raise InputError(f"Two layers are named {layer!r}; give each its own name.")
         t = _opened(given, layer)
         if t.ndim < 1 or len(t) < 2:
             raise InputError(f"{layer} has shape {tuple(t.shape)}; at least two samples on the first axis are needed.")
@@ -111,12 +114,13 @@ def _measured(layer, t, y, rule, variance, num_classes) -> dict[str, Any]:
 def _layers(activations: Any) -> Iterator[tuple[str, Any]]:
     """Layers by name, each still to be opened."""
     if isinstance(activations, str | Path):
-        path = Path(activations).expanduser()
+        with _reading(activations):
+            path = Path(activations).expanduser()
         if path.is_dir():
             yield from ((file.stem, file) for file in sorted(path.glob("*.npy")))
         elif path.suffix == ".npz":
-            archive = _read(path)
-            yield from ((name, archive[name]) for name in archive.files)
+            with _reading(path), np.load(path, allow_pickle=False) as archive:
+                yield from archive.items()
         else:
             yield path.stem, path
     elif isinstance(activations, Mapping):
@@ -127,13 +131,21 @@ def _layers(activations: Any) -> Iterator[tuple[str, Any]]:
 
 def _opened(given: Any, name: str) -> Any:
     """An array; a memory map where a path is given."""
-    return _read(Path(given).expanduser()) if isinstance(given, str | Path) else as_array(given, name)
+    if not isinstance(given, str | Path):
+        return as_array(given, name)
+    with _reading(given):
+        found = np.load(Path(given).expanduser(), mmap_mode="r", allow_pickle=False)
+    if not isinstance(found, np.ndarray):
+        raise InputError(f"{given} is an archive of arrays; give the path of one array, saved with np.save.")
+    return found
 
 
-def _read(path: Path) -> Any:
+@contextlib.contextmanager
+def _reading(path: str | Path) -> Iterator[None]:
+    """Raises InputError for a file that NumPy cannot read."""
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # a missing file, pickled objects, another format: several kinds
+        yield
+    except Exception as error:  # no such file or user, pickled objects, a damaged member, another format: several kinds
         raise InputError(f"{path} cannot be read as NumPy arrays; save them with np.save or np.savez.") from error
 
 

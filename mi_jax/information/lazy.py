@@ -55,13 +55,15 @@ class LazyActivations:
         return self.n
 
     def __getitem__(self, rows: Any) -> np.ndarray | jax.Array:
-        """Compute some rows, [m, features]; float16 and bfloat16 become float32."""
-        rows = np.arange(self.n)[rows]
+        """Compute some rows, [m, features], or one row, [features]; float16 and bfloat16 become float32."""
+        asked = np.arange(self.n)[rows]
+        rows = asked.ravel()
         starts = range(0, len(rows), self.batch_size)
         places = [np.minimum(np.arange(start, start + self.batch_size), len(rows) - 1) for start in starts]
         with jax.enable_x64(self._wide):  # as at construction: estimates in float64 are made with it enabled
-            parts = [self._computed(rows[place]) for place in places]
-            return (np if isinstance(parts[0], np.ndarray) else jnp).concatenate(parts)[: len(rows)]
+            parts = [self._computed(rows[place]) for place in places] or [self._first[:0]]
+            made = (np if isinstance(parts[0], np.ndarray) else jnp).concatenate(parts)[: len(rows)]
+            return made.reshape(*asked.shape, made.shape[1])
 
     @functools.cached_property
     def _first(self) -> np.ndarray | jax.Array:
@@ -83,8 +85,9 @@ class LazyActivations:
         return self.n * self.shape[1]
 
     def _computed(self, rows: np.ndarray) -> np.ndarray | jax.Array:
-        made = self.function(rows)
-        made = made if isinstance(made, jax.Array) else np.asarray(made)
+        from mi_jax.information._input import as_array  # here, as it imports this module
+
+        made = as_array(self.function(rows), "The result of function")
         if not made.ndim or len(made) != len(rows):
             raise InputError(f"function gave an array of shape {made.shape} for {len(rows)} rows; give a row for each.")
         made = made.reshape(len(rows), -1)

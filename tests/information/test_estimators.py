@@ -148,7 +148,7 @@ def test_ksg_equals_the_dense_reference(k):
     assert ksg(x, y, k=k).value == pytest.approx(GOLDEN["ksg"][str(k)], abs=1e-12)
 
 
-@pytest.mark.parametrize("scale", [1e-4, 1e4])
+@pytest.mark.parametrize("scale", [1e-200, 1e-4, 1e4, 1e200])
 def test_nearest_neighbour_estimates_do_not_depend_on_units(scale, key):
     x, y = reference.ksg_pair()
     assert ksg(scale * x, y, standardise=False).value < 0.01, "the maximum norm sees one of the two alone"
@@ -159,6 +159,8 @@ def test_nearest_neighbour_estimates_do_not_depend_on_units(scale, key):
     value = sliced(many, y, key=key, slices=4).value
     assert value > 0.1
     assert sliced(scale * many, y, key=key, slices=4).value == pytest.approx(value, abs=1e-9)
+    whole, scaled = (ksg(t, y, components=2, standardise=True) for t in (many, scale * many))
+    assert scaled.details == pytest.approx(whole.details, abs=1e-9)
 
 
 def test_label_form_of_ksg_agrees_with_scikit_learn(classes):
@@ -308,8 +310,9 @@ def test_unknown_names_and_targets_are_refused(classes, key):
         estimate("infonce", x, y, key=key, batch=200)
     with pytest.raises(InputError, match="folds"):
         probe(x[:20], y[:20], key=jax.random.key(0), folds=9)
-    with pytest.raises(InputError, match="alpha"):
-        renyi(x, y, alpha=1)
+    for alpha in (1, 1 + 1e-9, 1 - 9e-7):
+        with pytest.raises(InputError, match="it must be positive and not 1, to within 1e-6"):
+            renyi(x, y, alpha=alpha)
 
 
 @pytest.mark.parametrize("alpha", [0.1, 0.5, 1.01, 2, 50.0, np.inf])

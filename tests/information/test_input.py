@@ -109,7 +109,7 @@ def test_a_number_of_classes_that_is_not_a_whole_one_in_range_is_refused(x, bad,
             call()
 
 
-@pytest.mark.parametrize("bad", ["trace", None, "0.1", {}])
+@pytest.mark.parametrize("bad", ["trace", None, "0.1", {}, True, [True, True]])
 def test_a_noise_variance_that_is_not_a_number_is_refused(x, bad, key):
     with pytest.raises(InputError, match="noise_variance is"):
         kde(x, noise_variance=bad)
@@ -151,6 +151,23 @@ def test_noise_grids_that_are_not_positive_and_finite_are_refused(centre, levels
 def test_a_number_of_bins_is_a_whole_number(x, bins):
     with pytest.raises(InputError, match=r"^Invalid bins .*: expected a whole number of at least 1, such as 30"):
         binning(x, bins=bins)
+
+
+@pytest.mark.parametrize(
+    ("scale", "call", "says"),
+    [
+        (1.7e308, lambda t: binning(t, bins=4), "The range of t is too large to be divided into 4 bins"),
+        (5e-324, lambda t: binning(t, bins=4), "The range of t is too small to be divided into 4 bins"),
+        (1e308, lambda t: ksg(t, np.arange(40) % 2), "t is too large for its distances to be finite"),
+        (1e308, lambda t: ksg(np.sign(t), t), "other is too large for its distances to be finite"),
+        (1e308, lambda t: sliced(t, np.arange(40) % 2, key=0), "t is too large for its distances to be finite"),
+        (1e200, lambda t: renyi(t, np.sign(t), alpha=2), "t is too large for its squared distances to be finite"),
+        (1e200, lambda t: renyi(np.sign(t), t), "other is too large for its squared distances to be finite"),
+    ],
+)
+def test_activations_beyond_the_range_of_float64_are_refused(x, scale, call, says):
+    with pytest.raises(InputError, match=rf"^{says}; rescale it first\.$"):
+        call(scale * np.sign(x))
 
 
 @pytest.mark.usefixtures("as_a_user")

@@ -295,3 +295,17 @@ def test_blocks_that_are_not_a_whole_number_of_at_least_two_are_refused(blocks):
     says = f"Invalid blocks {blocks!r}: expected a whole number of at least 2, or 0 for no jackknife."
     with pytest.raises(InputError, match=re.escape(says)):
         kde(np.eye(4), noise_variance=1.0, blocks=blocks)
+
+
+def test_certified_bounds_of_separate_classes_do_not_cross():
+    for seed in range(20):
+        y, r = np.arange(40) % 4, np.random.default_rng(seed)
+        t = 1e3 * r.standard_normal((4, 3))[y] + r.standard_normal((40, 3))
+        found = kde(t, y, noise_variance=1e-3)
+        assert found.i_ty_certified_lower <= found.i_ty_certified_upper == pytest.approx(np.log(4))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_variance_without_an_inverse_tells_different_rows_apart_only(dtype):
+    found = kde(np.eye(4, dtype=dtype)[[0, 0, 1, 2]], noise_variance=[1e-320, 1e-300])
+    np.testing.assert_allclose(found.i_tx_upper, 1.5 * np.log(2))

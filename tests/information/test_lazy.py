@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 
 from mi_jax.errors import InputError
 from mi_jax.information import LazyActivations, _tiles, binning, kde, measure_layers, monte_carlo, noise_variance
@@ -62,6 +63,18 @@ def test_rows_of_half_precision_become_float32_and_those_of_numpy_keep_float64()
     assert double.dtype == np.float64
     np.testing.assert_array_equal(double[3:40], IMAGES[3:40].astype(np.float64) / 3)
     assert kde(double, noise_variance=5.0).precision == "float64"
+
+
+def test_a_single_row_and_no_rows_are_taken_as_of_an_array():
+    layer = lazy()
+    np.testing.assert_allclose(layer[3], layer[:][3], rtol=1e-6)
+    assert layer[[]].shape == (0, 70)
+    assert layer[[]].dtype == np.float32
+
+
+def test_tensors_that_require_a_gradient_are_taken():
+    rows = lazy(lambda rows: torch.tensor(IMAGES[rows]).requires_grad_())[:40]
+    np.testing.assert_array_equal(rows, IMAGES[:40])
 
 
 def test_lazy_layers_that_cannot_be_measured_are_explained():

@@ -86,11 +86,22 @@ def test_the_error_of_the_information_of_a_code_is_that_of_its_draws():
         (np.zeros((3, 2)), np.ones((3, 1)), "must have one shape"),
         (np.zeros((3, 2)), np.zeros((3, 2)), "std positive"),
         (np.full((3, 2), np.nan), np.ones((3, 2)), "must be finite"),
+        (np.full((3, 2), 1j), np.ones((3, 2)), "mean must hold real numbers, as integers or floats; got complex128"),
+        (np.zeros((3, 2)), [["1", "1"]] * 3, "std must hold real numbers, as integers or floats; got <U1"),
     ],
 )
 def test_codes_that_have_no_density_are_refused(mean, std, sentence):
     with pytest.raises(InputError, match=sentence):
         code_information(mean, std, key=0)
+    with pytest.raises(InputError, match=sentence):
+        gaussian_rate(mean, std)
+
+
+@pytest.mark.usefixtures("as_a_user")
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.float16])
+def test_the_rate_of_narrow_numbers_does_not_overflow(dtype):
+    mean, std = np.full((2, 3), 100, dtype), np.full((2, 3), 120, dtype)
+    np.testing.assert_allclose(gaussian_rate(mean, std), gaussian_rate(mean.astype("f"), std.astype("f")))
 
 
 def test_the_rate_is_recorded_beside_the_estimators_of_the_same_layer():

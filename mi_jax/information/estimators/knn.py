@@ -80,19 +80,28 @@ def _ross(x: np.ndarray, labels: np.ndarray, k: int) -> tuple[float, float]:
     return float(value), float(np.median(radius))
 
 
-def _reduce(x: Any, components: int) -> tuple[np.ndarray, float]:
+def _unit(x: np.ndarray) -> float:
+    """A power of two near the largest magnitude: divided by it, x keeps its digits, and its squares are finite."""
+    return math.ldexp(0.5, math.frexp(np.abs(x).max())[1])
+
+
+def _reduce(x: Any, components: int, name: str) -> tuple[np.ndarray, float]:
     """Return at most `components` coordinates of the rows, [n, r], and their share of the variance.
 
     A constant array gives zeros.
     """
     x = np.asarray(x, np.float64)
+    with np.errstate(over="ignore"):
+        if not np.isfinite(np.ptp(x, axis=0)).all():
+            raise InputError(f"{name} is too large for its distances to be finite; rescale it first.")
     x = x - x[:1]
     if x.shape[1] <= components or not x.any():
         return x, 1.0
     from sklearn.decomposition import PCA  # slow to import, and the bounds do without
 
     pca = PCA(min(components, len(x)), svd_solver="randomized", random_state=0)
-    return pca.fit_transform(x), float(pca.explained_variance_ratio_.sum())
+    unit = _unit(x)
+    return unit * pca.fit_transform(x / unit), float(pca.explained_variance_ratio_.sum())
 
 
 def _standard(x: np.ndarray) -> np.ndarray:
@@ -104,7 +113,8 @@ def _standard(x: np.ndarray) -> np.ndarray:
 
 def _scale(x: np.ndarray) -> float:
     """Root of the mean variance of a coordinate."""
-    return float(np.sqrt(x.var(axis=0).mean()))
+    unit = _unit(x)
+    return unit * float(np.sqrt((x / unit).var(axis=0).mean()))
 
 
 def _comparable(x: np.ndarray, z: np.ndarray) -> bool:
@@ -180,8 +190,8 @@ def ksg(
         "saturated" above 0.7 (psi(n) - psi(k)).
 
     Raises:
-        InputError: for what `kde` refuses, unequal lengths, k outside 1..n-1, no components, and where every class has
-            one row.
+        InputError: for what `kde` refuses, unequal lengths, k outside 1..n-1, no components, distances that overflow,
+            and where every class has one row.
 
     References:
         Kraskov, Stoegbauer & Grassberger 2004, eq. 8; Ross 2014, eq. 2; Gao et al. 2017, algorithm 1.
@@ -197,7 +207,7 @@ def ksg(
     checks.count("components", components, usual="10")
     if standardise is not None:
         checks.flag("standardise", standardise)
-    (x, kept), (z, kept_other) = _reduce(x, components), (z, 1.0) if classes else _reduce(z, components)
+    (x, kept), (z, kept_other) = _reduce(x, components, "t"), (z, 1.0) if classes else _reduce(z, components, "other")
     kept = min(kept, kept_other)
     if standardise is None:
         standardise = not classes and not _comparable(x, z)
@@ -254,8 +264,9 @@ def sliced(
     x, z, classes = as_pair(t, other, num_classes)
     _check(k, len(x))
     checks.count("slices", slices, usual="64")
-    rng, x = host_generator(key), _reduce(x, x.shape[1])[0]
-    z = z if classes else _reduce(z, z.shape[1])[0]
+    rng, x = host_generator(key), _reduce(x, x.shape[1], "t")[0]
+    z = z if classes else _reduce(z, z.shape[1], "other")[0]
+    x, z = x / _unit(x), z if classes else z / _unit(z)
     values = []
     for _ in range(slices):
         u = rng.standard_normal((x.shape[1], 1))

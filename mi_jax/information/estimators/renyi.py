@@ -16,6 +16,8 @@ from mi_jax.information.estimator import Estimate, register
 
 _CONTRAST = 0.05
 """Standard deviation of the kernel between rows below which rows are alike: at the median width, above 80 normals."""
+_NEAR_SHANNON = 1e-6
+"""Distance of the order from 1 below which values are mostly rounding: a logarithm near 0 is divided by it."""
 WidthRule = Literal["median", "scott", "silverman"]
 
 
@@ -33,10 +35,13 @@ def kernel_width(x: np.ndarray, rule: WidthRule) -> float:
     return float(factor * np.sqrt(d * x.var(axis=0).mean()))
 
 
-def _kernel(x: np.ndarray, width: float | WidthRule) -> tuple[np.ndarray, float]:
+def _kernel(x: np.ndarray, width: float | WidthRule, name: str) -> tuple[np.ndarray, float]:
     """Return the kernel matrix [n, n] and its width; ones for a constant, whatever the rule says."""
     from scipy.spatial.distance import pdist, squareform
 
+    distances = pdist(x, "sqeuclidean")
+    if not np.isfinite(distances).all():
+        raise InputError(f"{name} is too large for its squared distances to be finite; rescale it first.")
     if not isinstance(width, str):
         s = float(width)
     else:
@@ -45,7 +50,7 @@ def _kernel(x: np.ndarray, width: float | WidthRule) -> tuple[np.ndarray, float]
             return np.ones((len(x), len(x))), s
         if not s > 0:
             raise InputError(f"The kernel width is {s}; give a positive number, as most rows may be equal.")
-    return np.exp(squareform(pdist(x, "sqeuclidean")) / (-2 * s * s)), s
+    return np.exp(squareform(distances) / (-2 * s * s)), s
 
 
 def _check_width(name: str, width: Any) -> None:
@@ -97,7 +102,7 @@ def renyi(
         t: activations [n, ...], float.
         other: int labels [n] (kernel 1 within a class, 0 across) or float [n, ...].
         key: not used.
-        alpha: order, positive and not 1; infinity gives the min-entropy.
+        alpha: order, positive and not within 1e-6 of 1; infinity gives the min-entropy.
         width: kernel width of t in its units, or a rule for it.
         other_width: kernel width of a continuous `other`.
         num_classes: number of classes; by default the largest label plus one.
@@ -108,8 +113,8 @@ def renyi(
         counted; unreliable for its "dimension" where the contrast is below 0.05, as all distances are similar.
 
     Raises:
-        InputError: for what `kde` refuses, unequal lengths, alpha <= 0 or = 1, and widths that are neither
-            positive nor a rule.
+        InputError: for what `kde` refuses, unequal lengths, alpha <= 0 or within 1e-6 of 1, widths that are neither
+            positive nor a rule, and distances that overflow.
 
     References:
         Giraldo, Rao & Principe 2015, eqs. 7 to 9; Yu et al. 2019 for convolutional layers.
@@ -122,18 +127,20 @@ def renyi(
     """
     if alpha != math.inf:
         checks.positive("alpha", alpha, usual="1.01")
-    if alpha == 1:
-        raise InputError(f"alpha is {alpha}; it must be positive and not 1: 1.01 is the usual choice near Shannon.")
+    if abs(alpha - 1) < _NEAR_SHANNON:
+        raise InputError(
+            f"alpha is {alpha}; it must be positive and not 1, to within 1e-6: 1.01 is the usual choice near Shannon."
+        )
     _check_width("width", width)
     _check_width("other_width", other_width)
     x, z, classes = as_pair(t, other, num_classes)
-    left, s = _kernel(np.asarray(x, np.float64), width)
+    left, s = _kernel(np.asarray(x, np.float64), width, "t")
     if classes:
         present, counts = np.unique(z, return_counts=True)
         right = [np.array([[float(c)]]) for c in counts]  # the one eigenvalue of each block of ones
         joint = [left[np.ix_(z == k, z == k)] for k in present]
     else:
-        right = [_kernel(np.asarray(z, np.float64), other_width)[0]]
+        right = [_kernel(np.asarray(z, np.float64), other_width, "other")[0]]
         joint = [left * right[0]]
     entropy = _entropy([left], alpha)
     value = entropy + _entropy(right, alpha) - _entropy(joint, alpha)
