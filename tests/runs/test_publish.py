@@ -3,6 +3,7 @@
 import io
 import lzma
 import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -12,11 +13,13 @@ from rich.console import Console
 
 import mi_jax as mj
 from mi_jax.claims import evaluate
+from mi_jax.data.sample import fixed_sample
 from mi_jax.errors import InputError
 from mi_jax.records.run_records import read
 from mi_jax.runs.progress import Reporter
 from mi_jax.runs.publish import publish
 from mi_jax.runs.restore import restore_finished
+from mi_jax.training import evaluate as accuracy_of
 
 
 def test_a_copy_has_the_same_records_report_and_networks(finished_run, tmp_path):
@@ -115,3 +118,15 @@ def test_a_study_runs_on_a_copy_and_adds_to_its_records(finished_run, tmp_path):
     added = after[after["quantity"].isin(["transfer_accuracy", "agreement"])]
     assert len(added)
     pd.testing.assert_frame_equal(after.iloc[: len(before)], before)
+
+
+def test_the_committed_networks_have_the_accuracy_of_their_records():
+    run_dir = Path(__file__).parents[2] / "experiments" / "results" / "networks" / "shapetex-cnn"
+    recorded = read(run_dir).select_final(quantity="accuracy", image_set="test", inputs="clean").query("n == 1000")
+    test = mj.data.load("shapetex").test
+    images, labels = fixed_sample(test.images, test.labels, 1000)
+    for training, expected in zip(recorded["training"], recorded["value"], strict=True):
+        found = restore_finished(run_dir, training=training)
+        _, accuracy = accuracy_of(found.network, found.variables, images, labels)
+        assert accuracy == pytest.approx(expected, abs=0.005)
+    assert list(recorded["training"]) == ["nt", "at"]
