@@ -184,6 +184,15 @@ class RunContext:
         assert saved is not None
         return parallel.replicated(self.mesh, variables_of(saved.state))
 
+    def untrained(self, training: str, seed: int) -> Variables:
+        """The variables before the first update; initialised again where they were not kept, as in a published copy."""
+        store = self.store(training, seed)
+        is_kept = 0 in store.steps()
+        store.close()
+        if is_kept:
+            return self.variables_at(training, seed, 0)
+        return parallel.replicated(self.mesh, self.trainer(training, (seed,)).init(self.images)["variables"])
+
     # Records and progress
 
     def append(

@@ -243,7 +243,7 @@ def _study_input(context: RunContext, training: str, seed: int, step: int, sampl
         key=stream_key(seed, "studies"),
         information=context.config.information,
         baseline=_baseline(context, training, seed, step),
-        untrained=functools.partial(context.variables_at, training, seed, 0),
+        untrained=functools.partial(context.untrained, training, seed),
         autoattacked=_autoattacked(context) if step == context.finished_step(training, seed) else 0,
     )
 

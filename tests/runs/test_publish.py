@@ -16,6 +16,7 @@ from mi_jax.claims import evaluate
 from mi_jax.data.sample import fixed_sample
 from mi_jax.errors import InputError
 from mi_jax.records.run_records import read
+from mi_jax.runs.experiment import study
 from mi_jax.runs.progress import Reporter
 from mi_jax.runs.publish import publish
 from mi_jax.runs.restore import restore_finished
@@ -53,6 +54,19 @@ def test_the_command_of_the_run_finds_a_copy_complete(finished_run, small_config
     before = mj.records.load(copy)
     mj.runs.run(small_config, run_dir=copy, reporter=Reporter(Console(file=io.StringIO())))
     pd.testing.assert_frame_equal(mj.records.load(copy), before)
+
+
+def test_a_study_that_needs_the_untrained_network_gives_the_same_on_a_copy(finished_run, tmp_path):
+    shutil.copytree(finished_run, tmp_path / "whole")
+    copy = publish(finished_run, tmp_path / "copy", networks=True)
+    tables = []
+    for run_dir in (tmp_path / "whole", copy):
+        reporter = Reporter(Console(file=io.StringIO()))
+        study("geometry", run_dir=run_dir, samples=60, which_checkpoints="last", reporter=reporter)
+        rows = mj.records.load(run_dir)
+        tables.append(rows[rows["quantity"].eq("i_tx_map_change")].drop(columns="run").reset_index(drop=True))
+    assert "trace" in set(tables[0]["noise_rule"]), "its variance is of the untrained network"
+    pd.testing.assert_frame_equal(*tables)
 
 
 def test_a_copy_without_networks_says_so_where_one_is_asked_for(finished_run, tmp_path):
