@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 from scipy import stats
+from scipy.spatial.distance import cdist
 
 from mi_jax import records
 from mi_jax.cue_strength_sweep import cell
@@ -19,6 +20,8 @@ from mi_jax.cue_strength_sweep import run as sweep
 from mi_jax.cue_strength_sweep.cell import cell_sets, measure_cell, network_of, trainer_of
 from mi_jax.cue_strength_sweep.figure import _p_value, cells_of, contrast
 from mi_jax.cue_strength_sweep.run import Cell, Sweep
+from mi_jax.data.shapetex import SHAPES, ShapeTex, scene
+from mi_jax.data.shapetex.shapes import mask
 from mi_jax.errors import InputError
 from mi_jax.records import run_records
 from mi_jax.records.table import Record
@@ -184,6 +187,22 @@ def test_the_cells_of_a_published_sweep_give_its_figure_again(swept, tmp_path, q
     columns = ["cell", "training", "seed", "bias", "accuracy"]
     pd.testing.assert_frame_equal(*(table[columns] for table in tables), atol=1e-6)
     assert {file.name: file.read_bytes() for file in copy.iterdir()} == before
+
+
+def test_in_l2_a_shape_is_nearer_to_another_than_a_texture_of_the_same_amplitude():
+    """So that an L2 attacker changes a shape more easily. In units of the amplitude times the root of the pixels."""
+    nominal = {"shift": jnp.zeros(2), "angle": jnp.float32(0), "scale": jnp.float32(1)}
+    masks = np.stack([mask(jnp.int32(k), **nominal) for k in range(len(SHAPES))])
+    drawn = scene(ShapeTex(n_test=200), "factorial")
+    kinds = np.asarray(drawn.factors["texture"])
+    for fields, labels, nearest in (
+        (2 * masks - 1, np.arange(len(SHAPES)), 0.50),
+        (np.asarray(drawn.texture), kinds, 1.20),
+    ):
+        flat = fields.reshape(len(fields), -1)
+        distances = cdist(flat, flat) / flat.shape[1] ** 0.5
+        others = np.where(labels[:, None] == labels, np.inf, distances)
+        assert others.min(axis=1).mean() == pytest.approx(nearest, abs=0.01)
 
 
 @pytest.mark.parametrize(
