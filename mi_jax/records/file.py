@@ -3,9 +3,9 @@
 A line is a JSON object without the columns that are absent, whose last member is `crc`: the CRC-32 of the line without
 that member, in hexadecimal. Lines without it are of older runs, see `old_rows`.
 
-A published run has the file compressed, with fewer digits of values and errors, as all of them would be half of it, and
-with empty checksums, as its format has its own. It is read as it is, and unpacked, with the checksums, before anything
-is written.
+A published run has the file compressed, with fewer digits of values and errors, as all of them make it half as large
+again, and with empty checksums, as its format has its own. It is read as it is, and unpacked, with the checksums,
+before anything is written.
 """
 
 import itertools
