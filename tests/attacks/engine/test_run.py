@@ -11,7 +11,9 @@ import pytest
 from mi_jax.attacks import APGD, PGD, Attack, apgd, pgd, run
 from mi_jax.attacks.attack import Outcome
 from mi_jax.attacks.engine import run as engine
+from mi_jax.attacks.engine.input_checks import Model
 from mi_jax.attacks.engine.run import chunked_map
+from mi_jax.attacks.engine.survivors import PlacedModel
 
 
 @pytest.mark.parametrize(("count", "most", "sizes"), [(7, 3, [3, 3, 3]), (8, 3, [3, 3, 3]), (4, 4, [4]), (1, 1, [1])])
@@ -103,6 +105,18 @@ def test_a_random_model_draws_new_noise_for_each_iteration_for_the_outcome_and_f
     assert np.abs(noise[:4] - noise[4:]).min() > 1e-3
     of_second = jax.random.normal(jax.random.fold_in(engine.noise_key(key, 4), draw), (4, 10))
     np.testing.assert_allclose(noise[4:], of_second, atol=1e-4)
+
+
+def test_batches_of_an_evaluation_under_noise_share_no_draw(key):
+    def noisy(variables, x, key):
+        return jax.random.normal(key, (len(x), 10))
+
+    model = PlacedModel(Model(noisy), {}, key, 64, 32, None, random=True)
+    images = np.full((64, 8, 8, 3), 0.5, np.float32)
+    first, second = np.split(model.logits(images), 2)
+    assert np.abs(first - second).min() > 1e-4
+    np.testing.assert_array_equal(model.logits(images[32:], index=np.arange(32, 64)), second)
+    assert np.abs(model.logits(images[:32], salt=1) - first).min() > 1e-4
 
 
 @dataclasses.dataclass(frozen=True)
