@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any
 from mi_jax.records.table import COLUMNS, MEASUREMENT, Record, information_record
 
 if TYPE_CHECKING:
-    from mi_jax.records.file import COMPRESSED_NAME, FILE_NAME, append, check_length, compress, load, size, truncate
+    from mi_jax.records.file import FILE_NAME, PUBLISHED_NAME, append, check_length, compress, load, size, truncate
 
 __all__ = [
     "COLUMNS",
-    "COMPRESSED_NAME",
     "FILE_NAME",
     "MEASUREMENT",
+    "PUBLISHED_NAME",
     "Record",
     "append",
     "check_length",

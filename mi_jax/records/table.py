@@ -15,6 +15,8 @@ INTEGERS = ("seed", "step", "attack_steps", "restarts", "n", "class")
 FLOATS = ("epoch", "eps", "level", "value", "stderr", "noise_variance", "numerical_error")
 FLAGS = ("reduced", "saturated", "ok")
 """Columns by type; the others are text."""
+MAX_INTEGER = 2**53
+"""Integers are below it: they pass through float64 when a table is read."""
 Scalar = Any
 """A Python number, or a NumPy or JAX array of one element; it is stored as a Python number."""
 Checkpoint = Literal["epoch", "best", "last"]
@@ -126,12 +128,12 @@ class Record:
         for name in names:
             name = _FIELD_OF.get(name, name)
             given = getattr(self, name)
-            if given is None or type(given) is kind:
+            if given is None or (type(given) is kind and (kind is not int or abs(given) < MAX_INTEGER)):
                 continue
             try:
                 array = np.asarray(given)
                 converted = kind(array.item())
-                if kind is not float and converted != array.item():
+                if kind is not float and (converted != array.item() or abs(converted) >= MAX_INTEGER):
                     raise ValueError
             except (TypeError, ValueError, OverflowError):
                 raise InputError(

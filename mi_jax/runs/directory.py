@@ -21,7 +21,7 @@ from mi_jax.files import PART, json_digest, write_json
 from mi_jax.runs import json_codec, provenance
 
 _CONFIG, _PROVENANCE, _PROGRESS = "config.json", "provenance.json", "progress.json"
-_OWN_FILES = (_CONFIG, _PROVENANCE, _PROGRESS, records.FILE_NAME, records.COMPRESSED_NAME)
+_OWN_FILES = (_CONFIG, _PROVENANCE, _PROGRESS, records.FILE_NAME, records.PUBLISHED_NAME)
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
@@ -424,7 +424,7 @@ def _remove_leftovers(path: Path) -> None:
 
 def _require_run(path: Path, wanted: dict[str, Any]) -> None:
     """Raises `InputError` where nothing but the name `config.json` speaks for a run: other programs have one too."""
-    has_records = any((path / name).exists() for name in (records.FILE_NAME, records.COMPRESSED_NAME))
+    has_records = any((path / name).exists() for name in (records.FILE_NAME, records.PUBLISHED_NAME))
     config = _readable(path / _CONFIG)
     if _read_progress(path) is None and not has_records and not (config and config.keys() <= wanted.keys()):
         raise InputError(f"{path / _CONFIG} is not of a run, so nothing was deleted; choose a new directory.")

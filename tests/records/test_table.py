@@ -1,5 +1,6 @@
 """Records: the schema is stored as documented, damage is found, a kill costs one line at most, and no NaN is stored."""
 
+import dataclasses
 import json
 import lzma
 import math
@@ -13,7 +14,8 @@ import pytest
 from mi_jax import records
 from mi_jax.errors import InputError
 from mi_jax.records import file as records_file
-from mi_jax.records.table import Record
+from mi_jax.records import lines
+from mi_jax.records.table import FLOATS, INTEGERS, Record
 
 DOCUMENTED = [
     *("run", "cell", "arch", "dataset", "training", "seed", "step", "epoch", "checkpoint", "image_set", "inputs"),
@@ -182,9 +184,9 @@ def test_a_write_that_fails_half_way_leaves_the_file_as_it_was(tmp_path, monkeyp
         '{"value": 1}',
         '{"quantity": "loss", "colour": 1}',
         pytest.param("[" * 100_000, id="nested"),
-        records_file._with_checksum(b"not json}").decode(),
-        records_file._with_checksum(b'{"seed":,"quantity":"loss"}').decode(),
-        records_file._with_checksum(b'{"quantity":}').decode(),
+        lines.closed(b"not json}").decode().rstrip(),
+        lines.closed(b'{"seed":,"quantity":"loss"}').decode().rstrip(),
+        lines.closed(b'{"quantity":}').decode().rstrip(),
     ],
 )
 def test_a_corrupt_line_is_named_by_its_number(tmp_path, bad):
@@ -222,9 +224,11 @@ def test_a_column_of_the_wrong_type_or_name_is_refused(tmp_path):
         ('"value":"high"', "column 'value'"),
         ('"value":1,"colour":1', "column 'colour'"),
         (f'"value":1,"n":{10**400}', "column 'n'"),
+        ('"value":1,"n":1e300', "column 'n'"),
+        ('"value":1,"n":0.5', "column 'n'"),
     ):
         line = f'{{"quantity":"loss",{row}}}'
-        (tmp_path / "records.jsonl").write_bytes(records_file._closed(line))
+        (tmp_path / "records.jsonl").write_bytes(lines.closed(line.encode()))
         with pytest.raises(InputError, match=said):
             records.load(tmp_path)
 
@@ -318,20 +322,54 @@ def test_many_chunks_of_rows_are_read_in_order(tmp_path, monkeypatch):
 
 @pytest.fixture
 def published(tmp_path):
-    """A directory with 20 compressed records, and the bytes that were compressed."""
+    """A directory with 20 published records, and the lines that were published."""
     run_dir, copy = tmp_path / "run", tmp_path / "copy"
     run_dir.mkdir(), copy.mkdir()
-    records.append(run_dir, [accuracy(seed / 20, seed=seed) for seed in range(20)])
+    rows = [accuracy(seed / 20, seed=seed, note="π" if seed % 2 else None) for seed in range(20)]
+    records.append(run_dir, rows)
     assert records.compress(run_dir, copy) == records.size(run_dir)
     return copy, (run_dir / "records.jsonl").read_bytes()
 
 
-def test_compressed_records_are_read_as_they_are(published):
+def test_published_records_are_read_as_they_are(tmp_path, published):
     copy, _ = published
-    assert records.load(copy).value.tolist() == [seed / 20 for seed in range(20)]
-    assert [file.name for file in copy.iterdir()] == ["records.jsonl.xz"]
-    with lzma.open(copy / "records.jsonl.xz") as packed:
-        assert packed.read().count(b'"crc":""}\n') == 20, "checksums cannot be compressed"
+    pd.testing.assert_frame_equal(records.load(copy), records.load(tmp_path / "run"))
+    assert [file.name for file in copy.iterdir()] == ["records.json.xz"]
+
+
+def test_published_records_are_columns_without_those_that_no_row_has(published):
+    copy, _ = published
+    with lzma.open(copy / "records.json.xz") as file:
+        columns = json.load(file)
+    assert columns["seed"] == list(range(20))
+    assert columns["note"] == [None, "π"] * 10
+    assert "layer" not in columns
+    assert {len(values) for values in columns.values()} == {20}
+
+
+def test_every_column_is_the_same_after_publication(tmp_path):
+    run_dir, copy = tmp_path / "run", tmp_path / "copy"
+    run_dir.mkdir(), copy.mkdir()
+    whole = {
+        field.name: 3 if field.name in INTEGERS or field.name == "class_" else 0.5 if field.name in FLOATS else "π"
+        for field in dataclasses.fields(Record)
+    } | {"reduced": False, "saturated": True, "ok": False, "numerical_error": None, "blocks": "1 -2"}
+    failed = accuracy(math.nan, seed=2**53 - 1, attack_steps=0)
+    records.append(run_dir, [Record(**whole), failed, accuracy(1e-300, level=-0.0)])
+    records.compress(run_dir, copy)
+    expected = records.load(run_dir)
+    pd.testing.assert_frame_equal(records.load(copy), expected)
+    records.append(copy, [])
+    assert (copy / "records.jsonl").read_bytes() == (run_dir / "records.jsonl").read_bytes()
+
+
+def test_a_repeated_measurement_is_published_once_as_last_made(tmp_path):
+    run_dir, copy = tmp_path / "run", tmp_path / "copy"
+    run_dir.mkdir(), copy.mkdir()
+    records.append(run_dir, [accuracy(0.5), accuracy(0.25, seed=1), accuracy(0.75)])
+    records.compress(run_dir, copy)
+    with lzma.open(copy / "records.json.xz") as file:
+        assert json.load(file)["value"] == [0.25, 0.75]
 
 
 def test_published_error_bounds_have_two_digits_and_are_never_less(tmp_path):
@@ -345,6 +383,9 @@ def test_published_error_bounds_have_two_digits_and_are_never_less(tmp_path):
     assert (found >= exact).all()
     assert (found[1:] <= 1.11 * np.array(exact[1:])).all()
     assert [f"{error:.2g}" for error in found] == [f"{error:.3g}" for error in found]
+    (tmp_path / "again").mkdir()
+    records.compress(copy, tmp_path / "again")
+    assert records.load(tmp_path / "again")["numerical_error"].tolist() == found.tolist(), "a copy is the same"
 
 
 def test_published_values_have_seven_digits_and_what_identifies_them_has_all(tmp_path):
@@ -360,7 +401,7 @@ def test_published_values_have_seven_digits_and_what_identifies_them_has_all(tmp
     assert records.size(copy) == written < length
 
 
-def test_compressed_records_are_unpacked_before_anything_is_written(published):
+def test_published_records_are_unpacked_before_anything_is_written(published):
     copy, content = published
     assert records.size(copy) == len(content)
     assert (copy / "records.jsonl").read_bytes() == content
@@ -368,18 +409,43 @@ def test_compressed_records_are_unpacked_before_anything_is_written(published):
     assert records.load(copy).value.iloc[-1] == 0.5
 
 
-def test_damaged_compressed_records_are_refused(published):
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"no json", "is damaged: it is not JSON; restore"),
+        (b"[" * 100_000, "is damaged: it is not JSON; restore"),
+        (b"[]", "is damaged: it is not a table of records; restore"),
+        (b'{"value":[1]}', "is damaged: it is not a table of records; restore"),
+        (b'{"quantity":["loss"],"value":[1,2]}', "is damaged: its column 'value' has another length than others"),
+        (b'{"quantity":["loss"],"value":1}', "is damaged: its column 'value' has another length than others"),
+        (b'{"quantity":["loss"],"value":["1"]}', "column 'value' of .* holds a value that is not a number; restore"),
+        (b'{"quantity":["loss"],"seed":[1e300]}', "column 'seed' of .* holds a value that is not a number; restore"),
+        (b'{"quantity":[1]}', "column 'quantity' of .* holds a value that is not text; restore"),
+        (b'{"quantity":["loss"],"colour":[1]}', "has a column 'colour' that this version does not know"),
+    ],
+)
+def test_published_records_that_are_no_table_are_refused(tmp_path, content, said):
+    (tmp_path / "records.json.xz").write_bytes(lzma.compress(content))
+    for read in (records.load, records.size):
+        with pytest.raises(InputError, match=said):
+            read(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["records.json.xz"]
+
+
+def test_damaged_published_records_are_refused(published):
     copy, _ = published
-    packed = copy / "records.jsonl.xz"
-    for damage in (packed.read_bytes()[:-40], b"no archive"):
+    packed = copy / "records.json.xz"
+    whole = packed.read_bytes()
+    flipped = whole[:100] + bytes([whole[100] ^ 1]) + whole[101:]
+    for damage in (whole[:-40], flipped, b"no archive"):
         packed.write_bytes(damage)
         for read in (records.load, records.size):
-            with pytest.raises(InputError, match=r"records.jsonl.xz is damaged: it cannot be decompressed; restore"):
+            with pytest.raises(InputError, match=r"records.json.xz is damaged: it cannot be decompressed; restore"):
                 read(copy)
         assert not (copy / "records.jsonl").exists()
 
 
-def test_damaged_records_are_not_compressed(tmp_path, published):
+def test_damaged_records_are_not_published(tmp_path, published):
     copy, content = published
     (copy / "records.jsonl").write_bytes(content.replace(b"0.05", b"0.06", 1))
     (tmp_path / "other").mkdir()
@@ -388,7 +454,7 @@ def test_damaged_records_are_not_compressed(tmp_path, published):
     assert not list((tmp_path / "other").iterdir())
 
 
-@pytest.mark.parametrize("columns", [{"value": 10**400}, {"value": 0.5, "n": math.inf}])
+@pytest.mark.parametrize("columns", [{"value": 10**400}, {"value": 0.5, "n": math.inf}, {"value": 0.5, "step": 2**53}])
 def test_a_number_that_its_column_cannot_hold_is_one_sentence(columns):
     with pytest.raises(InputError, match="expected a single"):
         Record(quantity="accuracy", **columns)

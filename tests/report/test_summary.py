@@ -72,4 +72,4 @@ def test_the_committed_summary_is_what_the_committed_records_give(tmp_path):
     page = report.summarise(runs, tmp_path / "README.md")
     assert page.read_text() == (results / "README.md").read_text()
     assert {file.name for file in results.glob("*.png") if file.stat().st_size > 200_000} == set()
-    assert sum(file.stat().st_size for file in results.rglob("records.jsonl.xz")) < 2_000_000
+    assert sum(file.stat().st_size for file in results.rglob("records.json.xz")) < 2_000_000

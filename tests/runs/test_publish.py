@@ -1,6 +1,7 @@
 """A published copy of a run: small, readable without the original, with networks that answer as the original's do."""
 
 import io
+import json
 import lzma
 import shutil
 from pathlib import Path
@@ -108,10 +109,10 @@ def test_a_copy_never_hides_that_records_are_lost(finished_run, small_config, qu
         with pytest.raises(InputError, match=r"bytes, but \d+ had been written; restore the file from a copy"):
             use()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "run"]
-    with lzma.open(copy / "records.jsonl.xz") as file:
-        lines = file.read().splitlines(keepends=True)
-    with lzma.open(copy / "records.jsonl.xz", "wb") as file:
-        file.write(b"".join(lines[1:]))
+    with lzma.open(copy / "records.json.xz", "rt") as file:
+        columns = json.load(file)
+    with lzma.open(copy / "records.json.xz", "wt") as file:
+        json.dump({name: values[1:] for name, values in columns.items()}, file)
     with pytest.raises(InputError, match=r"bytes, but \d+ had been written"):
         read(copy)
 
