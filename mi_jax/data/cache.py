@@ -3,11 +3,13 @@
 Does not need TFDS, so that a machine with only the cache can train.
 """
 
+import contextlib
 import hashlib
 import json
 import shutil
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,9 @@ from mi_jax.files import sync, user_cache
 
 META = "meta.json"
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
+_INCOMPLETE = ".incomplete-"
+_ABANDONED_SECONDS = 24 * 3600
+"""Another process may still be writing what is younger."""
 
 
 def root() -> Path:
@@ -57,7 +62,8 @@ def write(dataset: Dataset, entry: Path) -> None:
     partial = None
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=".incomplete-", dir=entry.parent))
+        _remove_abandoned(entry.parent)
+        partial = Path(tempfile.mkdtemp(prefix=_INCOMPLETE, dir=entry.parent))
         for stem, array in zip(ARRAYS, arrays, strict=True):
             np.save(partial / f"{stem}.npy", array, allow_pickle=False)
         digests = {f"{stem}.npy": _sha256(partial / f"{stem}.npy") for stem in ARRAYS}
@@ -73,6 +79,14 @@ def write(dataset: Dataset, entry: Path) -> None:
     finally:
         if partial is not None:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Removes what processes that were killed had begun to write."""
+    for left in folder.glob(f"{_INCOMPLETE}*"):
+        with contextlib.suppress(FileNotFoundError):  # another process removed it
+            if time.time() - left.stat().st_mtime > _ABANDONED_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _move(partial: Path, entry: Path) -> None:

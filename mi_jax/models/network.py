@@ -108,7 +108,7 @@ class Network:
             The folded network and its variables.
 
         Raises:
-            InputError: variables of another network.
+            InputError: variables of another network, or that are no arrays.
 
         Examples:
             >>> network = create("vgg11", num_classes=10, input_shape=(8, 8, 3), width=0.125)
@@ -118,6 +118,7 @@ class Network:
         """
         if self.folded:
             return self, variables
+        self._check_variables(variables)
         model = _merge(self, variables)
         layers.fold(model)
         return replace(self, folded=True), _split(model)[1]
@@ -169,14 +170,17 @@ class Network:
         image = jax.ShapeDtypeStruct((1, *self.input_shape), jnp.float32)
         return cost.matmul_flops(partial(_forward, counted), variables, image)
 
-    def _checked(self, variables: Variables, x: ArrayLike) -> jax.Array:
-        """The images as a JAX array; raises InputError if they do not fit, or if variables are no arrays or numbers."""
+    def _check_variables(self, variables: Variables) -> None:
         for path, leaf in jax.tree.leaves_with_path(variables):
             if not isinstance(leaf, jax.Array | np.ndarray | np.generic | int | float):
                 raise InputError(
                     f"The variables do not fit this {self.arch}: at {jax.tree_util.keystr(path)} there must be an "
                     f"array, not {type(leaf).__name__}."
                 )
+
+    def _checked(self, variables: Variables, x: ArrayLike) -> jax.Array:
+        """The images as a JAX array; raises InputError if they do not fit, or if variables are no arrays or numbers."""
+        self._check_variables(variables)
         x = x if isinstance(x, Tracer) else jnp.asarray(checks.array(x, name="Images"))
         if x.ndim != 4 or x.shape[1:] != self.input_shape:
             wanted = ", ".join(map(str, self.input_shape))

@@ -237,7 +237,7 @@ class RunDir:
         if before not in (None, sha256):
             raise InputError(
                 f"{self.path} holds a run on other images under the same name: the data set has the digest "
-                f"{sha256[:12]}, it had {before[:12]}. Restore the data set, or run in another directory."
+                f"{sha256[:12]}, it had {str(before)[:12]}. Restore the data set, or run in another directory."
             )
         if self._data_sha256 is None:
             self._data_sha256 = sha256

@@ -170,6 +170,18 @@ def test_an_interrupted_cache_write_leaves_nothing_that_is_read(prepared, monkey
     assert len(mj.data.load("tiny", data_dir=prepared).train) == 300
 
 
+def test_what_a_killed_process_left_in_the_cache_is_removed_after_a_day(prepared):
+    dataset = mj.data.load("tiny", data_dir=prepared)
+    folder, entry = cache.root() / "tiny", only_entry()
+    old, new = folder / ".incomplete-old", folder / ".incomplete-new"
+    for left in (old, new):
+        left.mkdir()
+        (left / "train_images.npy").touch()
+    os.utime(old, (0, 0))
+    cache.write(dataset, entry)
+    assert sorted(folder.iterdir()) == sorted([new, entry])
+
+
 def test_a_cache_that_cannot_be_written_is_said_and_does_not_stop_the_run(prepared, tmp_path, monkeypatch, capsys):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))

@@ -291,6 +291,8 @@ def test_variables_of_another_network_are_refused(vgg, x):
     for call in (vgg.apply, vgg.logits, lambda v, x: vgg.apply_train(v, x, jax.random.key(0))):
         with pytest.raises(InputError, match=r"do not fit this vgg11: at \['params'\] there must be an array, not str"):
             call({"params": "a"}, x)
+    with pytest.raises(InputError, match=r"do not fit this vgg11: at \['params'\] there must be an array, not str"):
+        vgg.fold({"params": "a"})
 
 
 @pytest.mark.parametrize(

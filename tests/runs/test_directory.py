@@ -354,7 +354,12 @@ def test_other_data_under_the_same_name_are_refused(tmp_path):
         run.pin_data("a" * 64)
         with pytest.raises(InputError, match="other images under the same name"):
             run.pin_data("b" * 64)
-    assert read_json(tmp_path / "provenance.json")["data_sha256"] == "a" * 64
+    provenance = read_json(tmp_path / "provenance.json")
+    assert provenance["data_sha256"] == "a" * 64
+    (tmp_path / "progress.json").unlink()
+    (tmp_path / "provenance.json").write_text(json.dumps({**provenance, "data_sha256": 1}))
+    with open_run(tmp_path, CONFIG) as run, pytest.raises(InputError, match=r"it had 1\. Restore the data set"):
+        run.pin_data("a" * 64)
 
 
 def test_provenance_names_what_computed_each_part_and_is_written_again_where_damaged(tmp_path):
