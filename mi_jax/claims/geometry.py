@@ -15,9 +15,12 @@ from mi_jax.statistics.jackknife import Sample, crossed
 
 _RULES = ("fixed", "trace")
 """The noise rules under which a difference in scale shows: both trainings have the same noise variance."""
-_PRESERVING = ("scaling", "channel_gain")
+_MOVEMENTS = {
+    "scaling": "Movement when all activations are doubled, minus when one bit is lost",
+    "channel_gain": "Movement when channels get gains of their own, minus when one bit is lost",
+}
+"""Statistics by the map that preserves the information of the activations without noise."""
 _LOSS = "repetition"
-_MOVEMENT = "Movement under maps that preserve information, minus under the loss of one bit"
 _FULL = "every layer is saturated"
 _NEEDS = "needs the study geometry"
 _AGAIN = "the study geometry has to be run again, its maps are of an earlier version"
@@ -31,7 +34,7 @@ def geometry(run_records: RunRecords, pair: Pair) -> Claim:
     for rule in _RULES:
         split, maps = _split(run_records, pair, rule), _maps(run_records, pair, rule)
         if split and not maps:
-            maps = [statistic(_MOVEMENT, t_interval([]), "bits", CRITERION, _AGAIN, noise_rule=rule)]
+            maps = _without_value(_AGAIN, rule)
         statistics += split + maps
     if not any(s.decides for s in statistics):
         statistics.append(statistic("Scale part minus the rest", t_interval([]), "bits", CRITERION, _NEEDS))
@@ -57,12 +60,15 @@ def geometry(run_records: RunRecords, pair: Pair) -> Claim:
         "two orders in which scale and rest can be exchanged (Shapley value), so that neither training is the "
         "reference. The statistic compares the two parts: the mean square of the scale part over layers minus that of "
         "the rest, each computed from products of different seeds, so that noise between seeds adds to neither. It is "
-        "shown in bits, as the root of the difference with its sign, and is 0 where there is only noise. The second "
-        "statistic is how far the estimate moves where no information is lost (all activations doubled; each channel "
-        "multiplied by its own factor, at the same total variance), minus how far it moves where a known amount is "
-        "lost (of each pair of images, one takes the activations of the other: one bit). Layers that are saturated are "
-        "left out, of the first statistic where they are so in both trainings. Both must agree; intervals are over "
-        f"seeds; an interval within ±{SMALLEST['bits']} bits counts as no difference.",
+        "shown in bits, as the root of the difference with its sign, and is 0 where there is only noise. The other two "
+        "are how far the estimate moves under a map that takes no information from the activations (all of them "
+        "doubled; each channel multiplied by its own factor, at the same total variance), minus how far it moves under "
+        "one that takes a known amount (of each pair of images, one takes the activations of the other: one bit). "
+        "These amounts are of activations without noise. That of activations with noise, which is what is estimated, "
+        "itself grows with their scale: the statistics say what it shows, not how exactly it is estimated. Layers that "
+        "are saturated are left out, of the first statistic where they are so in both trainings. All must agree; "
+        "intervals are over seeds, for these images; an interval within "
+        f"±{SMALLEST['bits']} bits counts as no difference.",
         statistics=tuple(statistics),
         figures=("information_difference", "scale_split", "geometry"),
         scope=scope(run_records, run_records.select(quantity="i_tx_change")),
@@ -88,7 +94,7 @@ def _split(run_records: RunRecords, pair: Pair, rule: str) -> list[ClaimStatisti
     rest = change - scale
     remark = f"{scale.shape[1]} layers" if seeds > 2 else f"{seeds} seeds: products of different ones need three"
     gap = scale_minus_rest(scale, rest)
-    few = _undersampled(run_records, pair, rule)
+    few = _undersampled(run_records, pair, rule, without=left)
     statistics = [statistic(name, gap, "bits", CRITERION, remark, noise_rule=rule, undersampled=few)]
     for name, part in (("scale", scale), ("rest, at equal variance", rest)):
         mean = t_interval(part.mean(axis=1))
@@ -124,13 +130,14 @@ def excess(part: np.ndarray) -> float:
 
 
 def _maps(run_records: RunRecords, pair: Pair, rule: str) -> list[ClaimStatistic]:
-    """How far maps that preserve information move the estimate, minus how far a known loss does."""
+    """How far each map that preserves information moves the estimate, minus how far a known loss does."""
     rows = run_records.select(quantity="i_tx_map_change", noise_rule=rule)
-    names = (*_PRESERVING, _LOSS)
+    names = (*_MOVEMENTS, _LOSS)
     full = _saturated(run_records, pair, rule)
-    measured, rows = len(rows) > 0, rows[~rows["layer"].isin(full[pair[0]] | full[pair[1]])]
+    left = full[pair[0]] | full[pair[1]]
+    measured, rows = len(rows) > 0, rows[~rows["layer"].isin(left)]
     if measured and rows.empty:
-        return [statistic(_MOVEMENT, t_interval([]), "bits", CRITERION, _FULL, noise_rule=rule)]
+        return _without_value(_FULL, rule)
     values, seeds = _aligned(
         [
             rows[(rows["reference"] == name) & (rows["training"] == training)]
@@ -140,10 +147,20 @@ def _maps(run_records: RunRecords, pair: Pair, rule: str) -> list[ClaimStatistic
     if values is None:
         return []
     moved = np.abs(values).reshape(len(names), len(pair), seeds, -1).mean(axis=(1, 3))  # [maps, seeds]
-    preserving, loss = moved[:-1].mean(axis=0), moved[-1]
-    remark = f"moves by {preserving.mean():.2f} bits where nothing is lost, by {loss.mean():.2f} where one bit is"
-    interval, few = t_interval(preserving - loss), _undersampled(run_records, pair, rule)
-    return [statistic(_MOVEMENT, interval, "bits", CRITERION, remark, noise_rule=rule, undersampled=few)]
+    few = _undersampled(run_records, pair, rule, without=left)
+    return [
+        statistic(
+            name, t_interval(preserving - moved[-1]), "bits", CRITERION,
+            f"moves by {preserving.mean():.2f} bits where nothing is lost, by {moved[-1].mean():.2f} where one bit is",
+            noise_rule=rule, undersampled=few,
+        )
+        for name, preserving in zip(_MOVEMENTS.values(), moved[:-1], strict=True)
+    ]  # fmt: skip
+
+
+def _without_value(reason: str, rule: str) -> list[ClaimStatistic]:
+    """The statistics of the maps where there is nothing to compute them from."""
+    return [statistic(name, t_interval([]), "bits", CRITERION, reason, noise_rule=rule) for name in _MOVEMENTS.values()]
 
 
 def _saturated(run_records: RunRecords, pair: Pair, rule: str) -> dict[str, set[str]]:
@@ -153,9 +170,10 @@ def _saturated(run_records: RunRecords, pair: Pair, rule: str) -> dict[str, set[
     return {training: set(full.loc[full["training"] == training, "layer"]) for training in pair}
 
 
-def _undersampled(run_records: RunRecords, pair: Pair, rule: str) -> tuple[int, int]:
-    """`undersampled` of the layers of the two trainings at the end."""
+def _undersampled(run_records: RunRecords, pair: Pair, rule: str, *, without: set[str]) -> tuple[int, int]:
+    """`undersampled` of the layers of the two trainings at the end that are compared."""
     rows = final_rows(layer_information(run_records, "i_tx_upper", rule, inputs="clean"))
+    rows = rows[~rows["layer"].isin(without)]
     return undersampled(*(rows[rows["training"] == training] for training in pair))
 
 

@@ -17,7 +17,7 @@ from mi_jax.claims.paired import (
 from mi_jax.claims.registry import CLAIMS
 from mi_jax.claims.verdicts import SMALLEST, Claim, context, difference, statistic
 from mi_jax.records.labels import name_of
-from mi_jax.records.run_records import RunRecords
+from mi_jax.records.run_records import RunRecords, final_rows
 from mi_jax.statistics.intervals import Table, t_interval
 
 _SHARE = 0.9
@@ -33,12 +33,11 @@ def harder_to_train(run_records: RunRecords, pair: Pair) -> Claim:
     statistics = [
         statistic(
             "Clean test accuracy", accuracy, "points", difference(sign=-1, smallest=SMALLEST["accuracy"]),
-            missing(accuracy, "clean test accuracy") or earlier_epoch(run_records, tested, pair),
-            over_images=of_accuracy,
+            missing(accuracy, "clean test accuracy") or _of_rows(run_records, tested, pair), over_images=of_accuracy,
         ),
         statistic(
             "Clean test loss", loss, "nats", difference(sign=+1, smallest=SMALLEST["nats"]),
-            missing(loss, "clean test loss") or earlier_epoch(run_records, losses, pair), over_images=of_loss,
+            missing(loss, "clean test loss") or _of_rows(run_records, losses, pair), over_images=of_loss,
         ),
     ]  # fmt: skip
     trained_on = run_records.select(quantity="loss", training=pair, image_set="train")
@@ -70,6 +69,13 @@ def _on_test(run_records: RunRecords, quantity: str) -> Table:
     )
     sampled = rows[rows["checkpoint"] == "epoch"]
     return sampled if sampled["training"].nunique() == rows["training"].nunique() else rows
+
+
+def _of_rows(run_records: RunRecords, rows: Table, pair: Pair) -> str:
+    """The number of images, which may be another one than of the accuracies of the run; and the epoch, if earlier."""
+    images = final_rows(rows[rows["training"].isin(pair)])["n"].dropna()
+    of_images = f"{int(images.max()):,} images" if len(images) else ""
+    return "; ".join(filter(None, [of_images, earlier_epoch(run_records, rows, pair)]))
 
 
 def _delays(rows: Table, pair: Pair) -> list[float]:

@@ -113,8 +113,14 @@ class Claim:
         return self._hangs_on_one(lambda claim: claim.verdict(noise_rule))
 
     def testable(self, noise_rules: Sequence[str]) -> tuple[str, ...]:
-        """Those of the noise rules under which some statistic that decides has a value."""
-        return tuple(rule for rule in noise_rules if any(s.value is not None for s in self.deciding(rule)))
+        """The noise rules under which some statistic has a value that decides.
+
+        One that needs no noise rule, such as the noise grid, makes none testable where others are.
+        """
+        known = [s for s in self.statistics if s.decides and s.value is not None]
+        return tuple(rule for rule in noise_rules if any(s.noise_rule == rule for s in known)) or tuple(
+            noise_rules if known else ()
+        )
 
     def combined(self, noise_rules: Sequence[str]) -> Verdict:
         """One verdict for all noise rules under which the claim can be tested."""

@@ -162,8 +162,8 @@ def compared_trainings(run_records: RunRecords) -> tuple[str, str]:
 def accuracy_on_test(run_records: RunRecords) -> Table:
     """Rows of test accuracy with a column `attack_label`: `clean`, or the label of the attack.
 
-    Where a condition was measured both during training and of the finished network, only the finished network's rows
-    are kept: they are of more images.
+    Where a condition was measured both during training and of the finished network, only the rows that are of more
+    images are kept, and those of the finished network where they are of as many.
     """
     rows = run_records.select(
         quantity="accuracy", image_set="test", inputs=INPUTS, class_=None, distortion=None, source=None
@@ -173,8 +173,12 @@ def accuracy_on_test(run_records: RunRecords) -> Table:
     condition = rows[ATTACK_COLUMNS].merge(labels, on=ATTACK_COLUMNS, how="left")["attack_label"].to_numpy()
     rows = rows.assign(attack_label=np.where(rows["inputs"] == "clean", "clean", condition))
     finished = rows["checkpoint"].isin(_FINISHED)
-    superseded = finished.groupby([rows["training"], rows["attack_label"]]).transform("any").astype(bool)
-    return rows[finished | ~superseded]
+    groups = [rows["training"], rows["attack_label"]]
+    of_finished, of_epochs = (
+        rows["n"].astype(float).where(which).groupby(groups).transform("max").fillna(0)
+        for which in (finished, ~finished)
+    )
+    return rows[np.where(of_finished >= of_epochs, finished, ~finished)]
 
 
 def conditions(table: Table, trainings: Sequence[str]) -> Iterator[tuple[str, str, Table]]:

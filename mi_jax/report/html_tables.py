@@ -42,6 +42,8 @@ def interval(low: float | None, high: float | None, unit: str = "") -> str:
     if low is None or high is None or math.isnan(low):
         return ""
     scale, digits = (100, 1) if unit in _PERCENT else (1, 2)
+    # An end near 0 has one digit more, which tells on which side it is.
+    digits += any(end and abs(scale * end) < 0.5 * 10.0**-digits for end in (low, high))
     return f"[{scale * low:z.{digits}f}, {scale * high:z.{digits}f}]".replace("-", MINUS)
 
 

@@ -12,10 +12,10 @@ from mi_jax.report.html_tables import badge
 
 VERDICTS = (
     "Supported, contradicted (the opposite holds) and equivalent (no difference of interest) are at the 95 % level "
-    "over the seeds and images of this run. Mixed: parts of the claim, or its verdicts under different noise rules, "
-    "differ. Undecided: the intervals are too wide, the seeds or epochs too few, or a measurement is missing. Fragile: "
-    "the verdict changes if an end of an interval moves by a tenth of its half-width or within the digits shown, so a "
-    "run on another processor may give a different one."
+    "over seeds, and over images where a statistic allows it, else for the images of this run. Mixed: parts of the "
+    "claim, or its verdicts under different noise rules, differ. Undecided: the intervals are too wide, the seeds or "
+    "epochs too few, or a measurement is missing. Fragile: the verdict changes if an end of an interval moves by a "
+    "tenth of its half-width or within the digits shown, so a run on another processor may give a different one."
 )
 _DATASETS = {"shapetex": "ShapeTex", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "mnist": "MNIST"}
 _DATASETS |= {"fashion_mnist": "Fashion-MNIST", "svhn_cropped": "SVHN", "digits": "the digits of scikit-learn"}

@@ -83,7 +83,7 @@ def _sections(found: dict[str, RunRecords], claims: dict[str, tuple[Claim, ...]]
     sections = ["# What the runs say about the claims", _table(["claim", *found], verdicts), VERDICTS]
     sections += [f"![Statistics behind the verdicts, 95 % intervals]({figure})", "## Runs", _table(["", *found], runs)]
     sections += ["## Test accuracy at the end of training, 95 % intervals"]
-    sections += [_table(["run", "training", "inputs", "accuracy"], accuracies)]
+    sections += [_table(["run", "training", "inputs", "images", "accuracy"], accuracies)]
     sections += ["## Statistics behind the verdicts, 95 % intervals"]
     for same in zip(*claims.values(), strict=True):
         sections += [f"### {same[0].number} {same[0].text}", same[0].method, _statistics(list(claims), same)]
@@ -93,7 +93,7 @@ def _sections(found: dict[str, RunRecords], claims: dict[str, tuple[Claim, ...]]
 def _accuracies(name: str, run: RunRecords) -> Iterable[list[str]]:
     for row in tables.accuracies(run).itertuples():
         text = f"{number(row.mean, 'share')} {interval(row.low, row.high, 'share')}"
-        yield [name, name_of(row.training), row.attack_label, text]
+        yield [name, name_of(row.training), row.attack_label, f"{row.n:,.0f}", text]
 
 
 def _verdict(claim: Claim, run: RunRecords) -> str:
@@ -109,8 +109,10 @@ def _statistics(names: list[str], same: Sequence[Claim]) -> str:
     for name, claim in zip(names, same, strict=True):
         for one in claim.statistics:
             rule = NOISE_RULE_NAMES[one.noise_rule] if one.noise_rule else DASH
-            value = one.remark or DASH if one.value is None else value_of(one)
-            cells.setdefault((one.name, rule), {})[name] = f"{value}, {one.verdict}" if one.decides else value
+            shown = "" if one.value is None else value_of(one)
+            if one.decides:
+                shown = ", ".join(filter(None, [shown, one.verdict])) + (f" ({one.remark})" if one.remark else "")
+            cells.setdefault((one.name, rule), {})[name] = shown or DASH
     rows = [[*key, *(of_run.get(name, DASH) for name in names)] for key, of_run in cells.items()]
     return _table(["statistic", "noise", *names], rows)
 

@@ -60,10 +60,14 @@ def wilson(rate: float, n: int) -> tuple[float, float]:
     >>> low, high = wilson(0.5, 100)
     >>> round(low, 4), round(high, 4)
     (0.4038, 0.5962)
+    >>> wilson(math.nan, 100)
+    (nan, nan)
     """
     z = special.ndtri(0.5 + LEVEL / 2)
     centre = (rate + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
+    if math.isnan(rate):
+        return math.nan, math.nan
     return max(0.0, float(centre - half)), min(1.0, float(centre + half))
 
 

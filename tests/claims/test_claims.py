@@ -195,6 +195,13 @@ def test_the_whole_noise_grid_must_agree_where_it_was_measured(tmp_path):
     assert (found.value, found.verdict) == (pytest.approx(-0.299), "supported")
     assert found.remark == "3 points; less in: a 1, a 2, a 3"
     assert claim.verdict("fixed") == "supported"
+    full = {"rule": "trace", "saturated": True}
+    rows = [
+        row for training in ("nt", "at") for seed in range(3) for row in both_bounds(training, seed, "a", 9, **full)
+    ]
+    claim = claims_of(tmp_path, rows)["2a"]
+    assert claim.testable(("fixed", "trace")) == ("fixed",), "the grid makes no saturated rule testable"
+    assert claim.combined(("fixed", "trace")) == "supported"
 
 
 def test_too_few_samples_for_the_population_leave_the_verdict_and_are_named(tmp_path):
@@ -348,10 +355,13 @@ def split_rows(seed, *, forward, own, rescaled, change):
     ]
 
 
-def map_rows(scaling, *, seeds, saturated=False):
-    """Rows of the study geometry for one layer whose estimate moves by `scaling` without a loss, and by 1 with one."""
+def map_rows(scaling, *, seeds, gain=0.0, saturated=False):
+    """Rows of the study geometry for one layer: it moves by `scaling` without a loss, `gain` more than that by gains.
+
+    It moves by 1 with a loss of one bit.
+    """
     where = {"layer": "a", "noise_rule": "fixed", "inputs": "clean", "image_set": "test"}
-    moves = {"scaling": scaling, "channel_gain": scaling, "repetition": -1.0}
+    moves = {"scaling": scaling, "channel_gain": scaling + gain, "repetition": -1.0}
     return [
         row
         for training in ("nt", "at")
@@ -387,12 +397,23 @@ def test_without_the_study_nothing_is_said_about_scale(tmp_path):
     assert (claim.weakest("fixed").remark, claim.verdict("fixed")) == ("needs the study geometry", "undecided")
 
 
-@pytest.mark.parametrize(("scaling", "verdict"), [(2.5, "supported"), (0.1, "contradicted")])
-def test_maps_that_keep_information_are_compared_with_the_loss_of_one_bit(tmp_path, scaling, verdict):
-    claim = claims_of(tmp_path, map_rows(scaling, seeds=2))["4"]
-    name = "Movement under maps that preserve information, minus under the loss of one bit"
-    found = statistic(claim, name, "fixed")
-    assert (found.value, found.verdict) == (pytest.approx(scaling - 1), verdict)
+DOUBLED = "Movement when all activations are doubled, minus when one bit is lost"
+GAINS = "Movement when channels get gains of their own, minus when one bit is lost"
+
+
+@pytest.mark.parametrize(
+    ("scaling", "gain", "verdicts"),
+    [
+        (2.5, 0.0, ["supported", "supported", "supported"]),
+        (0.1, 0.0, ["contradicted", "contradicted", "contradicted"]),
+        (2.5, -2.0, ["supported", "contradicted", "mixed"]),
+    ],
+)
+def test_each_map_that_keeps_information_is_compared_with_the_loss_of_one_bit(tmp_path, scaling, gain, verdicts):
+    claim = claims_of(tmp_path, map_rows(scaling, seeds=2, gain=gain))["4"]
+    found = [statistic(claim, name, "fixed") for name in (DOUBLED, GAINS)]
+    assert [f.value for f in found] == pytest.approx([scaling - 1, scaling + gain - 1])
+    assert [*(f.verdict for f in found), claim.verdict("fixed")] == verdicts
 
 
 def test_saturated_layers_show_nothing_about_scale(tmp_path):
@@ -402,9 +423,7 @@ def test_saturated_layers_show_nothing_about_scale(tmp_path):
         split = split_rows(seed, forward=0.0, own=3.0, rescaled=3.0, change=0.0)
         rows += [row for row in split if row.quantity != "i_tx_upper"]
     claim = claims_of(tmp_path, rows)["4"]
-    for name in (
-        "Scale part minus the rest", "Movement under maps that preserve information, minus under the loss of one bit"
-    ):  # fmt: skip
+    for name in ("Scale part minus the rest", DOUBLED, GAINS):
         found = statistic(claim, name, "fixed")
         assert (found.value, found.verdict, found.remark) == (None, "undecided", "every layer is saturated")
 
@@ -432,9 +451,9 @@ def test_maps_of_a_seed_that_failed_in_one_training_are_left_out_in_both(tmp_pat
         for name, value in moves.items()
         if (training, seed, name) != ("at", 1, "repetition")
     ]  # fmt: skip
-    name = "Movement under maps that preserve information, minus under the loss of one bit"
-    found = statistic(claims_of(tmp_path, rows)["4"], name, "fixed")
-    assert (found.value, found.seeds) == (pytest.approx(0.505), 2)
+    for name in (DOUBLED, GAINS):
+        found = statistic(claims_of(tmp_path, rows)["4"], name, "fixed")
+        assert (found.value, found.seeds) == (pytest.approx(0.505), 2)
 
 
 def test_a_single_training_is_never_compared_with_itself(tmp_path):

@@ -47,7 +47,9 @@ def test_the_verdicts_are_those_of_the_runs(two_runs, page):
 
 def test_accuracies_and_sizes_are_named(page):
     text = page.read_text()
-    cells = {tuple(row[:2]): row[3] for row in table_below(text, "## Test accuracy") if row[2] == "clean"}
+    clean = [row for row in table_below(text, "## Test accuracy") if row[2] == "clean"]
+    assert {row[3] for row in clean} == {"1,000"}
+    cells = {tuple(row[:2]): row[4] for row in clean}
     for key, training in (("NT", "nt"), ("AT", "adversarial")):
         assert float(cells["wide", key].split(" %")[0]) == pytest.approx(100 * FINAL[training][None], abs=1)
     facts = {row[0]: row[1:] for row in table_below(text, "## Runs")}
