@@ -129,6 +129,9 @@ def test_what_a_function_cannot_do_is_said(dataset, x):
         study(lambda w, x: x[:, 0, 0] @ w, np.ones((1, 2)), dataset)
     with pytest.raises(InputError, match="not APGD"):
         mj.study("confusion", network, own, dataset, attack=mj.attacks.APGD())
+    for unfit in (mj.attacks.PGD(restarts=2), mj.attacks.PGD(loss="kl")):
+        with pytest.raises(InputError, match="since a study attacks from the image itself"):
+            mj.study("confusion", network, own, dataset, attack=unfit)
     empty = mj.data.from_arrays(dataset.train.images, dataset.train.labels, name="untested", test_share=0.0)
     with pytest.raises(InputError, match="The test split of untested has no images; a study needs at least 1"):
         study(network, own, empty)

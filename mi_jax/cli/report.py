@@ -54,5 +54,7 @@ def main(arguments: Sequence[str], *, program: str) -> None:
 
             print(publish(command.run_dirs[0], command.publish, networks=command.networks))
         if command.summary is None and command.publish is None:
+            import mi_jax.cue_strength_sweep.figure  # noqa: F401  # adds the figure of sweeps
+
             for run_dir in command.run_dirs:
                 print(report.build(run_dir, every_figure=command.every_figure))

@@ -239,7 +239,8 @@ def measure(
         key = stream_key(seed, "evaluation")
         wrong, columns = _attacked(sweep, network, variables, images, labels, key, norm)
         found.append(accuracy_row(1 - float(np.mean(wrong)), n, inputs="adversarial", **columns))
-    factorial, half = sets["factorial"], sweep.samples
+    factorial = sets["factorial"]
+    half = len(factorial) // 2
     t = np.asarray(predictions(network, variables, factorial.to_float()))
     factors = {name: factorial.factors[name] for name in shape_bias.CUES}
     factors["shuffled"] = np.random.default_rng(seed).permutation(factors["shape"])

@@ -21,7 +21,9 @@ from mi_jax.statistics.intervals import LEVEL, Table, t_interval
 _CELL = re.compile(r"rho_shape=(?P<rho_shape>[\d.]+),rho_texture=(?P<rho_texture>[\d.]+),(?P<scale>fine|coarse)")
 _NORMS = {"linf": "L∞", "l2": "L2"}
 _UNTRAINED_ACCURACY = 0.2
-"""Clean accuracy below which a training counts as failed: twice chance for ten classes."""
+"""Clean accuracy below which a network has not learnt the task: twice chance for ten classes."""
+_LEARNT_SHARE = 0.5
+"""Share of the seeds that must have learnt the task for a cell to be compared."""
 _MAP = matplotlib.colormaps["PuOr"]
 
 
@@ -45,14 +47,19 @@ def cells_of(run_records: RunRecords) -> Table:
 def contrast(cells: Table, treated: str, baseline: str) -> Table:
     """The difference in shape bias of two trainings in every cell, paired by seed.
 
+    Seeds of which a network stayed near chance on clean images, so that its bias is meaningless, are left out: the
+    difference is that between networks that have learnt the task.
+
     Columns rho_shape, rho_texture, scale, before, after (mean biases), mean, low, high (95 % t-interval), p (two-sided
-    paired t-test), significant (p after Holm's correction over the cells below 0.05), seeds, and failed: whether
-    the networks of either training stayed near chance on clean images, so that their bias is meaningless.
+    paired t-test), significant (p after Holm's correction over the cells below 0.05), seeds, left_out (seeds), and
+    failed: whether more than half of the seeds are left out.
     """
     keys = ["rho_shape", "rho_texture", "scale", "seed"]
     pair = cells[cells["training"] == treated].merge(cells[cells["training"] == baseline], on=keys, suffixes=("", "_0"))
     rows = []
-    for (shape, texture, scale), group in pair.groupby(keys[:3]):
+    for (shape, texture, scale), everyone in pair.groupby(keys[:3]):
+        learnt = everyone[["accuracy", "accuracy_0"]].min(axis=1) >= _UNTRAINED_ACCURACY
+        group = everyone[learnt]
         gap = (group["bias"] - group["bias_0"]).to_numpy(dtype=float)
         interval = t_interval(gap)
         rows.append(
@@ -67,7 +74,8 @@ def contrast(cells: Table, treated: str, baseline: str) -> Table:
                 "high": interval.high,
                 "p": _p_value(gap),
                 "seeds": interval.count,
-                "failed": min(group["accuracy"].mean(), group["accuracy_0"].mean()) < _UNTRAINED_ACCURACY,
+                "left_out": int((~learnt).sum()),
+                "failed": learnt.mean() < _LEARNT_SHARE,
             }
         )
     table = pd.DataFrame(rows)
@@ -160,10 +168,10 @@ def _heat_map(axes: Axes, table: Table, cells: Table) -> Any:
             j, i + 0.1, f"{_signed(cell['mean'])}{mark}", ha="center", va="center", color=colour, fontsize=9.5 * size,
             fontweight="bold" if mark else "normal",
         )  # fmt: skip
-        axes.text(
-            j, i - 0.22, f"{cell['before']:.2f} → {cell['after']:.2f}", ha="center", va="center", color=colour,
-            fontsize=7 * size,
-        )  # fmt: skip
+        below = f"{cell['before']:.2f} → {cell['after']:.2f}"
+        if cell["left_out"]:
+            below += f"\n{cell['seeds']} seeds"
+        axes.text(j, i - 0.25, below, ha="center", va="center", color=colour, fontsize=7 * size)
     image = axes.imshow(values, cmap=_MAP, norm=norm, aspect="auto")
     axes.set_xticks(range(len(textures)), [f"{value:g}" for value in textures])
     axes.set_yticks(range(len(shapes)), [f"{value:g}" for value in shapes])
@@ -222,8 +230,9 @@ def _caption(run_records: RunRecords) -> str:
         "strength of each cue (amplitude / eps; the attacker can erase a cue of strength at most 1). Orange: away from "
         "shape; purple: towards shape. Below each difference the bias before → after. "
         f"* p < 0.05 in a paired t-test over {count} seeds; ** also after Holm's correction over the panel's cells. "
-        "Hatched: the training stayed below twice chance on clean images, so its bias is meaningless. The second row "
-        "compares with the normally trained network at the epoch at which its clean accuracy was nearest."
+        "Seeds of which a network stayed below twice chance on clean images, so that its bias is meaningless, are left "
+        "out, and the number of the others is given; hatched: more than half are left out. The second row compares "
+        "with the normally trained network at the epoch at which its clean accuracy was nearest."
         f"{ball * ('at-l2' in set(cells['training']))}{whiskers * ('coarse' in set(cells['scale']))}"
     )
 

@@ -38,7 +38,8 @@ class Record:
             network.
         image_set: `train`, `held_out`, `test`, or a diagnostic set such as `conflict`, `factorial`, `redundant`.
         inputs: `clean`, `adversarial` or `noisy`.
-        attack, norm, eps, attack_steps, restarts, reduced: the attack behind adversarial inputs: `pgd` knows the label,
+        attack, norm, eps, attack_steps, restarts, reduced: the attack behind adversarial inputs: `pgd` knows the label
+            (where images have two cues, and so no single label, it is on the network's prediction),
             `pgd-prediction` and `pgd-random-target` do not; `eps` in pixel units of [0, 1]; `reduced` where AutoAttack
             has less than its default budget.
         source: training whose network the adversarial images were made on, where it is another one.

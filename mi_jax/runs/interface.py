@@ -116,6 +116,11 @@ def study_of_network(
     studies.refuse_test_sets(name, test_sets)
     if attack is not None and not isinstance(attack, PGD):
         raise InputError(f"attack must be mi_jax.attacks.PGD, not {type(attack).__name__}.")
+    if attack is not None and (attack.restarts > 1 or attack.loss == "kl"):
+        raise InputError(
+            f"The attack has restarts={attack.restarts} and loss={attack.loss!r}: expected one run on another loss "
+            "than 'kl', since a study attacks from the image itself."
+        )
     for studied in (dataset, *test_sets.values()):
         if not len(studied.test):
             raise InputError(f"The test split of {studied.name} has no images; a study needs at least 1 test image.")

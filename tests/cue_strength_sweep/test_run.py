@@ -141,7 +141,7 @@ def test_the_figure_shows_the_sweep(swept):
     shown = [text.get_text() for axes in spec.draw(found).axes for text in axes.texts]
     assert shown.count("not learnt") == cells["failed"].sum()
     for each in cells[~cells["failed"]].itertuples():
-        assert f"{each.before:.2f} → {each.after:.2f}" in shown
+        assert any(text.startswith(f"{each.before:.2f} → {each.after:.2f}") for text in shown)
 
 
 def test_a_finished_sweep_does_nothing_again_and_another_is_refused(swept, quiet):
@@ -313,7 +313,8 @@ def test_a_sweep_that_cannot_be_done_is_refused_in_words(wrong, message):
         Sweep(**wrong)
 
 
-def _evidence(tmp_path: Path, biases: dict[tuple[float, float], tuple[list[float], list[float]]], accuracy=1.0):
+def _evidence(tmp_path: Path, biases: dict[tuple[float, float], tuple[list[float], list[float]]], accuracy=(1.0,) * 4):
+    """Records of a sweep: biases of NT and of AT by cell, and clean accuracies of AT by seed."""
     tmp_path.mkdir(exist_ok=True)
     rows = []
     for (shape, texture), pair in biases.items():
@@ -322,7 +323,8 @@ def _evidence(tmp_path: Path, biases: dict[tuple[float, float], tuple[list[float
                 where = {"cell": Cell(shape, texture, "fine").name, "training": training, "seed": seed, "epoch": 1.0}
                 where |= {"inputs": "clean", "n": 100}
                 rows.append(Record(quantity="shape_bias", value=value, image_set="conflict", **where))
-                rows.append(Record(quantity="accuracy", value=accuracy, image_set="test", **where))
+                reached = accuracy[seed] if training == "at-linf" else 1.0
+                rows.append(Record(quantity="accuracy", value=reached, image_set="test", **where))
     records.append(tmp_path, rows)
     return run_records.read(tmp_path)
 
@@ -356,9 +358,20 @@ def test_significance_is_corrected_over_cells_and_untrained_cells_take_no_part(t
     assert alone["p"].iloc[0] == pytest.approx(several["p"].iloc[2])
     assert 0.05 / 3 < alone["p"].iloc[0] < 0.05
     assert several["significant"].tolist() == [False] * 3
-    failed = contrast(cells_of(_evidence(tmp_path / "failed", {(2.0, 2.0): gap}, accuracy=0.1)), "at-linf", "nt")
+    chance = (0.1, 0.1, 1.0)
+    failed = contrast(cells_of(_evidence(tmp_path / "failed", {(2.0, 2.0): gap}, chance)), "at-linf", "nt")
     assert failed["failed"].tolist() == [True]
     assert failed["significant"].tolist() == [False]
+
+
+def test_seeds_that_have_not_learnt_the_task_are_left_out_and_counted(tmp_path):
+    gap = ([0.1, 0.2, 0.3, 0.9], [0.5, 0.7, 0.9, 0.5])
+    found = _evidence(tmp_path, {(2.0, 2.0): gap}, (1.0, 0.2, 0.9, 0.19))
+    (row,) = contrast(cells_of(found), "at-linf", "nt").to_dict("records")
+    assert (row["mean"], row["before"], row["after"]) == pytest.approx((0.5, 0.2, 0.7))
+    assert (row["seeds"], row["left_out"], row["failed"]) == (3, 1, False)
+    (spec,) = [spec for spec in figures.available(found) if spec.name == "cue_strength_sweep"]
+    assert "0.20 → 0.70\n3 seeds" in [text.get_text() for axes in spec.draw(found).axes for text in axes.texts]
 
 
 def test_a_sweep_that_its_batch_job_starts_again_keeps_its_cells_in_spite_of_overwrite(tmp_path, quiet, monkeypatch):

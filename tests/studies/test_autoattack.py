@@ -30,6 +30,19 @@ def test_autoattack_on_no_more_images_than_in_the_evaluation_is_left_out(autoatt
     assert found == ["under_autoattack"] * measured + ["sanity_checks", "_curve"]
 
 
+def test_parts_of_a_sample_that_is_ordered_by_class_are_of_all_classes(monkeypatch):
+    images, labels = np.zeros((400, 8, 8, 1), np.uint8), np.repeat(np.arange(4), 100)
+    seen = []
+    monkeypatch.setattr(study, "under_autoattack", lambda *_, **__: [])
+    monkeypatch.setattr(study, "sanity_checks", lambda network, variables, x, y, key, **_: seen.append(y) or [])
+    monkeypatch.setattr(study, "_curve", lambda study_input, x, y: seen.append(y) or [])
+    network = models.create("mlp", num_classes=4, input_shape=(8, 8, 1))
+    dataset = data.from_arrays(images, labels, images, labels)
+    study.measure(StudyInput(network, {}, dataset, PGD(), 400, jax.random.key(0)))
+    assert [len(y) for y in seen] == [100, 200]
+    assert all(np.bincount(y).min() >= 15 for y in seen)
+
+
 @pytest.mark.parametrize(
     ("evaluation", "count"),
     [

@@ -135,10 +135,18 @@ def test_insertion_and_deletion_areas_of_a_model_that_reads_the_mean():
         return jnp.log(jnp.stack([mean, 1 - mean], axis=1))
 
     ranked = image[..., 0]
-    right = insertion_deletion(logits_of, jnp.asarray(image), jnp.zeros(1, jnp.int32), ranked, baseline=0.0)
-    wrong = insertion_deletion(logits_of, jnp.asarray(image), jnp.zeros(1, jnp.int32), -ranked, baseline=0.0)
-    assert [area[0] for area in right] == pytest.approx([0.375, 0.125])
-    assert [area[0] for area in wrong] == pytest.approx([0.125, 0.375])
+    ties = np.linspace(0, 1, 20, dtype=np.float32).reshape(ranked.shape)  # the last pixels first
+
+    def areas(ranking, ties):
+        found = insertion_deletion(
+            logits_of, jnp.asarray(image), jnp.zeros(1, jnp.int32), ranking, baseline=0.0, ties=ties
+        )
+        return [area[0] for area in found]
+
+    assert areas(ranked, ties) == areas(ranked, -ties) == pytest.approx([0.375, 0.125])
+    assert areas(-ranked, ties) == areas(-ranked, -ties) == pytest.approx([0.125, 0.375])
+    assert areas(0 * ranked, ties) == pytest.approx([0.125, 0.375]), "equal values in the order of `ties`"
+    assert areas(0 * ranked, -ties) == pytest.approx([0.375, 0.125])
 
 
 def test_known_fields_are_those_of_the_images_and_of_no_others(shapes):

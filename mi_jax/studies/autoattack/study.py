@@ -19,7 +19,7 @@ _ATTACKS, _BUDGET = ("apgd-ce", "fab-t"), Budget(targets=3)
 
 
 def measure(study_input: StudyInput) -> StudyResult:
-    """AutoAttack `standard` on the sample, and on its first images the curve over eps and the sanity checks.
+    """AutoAttack `standard` on the sample, and on random images of it the curve over eps and the sanity checks.
 
     Where the run's evaluation measured accuracy under AutoAttack `standard` on as many images or more, its rows stand.
     """
@@ -29,9 +29,9 @@ def measure(study_input: StudyInput) -> StudyResult:
     rows = []
     if study_input.autoattacked < len(labels):
         rows += under_autoattack(network, variables, images, labels, key, norm=attack.norm, eps=attack.eps)
-    few = (images[:_CHECKED], labels[:_CHECKED])
+    few, on_curve = (fixed_sample(test.images, test.labels, min(n, len(labels))) for n in (_CHECKED, _ON_CURVE))
     rows += sanity_checks(network, variables, *few, key, norm=attack.norm, eps=attack.eps)
-    return StudyResult(rows + _curve(study_input, images[:_ON_CURVE], labels[:_ON_CURVE]))
+    return StudyResult(rows + _curve(study_input, *on_curve))
 
 
 def _curve(study_input: StudyInput, images: Images, labels: Labels) -> list[Record]:

@@ -74,8 +74,8 @@ def _draw_matrix(axes: Axes, values: np.ndarray, numbers: np.ndarray, names: lis
 
 
 def _caption(run_records: RunRecords, *, shown: str) -> str:
-    seeds = {len(arrays) for arrays in by_training(run_records, _STUDY, "counts_clean").values()}
-    images = next(iter(counts_of(run_records, "clean").values())).sum() // max(seeds)
+    counts = list(by_training(run_records, _STUDY, "counts_clean").values())
+    seeds, images = {len(of_seeds) for of_seeds in counts}, int(counts[0][0].sum())
     rows = run_records.select(quantity="confidence_right", inputs="adversarial")
     attack = attack_labels(rows)
     what = (

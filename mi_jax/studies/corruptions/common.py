@@ -20,7 +20,9 @@ class Corruption(NamedTuple):
 
 
 def corrupted(name: str, images: np.ndarray, severity: int, seed: int) -> np.ndarray:
-    """The corrupted images, float32 `[n h w c]` in [0, 1], rounded to 8 bits as a stored set is.
+    """The corrupted images, float32 `[n h w c]` in [0, 1], rounded to 8 bits.
+
+    The stored CIFAR-10-C truncates instead, which is darker by half a level of 255 on average.
 
     Args:
         name: one of `CORRUPTIONS`.

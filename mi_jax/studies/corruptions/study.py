@@ -19,6 +19,7 @@ from mi_jax.training import predictions
 
 UNCORRUPTED = "none"
 """The column `distortion` of the run's own test images."""
+_VERSION = re.compile(r":(\d+|\*)\.(\d+|\*)\.(\d+|\*)$")
 _SEVERITY = re.compile(r"(.+?)[_-]([1-9])$")
 
 
@@ -59,8 +60,10 @@ def _named(name: str) -> tuple[str, int | None]:
 
     >>> _named("cifar10_corrupted/gaussian_noise_3"), _named("npz:data/cifar10.1.npz")
     (('gaussian_noise', 3), ('cifar10.1', None))
+    >>> _named("cifar10_corrupted/gaussian_noise_3:1.*.*")
+    ('gaussian_noise', 3)
     """
-    bare = re.split(r"[/:]", name.rstrip("/"))[-1].removesuffix(".npz")
+    bare = re.split(r"[/:]", _VERSION.sub("", name.rstrip("/")))[-1].removesuffix(".npz")
     found = _SEVERITY.fullmatch(bare)
     return (found[1], int(found[2])) if found else (bare, None)
 

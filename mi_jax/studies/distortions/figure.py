@@ -83,8 +83,8 @@ def _caption_accuracy(run_records: RunRecords) -> str:
     return (
         f"Test accuracy under distortions of growing strength, {captions.where(run_records)}; at the left of each "
         "panel the undistorted images. Solid: clean; dashed: adversarial images made first and then distorted "
-        f"({attack_labels(rows)}). Images, permutations, phases and noise are the same for all networks and levels. "
-        f"{captions.samples(rows)}. {captions.seeds(rows)}"
+        f"({attack_labels(rows)}). Images are the same for all networks; permutations, phases and noise for those of a "
+        f"seed. {captions.samples(rows)}. {captions.seeds(rows)}"
     )
 
 
@@ -139,10 +139,11 @@ def _caption_information(run_records: RunRecords, *, names: tuple[str, ...], rul
     noise = (
         f"{variance.min():g}" if variance.nunique() == 1 else f"by layer, {variance.min():.2g} to {variance.max():.2g}"
     )
+    source = ", set by each network's undistorted clean activations" if rule == "scale_free" else ""
     return (
         f"Information across the layers for each strength of a distortion, dark the undistorted images, "
-        f"{captions.where(run_records)}; {NOISE_RULE_NAMES[rule]} with noise variance {noise}, set by each "
-        "network's undistorted clean activations. KDE upper bound of I(X;T), difference of upper bounds for I(T;Y). "
+        f"{captions.where(run_records)}; {NOISE_RULE_NAMES[rule]} with noise variance {noise}{source}. "
+        "KDE upper bound of I(X;T), difference of upper bounds for I(T;Y). "
         f"Solid: clean; dashed: adversarial images ({attack_labels(rows)}), distorted afterwards. "
         f"{captions.samples(rows)}. {captions.limits(rows)} {captions.seeds(rows)} {captions.label_leak(rows)}"
     )

@@ -1,7 +1,7 @@
 """Accuracy and information under image distortions that remove shape or texture step by step.
 
-Adversarial images are made first and distorted afterwards; images, permutations, phases and noise are the same for
-every network and level.
+Adversarial images are made first and distorted afterwards; images are the same for every network and level,
+permutations, phases and noise for every network and level of a seed.
 """
 
 import dataclasses

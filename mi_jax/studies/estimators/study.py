@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from mi_jax import information
-from mi_jax.data.sample import fixed_sample
+from mi_jax.data.sample import fixed_sample, part
 from mi_jax.errors import InputError
 from mi_jax.information.estimator import limit_of
 from mi_jax.measure.accuracy import adversarial_examples, attack_columns
@@ -37,7 +37,7 @@ def measure(study_input: StudyInput) -> StudyResult:
     where they are finite, `i_tx_leave_one_out` and `i_ty_leave_one_out`, which with the values bracket the information
     of the population in expectation. For a network with a Gaussian code, layer `code_mean` also gets `i_tx` by the
     estimators `rate`, the variational upper bound of its objective, and `code`, the information of the code itself. The
-    estimators of `without_noise` give `i_ty` on the first `samples` images of the run's sample. `unreliable` names the
+    estimators of `without_noise` give `i_ty` on `samples` random images of the run's sample. `unreliable` names the
     limit that an estimate is beyond. The attack knows the labels, so that I(T;Y) on adversarial examples is no
     information about the clean image, see `records.labels.LABEL_LEAK`.
     """
@@ -53,6 +53,7 @@ def measure(study_input: StudyInput) -> StudyResult:
         study_input.network, study_input.variables, images, labels, attack=study_input.attack
     )
     attacked = activations(study_input.network, study_input.variables, adversarial_images)
+    few = part(len(labels), study_input.samples)
     records = []
     for inputs, taps, attack in (("clean", clean, {}), ("adversarial", attacked, attack_columns(study_input.attack))):
         if {"code_mean", "code_std"} <= set(taps):
@@ -62,7 +63,6 @@ def measure(study_input: StudyInput) -> StudyResult:
             columns = {"image_set": "test", "inputs": inputs, **attack, "layer": layer}
             variances = {rule: by_layer[layer] for rule, by_layer in noise_variances.items() if by_layer[layer] > 0}
             records += _mixture(tap, labels, variances, study_input.network.num_classes, key, columns)
-            few = slice(None, study_input.samples)
             records += _without_noise(
                 np.asarray(tap)[few], np.asarray(labels)[few], study_input.network.num_classes, key, columns
             )

@@ -90,7 +90,8 @@ def _caption(run_records: RunRecords) -> str:
         run_records.select_final(quantity="perturbation_power"),
     )
     return (
-        "Above: share of images misclassified when one wave is added, with the largest L2 norm that the attack allows "
+        "Above: share of images misclassified when one wave is added, with the L2 norm of a perturbation at the radius "
+        "of the attack that changes all pixels equally "
         f"(frequency 0 in the middle; Yin et al. 2019), {captions.samples(waves)}. Below it: mean power of adversarial "
         f"perturbations ({attack_labels(power)}) at each frequency, as a multiple of white noise of the same energy, "
         f"{captions.samples(power)}. Curves: the same over rings of one cycle, dotted the error without a wave and the "

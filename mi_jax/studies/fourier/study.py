@@ -14,7 +14,7 @@ import numpy as np
 
 from mi_jax.attacks import PGD
 from mi_jax.batches import map_batches
-from mi_jax.data.sample import fixed_sample
+from mi_jax.data.sample import fixed_sample, part
 from mi_jax.measure.accuracy import adversarial_examples, attack_columns
 from mi_jax.records.table import Record
 from mi_jax.studies.registry import StudyInput, StudyResult
@@ -128,8 +128,8 @@ def measure(study_input: StudyInput) -> StudyResult:
     """Sensitivity to single waves and the spectrum of adversarial perturbations.
 
     A wave has the L2 norm of a perturbation at the radius of the run's attack that changes all d pixels and channels
-    equally: eps sqrt(d) under Linf, eps under L2, eps / sqrt(d) under L1. It is added to every fifth image of the
-    sample; the stride of the frequencies leaves at least 16 per side. Records: `wave_error` (distortion `wave`), the
+    equally: eps sqrt(d) under Linf, eps under L2, eps / sqrt(d) under L1. It is added to a fifth of the sample; the
+    stride of the frequencies leaves at least 16 per side. Records: `wave_error` (distortion `wave`), the
     error rate on rings of `level` cycles per image height, with the clean error of the same images as `error`;
     `perturbation_power` on rings, 1 being white noise, over the whole sample; and `perturbation_frequency`, the mean
     frequency of that power. Arrays: `error` `[h w]` (NaN between the strides) and `power` `[h w]`, both with frequency
@@ -143,7 +143,8 @@ def measure(study_input: StudyInput) -> StudyResult:
     spectrum = power(np.asarray(adversarial_images) - np.asarray(images))
 
     logits_of = functools.partial(predictions, study_input.network, study_input.variables)
-    some, labels_of_some = images[::_SHARE], labels[::_SHARE]
+    few = part(len(labels), max(1, len(labels) // _SHARE))
+    some, labels_of_some = images[few], labels[few]
     norm = wave_norm(study_input.attack, shape)
     stride = max(1, min(shape[:2]) // _WAVES_A_SIDE)
     chosen = frequencies(*shape[:2], stride=stride)

@@ -49,7 +49,13 @@ def image_gradient(images: np.ndarray) -> np.ndarray:
 
 
 def insertion_deletion(
-    logits_of: Callable[[Images], Any], images: Images, labels: Labels, ranking: np.ndarray, *, baseline: Any
+    logits_of: Callable[[Images], Any],
+    images: Images,
+    labels: Labels,
+    ranking: np.ndarray,
+    *,
+    baseline: Any,
+    ties: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Areas under the probability of the label as pixels are inserted, or deleted, in the order of a map, each `[n]`.
 
@@ -61,9 +67,12 @@ def insertion_deletion(
         labels: int `[n]`.
         ranking: `[n h w]`; the largest values come first.
         baseline: what a missing pixel is: a value, or one a channel.
+        ties: random numbers `[n h w]` by which equal values are ordered, the largest first: in the order of the image,
+            a map that is 0 in most pixels would be scored by where these are.
     """
     n, pixels = len(images), ranking[0].size
-    place = np.argsort(np.argsort(-ranking.reshape(n, -1), axis=1, kind="stable"), axis=1).reshape(ranking.shape)
+    order = np.lexsort((-ties.reshape(n, -1), -ranking.reshape(n, -1)), axis=1)
+    place = np.argsort(order, axis=1).reshape(ranking.shape)
     step, image = (index.ravel() for index in np.mgrid[: _STEPS + 1, :n])
     places, missing = jnp.asarray(place), jnp.broadcast_to(jnp.asarray(baseline, images.dtype), images.shape[-1:])
 

@@ -4,6 +4,7 @@ All maps explain the logit of the true class on clean images, so that networks c
 are those of `mi_jax.attribution`.
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Mapping
@@ -105,7 +106,7 @@ def measure(study_input: StudyInput) -> StudyResult:
     logits_of = functools.partial(predictions, network, variables)
     noise = np.asarray(jax.random.uniform(jax.random.fold_in(study_input.key, _RANDOM_RANKING), images.shape[:3]))
     for method, ranking in {"random": noise, **{method: found.rank for method, found in maps.items()}}.items():
-        inserted, deleted = insertion_deletion(logits_of, images, labels, ranking, baseline=baseline)
+        inserted, deleted = insertion_deletion(logits_of, images, labels, ranking, baseline=baseline, ties=noise)
         records += [_mean("insertion_auc", method, inserted), _mean("deletion_auc", method, deleted)]
     for method, found in maps.items():
         records.append(_mean("image_gradient_correlation", method, correlation(found.size, edges)))
@@ -239,6 +240,6 @@ def _shown(images: Images, labels: Labels, maps: Mapping[str, Maps]) -> dict[str
 
 @functools.lru_cache(maxsize=1)
 def _default_scene(limit: int) -> tuple[shapetex.Scene, np.ndarray]:
-    config = ShapeTex()
+    config = dataclasses.replace(ShapeTex(), n_test=max(ShapeTex().n_test, limit))  # sets of any size begin alike
     scene = shapetex.scene(config, "test", limit=limit)
     return scene, shapetex.split(scene, config).images
