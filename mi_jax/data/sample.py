@@ -8,12 +8,12 @@ from mi_jax.data import to_float
 from mi_jax.errors import InputError
 
 
-def part(n: int, count: int, *, seed: int = 0) -> np.ndarray:
+def sample_rows(n: int, count: int, *, seed: int = 0) -> np.ndarray:
     """The indices of `count` of `n` rows, drawn without replacement and in order; all if there are no more.
 
     The first rows would not do: data may be ordered by class. A smaller part is one of every larger part.
 
-    >>> part(10, 3).tolist(), part(10, 4).tolist()
+    >>> sample_rows(10, 3).tolist(), sample_rows(10, 4).tolist()
     ([2, 4, 6], [2, 4, 6, 7])
     """
     return np.arange(n) if count >= n else np.sort(np.random.default_rng(seed).permutation(n)[:count])
@@ -33,5 +33,5 @@ def fixed_sample(images: np.ndarray, labels: np.ndarray, count: int, *, seed: in
     """
     if count < 2:
         raise InputError(f"The sample has {count} images; expected at least 2.")
-    rows = part(len(labels), count, seed=seed)
+    rows = sample_rows(len(labels), count, seed=seed)
     return to_float(jnp.asarray(images[rows])), jnp.asarray(labels[rows])

@@ -9,7 +9,7 @@ import pytest
 
 from mi_jax import data, information, models, records
 from mi_jax.attacks import PGD
-from mi_jax.data.sample import fixed_sample, part
+from mi_jax.data.sample import fixed_sample, sample_rows
 from mi_jax.measure.accuracy import adversarial_examples
 from mi_jax.measure.information import InformationConfig, activations, frozen_noise_variances, information_plane
 from mi_jax.records import run_records
@@ -80,7 +80,7 @@ def test_the_panel_is_the_estimators_called_by_hand(study_input, sample, found):
     images, labels = sample
     layer = study_input.network.layers[1]
     tap = np.asarray(activations(study_input.network, study_input.variables, images)[layer])
-    rows = part(len(tap), SHOWN)
+    rows = sample_rows(len(tap), SHOWN)
     for name in without_noise():
         (row,) = [r for r in found if (r.estimator, r.layer, r.inputs) == (name, layer, "clean")]
         key = jax.random.fold_in(study_input.key, 1)

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from mi_jax import information
-from mi_jax.data.sample import fixed_sample, part
+from mi_jax.data.sample import fixed_sample, sample_rows
 from mi_jax.errors import InputError
 from mi_jax.information.estimator import limit_of
 from mi_jax.measure.accuracy import adversarial_examples, attack_columns
@@ -53,7 +53,7 @@ def measure(study_input: StudyInput) -> StudyResult:
         study_input.network, study_input.variables, images, labels, attack=study_input.attack
     )
     attacked = activations(study_input.network, study_input.variables, adversarial_images)
-    few = part(len(labels), study_input.samples)
+    few = sample_rows(len(labels), study_input.samples)
     records = []
     for inputs, taps, attack in (("clean", clean, {}), ("adversarial", attacked, attack_columns(study_input.attack))):
         if {"code_mean", "code_std"} <= set(taps):

@@ -14,7 +14,7 @@ import numpy as np
 
 from mi_jax.attacks import PGD
 from mi_jax.batches import map_batches
-from mi_jax.data.sample import fixed_sample, part
+from mi_jax.data.sample import fixed_sample, sample_rows
 from mi_jax.measure.accuracy import adversarial_examples, attack_columns
 from mi_jax.records.table import Record
 from mi_jax.studies.registry import StudyInput, StudyResult
@@ -143,7 +143,7 @@ def measure(study_input: StudyInput) -> StudyResult:
     spectrum = power(np.asarray(adversarial_images) - np.asarray(images))
 
     logits_of = functools.partial(predictions, study_input.network, study_input.variables)
-    few = part(len(labels), max(1, len(labels) // _SHARE))
+    few = sample_rows(len(labels), max(1, len(labels) // _SHARE))
     some, labels_of_some = images[few], labels[few]
     norm = wave_norm(study_input.attack, shape)
     stride = max(1, min(shape[:2]) // _WAVES_A_SIDE)
