@@ -1,8 +1,9 @@
-"""The independent random keys of a seed."""
+"""The independent random keys of a seed, and the rows of a fixed random sample."""
 
 from typing import Literal
 
 import jax
+import numpy as np
 
 from mi_jax.typing import Key
 
@@ -20,3 +21,14 @@ def stream_key(seed: int, stream: Stream) -> Key:
             images, or `random_target` for the classes that targeted attacks aim at.
     """
     return jax.random.fold_in(jax.random.key(seed), _STREAMS[stream])
+
+
+def sample_rows(n: int, count: int, *, seed: int = 0) -> np.ndarray:
+    """The indices of `count` of `n` rows, drawn without replacement and in order; all if there are no more.
+
+    The first rows would not do: data may be ordered by class. A smaller part is one of every larger part.
+
+    >>> sample_rows(10, 3).tolist(), sample_rows(10, 4).tolist()
+    ([2, 4, 6], [2, 4, 6, 7])
+    """
+    return np.arange(n) if count >= n else np.sort(np.random.default_rng(seed).permutation(n)[:count])

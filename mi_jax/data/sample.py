@@ -6,17 +6,7 @@ import numpy as np
 
 from mi_jax.data import to_float
 from mi_jax.errors import InputError
-
-
-def sample_rows(n: int, count: int, *, seed: int = 0) -> np.ndarray:
-    """The indices of `count` of `n` rows, drawn without replacement and in order; all if there are no more.
-
-    The first rows would not do: data may be ordered by class. A smaller part is one of every larger part.
-
-    >>> sample_rows(10, 3).tolist(), sample_rows(10, 4).tolist()
-    ([2, 4, 6], [2, 4, 6, 7])
-    """
-    return np.arange(n) if count >= n else np.sort(np.random.default_rng(seed).permutation(n)[:count])
+from mi_jax.seeding import sample_rows
 
 
 def fixed_sample(images: np.ndarray, labels: np.ndarray, count: int, *, seed: int = 0) -> tuple[jax.Array, jax.Array]:

@@ -10,9 +10,10 @@ import numpy as np
 from mi_jax.errors import InputError
 from mi_jax.information._input import Activations, as_activations, as_labels, as_variance, check_finite
 from mi_jax.information.kde import kde
+from mi_jax.seeding import sample_rows
 
 _SAMPLE = 1024
-"""Rows, evenly spaced, whose spectrum is computed and whose nearest neighbours are searched among all rows."""
+"""Rows, drawn at random, whose spectrum is computed and whose nearest neighbours are searched among all rows."""
 _BLOCK_ENTRIES = 2**23
 """Distances in float64 held at a time."""
 
@@ -87,7 +88,7 @@ def geometry(
     if y is not None:
         labels, classes = as_labels(y, len(x), num_classes)
         within, between = _class_distances(x, labels, classes)
-    rows = np.unique(np.linspace(0, len(x) - 1, min(len(x), _SAMPLE)).astype(int))
+    rows = sample_rows(len(x), _SAMPLE)
     nearest = float(np.median(_nearest(x, rows)))
     return Geometry(
         variance=_variance(x),

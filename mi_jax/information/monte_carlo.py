@@ -103,7 +103,8 @@ def monte_carlo(
     """Estimate I(X;T) and I(T;Y) of T = t + N(0, noise_variance I) by sampling the noise, in nats.
 
     Every row gets `draws` noise vectors in antithetic pairs; the same draws serve all noise levels and both quantities,
-    and a row's draws do not depend on its label. y may be the class or any other factor of the input.
+    and a row's draws do not depend on its label, but for wide layers of distant classes. y may be the class or any
+    other factor of the input.
 
     Args:
         t: activations [n, ...] of any float dtype and framework.

@@ -18,6 +18,7 @@ from mi_jax.information import _tiles
 from mi_jax.information._input import Activations, as_rows, check_finite
 from mi_jax.information.lazy import LazyActivations
 from mi_jax.registry import Registry
+from mi_jax.seeding import sample_rows
 
 NoiseRule = Callable[[Any], float]
 """Maps finite activations [n, d], an array or `LazyActivations`, to a variance; 0 for a constant layer."""
@@ -99,10 +100,10 @@ def _trace(x: Activations | LazyActivations) -> float:
 
 @NOISE_RULES.registering("median")
 def _median(x: Activations | LazyActivations) -> float:
-    """From the distinct rows of a sample of at most 2,048, evenly spaced."""
+    """From at most 2,048 rows, drawn at random: evenly spaced ones may be of some classes only."""
     from scipy.spatial.distance import pdist  # here, as scipy is slow to import and most callers do without
 
-    rows = np.unique(np.linspace(0, len(x) - 1, min(len(x), 2048)).astype(int))
+    rows = sample_rows(len(x), 2048)
     return float(np.median(pdist(np.asarray(x[rows], np.float64), "sqeuclidean"))) / (2 * math.log(len(x)))
 
 

@@ -42,6 +42,11 @@ def test_the_label_of_a_point_has_all_of_its_information(two_points):
     assert np.abs(two_points.i_other - two_points.i_tx).max() < 0.01
 
 
+def test_a_value_near_the_entropy_of_the_labels_is_flagged_as_training_may_have_left_the_linear_denoiser(two_points):
+    # 0.63 of ln 2 = 0.69 nats at the smaller noise, 0.34 at the larger.
+    assert two_points.unreliable.tolist() == [True, False]
+
+
 def test_too_few_rows_are_refused_and_too_few_for_the_width_are_flagged(key):
     with pytest.raises(InputError, match="at least 16"):
         denoiser(np.eye(8), noise_variance=1.0, key=key)
@@ -75,7 +80,7 @@ def test_an_unfinished_training_of_either_network_makes_the_information_about_th
         return np.stack([np.full((1, len(x)), value) for value in (2.0 - given, 2.0 - given + moved * given)])
 
     monkeypatch.setattr(importlib.import_module("mi_jax.information.estimators.denoiser"), "_information", terms)
-    found = denoiser(np.arange(40.0)[:, None], np.arange(40) % 2, noise_variance=1.0, key=key)
+    found = denoiser(np.arange(40.0)[:, None], np.arange(40) % 5, noise_variance=1.0, key=key)
     assert found.i_other == pytest.approx(1.0)
     assert found.i_other_stderr == pytest.approx(moved)
     assert found.unreliable is unreliable

@@ -249,6 +249,15 @@ def test_probe_of_a_wide_layer_has_columns_for_all_classes_and_normalised_probab
     assert (log_q[:, 4:] == -np.inf).all()
 
 
+def test_a_probe_reads_a_label_in_a_direction_of_little_variance():
+    r = np.random.default_rng(0)
+    y = np.arange(1000) % 2
+    t = np.stack([10 * r.standard_normal(1000), 2 * y - 1 + 0.2 * r.standard_normal(1000)], axis=1)
+    found = probe(t, y, key=0)
+    assert found.value > 0.95 * np.log(2)
+    assert found.details["accuracy"] > 0.99
+
+
 def test_probe_of_rows_sorted_by_class_is_as_good_as_one_of_shuffled_rows():
     y = np.arange(800) // 100 % 4
     t = np.eye(4, 6)[y] + np.random.default_rng(0).standard_normal((800, 6))

@@ -74,6 +74,9 @@ def test_noise_rules_have_their_definitions(layer):
     assert noise_variance(x, rule="trace") == pytest.approx(6 * v / np.log(50), rel=1e-5)
     median = np.median(pdist(x.astype(np.float64), "sqeuclidean"))
     assert noise_variance(x, rule="median") == pytest.approx(median / (2 * np.log(50)), rel=1e-6)
+    periodic = np.tile([[0.0], [0.0], [9.0], [9.0]], (1024, 1)) + np.arange(4096)[:, None] * 1e-6
+    of_both = noise_variance(periodic, rule="median")
+    assert of_both == pytest.approx(81 / (2 * np.log(4096)), rel=0.01), "every other row is of one kind"
     np.testing.assert_allclose(noise_grid(1.0, levels=4), [0.25, 0.5, 1, 2])
     with pytest.raises(InputError, match="constant"):
         noise_variance(np.ones((5, 2), np.float32), rule="trace")

@@ -38,6 +38,8 @@ def test_sliced_information_below_the_error_of_a_slice_is_flagged(key):
     wide, narrow = tasks.paired_task(64, 1.0), tasks.paired_task(1, 1.0)
     assert sliced(*wide.sample(200, 0), key=key, slices=8).unreliable == "dimension"
     assert sliced(*narrow.sample(200, 0), key=key, slices=2).unreliable is None
+    apart = np.random.default_rng(0).standard_normal((2, 500, 1))
+    assert sliced(*apart, key=key, slices=2).unreliable is None, "one feature is not projected"
 
 
 def test_renyi_flags_equal_distances_and_distinct_rows():

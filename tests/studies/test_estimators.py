@@ -9,11 +9,12 @@ import pytest
 
 from mi_jax import data, information, models, records
 from mi_jax.attacks import PGD
-from mi_jax.data.sample import fixed_sample, sample_rows
+from mi_jax.data.sample import fixed_sample
 from mi_jax.measure.accuracy import adversarial_examples
 from mi_jax.measure.information import InformationConfig, activations, frozen_noise_variances, information_plane
 from mi_jax.records import run_records
 from mi_jax.report import figures
+from mi_jax.seeding import sample_rows
 from mi_jax.studies.estimators import study
 from mi_jax.studies.estimators.study import measure, without_noise
 from mi_jax.studies.registry import StudyInput

@@ -109,6 +109,8 @@ def _bias_cell(axes: Axes, x: int, y: int, group: Table, norm: Normalize, column
 def draw_tasks(scores: Table) -> Figure:
     """Draw the bias in bits of every estimator on every task outside the grid; blank where a target is not supported.
 
+    Estimators that add noise do so, by the trace rule, to tasks without any; what they then have less is no error.
+
     Args:
         scores: table of the rows of `score`.
     """

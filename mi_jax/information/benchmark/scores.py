@@ -156,7 +156,7 @@ def _attempt(suite: str, task: Task, n: int, name: str, seed: int) -> dict[str, 
         "kind": found.kind,
         "value": found.value / math.log(2),
         "error": None if error is None else error / math.log(2),
-        "held": held(found, task.information),
+        "held": None if _of_other_noise(task, options) else held(found, task.information),
         "unreliable": found.unreliable,
         "ok": True,
         "note": f"noise variance {options['noise_variance']:.4g}" if "noise_variance" in options else "",
@@ -180,6 +180,11 @@ def _arguments(task: Task, name: str, clean: Any, noisy: Any, other: Any) -> tup
         variance = task.noise_variance or information.noise_variance(clean, rule="trace")
         return clean, other, {"noise_variance": variance}
     return (clean if task.target == "input" else noisy), other, {}
+
+
+def _of_other_noise(task: Task, options: dict[str, Any]) -> bool:
+    """Whether an estimator was given noise that the task, and so its known information, does not have."""
+    return "noise_variance" in options and not task.noise_variance
 
 
 def _error(found: Estimate) -> float | None:

@@ -19,6 +19,10 @@ VERDICTS = {
 """The verdicts, from the best to the worst, and what they mean."""
 _ACCURATE, _MOST = 0.2, 0.9
 _TITLES = {"input": "I(X;T)", "label": "I(T;Y)", "continuous": "I(T;Z)"}
+_LIMITS = """\
+The variables are Gaussian, and the labels those of two normal distributions, so the closed form within the denoiser and
+the linear probe are well specified here. Elsewhere they need not be: on clusters at little noise the denoiser is above
+the truth, and a linear probe does not see a label that is not linearly coded. The figure of the tasks shows others."""
 
 
 def trust(scores: Table) -> Table:
@@ -60,6 +64,7 @@ def trust_page(verdicts: Table) -> str:
     """
     lines = ["# Which estimator to trust where", ""]
     lines += [f"- {verdict}: {meaning}" for verdict, meaning in VERDICTS.items()]
+    lines += ["", _LIMITS]
     for target, part in verdicts.groupby("target", sort=False):
         cells = sorted(set(zip(part["dimension"], part["n"], strict=True)))
         found = {(row.estimator, row.dimension, row.n): row.verdict for row in part.itertuples()}

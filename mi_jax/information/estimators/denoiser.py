@@ -35,6 +35,8 @@ _CONTINUOUS_NOISE = 1e-3
 """Noise variance for a continuous variable, relative to the mean variance of a feature."""
 _LARGEST_SNR = 1e18
 """Signal-to-noise ratio above which the float32 of the network leaves no digits of the noise: values are nonsense."""
+_NEAR_ENTROPY = 0.9
+"""Share of the entropy of the labels above which training may have left the network at the linear denoiser."""
 _MOST_LEFT = 0.1
 """Share of the value that may be open before it is reported as unreliable."""
 Value = float | np.ndarray
@@ -57,7 +59,7 @@ class Denoiser:
     """By how much the values on held-out rows exceed those on fitted rows, beyond two standard errors; at least 0."""
     unreliable: bool | np.ndarray
     """Whether a tenth of i_other, of i_tx without `other`, is exceeded by that gap, as where rows are too few for the
-    width of the layer, or by what training has left open."""
+    width of the layer, or by what training has left open; and where i_other is above nine tenths of H(labels)."""
     noise_variance: Value
     n: int
     """Number of rows: half of them fit the network, a quarter decide when to stop (early stopping), a quarter give the
@@ -227,7 +229,8 @@ def denoiser(
     The standard errors add to the error over held-out rows the amount by which the value on fitted rows is below, as
     rows are learned by heart, and that by which the second half of the training moved it. They do not see a network
     that training left at the linear denoiser, as happens at small noise: I(X; T) is then that of a Gaussian with the
-    same covariance, still an upper bound, and I(T; other) may be too large.
+    same covariance, still an upper bound, and I(T; other) may be too large. With labels, a value above nine tenths of
+    their entropy, which it may even exceed for that reason, is therefore unreliable.
 
     Args:
         t: activations [n, ...], float.
@@ -276,6 +279,7 @@ def denoiser(
     rows = solve(condition=np.zeros((n, 0)), schedule=schedule)
     value, error, left, gap = _summary(rows, fitted)
     fields: dict[str, Any] = {"i_tx": value, "i_tx_stderr": np.hypot(error, left)}
+    near_entropy = np.zeros(len(variances), bool)
     fields |= {"i_other": None, "i_other_stderr": None}
     if z is not None:
         given = solve(condition=condition, schedule=schedule)
@@ -283,9 +287,14 @@ def denoiser(
         value, error, _, _ = _summary(rows - given, fitted)
         gap, left = gap + more_gap, left + more_left
         fields |= {"i_other": value, "i_other_stderr": np.hypot(error, left)}
+        if classes:
+            p = np.unique(np.asarray(z), return_counts=True)[1] / n
+            near_entropy = value > -_NEAR_ENTROPY * np.sum(p * np.log(p))
     fields |= {
         "generalisation_gap": gap,
-        "unreliable": ~(np.maximum(gap, left) <= _MOST_LEFT * value) | (scale**2 / variances > _LARGEST_SNR),
+        "unreliable": ~(np.maximum(gap, left) <= _MOST_LEFT * value)
+        | (scale**2 / variances > _LARGEST_SNR)
+        | near_entropy,
         "noise_variance": variances,
     }
     if scalar:

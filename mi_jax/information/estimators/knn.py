@@ -274,5 +274,6 @@ def sliced(
         values.append(_information(_standard(x @ u), v, k)[0])
     stderr = float(np.std(values, ddof=1) / np.sqrt(slices)) if slices > 1 else None
     value, settings = float(np.mean(values)), {"slices": slices, "k": k}
-    limit = "dimension" if x.any() and value < 1 / math.sqrt(len(x)) else None
+    projected = x.shape[1] > 1 or not (classes or z.shape[1] == 1)
+    limit = "dimension" if projected and x.any() and value < 1 / math.sqrt(len(x)) else None
     return Estimate("sliced", value, stderr, "heuristic", len(x), settings, unreliable=limit)

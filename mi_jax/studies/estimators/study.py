@@ -10,12 +10,13 @@ import jax
 import numpy as np
 
 from mi_jax import information
-from mi_jax.data.sample import fixed_sample, sample_rows
+from mi_jax.data.sample import fixed_sample
 from mi_jax.errors import InputError
 from mi_jax.information.estimator import limit_of
 from mi_jax.measure.accuracy import adversarial_examples, attack_columns
 from mi_jax.measure.information import activations, frozen_noise_variances, with_scale_free
 from mi_jax.records.table import Record, information_record
+from mi_jax.seeding import sample_rows
 from mi_jax.studies.registry import StudyInput, StudyResult
 from mi_jax.typing import Key, Labels
 

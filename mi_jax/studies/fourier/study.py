@@ -14,9 +14,10 @@ import numpy as np
 
 from mi_jax.attacks import PGD
 from mi_jax.batches import map_batches
-from mi_jax.data.sample import fixed_sample, sample_rows
+from mi_jax.data.sample import fixed_sample
 from mi_jax.measure.accuracy import adversarial_examples, attack_columns
 from mi_jax.records.table import Record
+from mi_jax.seeding import sample_rows
 from mi_jax.studies.registry import StudyInput, StudyResult
 from mi_jax.training import predictions
 from mi_jax.typing import Images, Key, Labels

@@ -15,6 +15,7 @@ from scipy import stats
 from mi_jax import information
 from mi_jax.errors import InputError
 from mi_jax.information import LinearProbe
+from mi_jax.information.estimator import limit_of
 from mi_jax.measure.linear_probes import fit_probes, gains, mean_and_error, rescaled_gains
 from mi_jax.records.table import Record, information_record
 from mi_jax.typing import Key
@@ -89,6 +90,7 @@ def mixture_records(
         bracket = information.kde(t, values, noise_variance=noise_variance, num_classes=num_classes)
         value = information.monte_carlo(t, values, noise_variance=noise_variance, key=key, num_classes=num_classes)
         kde = {**columns, "estimator": "kde", "saturated": bracket.saturated, "numerical_error": bracket.error}
+        limit = limit_of(bool(value.saturated), bool(value.i_ty_undersampled))
         records += [
             information_record(f"i_t_{name}_certified_lower", bracket.i_ty_certified_lower, **kde),
             information_record(f"i_t_{name}_certified_upper", bracket.i_ty_certified_upper, **kde),
@@ -98,6 +100,7 @@ def mixture_records(
                 stderr=value.i_ty_sampling_error,
                 estimator="monte_carlo",
                 saturated=bool(value.saturated),
+                unreliable=limit,
                 **columns,
             ),
         ]

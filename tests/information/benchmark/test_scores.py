@@ -146,6 +146,12 @@ def test_flagged_estimates_of_the_known_tasks_are_recorded_with_their_limit():
     assert abs(row["value"] - row["truth"]) > 0.5
 
 
+def test_an_estimator_that_adds_noise_to_a_task_without_any_is_neither_right_nor_wrong():
+    (task,) = [task for task in known_tasks() if task.name == "staircase-5"]
+    assert scores._attempt("tasks", task, 200, "kde_upper", 0)["held"] is None
+    assert scores._attempt("tasks", task, 200, "probe", 0)["held"] is True
+
+
 def test_shapetex_tasks_have_ln_10_nats_or_none_where_the_cue_is_erased():
     tasks = {task.name: task for task in known_tasks() if task.name.startswith("shapetex")}
     t, shape = tasks["shapetex-shape"].sample(100, 0)
