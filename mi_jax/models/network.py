@@ -290,6 +290,22 @@ def _structure(network: Network) -> _Structure:
     return _Structure(*_split(model), stream.used)
 
 
+def normalised_convolutions(network: Network) -> dict[str, str]:
+    """The convolution whose outputs, and nothing else, a batch normalisation gets, by the path of the normalisation.
+
+    >>> network = create("vgg11", num_classes=10, input_shape=(8, 8, 3))
+    >>> normalised_convolutions(network)["conv1.norm"]
+    'conv1.conv'
+    """
+    model = nnx.eval_shape(lambda: _build(network, NormalStream()))
+    return {
+        ".".join(map(str, (*path, name))): ".".join(map(str, (*path, child.after)))
+        for path, module in nnx.iter_modules(model)
+        for name, child in vars(module).items()
+        if isinstance(child, layers.BatchNorm) and child.after
+    }
+
+
 @partial(jax.jit, static_argnums=0)
 def _init(network: Network, key: Key) -> Variables:
     numbers = jax.random.normal(key, (_structure(network).numbers,))

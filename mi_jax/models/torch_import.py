@@ -10,7 +10,7 @@ import numpy as np
 
 from mi_jax import checks
 from mi_jax.errors import InputError
-from mi_jax.models.network import Network, create
+from mi_jax.models.network import Network, create, normalised_convolutions
 from mi_jax.models.registry import ARCHITECTURES
 from mi_jax.typing import Variables
 
@@ -201,23 +201,30 @@ def _vgg_names(modules: Mapping[str, dict[str, np.ndarray]]) -> dict[str, str]:
 def _variables(network: Network, given: dict[str, dict[str, np.ndarray]], names: dict[str, str]) -> Variables:
     shapes = jax.eval_shape(network.init, jax.random.key(0))
     expected = {tuple(entry.key for entry in path): leaf.shape for path, leaf in jax.tree.leaves_with_path(shapes)}
-    used = set()
+    convolutions, used = normalised_convolutions(network), set()
 
     def value(path: tuple[str, ...]) -> np.ndarray:
         _, *parts, leaf = path
         module = ".".join(parts)
         tensors = given.get(module, {})
-        used.add(module)
-        if leaf == "kernel" and "weight" in tensors:
-            weight = tensors["weight"]
+        name = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}.get(leaf, leaf)
+        array = tensors.get(name)
+        used.add((module, name))
+        if leaf == "kernel" and array is not None:
+            weight = array
             if module == "dense1" and weight.shape[1] % _MAP_SIDE**2 == 0:  # channels come first in PyTorch's map
                 weight = weight.reshape(len(weight), -1, _MAP_SIDE, _MAP_SIDE).transpose(0, 2, 3, 1)
                 weight = weight.reshape(len(weight), -1)
             array = weight.transpose(2, 3, 1, 0) if weight.ndim == 4 else weight.T
-        else:
-            array = tensors.get({"scale": "weight", "mean": "running_mean", "var": "running_var"}.get(leaf, leaf))
-        if array is not None and leaf == "mean":
-            bias = given.get(module.replace("norm", "conv"), {}).get("bias")
+        if array is not None and leaf == "mean" and module in convolutions:
+            convolution = convolutions[module]
+            bias = given.get(convolution, {}).get("bias")
+            used.add((convolution, "bias"))
+            if bias is not None and bias.shape != array.shape:
+                raise InputError(
+                    f"The state dict does not fit {network.arch}: {names[convolution]}.bias must have shape "
+                    f"{list(array.shape)}; found shape {list(bias.shape)}."
+                )
             array = array if bias is None else array - bias
         if array is None or array.shape != expected[path]:
             found = "nothing" if array is None else f"shape {list(array.shape)}"
@@ -232,9 +239,13 @@ def _variables(network: Network, given: dict[str, dict[str, np.ndarray]], names:
         return values
 
     variables = jax.tree.map_with_path(lambda path, _: value(tuple(entry.key for entry in path)), shapes)
-    unknown = sorted(set(given) - used)
+    unknown = sorted((module, tensor) for module in given for tensor in given[module] if (module, tensor) not in used)
     if unknown:
-        raise InputError(f"The state dict does not fit {network.arch}, which has no {names[unknown[0]]}.")
+        module, tensor = unknown[0]
+        known = any(module == other for other, _ in used)
+        raise InputError(
+            f"The state dict does not fit {network.arch}, which has no {names[module]}{f'.{tensor}' if known else ''}."
+        )
     return jax.tree.map(jax.numpy.asarray, variables)
 
 

@@ -79,3 +79,19 @@ def test_divergence_of_masked_logits_is_that_of_the_other_classes():
     padding = ((0, 0), (0, 1))
     padded = (jnp.pad(part, padding, constant_values=-jnp.inf) for part in (z, reference))
     np.testing.assert_allclose(kl(*padded), kl(jnp.asarray(z), jnp.asarray(reference)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["ce", "cw"])
+def test_an_image_counts_as_broken_by_whichever_restart_reaches_where_its_label_is_masked(loss):
+    direction = jnp.asarray(np.random.default_rng(0).standard_normal((1, 6, 6, 3)), jnp.float32)
+
+    def model(variables, x):
+        label = jnp.where(jnp.sum((x - 0.5) * direction, axis=(1, 2, 3)) > 0, -jnp.inf, 5.0)
+        return jnp.stack([label, jnp.zeros_like(label)], axis=1)
+
+    x, y = jnp.full((64, 6, 6, 3), 0.5), jnp.zeros(64, jnp.int32)
+    config = functools.partial(PGD, eps=0.1, steps=1, step_size=1e-6, keep="best", loss=loss)
+    broken = [run(model, (), x, y, 0, config=config(restarts=n)).success for n in (1, 2, 6)]
+    assert [float(b.mean()) for b in broken] == pytest.approx([0.5, 0.75, 1.0], abs=0.15)
+    assert (broken[0] <= broken[1]).all()
+    assert (broken[1] <= broken[2]).all()

@@ -208,6 +208,38 @@ def test_imported_networks_give_the_logits_of_the_torch_model(model_name):
     np.testing.assert_allclose(network.logits(variables, x), expected, atol=1e-5, rtol=1e-5)
 
 
+def _with_biases(module: nn.Module, chosen) -> nn.Module:
+    """Gives the convolutions whose name is chosen a bias."""
+    for name, layer in module.named_modules():
+        if isinstance(layer, nn.Conv2d) and chosen(name):
+            layer.bias = nn.Parameter(torch.empty(layer.out_channels).uniform_(-0.5, 0.5))
+    return module
+
+
+@pytest.mark.parametrize(
+    ("arch", "chosen"),
+    [
+        ("resnet18", lambda name: True),
+        ("preact-resnet18", lambda name: name.startswith("layer") and name.endswith("conv1")),
+        ("wrn-28-10", lambda name: name.endswith("layer.0.conv1")),
+    ],
+)
+def test_biases_of_convolutions_go_into_the_normalisation_after_them(arch, chosen):
+    model = _with_biases(randomised(arch), chosen)
+    network, variables = mj.models.from_torch(model.state_dict(), arch=arch, input_shape=(32, 32, 3), width=WIDTH)
+    x = np.random.default_rng(0).random((2, 32, 32, 3)).astype(np.float32)
+    with torch.no_grad():
+        expected = model(torch.tensor(x.transpose(0, 3, 1, 2))).numpy()
+    np.testing.assert_allclose(network.logits(variables, x), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["layer1.0.conv2", "conv1"])
+def test_a_bias_that_no_normalisation_follows_is_refused(name):
+    state = _with_biases(randomised("preact-resnet18"), lambda found: found == name).state_dict()
+    with pytest.raises(InputError, match=rf"does not fit preact-resnet18, which has no {name}\.bias"):
+        mj.models.from_torch(state, arch="preact-resnet18", input_shape=(32, 32, 3), width=WIDTH)
+
+
 def test_state_dicts_that_do_not_fit_are_refused_by_the_name_of_the_parameter():
     state = dict(randomised("resnet18").state_dict())
 

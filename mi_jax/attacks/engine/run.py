@@ -87,6 +87,8 @@ def run(
     if targets is not None:
         targets = check_targets(targets, labels)
     if start is not None:
+        if getattr(config, "restarts", 1) > 1:
+            raise InputError("Restarts from one given start would all be the same; set restarts=1.")
         start = _checked_start(start, images)
     draws = config.start_words(shape) + config.step_words(shape) > 0
     key = checks.key(key) if draws or random or key is not None else jax.random.key(0)
@@ -277,7 +279,9 @@ def _worst_rows(config: Attack, outcome: Outcome, losses, images: Images, labels
     rank = loss if outcome.rank is None else outcome.rank
     found, rank = outcome.found.reshape(count, -1), rank.reshape(count, -1)
     eligible = found | ~jnp.any(found, axis=1, keepdims=True)
-    winner = jnp.argmax(jnp.where(eligible, rank, -jnp.inf), axis=1)
+    # An adversarial image may have no finite loss, as where the label is masked: it still counts before all others.
+    lowest = jnp.finfo(rank.dtype).min
+    winner = jnp.argmax(jnp.where(eligible, jnp.nan_to_num(rank, nan=lowest, neginf=lowest), -jnp.inf), axis=1)
 
     def chosen(rows: jax.Array) -> jax.Array:
         return rows.reshape((count, -1, *rows.shape[1:]))[each, winner]
