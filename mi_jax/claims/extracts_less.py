@@ -122,9 +122,9 @@ def extracts_less(run_records: RunRecords, pair: Pair) -> Claim:
         "saturated in one training only. Mixed: single layers (or layers at a noise variance) differ in the other "
         f"direction, by {100 * SMALLEST['relative']:.0f} % of the layer's value for {first} or more and by Holm's test "
         "at a family-wise error of 5 % over the layers of all these statistics and noise rules together. Where one "
-        "training is saturated in a layer, the estimate is a lower limit: the "
-        "interval then reaches to the largest value that the sample allows, log2 N, so the verdict concerns the "
-        "information about which of the N images was seen. Layers saturated in both cannot be compared. Context: the "
+        "training is saturated in a layer, the estimate is a lower limit: the interval then reaches to the largest "
+        "value that the sample allows, log2 N, so the verdict concerns the information about which of the N images "
+        "was seen. Layers saturated in both cannot be compared. Context: the "
         "difference in the information of the population, from the smallest to the largest that the brackets of both "
         "trainings allow (from the lower bound, or Monte Carlo, to the leave-one-out value), with 95 % interval ends "
         "over seeds only, for these images.",

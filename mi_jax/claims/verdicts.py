@@ -118,9 +118,8 @@ class Claim:
         One that needs no noise rule, such as the noise grid, makes none testable where others are.
         """
         known = [s for s in self.statistics if s.decides and s.value is not None]
-        return tuple(rule for rule in noise_rules if any(s.noise_rule == rule for s in known)) or tuple(
-            noise_rules if known else ()
-        )
+        own = tuple(rule for rule in noise_rules if any(s.noise_rule == rule for s in known))
+        return own if own or not known else tuple(noise_rules)
 
     def combined(self, noise_rules: Sequence[str]) -> Verdict:
         """One verdict for all noise rules under which the claim can be tested."""

@@ -6,6 +6,7 @@ out. It takes half the space of the compressed lines of the same rows, and its f
 
 import json
 import lzma
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -15,7 +16,7 @@ import pandas as pd
 
 from mi_jax.errors import InputError
 from mi_jax.records.lines import typed
-from mi_jax.records.table import COLUMNS, FLAGS, FLOATS, INTEGERS, as_json
+from mi_jax.records.table import COLUMNS, FLAGS, FLOATS, INTEGERS, MAX_INTEGER, as_json
 
 FILE_NAME = "records.json.xz"
 _PRESET = 9 | lzma.PRESET_EXTREME
@@ -88,12 +89,21 @@ def _columns(path: Path) -> dict[str, list[Any]]:
             raise InputError(
                 f"{path} is damaged: its column {name!r} has another length than others; restore the file from a copy."
             )
-        if not set(map(type, values)) <= {type(None), *_TYPES.get(name, (str,))}:
+        if not _fits(name, values):
             kind = "a number" if name in _TYPES else "text"
             raise InputError(
                 f"The column {name!r} of {path} holds a value that is not {kind}; restore the file from a copy."
             )
     return columns
+
+
+def _fits(name: str, values: list[Any]) -> bool:
+    """Whether the values have the type and the range of their column, or are absent."""
+    present = [value for value in values if value is not None]
+    if not set(map(type, present)) <= set(_TYPES.get(name, (str,))):
+        return False
+    largest = MAX_INTEGER if name in INTEGERS else sys.float_info.max
+    return name not in _TYPES or all(abs(value) < largest for value in present)
 
 
 _TYPES: dict[str, tuple[type, ...]] = {

@@ -38,7 +38,11 @@ def number(value: float | None, unit: str = "", *, signed: bool = False) -> str:
 
 
 def interval(low: float | None, high: float | None, unit: str = "") -> str:
-    """The ends of an interval in brackets, or nothing if there is none."""
+    """The ends of an interval in brackets, or nothing if there is none.
+
+    >>> interval(-0.0052, -0.0002, "points"), interval(0.0, 0.005, "share")
+    ('[−0.52, −0.02]', '[0.0, 0.5]')
+    """
     if low is None or high is None or math.isnan(low):
         return ""
     scale, digits = (100, 1) if unit in _PERCENT else (1, 2)

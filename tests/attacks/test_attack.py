@@ -114,6 +114,7 @@ def test_switches_of_every_attack_are_true_or_false(config, name):
         (Square(eps=0.1), {"targets": [1]}, "Square has no target classes"),
         (APGD(loss="cw", targets=2), {"targets": [1]}, "APGD with targets=2 chooses its target classes"),
         (APGD(), {"step_size": 0.1}, "APGD chooses the lengths of its steps; leave out step_size"),
+        (APGD(restarts=2), {"start": np.zeros((1, 8, 8, 1), np.float32)}, "one given start would all be the same"),
     ],
 )
 def test_an_argument_that_an_attack_does_not_use_is_refused(linear, softmax, config, argument, says):

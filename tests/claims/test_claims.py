@@ -428,6 +428,18 @@ def test_saturated_layers_show_nothing_about_scale(tmp_path):
         assert (found.value, found.verdict, found.remark) == (None, "undecided", "every layer is saturated")
 
 
+def test_layers_that_are_left_out_are_not_counted_as_undersampled(tmp_path):
+    rows = map_rows(2.5, seeds=2)
+    for training in ("nt", "at"):
+        for seed in range(2):
+            for layer, full in (("full", True), ("few", False)):
+                where = {"layer": layer, "noise_rule": "fixed", "inputs": "clean", "image_set": "test"}
+                limit = "saturated" if full else "sample size"
+                flags = {"estimator": "kde", "saturated": full, "unreliable": limit}
+                rows.append(at_end("i_tx_upper", training, seed, 3.0, **flags, **where))
+    assert statistic(claims_of(tmp_path, rows)["4"], DOUBLED, "fixed").undersampled == (1, 2)
+
+
 def test_maps_of_an_earlier_version_have_to_be_measured_again(tmp_path):
     rows = [r for seed in range(3) for r in split_rows(seed, forward=-2.0, own=3.0, rescaled=5.0, change=-2.0)]
     rows += [
@@ -526,6 +538,7 @@ def test_equal_accuracies_on_few_images_do_not_show_that_there_is_no_difference(
         reach = 1 - wilson(1.0, n)[0]
         assert (found.value, found.low, found.high) == (0.0, pytest.approx(-reach), pytest.approx(reach))
         assert found.verdict == ("undecided" if n == 250 else "equivalent")
+        assert found.remark == f"{n:,} images"
 
 
 def test_errors_of_accuracies_over_seeds_and_over_images_add_as_squares(tmp_path):

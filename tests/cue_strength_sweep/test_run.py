@@ -2,6 +2,9 @@
 
 import io
 import json
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -142,6 +145,26 @@ def test_the_figure_shows_the_sweep(swept):
     assert shown.count("not learnt") == cells["failed"].sum()
     for each in cells[~cells["failed"]].itertuples():
         assert any(text.startswith(f"{each.before:.2f} → {each.after:.2f}") for text in shown)
+
+
+def test_the_report_of_a_sweep_shows_it_in_a_process_that_has_not_run_one(swept, tmp_path):
+    copy = shutil.copytree(swept[0], tmp_path / "copy", ignore=shutil.ignore_patterns("figures"))
+    main = "from mi_jax.cli.report import main; main([__import__('sys').argv[1]], program='report')"
+    subprocess.run([sys.executable, "-c", main, str(copy)], check=True, capture_output=True)
+    assert (copy / "figures" / "cue_strength_sweep.png").exists()
+
+
+def test_half_of_any_number_of_samples_is_held_out(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        cell.information, "probe_layer", lambda t, first, held, last, **_: seen.append((len(t), len(held)))
+    )
+    odd = replace(TINY, samples=149)
+    _, sets = cell_sets(odd, odd.cells[0])
+    network = network_of(odd)
+    with pytest.raises(AttributeError, match="records"):
+        cell.measure(odd, network, network.init(jax.random.key(0)), sets, 0, ())
+    assert seen[0][0] == seen[0][1]
 
 
 def test_a_finished_sweep_does_nothing_again_and_another_is_refused(swept, quiet):

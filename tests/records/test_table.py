@@ -419,6 +419,12 @@ def test_published_records_are_unpacked_before_anything_is_written(published):
         (b'{"quantity":["loss"],"value":[1,2]}', "is damaged: its column 'value' has another length than others"),
         (b'{"quantity":["loss"],"value":1}', "is damaged: its column 'value' has another length than others"),
         (b'{"quantity":["loss"],"value":["1"]}', "column 'value' of .* holds a value that is not a number; restore"),
+        (b'{"quantity":["loss"],"seed":[9007199254740992]}', "column 'seed' of .* holds a value that is not a number"),
+        (
+            b'{"quantity":["loss"],"value":[1%s]}' % (400 * b"0"),
+            "column 'value' of .* holds a value that is not a number",
+        ),
+        (b'{"quantity":["loss"],"value":[NaN]}', "column 'value' of .* holds a value that is not a number"),
         (b'{"quantity":["loss"],"seed":[1e300]}', "column 'seed' of .* holds a value that is not a number; restore"),
         (b'{"quantity":[1]}', "column 'quantity' of .* holds a value that is not text; restore"),
         (b'{"quantity":["loss"],"colour":[1]}', "has a column 'colour' that this version does not know"),

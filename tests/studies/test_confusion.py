@@ -85,5 +85,9 @@ def test_the_figure_sums_the_counts_of_all_seeds(findings, tmp_path, assert_show
     assert_shows(specs["confusion_confidence"].draw(found), confidence[~np.isnan(confidence)])
     from mi_jax.studies.confusion.figure import confidence_of, counts_of
 
+    images = int(findings.arrays["counts_clean"].sum())
+    assert f"2 seeds, {images} images each" in specs["confusion_counts"].caption(found)
+    write_arrays(tmp_path / "confusion.npz", {k: v for k, v in arrays.items() if not k.endswith("nt.1")})
+    assert f"2 seeds, {images} images each" in specs["confusion_counts"].caption(run_records.read(tmp_path))
     np.testing.assert_array_equal(counts_of(found, "clean")["at"], 2 * findings.arrays["counts_clean"])
     np.testing.assert_allclose(confidence_of(found, "clean")["nt"], findings.arrays["confidence_clean"])

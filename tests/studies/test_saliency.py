@@ -156,6 +156,8 @@ def test_known_fields_are_those_of_the_images_and_of_no_others(shapes):
     np.testing.assert_array_equal(masks, scene.mask[rows])
     np.testing.assert_array_equal(textures, scene.texture[rows])
     assert known_fields(shapetex.dataset(data.ShapeTex(seed=1), limit=60), rows) is None
+    large = shapetex.dataset(data.ShapeTex(n_train=10, n_test=2010))
+    assert known_fields(large, np.array([0, 2009])) is not None
     assert known_fields(data.load("digits", limit=60), rows) is None
 
 

@@ -19,8 +19,8 @@ from mi_jax.information.estimator import Estimate, register
 from mi_jax.typing import Key
 
 _STRENGTHS = tuple(10.0**power for power in range(-4, 3))
-"""Inverse penalties to choose from, for features of mean square 1: the largest reads directions of a tenth of that
-scale, and leaves probabilities from which an attack on the probe in float32 still has a gradient."""
+"""Inverse penalties to choose from, for features of mean square 1; the largest reads directions of a tenth of that
+scale."""
 
 GUESS = 1e-6
 """Weight of the uniform guess mixed into the held-out probabilities of a probe."""

@@ -17,7 +17,7 @@ from mi_jax.measure.linear_probes import fit_probes
 from mi_jax.models import Network
 from mi_jax.studies import STUDIES, find_for
 from mi_jax.studies.registry import StudyInput
-from mi_jax.studies.shape_texture import shape_bias, study
+from mi_jax.studies.shape_texture import information, shape_bias, study
 from mi_jax.studies.shape_texture.information import preference
 
 BARE = ShapeTex(noise=0.0, n_train=10, n_test=90)
@@ -170,6 +170,19 @@ def test_every_layer_is_measured_for_every_cue_below_its_ceiling(studied):
             assert row.n == 100
         shuffled = next(r for r in findings.records if r.layer == layer and r.quantity == "i_t_shuffled")
         assert shuffled.value <= 3 * shuffled.stderr + 1e-9
+
+
+@pytest.mark.parametrize(("images", "features", "limit"), [(1000, 0, None), (200, 300, "sample size")])
+def test_mixture_values_of_too_few_images_for_the_layer_are_flagged(images, features, limit):
+    shape = np.arange(images) % 2
+    noise = np.random.default_rng(0).standard_normal((images, features))
+    t = np.concatenate([shape[:, None].astype(float), noise], axis=1)
+    variance = information.own_noise_variance(t)
+    rows = information.mixture_records(
+        t, {"shape": shape}, noise_variance=variance, num_classes=2, key=jax.random.key(0), layer="a"
+    )
+    (row,) = [r for r in rows if r.estimator == "monte_carlo"]
+    assert row.unreliable == limit
 
 
 def test_mixture_values_lie_in_their_certified_bracket(studied):
