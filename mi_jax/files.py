@@ -4,6 +4,9 @@ import hashlib
 import json
 import os
 import threading
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +14,13 @@ from typing import IO, Any
 
 import numpy as np
 
+from mi_jax.errors import InputError
+
+_UNREADABLE = (
+    OSError, EOFError, ValueError, KeyError, NotImplementedError, RuntimeError, TypeError, tokenize.TokenError,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+"""What `np.load` raises for damaged files, depending on which byte is another."""
 PART = ".part"
 """Ending of a file that is being written; only a kill leaves one behind."""
 
@@ -63,6 +73,24 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Replaces a compressed `.npz` file."""
     with replacing(path) as file:
         np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays in an `.npz` file.
+
+    Raises:
+        InputError: when the file is missing, cannot be read or is damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+    except _UNREADABLE as error:
+        raise InputError(f"{path} is not a readable array file ({error}); delete it and make it again.") from error
+
+
+def printable(text: str) -> str:
+    """Text whose bytes that are not UTF-8 are escaped, as they come from the names of files."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def json_digest(value: Any) -> str:

@@ -72,6 +72,9 @@ def test_the_steps_of_both_attacks_follow_a_radius_that_is_given():
     assert l2.attack.step_size == pytest.approx(0.25), "half the radius, as in the preset"
     assert (l2.final_attack.norm, l2.final_attack.steps, l2.final_attack.step_size) == ("l2", 20, 0.125)
     assert parse([]).config.final_attack.step_size == pytest.approx(2 / 255)
+    usual = parse(["--attack.norm", "l2"]).config.attack
+    assert (usual.eps, usual.step_size) == (0.5, 0.25), "the usual radius of that norm, not the one of Linf"
+    assert parse(["--attack.norm=linf"]).config.attack.eps == pytest.approx(8 / 255)
     one_step = parse(["--attack.eps=4/255", "--attack.steps=1"]).config
     assert one_step.attack.step_size == pytest.approx(4 / 255), "one step of half the radius would not reach it"
     assert parse(["--attack.eps=0.5", "--attack.step_size=0.1"]).config.attack.step_size == 0.1
@@ -421,6 +424,10 @@ def test_a_run_can_start_from_the_configuration_of_another(tmp_path):
         found = parse([f"--config={given}", "--epochs=3", "--evaluation.samples", "99"]).config
         evaluation = dataclasses.replace(earlier.evaluation, samples=99)
         assert found == dataclasses.replace(earlier, epochs=3, evaluation=evaluation)
+    harmless = parse(["--arch=mlp", "--dataset=digits", "--attack.eps=0"]).config
+    (tmp_path / "config.json").write_text(json.dumps(json_codec.to_dict(harmless)))
+    attack = parse(["--config", str(tmp_path), "--attack.eps=4/255"]).config.attack
+    assert attack.step_size == pytest.approx(4 / 255 / attack.steps), "a radius of 0 gives no ratio to keep"
     (tmp_path / "config.json").write_text('{"archh": "vgg"}')
     for arguments, words in (
         (["--config", str(tmp_path)], "has the unknown key 'archh'"),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mi_jax import files
+from mi_jax.errors import InputError
 
 
 def test_a_json_file_is_replaced_as_a_whole(tmp_path):
@@ -30,6 +31,24 @@ def test_an_exception_while_arrays_are_written_leaves_the_old_file(tmp_path, mon
         files.write_arrays(path, {"x": np.arange(4)})
     assert np.load(path)["x"].tolist() == [0, 1, 2]
     assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
+
+
+def test_arrays_of_which_any_byte_is_another_are_read_or_refused(tmp_path):
+    path = tmp_path / "arrays.npz"
+    files.write_arrays(path, {"x": np.arange(40), "y": np.ones((3, 2))})
+    whole = path.read_bytes()
+    refused = 0
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
+        try:
+            files.read_arrays(path)
+        except InputError:
+            refused += 1
+    assert refused > len(whole) / 3
+    path.write_bytes(whole)
+    assert files.read_arrays(path)["x"].tolist() == list(range(40))
+    with pytest.raises(InputError, match="is not a readable array file"):
+        files.read_arrays(tmp_path / "none.npz")
 
 
 def test_arrays_alone_are_written_by_any_numpy(tmp_path, monkeypatch):

@@ -18,10 +18,12 @@ from typing import Annotated, Any, get_args
 import tyro
 
 from mi_jax import attacks, models, processes
+from mi_jax.attacks.threat_model import DEFAULT_EPS
 from mi_jax.cli import flags
 from mi_jax.cli.duration import expected
 from mi_jax.cli.session import flags_in_messages, session
 from mi_jax.errors import InputError
+from mi_jax.files import printable
 from mi_jax.options import split_commas
 from mi_jax.records.table import Record
 from mi_jax.runs import json_codec
@@ -79,8 +81,9 @@ def parse(arguments: Sequence[str], *, program: str = "mi-jax run") -> RunComman
     """The command that the flags describe; `--preset`, `--dataset`, `--arch` and `--training` choose the defaults.
 
     `--config PATH` starts from the configuration of another run instead, its directory or its `config.json`.
-    `--objective.NAME.OPTION VALUE` sets any option of an objective. Where the threat model is given and the step of the
-    training attack is not, the step follows the radius.
+    `--objective.NAME.OPTION VALUE` sets any option of an objective. Where another norm is given without a radius, the
+    radius is the usual one of that norm; where the threat model is given and the step of the training attack is not,
+    the step follows the radius.
     """
     known = {
         "--preset": get_args(Preset).__contains__,
@@ -113,6 +116,9 @@ def parse(arguments: Sequence[str], *, program: str = "mi-jax run") -> RunComman
             description=_description(),
         )
         given = {flag.replace("_", "-") for flag in flags.separated(arguments) if flag.startswith("--")}
+        norm = command.config.attack.norm
+        if norm != defaults.attack.norm and "--attack.eps" not in given:
+            command = _with_attack(command, eps=DEFAULT_EPS[norm])
         if "--attack.step-size" in given or not given & {"--attack.norm", "--attack.eps", "--attack.steps"}:
             return command
         return _step_following_radius(command, defaults)
@@ -158,11 +164,6 @@ def mirror(command: RunCommand) -> Iterator[Callable[[Sequence[Record]], None]]:
 
     with TensorBoard(command.directory / "tensorboard") as writer:
         yield writer
-
-
-def printable(text: str) -> str:
-    """Text whose bytes that are not UTF-8 are escaped, as they come from the names of files."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def study_names() -> list[str]:
@@ -249,6 +250,11 @@ def _description() -> str:
 
 def _step_following_radius(command: RunCommand, defaults: RunConfig) -> RunCommand:
     attack, usual = command.config.attack, defaults.attack
-    step = attack.eps * max(usual.step_size / usual.eps, 1 / max(attack.steps, 1))
-    attack = dataclasses.replace(attack, step_size=step or usual.step_size)
+    ratio = usual.step_size / usual.eps if usual.eps else 0.0  # with radius 0, a step says nothing about others
+    step = attack.eps * max(ratio, 1 / max(attack.steps, 1))
+    return _with_attack(command, step_size=step or usual.step_size)
+
+
+def _with_attack(command: RunCommand, **changes: float) -> RunCommand:
+    attack = dataclasses.replace(command.config.attack, **changes)
     return dataclasses.replace(command, config=dataclasses.replace(command.config, attack=attack))

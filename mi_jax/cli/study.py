@@ -10,8 +10,9 @@ import tyro
 
 from mi_jax import processes, runs
 from mi_jax.cli import flags
-from mi_jax.cli.run import printable, study_names
+from mi_jax.cli.run import study_names
 from mi_jax.cli.session import flags_in_messages, session
+from mi_jax.files import printable
 from mi_jax.options import Names
 from mi_jax.studies import WhichCheckpoints
 

@@ -10,10 +10,10 @@ from typing import Annotated
 import tyro
 
 from mi_jax.cli import flags
-from mi_jax.cli.run import printable
 from mi_jax.cli.session import flags_in_messages, session
 from mi_jax.cue_strength_sweep import run as sweep
 from mi_jax.cue_strength_sweep.run import Sweep
+from mi_jax.files import printable
 
 
 @dataclass(frozen=True)

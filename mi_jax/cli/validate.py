@@ -10,8 +10,8 @@ import tyro
 from rich.table import Table
 
 from mi_jax.cli import flags
-from mi_jax.cli.run import printable
 from mi_jax.cli.session import session
+from mi_jax.files import printable
 from mi_jax.information.benchmark import FULL, BenchmarkConfig, run
 from mi_jax.runs.progress import Status
 

@@ -2,8 +2,6 @@
 
 import json
 import os
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from mi_jax.errors import InputError
+from mi_jax.files import read_arrays
 from mi_jax.records import file, old_rows
 from mi_jax.records.labels import INPUTS, LABEL_FREE_ATTACKS, NOISE_RULES, attack_label
 from mi_jax.runs.directory import check_records, saved_config
@@ -115,11 +114,7 @@ class RunRecords:
         old = self.run_dir / f"{old_rows.ARRAY_FILES.get(study, study)}.npz"
         if not path.exists() and not old.exists():
             return None
-        try:
-            with np.load(path if path.exists() else old, allow_pickle=False) as content:
-                return dict(content) if path.exists() else old_rows.rename_arrays(dict(content))
-        except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-            raise InputError(f"{path} is not a readable array file; delete it and make it again.") from error
+        return read_arrays(path) if path.exists() else old_rows.rename_arrays(read_arrays(old))
 
 
 def read(run_dir: str | os.PathLike[str]) -> RunRecords:

@@ -200,7 +200,7 @@ class RunContext:
     ) -> None:
         """Appends rows to the records, with the columns that name the run, the network and which checkpoint it is."""
         common: dict[str, Any] = {
-            "run": self.directory.path.resolve().name,
+            "run": self.directory.name,
             "arch": self.network.arch,
             "dataset": self.config.dataset,
             "training": trainer.objective,

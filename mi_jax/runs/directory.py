@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from mi_jax import processes, records
 from mi_jax.errors import InputError
-from mi_jax.files import PART, json_digest, write_json
+from mi_jax.files import PART, json_digest, printable, write_json
 from mi_jax.runs import json_codec, provenance
 
 _CONFIG, _PROVENANCE, _PROGRESS = "config.json", "provenance.json", "progress.json"
@@ -44,6 +44,10 @@ def disk_errors_explained(path: Path) -> Iterator[None]:
             errno.ENOTDIR: "part of the path is a file: choose another directory",
             errno.EEXIST: "it is a file, not a directory: choose another directory",
             errno.EISDIR: "it is a directory, not a file: remove it, or choose another directory",
+            errno.EFBIG: "the file is larger than the file system or a limit allows: choose another directory",
+            errno.EMFILE: f"too many files are open: raise the limit (`ulimit -n`) and {again}",
+            errno.ETIMEDOUT: f"the file server did not answer: {again}",
+            errno.EBUSY: f"it is in use: {again}",
             errno.ELOOP: "its links form a loop: choose another directory",
             errno.ENOENT: "it is missing, or cannot be made there: choose another directory",
         }
@@ -162,6 +166,11 @@ class RunDir:
         self.grown_from: list[int] = progress.get("grown_from", []) if progress else []
         self._side_by_side: bool | None = progress.get("side_by_side") if progress else None
 
+    @property
+    def name(self) -> str:
+        """The name of the directory, by which its records name the run; bytes that are not UTF-8 are escaped."""
+        return printable(self.path.resolve().name)
+
     def checkpoints(self, training: str, seed: int) -> Path:
         """Where the steps of one training are saved."""
         return self.path / "checkpoints" / training / str(seed)
@@ -199,6 +208,15 @@ class RunDir:
     def drop_unfinished(self) -> None:
         """Cuts off the records of a stage that an interruption left unfinished."""
         processes.on_first(lambda: records.truncate(self.path, self.records_bytes))
+
+    @contextmanager
+    def dropping_unfinished(self) -> Iterator[None]:
+        """Cuts off the records of unfinished stages where an exception ends the block."""
+        try:
+            yield
+        except BaseException:
+            self.drop_unfinished()
+            raise
 
     def write_progress(self) -> None:
         """Writes `progress.json`."""
@@ -426,7 +444,9 @@ def _require_run(path: Path, wanted: dict[str, Any]) -> None:
     """Raises `InputError` where nothing but the name `config.json` speaks for a run: other programs have one too."""
     has_records = any((path / name).exists() for name in (records.FILE_NAME, records.PUBLISHED_NAME))
     config = _readable(path / _CONFIG)
-    if _read_progress(path) is None and not has_records and not (config and config.keys() <= wanted.keys()):
+    # One of an older version lacks a few keys; that of another program may share a few, such as `epochs`.
+    like_ours = config.keys() <= wanted.keys() and len(config) > len(wanted) / 2
+    if _read_progress(path) is None and not has_records and not like_ours:
         raise InputError(f"{path / _CONFIG} is not of a run, so nothing was deleted; choose a new directory.")
 
 

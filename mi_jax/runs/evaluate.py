@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -16,7 +15,7 @@ from mi_jax.attacks.engine.saved_evaluation import OtherEvaluation
 from mi_jax.data import Dataset
 from mi_jax.data.sample import fixed_sample
 from mi_jax.errors import InputError
-from mi_jax.files import write_arrays
+from mi_jax.files import read_arrays, write_arrays
 from mi_jax.measure.accuracy import adversarial_examples, attack_columns, performance, robustness, transfer
 from mi_jax.measure.autoattack import autoattack_columns, sanity_checks, under_autoattack
 from mi_jax.measure.information import information_plane, label_free_information
@@ -227,9 +226,8 @@ def _study(
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays in a file; none where it is missing or damaged."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return dict(file)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return read_arrays(path)
+    except InputError:
         return {}
 
 

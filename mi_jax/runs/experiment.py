@@ -67,16 +67,19 @@ def run(
     with open_run(run_dir, config, overwrite=overwrite, growth=growth, say=reporter.say) as directory:
         directory.pin_data(data_digest(dataset))
         context = RunContext(config, network, dataset, directory, reporter, stop_asked, on_records)
+        page = run_dir / "report.html"
         complete = directory.is_complete("report")
-        damaged = _reopen_damaged(context, steps=context.measured_steps if complete else ())
-        if complete and not damaged:
+        trained = _all_trained(context, steps=context.measured_steps if complete else ())
+        if complete and not processes.on_first(page.exists):
+            directory.reopen("report")
+        elif complete and trained:
             reporter.say(f"{run_dir} holds this run, complete; overwrite it to run it again.")
-            return run_dir / "report.html"
+            return page
         directory.note_start(command=command, data_dir=data_dir, say=reporter.say)
         for warning in attacks.reach_warnings(config.attack):
             reporter.say(f"The attack in training and measurement: {warning}")
         _all_stages(context)
-        return run_dir / "report.html"
+        return page
 
 
 def study(
@@ -133,18 +136,16 @@ def study(
         unreported = f"unreported/{json_digest(sorted(stages))}"
         try:
             measured = (which_checkpoints or chosen.which_checkpoints) == "measured"
-            if _reopen_damaged(context, steps=context.measured_steps if measured else ()):
+            if not _all_trained(context, steps=context.measured_steps if measured else ()):
                 _train(context)
             if not directory.is_complete(unreported):
                 earlier = directory.completed(f"study/{chosen.name}/")
                 directory.reopen(*(earlier if set(stages) <= set(earlier) else set(earlier) - set(stages)))
             context.plan(dict.fromkeys(stages, 1.0))
-            for stage, work in stages.items():
-                _stage(context, stage, work)
+            with directory.dropping_unfinished():
+                for stage, work in stages.items():
+                    _stage(context, stage, work)
             directory.stage(unreported, lambda: None)
-        except BaseException:
-            directory.drop_unfinished()
-            raise
         finally:
             context.compiler.close()
         page = processes.on_first(lambda: report.build(run_dir))
@@ -254,13 +255,14 @@ def _stage(context: RunContext, name: str, work: Callable[[], None]) -> None:
     context.directory.stage(name, work)
 
 
-def _reopen_damaged(context: RunContext, *, steps: Iterable[int]) -> bool:
-    """Reopens every finished training of which a checkpoint is damaged; whether there was one."""
-    any_damaged = False
+def _all_trained(context: RunContext, *, steps: Iterable[int]) -> bool:
+    """Whether every training is finished; those of which a checkpoint is damaged are reopened first."""
+    all_trained = True
     for training in context.config.trainings:
         for seeds in context.groups():
             stage = training_stage(training, seeds)
-            if not context.directory.is_complete(stage):
+            if not context.directory.is_complete(stage):  # a new one, or a reopened one that was interrupted
+                all_trained = False
                 continue
             reasons = [reason for seed in seeds for reason in context.damage(training, seed, steps=steps)]
             if reasons:
@@ -268,8 +270,8 @@ def _reopen_damaged(context: RunContext, *, steps: Iterable[int]) -> bool:
                     f"{'; '.join(reasons)}: {training} seed {join_seeds(seeds)} is trained again from the step before."
                 )
                 context.directory.reopen(stage)
-                any_damaged = True
-    return any_damaged
+                all_trained = False
+    return all_trained
 
 
 def _report(context: RunContext) -> None:

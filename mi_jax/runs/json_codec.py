@@ -1,5 +1,6 @@
 """The JSON form of frozen dataclasses that hold configurations."""
 
+import contextlib
 import dataclasses
 import types
 import typing
@@ -97,7 +98,8 @@ def _decode(hint: Any, value: Any, where: str) -> Any:
         if len(inner) == len(value):
             return tuple(_decode(h, v, f"{where}[{i}]") for i, (h, v) in enumerate(zip(inner, value, strict=True)))
     elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        with contextlib.suppress(OverflowError):
+            return float(value)
     elif hint in (int, bool, str) and type(value) is hint:
         return value
     elif hint is type(None) and value is None:

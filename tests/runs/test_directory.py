@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from mi_jax.files import write_json
 from mi_jax.records.run_records import read
 from mi_jax.records.table import Record
 from mi_jax.runs import directory
+from mi_jax.runs.config import RunConfig
 from mi_jax.runs.directory import Growth, RunDir, begun_by_this_job, disk_errors_explained, open_run, read_json
 
 
@@ -35,7 +37,7 @@ AS_JSON = {"arch": "vgg", "attack": {"eps": 0.1, "steps": 7}}
 ROW = Record(quantity="accuracy", value=0.5)
 
 
-def opened(path: Path, config: Config = CONFIG, **options) -> list[str]:
+def opened(path: Path, config: Any = CONFIG, **options) -> list[str]:
     """Opens and closes a directory; what it said."""
     said: list[str] = []
     with open_run(path, config, say=said.append, **options):
@@ -207,6 +209,14 @@ def test_a_directory_with_the_configuration_of_another_program_is_left_as_it_is(
     assert {name: (tmp_path / name).read_text() for name in files} == files
 
 
+def test_a_few_keys_in_common_do_not_make_a_run_of_another_programs_directory(tmp_path):
+    (tmp_path / "config.json").write_text('{"dataset": "cifar10", "epochs": 10, "batch_size": 32}')
+    (tmp_path / "data.npz").write_text("data")
+    with pytest.raises(InputError, match="is not of a run, so nothing was deleted"):
+        opened(tmp_path, RunConfig(), overwrite=True)
+    assert (tmp_path / "data.npz").exists()
+
+
 def test_overwrite_takes_a_run_that_lost_its_progress(tmp_path):
     opened(tmp_path)
     (tmp_path / "progress.json").unlink()
@@ -252,6 +262,7 @@ def test_a_file_system_that_cannot_lock_is_distinguished_from_a_lock_that_is_tak
         (errno.EIO, "the disk failed"),
         (errno.EROFS, "read-only"),
         (errno.EACCES, "permission is denied"),
+        (errno.EMFILE, "too many files are open: raise the limit"),
     ],
 )
 def test_an_error_of_the_file_system_becomes_a_sentence(tmp_path, code, words):

@@ -68,6 +68,7 @@ def test_absent_keys_take_their_default_and_integers_become_floats():
         ({"name": "a", "levels": [1, "x"]}, r"Outer\.levels\[1\] is 'x'; expected float"),
         ({"name": "a", "shape": [1]}, r"Outer\.shape is \[1\]"),
         ({"name": "a", "on": 1}, r"Outer\.on is 1; expected bool"),
+        ({"name": "a", "levels": [10**400]}, r"Outer\.levels\[0\] is 10+; expected float"),
         ({"name": "a", "limit": True}, r"Outer\.limit is True"),
         (["a"], r"Outer is \['a'\]; expected an object"),
     ],

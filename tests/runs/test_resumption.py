@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import functools
 import io
 import json
 import os
@@ -340,6 +341,46 @@ def test_damaged_checkpoints_of_a_finished_run_are_trained_again_from_the_step_b
             final_variables(finished, training, 1),
             final_variables(tiny_run, training, 1),
         )
+
+
+@pytest.mark.parametrize("command", ["run", "study"])
+def test_training_a_damaged_network_again_may_be_interrupted(finished, tiny_run, tiny_config, quiet, command):
+    """By what asks for a stop once the first new step is saved; then a study, and more seeds, need the network."""
+    for step in (4, 8):
+        damage_step(finished, "nt", 0, step)
+        damage_step(finished, "nt", 1, step)
+    asked = []
+
+    def stop_asked() -> bool:
+        asked.append(None)
+        return len(asked) == 3
+
+    done_again = functools.partial(
+        *((runs.run, tiny_config) if command == "run" else (runs.study, "noise_grid")), run_dir=finished, reporter=quiet
+    )
+    with pytest.raises(Interrupted):
+        done_again(stop_asked=stop_asked)
+    assert "nt seed 0,1 is trained again" in quiet.console.file.getvalue()
+    assert mj.checkpoints.steps(finished, training="nt", seed=0)[-1] < 8
+    runs.run(tiny_config, run_dir=finished, reporter=quiet)
+    pd.testing.assert_frame_equal(measured(finished), measured(tiny_run))
+    jax.tree.map(np.testing.assert_array_equal, final_variables(finished, "nt", 1), final_variables(tiny_run, "nt", 1))
+    (finished / "report.html").touch()
+    runs.run(tiny_config, run_dir=finished, reporter=quiet)
+    assert "holds this run, complete" in quiet.console.file.getvalue()
+
+
+def test_a_report_that_was_deleted_is_made_again_without_anything_else(finished, tiny_config, quiet, monkeypatch):
+    made = []
+    monkeypatch.setattr(report, "build", lambda run_dir, **_: made.append(run_dir))
+    (finished / "report.html").touch()
+    runs.run(tiny_config, run_dir=finished, reporter=quiet)
+    assert made == []
+    before = (finished / "records.jsonl").read_bytes()
+    (finished / "report.html").unlink()
+    runs.run(tiny_config, run_dir=finished, reporter=quiet)
+    assert made == [finished]
+    assert (finished / "records.jsonl").read_bytes() == before
 
 
 def test_a_finished_run_with_damaged_progress_is_measured_again_on_the_networks_it_has(

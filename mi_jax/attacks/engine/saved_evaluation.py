@@ -3,14 +3,13 @@
 import dataclasses
 import hashlib
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mi_jax.errors import InputError
-from mi_jax.files import replacing
+from mi_jax.files import read_arrays, replacing
 
 ROBUST, CLEAN_ERROR = -1, -2
 _ARRAYS = ("broken_by", "done", "faults", "clean")
@@ -110,15 +109,15 @@ class EvaluationState:
     def load(cls, path: str | Path) -> "EvaluationState":
         """Reads a state that `save` wrote. Raises `InputError` for any other file."""
         try:
-            with np.load(Path(path), allow_pickle=False) as file:
-                about = json.loads(str(file["about"]))
-                reports = [
-                    StageReport(**report | {"warnings": tuple(report["warnings"])}) for report in about.pop("reports")
-                ]
-                arrays: dict[str, Any] = {name: file[name] for name in _ARRAYS}
-                arrays["adversarial"] = dict(zip(file["index"].tolist(), file["images"], strict=True))
+            found = read_arrays(Path(path))
+            about = json.loads(str(found["about"]))
+            reports = [
+                StageReport(**report | {"warnings": tuple(report["warnings"])}) for report in about.pop("reports")
+            ]
+            arrays: dict[str, Any] = {name: found[name] for name in _ARRAYS}
+            arrays["adversarial"] = dict(zip(found["index"].tolist(), found["images"], strict=True))
             return cls(**arrays, **about, reports=reports)
-        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        except (InputError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path} is not the saved state of an evaluation ({error}); start without it.") from None
 
 
