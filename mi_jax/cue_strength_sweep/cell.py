@@ -116,6 +116,7 @@ def measure_cell(
         state = jax.tree.map(jnp.copy, begun[seeds])  # training gives the memory of its state away
         try:
             state = fit(trainer, state, images, labels, first_step=first, after_chunk=after, stop_asked=stop_asked)
+            _check_logits(trainer, state, sets["redundant"])
         except Diverged as error:
             where: dict[str, Any] = {"inputs": "clean", "image_set": "conflict", "note": str(error)}
             failed = [Record(quantity="shape_bias", value=None, ok=False, **where)]
@@ -179,6 +180,13 @@ def _begin(
         keep(state, last / per_epoch)
         step = last
     return state
+
+
+def _check_logits(trainer: Trainer, state: Any, split: Split) -> None:
+    """Raises `Diverged` where the last update, whose effect no loss of training shows, made logits infinite or NaN."""
+    for seed, member in trainer.members(state):
+        if not np.isfinite(predictions(trainer.network, member["variables"], split.to_float())).all():
+            raise Diverged(f"logits of seed {seed} are not finite after the last epoch")
 
 
 def _named(found: list[Record], cell: Cell, sweep: Sweep, training: str, seed: int, epoch: int | float) -> list[Record]:

@@ -18,7 +18,7 @@ from mi_jax.records.labels import MINUS
 from mi_jax.records.run_records import RunRecords
 from mi_jax.statistics.intervals import LEVEL, Table, t_interval
 
-_CELL = re.compile(r"rho_shape=(?P<rho_shape>[\d.]+),rho_texture=(?P<rho_texture>[\d.]+),(?P<scale>fine|coarse)")
+_CELL = re.compile(r"rho_shape=(?P<rho_shape>[^,]+),rho_texture=(?P<rho_texture>[^,]+),(?P<scale>fine|coarse)")
 _NORMS = {"linf": "L∞", "l2": "L2"}
 _UNTRAINED_ACCURACY = 0.2
 """Clean accuracy below which a network has not learnt the task: twice chance for ten classes."""
@@ -219,6 +219,12 @@ def _signed(value: float) -> str:
     return f"{value:+.2f}".replace("-", MINUS) if round(value, 2) else "0.00"
 
 
+def _has_comparisons(run_records: RunRecords) -> bool:
+    """Whether the records are of a sweep in which an adversarial training, or the control, reached its end."""
+    cells = cells_of(run_records)
+    return bool(len(cells) and _panels(cells))
+
+
 def _caption(run_records: RunRecords) -> str:
     cells = cells_of(run_records)
     seeds = cells.groupby(["cell", "training"])["seed"].nunique()
@@ -243,7 +249,7 @@ FIGURE = register(
         title="Which cue adversarial training prefers, by cue strength",
         alt="Heat maps of the change in shape bias by shape strength and texture strength, for each norm and control.",
         caption=_caption,
-        needs=lambda run_records: bool(len(cells_of(run_records))),
+        needs=_has_comparisons,
         draw=_draw,
         order=5,
     )

@@ -68,16 +68,23 @@ def run(
     finished = _finished_cells(sweep, cells_from)
     overwrite = overwrite and not begun_by_this_job(run_dir)
     with open_run(run_dir, sweep, overwrite=overwrite, say=reporter.say) as directory:
-        directory.note_start(command=command, data_dir=None, say=reporter.say)
         cells = sweep.cells
-        reporter.start_from(sum(directory.is_complete(cell.name) for cell in cells) / len(cells))
+        done = [directory.is_complete(cell.name) for cell in cells]
+        if all(done):
+            reporter.say(f"{run_dir} holds this sweep, complete; overwrite it to run it again.")
+            return draw(run_dir)
+        directory.note_start(command=command, data_dir=None, say=reporter.say)
+        reporter.start_from(sum(done) / len(cells))
         for number, cell in enumerate(cells):
+            if done[number]:
+                continue
             if cell.name in finished:
                 work = functools.partial(_take_cell, *finished[cell.name], directory, reporter)
             else:
                 work = functools.partial(_do_cell, sweep, cell, network, number, directory, reporter, stop_asked)
             directory.stage(cell.name, work)
-            draw(run_dir)
+            if FIGURE.needs(read(run_dir)):
+                draw(run_dir)
         directory.note_end()
         return draw(run_dir)
 
@@ -108,7 +115,7 @@ def _take_cell(place: Path, cell: pd.DataFrame, directory: RunDir, reporter: Rep
 
 def _write(directory: RunDir, found: list[Record]) -> None:
     directory.drop_unfinished()
-    records.append(directory.path, [replace(row, run=directory.path.resolve().name) for row in found])
+    records.append(directory.path, [replace(row, run=directory.name) for row in found])
 
 
 def _finished_cells(sweep: Sweep, places: Sequence[Path]) -> dict[str, tuple[Path, pd.DataFrame]]:
@@ -123,7 +130,13 @@ def _finished_cells(sweep: Sweep, places: Sequence[Path]) -> dict[str, tuple[Pat
                 f"{place} holds cells with other settings ({'; '.join(unlike[:3])}); expected a sweep that differs "
                 "from this one only in its grid."
             )
-        done = set(completed_stages(place) or ())
+        completed = completed_stages(place)
+        if completed is None:
+            raise InputError(
+                f"{place / 'progress.json'} is missing or damaged, so which cells are finished is not known; repeat "
+                "the command of that sweep, or leave it out of cells_from."
+            )
+        done = set(completed)
         wanted = [cell.name for cell in sweep.cells if cell.name in done and cell.name not in found]
         check_records(place)
         rows = dict(tuple(records.load(place).groupby("cell"))) if wanted else {}
@@ -138,10 +151,20 @@ def _finished_cells(sweep: Sweep, places: Sequence[Path]) -> dict[str, tuple[Pat
 
 
 def draw(run_dir: Path) -> Path:
-    """Draws the summary figure from the records and returns its path."""
+    """Draws the summary figure from the records and returns its path.
+
+    Raises:
+        InputError: when no training that could be compared reached its end.
+    """
+    found = read(run_dir)
+    if not FIGURE.needs(found):
+        raise InputError(
+            f"{run_dir} has nothing to compare: every adversarial training of its cells diverged. Sweep again, into "
+            "another directory, with a lower learning_rate."
+        )
     folder = run_dir / "figures"
     folder.mkdir(exist_ok=True)
-    return figures.save(FIGURE, read(run_dir), folder)
+    return figures.save(FIGURE, found, folder)
 
 
 def _report_progress(

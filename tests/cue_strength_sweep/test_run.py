@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -169,9 +170,9 @@ def test_half_of_any_number_of_samples_is_held_out(monkeypatch):
 
 def test_a_finished_sweep_does_nothing_again_and_another_is_refused(swept, quiet):
     run_dir = swept[0]
-    before = (run_dir / "records.jsonl").read_bytes()
+    before = {name: (run_dir / name).read_bytes() for name in ("records.jsonl", "provenance.json", "progress.json")}
     sweep.run(TINY, run_dir=run_dir, reporter=quiet)
-    assert (run_dir / "records.jsonl").read_bytes() == before
+    assert {name: (run_dir / name).read_bytes() for name in before} == before
     with pytest.raises(InputError, match=r"another configuration .*seeds was 2, now 4"):
         sweep.run(replace(TINY, seeds=4), run_dir=run_dir, reporter=quiet)
 
@@ -247,6 +248,7 @@ def test_cells_of_other_settings_are_refused_before_anything_is_written(swept, t
     [
         ("rows", r"records.jsonl has \d+ bytes, but \d+ had been written; restore the file from a copy"),
         ("cell", "counts the cell rho_shape=2,rho_texture=2,fine as finished, but holds no record of it; restore"),
+        ("progress", "progress.json is missing or damaged, so which cells are finished is not known"),
     ],
 )
 def test_a_finished_cell_that_lost_its_records_is_not_taken(tmp_path, quiet, lost, message):
@@ -259,6 +261,8 @@ def test_a_finished_cell_that_lost_its_records_is_not_taken(tmp_path, quiet, los
     if lost == "rows":
         path = place / "records.jsonl"
         path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
+    if lost == "progress":
+        (place / "progress.json").write_text("{")
     with pytest.raises(InputError, match=message):
         sweep.run(TINY, run_dir=tmp_path / "new", cells_from=[place], reporter=quiet)
     assert not (tmp_path / "new").exists()
@@ -334,6 +338,27 @@ def test_cells_differ_in_amplitude_alone_and_swapping_exchanges_the_cues():
 def test_a_sweep_that_cannot_be_done_is_refused_in_words(wrong, message):
     with pytest.raises(InputError, match=message):
         Sweep(**wrong)
+
+
+def test_a_sweep_whose_trainings_diverge_ends_with_a_sentence(tmp_path, quiet, monkeypatch):
+    wild = replace(TINY, learning_rate=1e30, clean_epochs=0, batch_size=200)  # one update an epoch
+    place = tmp_path / os.fsdecode(b"caf\xe9")
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"nothing to compare: every adversarial training .* diverged"):
+            sweep.run(wild, run_dir=place, reporter=quiet)
+    found = records.load(place)
+    assert set(found["run"]) == {"caf\\udce9"}
+    failed = found[~found["ok"]]
+    assert set(failed["training"]) == {"nt", "at-linf"}
+    assert failed["note"].str.contains("not finite|nan").all()
+    assert set(found[found["ok"]]["training"]) == {"untrained"}
+
+
+@pytest.mark.parametrize("strength", [1e-5, 0.125, 1.0])
+def test_cells_of_any_strength_are_shown(tmp_path, strength):
+    gap = ([0.1, 0.2], [0.5, 0.7])
+    (row,) = contrast(cells_of(_evidence(tmp_path, {(strength, 2.0): gap})), "at-linf", "nt").to_dict("records")
+    assert (row["rho_shape"], row["rho_texture"], row["mean"]) == (strength, 2.0, pytest.approx(0.45))
 
 
 def _evidence(tmp_path: Path, biases: dict[tuple[float, float], tuple[list[float], list[float]]], accuracy=(1.0,) * 4):
