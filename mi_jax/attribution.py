@@ -117,12 +117,13 @@ def smoothgrad(
     checks.count("samples", samples)
     images, labels = _checked(logits_fn, variables, x, labels)
     keys = jax.random.split(checks.key(key), samples)
+    wide = images.astype(_wide(images))
 
     def add(total: Array, key: Key) -> tuple[Array, None]:
-        noisy = images + noise * jax.random.normal(key, images.shape, images.dtype)
-        return total + _gradient(logits_fn, variables, noisy, labels), None
+        noisy = wide + float(noise) * jax.random.normal(key, wide.shape, wide.dtype)
+        return total + _gradient(logits_fn, variables, noisy.astype(images.dtype), labels), None
 
-    return lax.scan(add, jnp.zeros(images.shape, _wide(images)), keys)[0] / samples
+    return lax.scan(add, jnp.zeros_like(wide), keys)[0] / samples
 
 
 def integrated_gradients(
@@ -151,7 +152,7 @@ def integrated_gradients(
         `[b h w c]`, signed, in logits.
 
     Raises:
-        InputError: no steps, a baseline outside [0, 1], and as `gradient`.
+        InputError: no steps, a baseline that is not of real numbers in [0, 1], and as `gradient`.
 
     References:
         Sundararajan et al. (2017), eq. 1.
@@ -360,10 +361,10 @@ def _wide(array: Array) -> Any:
 
 
 def _baseline(baseline: Any, images: Images) -> Images:
-    given = baseline if np.isscalar(baseline) else checks.array(baseline, name="The baseline")
+    given = checks.numbers(np.asarray(baseline) if np.isscalar(baseline) else baseline, name="The baseline")
     try:
         start = jnp.broadcast_to(jnp.asarray(given, _wide(images)), images.shape)
-    except (TypeError, ValueError):
+    except ValueError:
         raise InputError(
             f"The baseline must be a pixel value or broadcast to {images.shape}; got shape {np.shape(given)}."
         ) from None

@@ -77,6 +77,17 @@ def flag(name: str, value: Any) -> None:
     _require(isinstance(value, bool | np.bool_), name, value, "True or False")
 
 
+def string(name: str, value: Any, *, usual: str = "") -> None:
+    """Checks for a string.
+
+    Examples:
+        >>> string("processes", 2, usual="'2'")
+        Traceback (most recent call last):
+        mi_jax.errors.InputError: Invalid processes 2: expected a string, such as '2'.
+    """
+    _require(isinstance(value, str), name, value, "a string", usual)
+
+
 def one_of(name: str, value: Any, choices: Iterable[Any]) -> None:
     """Checks that the value is one of the choices.
 
@@ -106,13 +117,17 @@ def known(*arrays: Any) -> bool:
 def array(value: Any, *, name: str) -> Any:
     """A JAX or NumPy array as it is; a torch tensor, a list or a tuple as a NumPy array (of float32 for bfloat16).
 
+    NumPy arrays in the byte order of another machine or of long doubles, which JAX has not, become native and float64.
+
     Raises:
         InputError: for anything else, and masked arrays.
     """
     if isinstance(value, np.ma.MaskedArray):
         raise InputError(f"{name} must be an array without a mask; fill it with `filled`.")
-    if isinstance(value, jax.Array | np.ndarray):
+    if isinstance(value, jax.Array):
         return value
+    if isinstance(value, np.ndarray):
+        return _of_jax(value)
     if hasattr(value, "detach"):  # a torch tensor
         tensor = value.detach().cpu()
         try:
@@ -121,10 +136,16 @@ def array(value: Any, *, name: str) -> Any:
             return tensor.float().numpy()
     if isinstance(value, list | tuple | np.generic):
         try:
-            return np.asarray(value)
+            return _of_jax(np.asarray(value))
         except ValueError:
             raise InputError(f"{name} must be an array; got a ragged {type(value).__name__}.") from None
     raise InputError(f"{name} must be an array, not {type(value).__name__}; convert with np.asarray.")
+
+
+def _of_jax(given: np.ndarray) -> np.ndarray:
+    """The array in native byte order, and float64 for long doubles."""
+    dtype = np.float64 if given.dtype == np.longdouble else given.dtype.newbyteorder("=")
+    return given.astype(dtype, copy=False)
 
 
 def numbers(value: Any, *, name: str) -> Any:

@@ -28,7 +28,7 @@ def saturate(x: ArrayLike, p: ArrayLike) -> Images:
     """Moves pixels away from grey: v' = 1/2 + sign(2v - 1) |2v - 1|^(2/p) / 2. Keeps shape, flattens texture.
 
     p = 2 is the identity, p = inf makes the image black and white (1/2 stays 1/2), and saturating by p and then by q is
-    saturating by p q / 2.
+    saturating by p q / 2. The gradient at a pixel of exactly 1/2 is taken as 0.
 
     Args:
         x: images [b h w c] in [0, 1].
@@ -51,9 +51,10 @@ def saturate(x: ArrayLike, p: ArrayLike) -> Images:
         [0.0, 0.0, 0.5, 1.0]
     """
     images = checks.images(x)
-    _check_level("p", p, lambda v: v > 0, "a number above 0; 2 is the identity, larger values saturate")
+    p = _level("p", p, lambda v: v > 0, "a number above 0; 2 is the identity, larger values saturate")
     centred = 2 * images - 1
-    return 0.5 + jnp.sign(centred) * jnp.abs(centred) ** (2 / jnp.asarray(p, images.dtype)) / 2
+    contrast = jnp.where(centred == 0, 1, jnp.abs(centred))  # a power of 0 has no finite derivative
+    return 0.5 + jnp.sign(centred) * contrast ** (2 / jnp.asarray(p, images.dtype)) / 2
 
 
 def patch_permutations(key: Key | int, n: int, k: int, *, shared: bool = False) -> Int[Array, "n k2"]:
@@ -172,7 +173,7 @@ def low_pass(x: ArrayLike, cutoff: ArrayLike) -> Images:
         [0.5, 0.5, 0.5, 0.5]
     """
     images = checks.images(x)
-    _check_level("cutoff", cutoff, lambda v: v >= 0, "a number of at least 0")
+    cutoff = _level("cutoff", cutoff, lambda v: v >= 0, "a number of at least 0")
     return jnp.clip(_filtered(images, _radius(images) <= jnp.asarray(cutoff)), 0.0, 1.0)
 
 
@@ -201,7 +202,7 @@ def high_pass(x: ArrayLike, cutoff: ArrayLike) -> Images:
         ([0.0, 1.0, 1.0, 0.0], [0.5, 0.5, 0.5, 0.5])
     """
     images = checks.images(x)
-    _check_level("cutoff", cutoff, lambda v: v >= 0, "a number of at least 0")
+    cutoff = _level("cutoff", cutoff, lambda v: v >= 0, "a number of at least 0")
     radius = _radius(images)
     return jnp.clip(_filtered(images, (radius > jnp.asarray(cutoff)) | (radius == 0)), 0.0, 1.0)
 
@@ -228,7 +229,7 @@ def phase_scramble(x: ArrayLike, strength: ArrayLike, key: Key | int) -> Images:
         Geirhos et al., Generalisation in Humans and Deep Neural Networks (2018), phase noise.
     """
     images = checks.images(x)
-    _check_level("strength", strength, lambda v: 0 <= v <= 1, "a number in [0, 1]")
+    strength = _level("strength", strength, lambda v: 0 <= v <= 1, "a number in [0, 1]")
     key = checks.key(key)
     count, height, width, _ = images.shape
     index = np.arange(height * width).reshape(height, width)
@@ -277,10 +278,12 @@ def gaussian_noise(x: ArrayLike, std: ArrayLike, key: Key | int) -> Images:
         InputError: when x are not images in [0, 1] or the standard deviation is not in [0, 1].
     """
     images = checks.images(x)
-    _check_level("std", std, lambda v: 0 <= v <= 1, "a number in [0, 1], such as 8/255")
+    std = _level("std", std, lambda v: 0 <= v <= 1, "a number in [0, 1], such as 8/255")
     key = checks.key(key)
-    drawn = jax.vmap(lambda index: jax.random.normal(jax.random.fold_in(key, index), images.shape[1:], images.dtype))
-    return jnp.clip(images + jnp.asarray(std, images.dtype) * drawn(jnp.arange(len(images))), 0.0, 1.0)
+    wide = _widened(images)
+    drawn = jax.vmap(lambda index: jax.random.normal(jax.random.fold_in(key, index), wide.shape[1:], wide.dtype))
+    noisy = wide + jnp.asarray(std, wide.dtype) * drawn(jnp.arange(len(wide)))
+    return jnp.clip(noisy, 0.0, 1.0).astype(images.dtype)
 
 
 def _radius(images: Any) -> np.ndarray:
@@ -291,9 +294,13 @@ def _radius(images: Any) -> np.ndarray:
     return np.hypot(down[:, None], right[None, :])
 
 
+def _widened(images: Any) -> Any:
+    """Images of half precision in float32, in which there are transforms and finer normal deviates; others as given."""
+    return images.astype(np.promote_types(images.dtype, jnp.float32))
+
+
 def _filtered(images: Any, passes: Any) -> Any:
-    wide = images.astype(np.promote_types(images.dtype, jnp.float32))  # there is no transform of half precision
-    spectrum = jnp.fft.rfft2(wide, axes=(1, 2))
+    spectrum = jnp.fft.rfft2(_widened(images), axes=(1, 2))
     spectrum = spectrum * jnp.asarray(passes, spectrum.dtype)[None, :, :, None]
     return jnp.fft.irfft2(spectrum, s=images.shape[1:3], axes=(1, 2)).astype(images.dtype)
 
@@ -309,11 +316,16 @@ def _check_divides(images: Any, k: int) -> None:
         )
 
 
-def _check_level(name: str, value: Any, holds: Callable[[Any], bool], expected: str) -> None:
-    """Raises `InputError` unless a level, which may be traced, is one real number; `holds` tells of a known one."""
-    level: Any = np.asarray(value) if isinstance(value, int | float) else value
-    one = isinstance(level, jax.Array | np.ndarray | np.generic) and level.ndim == 0
-    real = one and (jnp.issubdtype(level.dtype, jnp.integer) or jnp.issubdtype(level.dtype, jnp.floating))
-    if not real or (checks.known(level) and not holds(level)):
-        got = f"of shape {level.shape}" if getattr(level, "ndim", 0) else repr(value)
+def _level(name: str, value: Any, holds: Callable[[Any], bool], expected: str) -> Any:
+    """A level, which may be traced, in a dtype of JAX.
+
+    Raises `InputError` unless it is one real number for which `holds`, where it is known.
+    """
+    level = checks.array(value, name=name) if isinstance(value, np.ndarray | np.generic) else value
+    number: Any = np.asarray(level) if isinstance(level, int | float) else level
+    one = isinstance(number, jax.Array | np.ndarray) and number.ndim == 0
+    real = one and (jnp.issubdtype(number.dtype, jnp.integer) or jnp.issubdtype(number.dtype, jnp.floating))
+    if not real or (checks.known(number) and not holds(number)):
+        got = f"of shape {number.shape}" if getattr(number, "ndim", 0) else repr(value)
         raise InputError(f"Invalid {name} {got}: expected {expected}.")
+    return level

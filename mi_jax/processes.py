@@ -17,6 +17,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from mi_jax import checks
 from mi_jax.errors import InputError
 
 T = TypeVar("T")
@@ -62,6 +63,7 @@ def find(processes: str = "auto", coordinator: str | None = None, index: int | N
         Address(coordinator='10.0.0.1:1234', count=2, index=0)
         >>> find("1")
     """
+    checks.string("processes", processes, usual="'auto' or '2'")
     counted = processes.isdecimal() and int(processes) > 0
     if not counted and processes not in ("auto", "cluster"):
         raise InputError(f"Invalid processes {processes!r}: expected auto, cluster, or how many there are.")
@@ -82,6 +84,11 @@ def _in_environment() -> Address | None:
     """The address that JAX's variables, a SLURM step or a Cloud TPU slice show; None for a single process."""
     if coordinator := os.environ.get("JAX_COORDINATOR_ADDRESS"):
         number, index = (os.environ.get(f"JAX_{name}", "") for name in ("NUM_PROCESSES", "PROCESS_ID"))
+        if not number:
+            raise InputError(
+                f"JAX_COORDINATOR_ADDRESS is {coordinator}, but JAX_NUM_PROCESSES is not set: set it and "
+                "JAX_PROCESS_ID, or unset the address."
+            )
         return find(number, coordinator, int(index) if index.isdecimal() else None)
     tasks, workers = os.environ.get("SLURM_STEP_NUM_TASKS", "1"), os.environ.get("TPU_WORKER_HOSTNAMES", "")
     return Address() if (tasks.isdecimal() and int(tasks) > 1) or "," in workers else None
@@ -131,19 +138,19 @@ def on_first(work: Callable[[], T]) -> T:
     """
     if count() == 1 or getattr(_here, "alone", False):
         return work()
-    outcome: tuple[T | None, Exception | None] = None, None
+    result, failure = None, None
     if is_first():
         _here.alone = True
         try:
-            outcome = work(), None
+            result = work()
         except Exception as error:
-            outcome = None, error
+            failure = error
         finally:
             _here.alone = False
-    result, failure = _from(0, outcome)
+    result, failure = _from(0, result, failure)
     if failure is not None:
         raise failure
-    return result  # pyright: ignore[reportReturnType]
+    return result
 
 
 def by_first(function: Callable[P, T]) -> Callable[P, T]:
@@ -171,7 +178,9 @@ def together(work: Callable[[], T]) -> T:
         failure = error
     failed = np.flatnonzero(_of_each(failure is not None))
     if len(failed):
-        raise _from(int(failed[0]), failure)
+        _, failure = _from(int(failed[0]), None, failure)
+        assert failure is not None
+        raise failure
     return result  # pyright: ignore[reportReturnType]
 
 
@@ -189,16 +198,16 @@ def _of_each(flag: bool) -> np.ndarray:
     return np.asarray(_communicated(multihost_utils.process_allgather, np.asarray(flag)))
 
 
-def _from(source: int, value: Any) -> Any:
-    """The value that one process has, pickled as bytes in messages of few lengths, each of which is compiled once."""
+def _from(source: int, result: Any, failure: Exception | None) -> tuple[Any, Exception | None]:
+    """What one process has, pickled as bytes in messages of few lengths, each of which is compiled once."""
     sends = jax.process_index() == source
-    payload = _pickled(value) if sends else b""
+    payload, failure = _pickled(result, failure) if sends else (b"", None)
     head = len(payload).to_bytes(8, "little") + payload
     received = _message(head[:_FIRST_MESSAGE_BYTES], _FIRST_MESSAGE_BYTES, sends)
     length = int.from_bytes(received[:8], "little")
     if length + 8 > _FIRST_MESSAGE_BYTES:
         received += _message(head[_FIRST_MESSAGE_BYTES:], 1 << (length - 1).bit_length(), sends)
-    return value if sends else pickle.loads(received[8 : 8 + length])
+    return (result, failure) if sends else pickle.loads(received[8 : 8 + length])
 
 
 def _message(content: bytes, size: int, sends: bool) -> bytes:
@@ -207,12 +216,22 @@ def _message(content: bytes, size: int, sends: bool) -> bytes:
     return _communicated(multihost_utils.broadcast_one_to_all, buffer, is_source=sends).tobytes()
 
 
-def _pickled(value: Any) -> bytes:
+def _pickled(result: Any, failure: Exception | None) -> tuple[bytes, Exception | None]:
+    """The message for other processes, and what is raised here: the failure, or that the result cannot be pickled.
+
+    Where other processes could not build the failure from the message, they get a RuntimeError that describes it.
+    """
+    if failure is None:
+        try:
+            return pickle.dumps((result, None)), None
+        except Exception as error:  # whatever the objects raise that it holds
+            failure = error
     try:
-        return pickle.dumps(value)
-    except (pickle.PicklingError, TypeError, AttributeError):
-        result, failure = value
-        return pickle.dumps((result, RuntimeError(f"{type(failure).__name__}: {failure}")))
+        message = pickle.dumps((None, failure))
+        pickle.loads(message)
+    except Exception:
+        message = pickle.dumps((None, RuntimeError(f"{type(failure).__name__}: {failure}")))
+    return message, failure
 
 
 def _communicated(collective: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The independent random keys of a seed, and the rows of a fixed random sample."""
+"""The random keys of a seed by purpose, and the rows of a fixed random sample."""
 
 from typing import Literal
 
@@ -15,10 +15,18 @@ _STREAMS: dict[Stream, int] = {"evaluation": 1, "studies": 2, "held_out": 3, "ra
 def stream_key(seed: int, stream: Stream) -> Key:
     """The random key of a seed for one purpose; training uses the splits of `jax.random.key(seed)` itself.
 
+    With JAX's default generator, whose split i is the key with i folded in, `evaluation` and `studies` are the keys by
+    which training orders and perturbs its images, so these random numbers are not independent of those of training.
+
     Args:
         seed: seed of the network.
         stream: `evaluation` for the attacks on finished networks, `studies`, `held_out` for the attack on held-out
             images, or `random_target` for the classes that targeted attacks aim at.
+
+    Examples:
+        >>> init, order, step = jax.random.split(jax.random.key(0), 3)
+        >>> bool(stream_key(0, "evaluation") == order), bool(stream_key(0, "studies") == step)
+        (True, True)
     """
     return jax.random.fold_in(jax.random.key(seed), _STREAMS[stream])
 

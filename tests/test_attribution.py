@@ -283,6 +283,24 @@ def test_sums_of_many_gradients_are_exact_in_half_precision(dtype, count):
     np.testing.assert_allclose(smooth, 1.0)
 
 
+@pytest.mark.parametrize("noise", [0.1, np.float64(0.1), np.float32(0.1)])
+@pytest.mark.usefixtures("as_a_user")
+def test_smoothgrad_draws_its_noise_in_float32_for_images_of_half_precision(noise):
+    """The gradient of sum(x^2) / 2 is the noisy image itself: its mean is the image plus the mean of the noise."""
+    seen = []
+
+    def logits(_, x):
+        seen.append(x.dtype)
+        squares = (x.astype(jnp.float32) ** 2).sum((1, 2, 3)) / 2
+        return jnp.stack([squares, 0 * squares], axis=1)
+
+    x, labels, key = jnp.full((1, 8, 8, 1), 0.5, jnp.bfloat16), jnp.array([0]), jax.random.key(0)
+    maps = attribution.smoothgrad(logits, None, x, labels, key, noise=noise, samples=1)
+    assert set(seen) == {jnp.dtype(jnp.bfloat16)}
+    drawn = jax.random.normal(jax.random.split(key, 1)[0], x.shape, jnp.float32)
+    np.testing.assert_array_equal(maps, (0.5 + 0.1 * drawn).astype(jnp.bfloat16).astype(jnp.float32))
+
+
 def test_completeness_error_of_an_image_equal_to_the_baseline_is_zero():
     x = jnp.stack([jnp.zeros((2, 2, 1)), jnp.full((2, 2, 1), 0.5)])
     weights, labels = jnp.ones((2, 2, 1, 2)), jnp.array([0, 1])
@@ -312,8 +330,24 @@ def test_completeness_error_of_an_image_equal_to_the_baseline_is_zero():
             lambda x, y: attribution.integrated_gradients(_model, 0, x, y, baseline=np.nan),
         ),
         (
-            "baseline must be a pixel value",
+            "baseline must be a pixel value or broadcast to",
+            lambda x, y: attribution.integrated_gradients(_model, 0, x, y, baseline=np.zeros(3)),
+        ),
+        (
+            "baseline must hold real numbers, as integers or floats; got <U5",
             lambda x, y: attribution.integrated_gradients(_model, 0, x, y, baseline="black"),
+        ),
+        (
+            "baseline must hold real numbers, as integers or floats; got bool",
+            lambda x, y: attribution.integrated_gradients(_model, 0, x, y, baseline=True),
+        ),
+        (
+            "baseline must hold real numbers, as integers or floats; got complex64",
+            lambda x, y: attribution.integrated_gradients(_model, 0, x, y, baseline=np.complex64(1j)),
+        ),
+        (
+            "baseline must hold real numbers, as integers or floats; got bool",
+            lambda x, y: attribution.completeness_error(_model, 0, x, y, x, baseline=np.ones((2, 2, 1), bool)),
         ),
         (
             "baseline must be an array; got a ragged list",

@@ -23,6 +23,7 @@ X, Y = np.full((3, 2, 2, 1), 0.5, np.float32), np.array([0, 1, 2])
         (checks.count, [1, np.int32(7), 2**31 - 1], [0, 1.0, True, "3", None, 2**31, 10**30]),
         (lambda n, v: checks.count(n, v, most=5), [5], [6]),
         (lambda n, v: checks.one_of(n, v, ("a", "b")), ["a"], ["c", None]),
+        (checks.string, ["", np.str_("a")], [2, None, b"a", ["a"]]),
     ],
 )
 def test_scalar_checks_accept_and_refuse_with_one_sentence(check, accepted, refused):
@@ -72,6 +73,18 @@ def test_torch_tensors_and_pixels_beyond_the_range_by_rounding_are_accepted():
     np.testing.assert_array_equal(checks.images(torch.tensor(X)), X)
     np.testing.assert_array_equal(checks.labels(torch.tensor(Y), 3, classes=3), Y)
     np.testing.assert_array_equal(checks.images(X + np.float32(0.5000002)), np.ones_like(X))
+
+
+@pytest.mark.parametrize(("given", "native"), [(">f4", "f4"), (">f8", "f8"), (np.longdouble, "f8"), (">i2", "i2")])
+def test_numbers_that_jax_cannot_hold_are_converted(given, native):
+    values = np.array([1, 2, 3])
+    for array in (values.astype(given), list(values.astype(given)), values.astype(given)[2]):
+        converted = checks.array(array, name="Maps")
+        assert (converted.dtype, converted.dtype.isnative) == (np.dtype(native), True)
+        np.testing.assert_array_equal(jnp.asarray(converted), np.asarray(array, native))
+    images = np.full((1, 2, 2, 1), 0.5).astype(given if np.dtype(given).kind == "f" else ">f4")
+    np.testing.assert_array_equal(checks.images(images), 0.5)
+    assert checks.array(values, name="Maps") is values
 
 
 def test_labels_of_any_integer_type_become_int32():

@@ -68,6 +68,14 @@ def test_saturation_level_may_be_traced():
     np.testing.assert_allclose(levels[1], d.saturate(IMAGES, 8.0), atol=1e-6)
 
 
+@pytest.mark.parametrize("p", [1.0, 2.0, 8.0, np.inf])
+def test_saturation_has_a_finite_gradient_at_grey(p):
+    x = jnp.array([0.25, 0.5]).reshape(1, 1, 2, 1)
+    by_pixel, by_level = jax.grad(lambda x, p: d.saturate(x, p).sum(), argnums=(0, 1))(x, p)
+    np.testing.assert_allclose(by_pixel.ravel(), [2 / p * 0.5 ** (2 / p - 1), 0], rtol=1e-6)
+    assert np.isfinite(by_level)
+
+
 def shuffled_by_hand(x: np.ndarray, permutations: np.ndarray, k: int) -> np.ndarray:
     """Patch by patch with plain loops."""
     height, width = x.shape[1] // k, x.shape[2] // k
@@ -197,6 +205,14 @@ def test_gaussian_noise_has_the_deviation_it_says_and_is_the_same_for_any_images
     np.testing.assert_array_equal(d.gaussian_noise(IMAGES, 0.0, key), IMAGES)
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_noise_on_half_precision_images_is_that_on_the_wide_ones(key, dtype):
+    half = jnp.asarray(IMAGES, dtype)
+    found = d.gaussian_noise(half, 0.1, key)
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, d.gaussian_noise(half.astype(jnp.float32), 0.1, key).astype(dtype))
+
+
 def test_noise_of_every_strength_is_the_same_noise(key):
     grey = np.full((2, 8, 8, 1), 0.5, np.float32)
     weak, strong = (np.asarray(d.gaussian_noise(grey, std, key)) - 0.5 for std in (0.01, 0.02))
@@ -253,7 +269,7 @@ def test_a_level_is_one_number(name, level, key):
     keys = (key,) if name in ("phase_scramble", "gaussian_noise") else ()
     with pytest.raises(InputError, match=r"^Invalid .*: expected a number"):
         getattr(d, name)(IMAGES, level, *keys)
-    for number in (1, np.float64(0.5), np.array(0.5), jnp.float32(0.5)):
+    for number in (1, np.float64(0.5), np.array(0.5), np.array(0.5, ">f8"), np.longdouble(0.5), jnp.float32(0.5)):
         np.testing.assert_array_equal(
             getattr(d, name)(IMAGES, number, *keys), getattr(d, name)(IMAGES, float(number), *keys)
         )

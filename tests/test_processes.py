@@ -60,6 +60,9 @@ def agree() -> dict:
         "disk": raised(lambda: processes.on_first(lambda: fails_in(0, OSError(errno.ENOSPC, "full", "file")))),
         "of another": raised(lambda: processes.together(lambda: fails_in(1, InputError("Not here.")))),
         "unknown": raised(lambda: processes.on_first(lambda: fails_in(0, Unpicklable()))),
+        "unknown of another": raised(lambda: processes.together(lambda: fails_in(1, Unpicklable()))),
+        "of two arguments": raised(lambda: processes.on_first(lambda: fails_in(0, OfTwoArguments(1, 2)))),
+        "result": raised(lambda: processes.on_first(lambda: lambda: index)),
     }
 
 
@@ -67,6 +70,13 @@ class Unpicklable(Exception):
     def __init__(self):
         super().__init__("odd")
         self.lock = lambda: None
+
+
+class OfTwoArguments(Exception):
+    """Can be pickled, but not built again from its text."""
+
+    def __init__(self, first: int, second: int):
+        super().__init__(f"{first} and {second}")
 
 
 def share() -> dict:
@@ -120,7 +130,8 @@ def found(build_once) -> list[dict]:
 
 
 def test_what_the_first_process_has_or_raises_is_had_and_raised_by_both(found):
-    agreed, other = ({**process["agree"], "unknown": None} for process in found)
+    described = dict.fromkeys(("unknown", "unknown of another", "of two arguments"))
+    agreed, other = (process["agree"] | described for process in found)
     assert agreed == other
     assert agreed["value"] == "of 0"
     assert agreed["sum"] == pytest.approx(np.random.default_rng(0).normal(size=20_000).sum())
@@ -134,6 +145,15 @@ def test_what_the_first_process_has_or_raises_is_had_and_raised_by_both(found):
 def test_an_error_that_cannot_be_sent_is_described(found):
     assert found[0]["agree"]["unknown"] == ["Unpicklable", "odd"]
     assert found[1]["agree"]["unknown"] == ["RuntimeError", "Unpicklable: odd"]
+    assert found[0]["agree"]["unknown of another"] == ["RuntimeError", "Unpicklable: odd"]
+    assert found[1]["agree"]["unknown of another"] == ["Unpicklable", "odd"]
+    assert found[0]["agree"]["of two arguments"] == ["OfTwoArguments", "1 and 2"]
+    assert found[1]["agree"]["of two arguments"] == ["RuntimeError", "OfTwoArguments: 1 and 2"]
+
+
+def test_a_result_that_cannot_be_sent_fails_in_both(found):
+    assert "lambda" in found[0]["agree"]["result"][1]
+    assert found[1]["agree"]["result"] == found[0]["agree"]["result"]
 
 
 def test_batches_and_attacks_on_devices_of_both_processes_have_the_results_of_one_device(found):
@@ -176,6 +196,20 @@ def test_the_place_of_a_process_is_read_from_the_flags_or_the_environment(monkey
 def test_a_number_of_processes_that_is_none_is_refused(flags):
     with pytest.raises(InputError, match="expected auto, cluster, or how many there are"):
         processes.find(*flags)
+
+
+@pytest.mark.parametrize("number", [2, None])
+@pytest.mark.usefixtures("as_a_user")
+def test_a_number_of_processes_that_is_no_string_is_refused(number):
+    with pytest.raises(InputError, match=f"^Invalid processes {number}: expected a string, such as 'auto' or '2'"):
+        processes.find(number)
+
+
+def test_an_address_without_the_number_of_processes_is_refused(monkeypatch):
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "n:1")
+    monkeypatch.delenv("JAX_NUM_PROCESSES", raising=False)
+    with pytest.raises(InputError, match=r"^JAX_COORDINATOR_ADDRESS is n:1, but JAX_NUM_PROCESSES is not set: set it"):
+        processes.find()
 
 
 @pytest.mark.parametrize(

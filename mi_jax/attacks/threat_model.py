@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Shaped
 
@@ -176,9 +177,10 @@ class ThreatModel:
     def random_start(self, key: Key, clean: Images, init: str = "uniform") -> Images:
         """`start` with the noise of the whole batch from one key, for training."""
         noise_key, radius_key = (key, key) if init == "gaussian" else jax.random.split(key)
-        shape, dtype = clean.shape, clean.dtype
+        shape, dtype = clean.shape, np.promote_types(clean.dtype, jnp.float32)  # deviates of half precision are coarse
         if self.draws_normal(init):
             noise = jax.random.normal(noise_key, shape, dtype)
         else:
             noise = jax.random.uniform(noise_key, shape, dtype, -1, 1)
-        return self.start(clean, noise, jax.random.uniform(radius_key, (shape[0], 1, 1, 1), dtype), init)
+        radius = jax.random.uniform(radius_key, (shape[0], 1, 1, 1), dtype)
+        return self.start(clean.astype(dtype), noise, radius, init).astype(clean.dtype)

@@ -15,6 +15,13 @@ from mi_jax.errors import InputError
 _SUFFIXES = (".png", ".jpg", ".jpeg")
 _OTHER_IMAGES = (".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2", ".avif", ".heic")
 """Images that are not read: to skip them would silently leave out a part of the data."""
+_TEST_SPLITS = ("test", "validation", "val")
+"""Names of the split on which networks are tested; the first that is there is taken, as from TFDS sets."""
+_SPLITS = ("train", *_TEST_SPLITS)
+_ARRAYS = tuple(f"{split}_{part}" for split in _SPLITS for part in ("images", "labels"))
+"""The images and labels that an archive may hold."""
+_DEPTH_IN_PNG = 24
+"""Where a PNG file has its number of bits per channel."""
 _TEST_SHARE = 0.2
 _MOST_CLASSES = 2**20
 """Without names of the classes; larger labels are probably identifiers rather than classes."""
@@ -75,9 +82,10 @@ def from_npz(path: str | Path) -> Dataset:
     Args:
         path: file with the arrays `train_images`, `train_labels` and, if there is a test split, `test_images` and
             `test_labels` (see `from_arrays`), and optionally `class_names`. Without the first two it is a test set.
+            Arrays that begin with `validation_`, or else `val_`, are the test split where there is no `test_`.
 
     Raises:
-        InputError: when the file cannot be read, an array is missing, or the arrays do not fit.
+        InputError: when the file cannot be read, an array is missing or of another split, or the arrays do not fit.
     """
     path = _expanded(path)
     try:
@@ -85,33 +93,34 @@ def from_npz(path: str | Path) -> Dataset:
             arrays = {key: archive[key] for key in archive.files}
     except Exception as error:  # a missing file, no archive, object arrays: several kinds
         raise InputError(f"The archive {path} cannot be read: {_first_line(error)}.") from error
-    if not {"train_images", "train_labels"} & set(arrays) and {"test_images", "test_labels"} <= set(arrays):
-        both = from_arrays(arrays["test_images"], arrays["test_labels"], arrays["test_images"], arrays["test_labels"],
-                           name=path.stem, class_names=arrays.get("class_names"))  # fmt: skip
-        return replace(both, train=both.test.take(slice(0)))
+    pairs = {split: [arrays.get(f"{split}_{part}") for part in ("images", "labels")] for split in _SPLITS}
+    test_name = next((split for split in _TEST_SPLITS if any(part is not None for part in pairs[split])), "test")
+    train, test = pairs["train"], pairs[test_name]
+    is_test_set = all(part is None for part in train) and all(part is not None for part in test)
     missing = [key for key in ("train_images", "train_labels") if key not in arrays]
-    if missing:
+    if missing and not is_test_set:
         raise InputError(f"The archive {path} has no array {missing[0]}; it has {', '.join(arrays) or 'none'}.")
-    return from_arrays(
-        *(arrays.get(key) for key in ("train_images", "train_labels", "test_images", "test_labels")),
-        name=path.stem,
-        class_names=arrays.get("class_names"),
-    )
+    # Others, such as identifiers, do not matter; these would be another split, or a misspelt one.
+    if unknown := [key for key in arrays if key.endswith(("_images", "_labels")) and key not in _ARRAYS]:
+        raise InputError(f"The archive {path} has an array {unknown[0]}; expected only {', '.join(_ARRAYS)}.")
+    first = test if is_test_set else train
+    dataset = from_arrays(*first, *test, name=path.stem, class_names=arrays.get("class_names"))
+    return replace(dataset, train=dataset.test.take(slice(0))) if is_test_set else dataset
 
 
 def from_folder(path: str | Path) -> Dataset:
     """The data set in a folder: `train/<class>/*.png` and `test/<class>/*.png` (or .jpg, .jpeg).
 
-    Classes are the folders of `train` in alphabetical order. Without a folder `test` a fixed fifth of the training
-    images is the test split. Images must have one size; grey ones have one channel where all of them are grey. Hidden
-    files and files that are no images are ignored.
+    Classes are the folders of `train` in alphabetical order. Without a folder `test`, a folder `validation` or `val` is
+    the test split, and without these a fixed fifth of the training images. Images must have one size; grey ones have
+    one channel where all of them are grey. Hidden files and files that are no images are ignored.
 
     Args:
         path: the folder.
 
     Raises:
-        InputError: when there is no such folder, a class is empty or unknown, `test` holds no image, or an image cannot
-            be read or has another format or size; names the file.
+        InputError: when there is no such folder, a class is empty or unknown, the test split holds no image, or an
+            image cannot be read or has another format or size; names the file.
     """
     path = _expanded(path)
     root = path / "train"
@@ -125,12 +134,11 @@ def from_folder(path: str | Path) -> Dataset:
     if len(classes) < 2:
         raise InputError(f"{root} must hold one folder of images for each of 2 or more classes; found {len(classes)}.")
     train = _files(root, classes)
-    test_root = path / "test"
-    test = _files(test_root, classes) if test_root.is_dir() else []
-    if test_root.is_dir() and not test:
+    test_root = next((path / split for split in _TEST_SPLITS if (path / split).is_dir()), None)
+    test = _files(test_root, classes) if test_root else []
+    if test_root and not test:
         raise InputError(
-            f"{test_root} holds no image ({', '.join(_SUFFIXES)}) of any class; add some, or remove that folder to "
-            "test on a fifth of the training images."
+            f"{test_root} holds no image ({', '.join(_SUFFIXES)}) of any class; add some, or remove that folder."
         )
     images = _decoded([file for file, _ in (*train, *test)])
     labels = np.array([label for _, label in (*train, *test)], np.int32)
@@ -173,6 +181,9 @@ def _decoded(files: list[Path]) -> np.ndarray:
                 image.load()
                 if "A" in image.getbands() or "transparency" in image.info:
                     raise InputError(f"{file} has transparent pixels; save it without an alpha channel.")
+                # Pillow reduces colours of 16 bits to 8 without a word.
+                if image.mode[0] in "IF" or (image.format == "PNG" and file.read_bytes()[_DEPTH_IN_PNG] == 16):
+                    raise InputError(f"{file} has more than 8 bits per channel; save it with 8.")
                 decoded.append(image.copy())
         except InputError:
             raise
@@ -183,9 +194,6 @@ def _decoded(files: list[Path]) -> np.ndarray:
             raise InputError(
                 f"{files[0]} and {file} have different sizes ({sizes}); only images of one size can be used."
             )
-    deep = next((file for file, image in zip(files, decoded, strict=True) if image.mode[0] in "IF"), None)
-    if deep is not None:
-        raise InputError(f"{deep} has more than 8 bits per channel; save it with 8.")
     mode = "L" if all(image.mode in ("L", "1") for image in decoded) else "RGB"
     pixels = np.stack([np.asarray(image.convert(mode)) for image in decoded])
     return pixels if pixels.ndim == 4 else pixels[..., None]

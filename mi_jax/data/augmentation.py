@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float32, Int32, Shaped
 
@@ -50,9 +51,13 @@ def augmentation_for(dataset_name: str) -> Augmentation:
     Args:
         dataset_name: may include a configuration or a version ("cifar10:3.0.2").
 
+    Raises:
+        InputError: for a name that is no string.
+
     References:
         Zhang et al. (2022), set-up, for MNIST, CIFAR-10 and STL-10.
     """
+    checks.string("dataset_name", dataset_name, usual="cifar10")
     return _CUSTOM.get(dataset_name.split(":")[0].split("/")[0], _NONE)
 
 
@@ -65,7 +70,13 @@ def epoch_order(key: Key | int, epoch: Any, n: int) -> Int32[Array, " n"]:
         key: random key or seed of the training; the same for every epoch.
         epoch: from 0.
         n: number of images, a Python integer.
+
+    Raises:
+        InputError: for numbers that are not whole or are negative, and what is no key.
     """
+    if not isinstance(epoch, jax.Array | np.ndarray):
+        checks.count("epoch", epoch, 0)
+    checks.count("n", n, 0)
     return jax.random.permutation(jax.random.fold_in(checks.key(key), epoch), n)
 
 

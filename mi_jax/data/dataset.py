@@ -9,6 +9,7 @@ from jaxtyping import Int32, UInt8
 
 from mi_jax import checks
 from mi_jax.data.augmentation import to_float
+from mi_jax.errors import InputError
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,11 +20,22 @@ class Split:
         images: uint8 pixels, channels last.
         labels: the class of each image, from 0.
         factors: for images whose content is known, the class of each cue ("shape", "texture", "colour"); else empty.
+
+    Raises:
+        InputError: when there is not one label, and one value of each factor, per image.
     """
 
     images: UInt8[np.ndarray, "n h w c"]
     labels: Int32[np.ndarray, " n"]
     factors: Mapping[str, Int32[np.ndarray, " n"]] = field(default_factory=dict)
+
+    def __post_init__(self):
+        for name, values in {"labels": self.labels, **self.factors}.items():
+            if len(values) != len(self.images):
+                raise InputError(
+                    "A split needs one label and one value of each factor per image; "
+                    f"got {len(self.images)} images and {name} of length {len(values)}."
+                )
 
     def to_float(self) -> jax.Array:
         """The images as float32 in [0, 1], on the device."""

@@ -12,6 +12,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from mi_jax import checks
 from mi_jax.data import cache, tfds_source
 from mi_jax.data.dataset import Dataset
 from mi_jax.data.registry import DATASETS
@@ -43,9 +44,10 @@ def prepare(name: str, *, data_dir: str | Path | None = None) -> Dataset:
         data_dir: where the ArrayRecord files go; `$TFDS_DATA_DIR` or ~/tensorflow_datasets where it is left out.
 
     Raises:
-        InputError: where the name is unknown, the set is no image classification, TensorFlow or the network is missing,
-            the download fails, or the folder holds the set in another format.
+        InputError: where the name is unknown or no string, the set is no image classification, TensorFlow or the
+            network is missing, the download fails, or the folder holds the set in another format.
     """
+    checks.string("name", name, usual="cifar10")
     if name.startswith(("npz:", "folder:")):
         raise InputError(f"{name} is read from disk and needs no preparation; train with `--dataset {name}`.")
     reference = Reference.parse(name)

@@ -166,7 +166,10 @@ def _open(source: Source, name: str) -> Any:
                 "copy the cache from a machine that has it."
             ) from error
         try:
-            return tfds.builder_from_directory(source.directory)
+            builder = tfds.builder_from_directory(source.directory)
+            # Of a set in several formats, the paths are those of the format that was written first.
+            builder.info.set_file_format("array_record", override=True, override_if_initialized=True)
+            return builder
         except Exception as error:  # whatever TFDS makes of damaged metadata
             raise InputError(
                 f"{source.directory} cannot be read ({_first_line(error)}); remove it and prepare {name} again."

@@ -43,8 +43,8 @@ WIDTH = 9.0
 """Width of a figure in inches."""
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """The colours of Okabe and Ito, distinguishable with the common colour-vision deficiencies."""
-_FIXED = dict(zip(("nt", "at", "trades", "mart", "noise", "fast"), PALETTE, strict=False))
-_SPARE = ("#000000", "#8C6D31", "#7B3294", "#999999")
+_FIXED = dict(zip(("nt", "at", "trades", "mart", "noise", "fast", "vib"), PALETTE, strict=True))
+_SPARE = ("#8C6D31", "#7B3294", "#999999")
 _MOST_MARKS = 40
 FEW_SEEDS = 8
 """From this number of seeds on, figures show intervals without the values of the seeds."""
@@ -55,11 +55,12 @@ _LINES: dict[str, LineStyleType] = {"clean": "-", "adversarial": "--"}
 
 
 def colour_of(training: str, trainings: Sequence[str]) -> str:
-    """The colour of a training: fixed for the registered ones, distinct for any other."""
+    """The colour of a training: fixed for those of the package, distinct for up to a hundred others."""
     if training in _FIXED:
         return _FIXED[training]
     others = [name for name in trainings if name not in _FIXED]
-    return _SPARE[others.index(training) % len(_SPARE)]
+    further = matplotlib.colormaps["turbo"](np.linspace(0.05, 0.95, max(0, len(others) - len(_SPARE))))
+    return (*_SPARE, *map(to_hex, further))[others.index(training)]
 
 
 def line_of(inputs: str) -> LineStyleType:

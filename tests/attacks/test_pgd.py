@@ -245,6 +245,18 @@ def test_a_random_start_that_is_neither_true_nor_false_is_refused(value):
     PGD().with_values(random_start=np.bool_(False)).__post_init__()
 
 
+@pytest.mark.parametrize(
+    ("norm", "init"), [("linf", "uniform"), ("l2", "radius"), ("l1", "uniform"), ("l2", "gaussian")]
+)
+def test_a_random_start_in_half_precision_is_that_of_float32_rounded(norm, init):
+    half = jnp.full((4, 6, 6, 1), 0.5, jnp.bfloat16)
+    threat, key = ThreatModel(norm, 0.25), jax.random.key(0)
+    found = threat.random_start(key, half, init)
+    wide = threat.random_start(key, half.astype(jnp.float32), init)
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(found, wide.astype(jnp.bfloat16))
+
+
 def test_a_step_of_zero_is_accepted_where_the_radius_is_zero(linear_model, batch):
     x, y = batch
     eps = np.where(np.arange(len(x)) == 3, 0, 0.1)

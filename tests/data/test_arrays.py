@@ -2,6 +2,8 @@
 
 import os
 import re
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +121,22 @@ def test_the_home_directory_of_an_unknown_user_is_refused(name):
         mj.data.load(name)
 
 
+@pytest.mark.parametrize("split", ["validation", "val"])
+def test_the_validation_arrays_of_an_archive_are_its_test_split_where_it_has_no_other(split, tmp_path):
+    train = {"train_images": IMAGES[:6], "train_labels": LABELS[:6]}
+    validation = {f"{split}_images": IMAGES[6:9], f"{split}_labels": LABELS[6:9]}
+    np.savez(tmp_path / "a.npz", **train, **validation)
+    dataset = mj.data.load(f"npz:{tmp_path}/a.npz")
+    np.testing.assert_array_equal(dataset.train.images, IMAGES[:6])
+    np.testing.assert_array_equal(dataset.test.images, IMAGES[6:9])
+    np.savez(tmp_path / "b.npz", **validation)
+    alone = mj.data.load(f"npz:{tmp_path}/b.npz")
+    assert len(alone.train) == 0
+    np.testing.assert_array_equal(alone.test.labels, LABELS[6:9])
+    np.savez(tmp_path / "c.npz", **train, **validation, test_images=IMAGES[9:], test_labels=LABELS[9:])
+    np.testing.assert_array_equal(mj.data.load(f"npz:{tmp_path}/c.npz").test.images, IMAGES[9:])
+
+
 def test_an_archive_that_cannot_be_used_is_named(tmp_path):
     np.savez(tmp_path / "odd.npz", images=IMAGES)
     with pytest.raises(InputError, match=r"odd\.npz has no array train_images; it has images"):
@@ -126,6 +144,13 @@ def test_an_archive_that_cannot_be_used_is_named(tmp_path):
     np.savez(tmp_path / "text.npz", train_images=IMAGES, train_labels=np.array(["ant"] * 12))
     with pytest.raises(InputError, match=r"Training labels must be integers .*; got <U3"):
         mj.data.load(f"npz:{tmp_path}/text.npz")
+    np.savez(tmp_path / "named.npz", train_images=IMAGES, train_labels=LABELS, identifiers=LABELS)
+    assert len(mj.data.load(f"npz:{tmp_path}/named.npz").train) > 0
+    np.savez(tmp_path / "more.npz", train_images=IMAGES, train_labels=LABELS, tests_images=IMAGES)
+    with pytest.raises(
+        InputError, match=r"more\.npz has an array tests_images; expected only train_images, .*val_labels\.$"
+    ):
+        mj.data.load(f"npz:{tmp_path}/more.npz")
     with pytest.raises(InputError, match=r"none\.npz cannot be read"):
         mj.data.load(f"npz:{tmp_path}/none.npz")
 
@@ -152,6 +177,37 @@ def test_jpegs_and_folders_without_a_test_split_are_read(tmp_path):
     write(tmp_path, IMAGES[:9], ".jpeg")
     dataset = mj.data.load(f"folder:{tmp_path}")
     assert (len(dataset.train), len(dataset.test)) == (6, 3)
+
+
+@pytest.mark.parametrize("split", ["validation", "val"])
+def test_a_validation_folder_is_the_test_split_where_there_is_no_other(split, tmp_path):
+    (write(tmp_path) / "test").rename(tmp_path / split)
+    dataset = mj.data.load(f"folder:{tmp_path}")
+    assert len(dataset.train) == 9
+    np.testing.assert_array_equal(dataset.test.images, IMAGES[9:])
+    write(tmp_path, IMAGES[:, ::-1])
+    np.testing.assert_array_equal(mj.data.load(f"folder:{tmp_path}").test.images, IMAGES[9:, ::-1])
+
+
+def png_of_16_bits(pixels: np.ndarray) -> bytes:
+    """A PNG file, which Pillow cannot write in colour."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    height, width, channels = pixels.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 3: 2}[channels], 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    parts = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_of_16_bits_are_refused(channels, tmp_path):
+    deep = write(tmp_path) / "train" / "bee" / "04.png"
+    deep.write_bytes(png_of_16_bits(np.full((5, 4, channels), 4095, np.uint16)))
+    with pytest.raises(InputError, match=rf"{deep} has more than 8 bits per channel; save it with 8\."):
+        mj.data.load(f"folder:{tmp_path}")
 
 
 def test_hidden_files_and_files_that_are_no_images_are_ignored(tmp_path):

@@ -115,3 +115,21 @@ def test_pixels_and_flips_of_another_kind_are_refused(key):
             augment(np.zeros((1, 2, 2, 1)), key, pad=0, flip=wrong)
     with pytest.raises(InputError, match=r"^Pixels must be an array, not str"):
         to_float("pixels")
+    with pytest.raises(InputError, match=r"^Invalid dataset_name 3: expected a string, such as cifar10"):
+        augmentation_for(3)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "n", "sentence"),
+    [
+        (-1, 4, "epoch -1: expected a whole number of at least 0"),
+        (0.5, 4, "epoch 0.5: expected a whole number of at least 0"),
+        (None, 4, "epoch None: expected a whole number of at least 0"),
+        (0, 4.5, "n 4.5: expected a whole number of at least 0"),
+        (0, -1, "n -1: expected a whole number of at least 0"),
+    ],
+)
+@pytest.mark.usefixtures("as_a_user")
+def test_epochs_and_sizes_that_are_no_counts_are_refused(key, epoch, n, sentence):
+    with pytest.raises(InputError, match=f"^Invalid {sentence}"):
+        epoch_order(key, epoch, n)

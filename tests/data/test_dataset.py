@@ -64,6 +64,18 @@ def test_taking_keeps_factors_with_their_images():
     np.testing.assert_array_equal(taken.images, dataset.train.images[[7, 3]])
 
 
+@pytest.mark.parametrize(
+    ("labels", "factors", "said"), [(3, {}, "labels of length 3"), (4, {"shape": 5}, "shape of length 5")]
+)
+@pytest.mark.usefixtures("as_a_user")
+def test_a_split_of_unequal_lengths_is_refused(labels, factors, said):
+    images = np.zeros((4, 2, 2, 1), np.uint8)
+    with pytest.raises(InputError, match=rf"^A split needs one label and one value .*; got 4 images and {said}\.$"):
+        mj.data.Split(
+            images, np.zeros(labels, np.int32), {cue: np.zeros(count, np.int32) for cue, count in factors.items()}
+        )
+
+
 @pytest.mark.parametrize("limit", [0, -3, 2.5, True])
 @pytest.mark.parametrize("name", ["digits", "shapetex"])
 @pytest.mark.usefixtures("as_a_user")

@@ -290,6 +290,18 @@ def test_tfrecords_are_refused_with_the_command_that_mends_it(tmp_path):
     assert "`python experiments/prepare_data.py --dataset tiny --data-dir " in message
 
 
+def test_a_set_that_was_converted_in_place_is_read_from_its_array_records(tmp_path):
+    folder = tiny_tfds.write(tmp_path, "tiny", {"train": tiny_tfds.examples(*TRAIN), "test": tiny_tfds.examples(*TEST)})
+    info = json.loads((folder / "dataset_info.json").read_text())
+    formats = {"fileFormat": "tfrecord", "alternativeFileFormats": ["array_record"]}
+    (folder / "dataset_info.json").write_text(json.dumps(info | formats))
+    for records in list(folder.glob("*.array_record-*")):
+        (folder / records.name.replace("array_record", "tfrecord")).write_bytes(b"what TensorFlow wrote")
+    dataset = mj.data.load("tiny", data_dir=tmp_path)
+    assert in_any_order(dataset.train.images, dataset.train.labels) == in_any_order(*TRAIN)
+    assert in_any_order(dataset.test.images, dataset.test.labels) == in_any_order(*TEST)
+
+
 def test_truncated_records_are_named(tmp_path):
     folder = tiny_tfds.write(tmp_path, "tiny", {"train": tiny_tfds.examples(*TRAIN), "test": tiny_tfds.examples(*TEST)})
     (records,) = folder.glob("*train*")
@@ -327,6 +339,12 @@ def test_configurations_must_be_named_where_there_are_several(tmp_path):
         tiny_tfds.write(tmp_path / "corrupted", config, {"train": tiny_tfds.examples(*TRAIN)})
     assert "holds the configurations blur, fog: name one, as in corrupted/blur" in refused(tmp_path, "corrupted")
     assert len(mj.data.load("corrupted/fog", data_dir=tmp_path).train) == 240
+
+
+@pytest.mark.usefixtures("as_a_user")
+def test_preparing_what_is_no_name_is_refused():
+    with pytest.raises(InputError, match=r"^Invalid name 3: expected a string, such as cifar10\.$"):
+        mj.data.prepare(3)
 
 
 def test_preparing_says_that_tensorflow_is_needed_once(tmp_path, monkeypatch):

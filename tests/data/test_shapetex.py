@@ -356,16 +356,61 @@ def test_only_the_seed_changes_the_random_numbers():
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"texture_amplitude": -0.1}, r"texture_amplitude must be in \[0, 0.5\]"),
-        ({"noise": float("nan")}, r"noise must be in \[0, 0.5\]"),
-        ({"regime": "both"}, "regime must be one of redundant, shape, texture, noisy"),
-        ({"placement": "left"}, "placement must be one of global, foreground, background"),
-        ({"cue_validity": 1.5}, "probability"),
-        ({"n_train": 0}, "n_train must be at least 1"),
-        ({"seed": -1}, "seed must not be negative"),
+        ({"texture_amplitude": -0.1}, r"texture_amplitude -0.1: expected a number in \[0, 0.5\]"),
+        ({"noise": float("nan")}, r"noise nan: expected a number in \[0, 0.5\]"),
+        ({"noise": "a"}, r"noise 'a': expected a number in \[0, 0.5\]"),
+        ({"noise": None}, r"noise None: expected a number in \[0, 0.5\]"),
+        ({"noise": np.full(2, 0.1)}, r"noise array\(.*: expected a number in \[0, 0.5\]"),
+        ({"regime": "both"}, "regime 'both': expected one of redundant, shape, texture, noisy"),
+        ({"placement": "left"}, "placement 'left': expected one of global, foreground, background"),
+        ({"cue_validity": 1.5}, r"cue_validity 1.5: expected a number in \[0, 1\]"),
+        ({"cue_validity": "x"}, r"cue_validity 'x': expected a number in \[0, 1\]"),
+        ({"n_train": 0}, "n_train 0: expected a whole number of at least 1"),
+        ({"n_train": 2.5}, "n_train 2.5: expected a whole number of at least 1"),
+        ({"n_train": float("nan")}, "n_train nan: expected a whole number of at least 1"),
+        ({"n_train": "3"}, "n_train '3': expected a whole number of at least 1"),
+        ({"n_test": True}, "n_test True: expected a whole number of at least 1"),
+        ({"seed": -1}, "seed -1: expected a whole number of at least 0"),
+        ({"seed": 1.5}, "seed 1.5: expected a whole number of at least 0"),
+        ({"seed": "0"}, "seed '0': expected a whole number of at least 0"),
+        ({"seed": 2**70}, "seed 1180591620717411303424: expected a whole number of at most 4294967295"),
     ],
 )
 @pytest.mark.usefixtures("as_a_user")
 def test_invalid_settings_are_explained(wrong, says):
-    with pytest.raises(InputError, match=says):
+    with pytest.raises(InputError, match=f"^Invalid ShapeTex {says}"):
         ShapeTex(**wrong)
+
+
+@pytest.mark.usefixtures("as_a_user")
+def test_numbers_of_numpy_are_settings_and_a_seed_is_the_key_that_it_makes():
+    config = ShapeTex(n_train=np.int64(20), n_test=np.int32(20), seed=np.uint8(3), noise=np.float32(0))
+    expected = shapetex.dataset(ShapeTex(n_train=20, n_test=20, seed=3, noise=0))
+    np.testing.assert_array_equal(shapetex.dataset(config).train.images, expected.train.images)
+    factors = {cue: np.arange(3, dtype=np.int32) for cue in ("shape", "texture", "colour")}
+    by_seed, by_key = (shapetex.draw(factors, key) for key in (3, jax.random.key(3)))
+    np.testing.assert_array_equal(by_seed.noise, by_key.noise)
+
+
+@pytest.mark.parametrize(
+    ("factors", "says"),
+    [
+        ({"shape": np.array([0, 10, 11])}, r"The factors 'shape' must lie in 0\.\.9; got values from 0 to 11"),
+        ({"texture": np.array([0, 1, -1])}, r"The factors 'texture' must lie in 0\.\.9; got values from -1 to 1"),
+        ({"colour": np.zeros(2, int)}, r"The factors 'colour' must be integers of shape \[3\]"),
+        (dict.fromkeys(("shape", "texture", "colour"), np.zeros(0, int)), "Invalid number of images 0: expected"),
+    ],
+)
+@pytest.mark.usefixtures("as_a_user")
+def test_factors_that_name_no_shape_texture_or_colour_are_refused(key, factors, says):
+    every = {cue: np.zeros(3, np.int32) for cue in ("shape", "texture", "colour")}
+    with pytest.raises(InputError, match=f"^{says}"):
+        shapetex.draw(every | factors, key)
+    with pytest.raises(InputError, match=r"^Invalid key 0.5: expected a JAX random key or an integer seed"):
+        shapetex.draw(every, 0.5)
+
+
+@pytest.mark.usefixtures("as_a_user")
+def test_a_placement_that_there_is_not_is_refused(every_pair):
+    with pytest.raises(InputError, match=r"^Invalid placement 'left': expected one of global, foreground, background"):
+        shapetex.compose(every_pair["fine"], shape_amplitude=0.1, texture_amplitude=0.1, placement="left")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from mi_jax.errors import InputError
+from mi_jax import checks
 
 IMAGE_SIZE = 32
 """Height and width of every image in pixels."""
@@ -68,7 +68,7 @@ class ShapeTex:
         seed: random seed of the images.
 
     Raises:
-        InputError: when a value is out of range.
+        InputError: when a value is of another kind or out of range.
     """
 
     shape_amplitude: float = 24 / 255
@@ -87,16 +87,11 @@ class ShapeTex:
 
     def __post_init__(self):
         for name in ("shape_amplitude", "texture_amplitude", "colour_amplitude", "noise"):
-            value = getattr(self, name)
-            if not 0 <= value <= 0.5:
-                raise InputError(f"ShapeTex {name} must be in [0, 0.5] (pixels are in [0, 1]); got {value!r}.")
-        if not 0 <= self.cue_validity <= 1:
-            raise InputError(f"ShapeTex cue_validity is a probability, in [0, 1]; got {self.cue_validity!r}.")
+            checks.between(f"ShapeTex {name}", getattr(self, name), 0, 0.5, usual="8/255")
+        checks.between("ShapeTex cue_validity", self.cue_validity, 0, 1, usual="0.9")
         for name in ("n_train", "n_test"):
-            if getattr(self, name) < 1:
-                raise InputError(f"ShapeTex {name} must be at least 1; got {getattr(self, name)!r}.")
-        if self.seed < 0:
-            raise InputError(f"ShapeTex seed must not be negative; got {self.seed!r}.")
+            checks.count(f"ShapeTex {name}", getattr(self, name))
+        checks.count("ShapeTex seed", self.seed, 0, 2**32 - 1)  # random keys hold 32 bits of it
         choices = {
             "regime": Regime,
             "noisy_cue": Cue,
@@ -105,9 +100,7 @@ class ShapeTex:
             "texture_scale": TextureScale,
         }
         for name, kind in choices.items():
-            if getattr(self, name) not in get_args(kind):
-                allowed = ", ".join(get_args(kind))
-                raise InputError(f"ShapeTex {name} must be one of {allowed}; got {getattr(self, name)!r}.")
+            checks.one_of(f"ShapeTex {name}", getattr(self, name), get_args(kind))
 
     @property
     def texture_names(self) -> tuple[str, ...]:

@@ -3,12 +3,13 @@
 import functools
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mi_jax import checks
 from mi_jax.data.shapetex.config import IMAGE_SIZE, NUM_CLASSES, Placement, TextureScale
 from mi_jax.data.shapetex.shapes import mask
 from mi_jax.data.shapetex.textures import TILE, texture
@@ -80,17 +81,25 @@ def _draw_block(key: Key, shape: Any, texture_index: Any, *, scale: TextureScale
     return masks, textures, normal.reshape(BLOCK, IMAGE_SIZE, IMAGE_SIZE, 3)
 
 
-def draw(factors: dict[str, np.ndarray], key: Key, *, scale: TextureScale = "fine") -> Scene:
+def draw(factors: dict[str, np.ndarray], key: Key | int, *, scale: TextureScale = "fine") -> Scene:
     """Generate the cue fields of images with the given factors.
 
     Image i depends only on `key`, i and its own factors, so a longer set begins with a shorter one.
 
     Args:
         factors: index of the "shape", "texture" and "colour" of each image, int32 [n], 0..9.
-        key: JAX random key of poses, phases, random textures and noise.
+        key: a random key or a seed, of poses, phases, random textures and noise.
         scale: the family of textures.
+
+    Raises:
+        InputError: for no image, factors of another form or range, and what is no key.
     """
-    count = len(factors["shape"])
+    key, count = checks.key(key), len(factors["shape"])
+    checks.count("number of images", count)
+    factors = {
+        cue: np.asarray(checks.labels(values, count, classes=NUM_CLASSES, name=f"The factors {cue!r}"))
+        for cue, values in factors.items()
+    }
     parts = []
     for first in range(0, count, BLOCK):
         rows = {name: factors[name][first : first + BLOCK] for name in ("shape", "texture")}
@@ -122,7 +131,11 @@ def compose(
         colour_amplitude: a_C.
         noise: sigma.
         placement: chooses w: 1 ("global"), m_S ("foreground") or 1 - m_S ("background").
+
+    Raises:
+        InputError: for another placement.
     """
+    checks.one_of("placement", placement, get_args(Placement))
     where = {"global": 1.0, "foreground": scene.mask, "background": 1 - scene.mask}[placement]
     luminance = 0.5 + shape_amplitude * scene.shape + texture_amplitude * where * scene.texture
     colour = colour_amplitude * scene.hue[:, None, None, :]

@@ -74,7 +74,9 @@ def scene(config: ShapeTex, name: SceneName, *, limit: int | None = None) -> Sce
     """Generate the cue fields of a set, for `compose`.
 
     "test" and "redundant" share poses, phases, random textures and noise; no other sets do. The periodic textures of
-    training and test images are independent, but have only as many phases as pixels in a period.
+    training and test images are drawn separately, but have only as many phases as pixels in a period. With JAX's
+    default generator the keys of the sets are those into which training splits the key of the same seed, so the images
+    of a seed are not independent of the networks of that seed.
 
     Args:
         config: which images to generate.
@@ -121,7 +123,9 @@ def test_sets(config: ShapeTex, *, limit: int | None = None) -> dict[str, Split]
 
     Returns:
         "redundant" (shape and texture agree), "conflict" (they never do), "factorial" (all pairs), and the redundant
-        images without one cue: "shape_suppressed" (a_S = 0) and "texture_suppressed" (a_T = 0).
+        images without one cue: "shape_suppressed" (a_S = 0) and "texture_suppressed" (a_T = 0). With the placement
+        "foreground" or "background" the texture still ends at the outline of the shape, so that the shape remains
+        visible in "shape_suppressed".
     """
     redundant = scene(config, "redundant", limit=limit)
     return {
