@@ -129,6 +129,11 @@ def status_of_command(*arguments: str, monkeypatch) -> object:
         (["--attack.steps=0"], "attack.steps 0: expected a whole number of at least 1"),
         (["--attack.eps=-0.1"], "eps"),
         (["--attack.eps=2"], "eps"),
+        (["--attack.eps=0", "--training=fast"], "attack.eps 0.0: expected a positive number"),
+        (
+            ["--training=fast", "--attack.norm=l2", "--attack.eps=0.5", "--fast-step=4"],
+            "--fast-step 4.0: expected a number in [0, 3]",
+        ),
         (["--probe.samples=1"], "samples 1: expected a whole number of at least 2"),
         (["--probe.noise=white"], "expected some of fixed, layer, trace, median, scale_free"),
         (["--optimizer.learning-rate=-1"], "learning_rate -1.0: expected a positive number"),

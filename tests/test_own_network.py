@@ -1,5 +1,8 @@
 """Networks of other frameworks are measured and attacked as functions, and saved activations layer by layer."""
 
+import functools
+from collections import OrderedDict
+
 import equinox as eqx
 import flax.linen as linen
 import jax
@@ -86,6 +89,44 @@ def test_an_equinox_model_is_given_whole_with_its_activation_functions(dataset, 
     )
     np.testing.assert_allclose(network.logits(own, x), jax.vmap(model)(x.reshape(len(x), -1)), rtol=1e-5)
     assert {"clean", "adversarial"} <= set(study(network, own, dataset).inputs)
+
+
+class Jitted:
+    """Two layers whose names do not sort in their order, compiled as a method."""
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def apply(self, w, x):
+        hidden = x.reshape(len(x), -1) @ w
+        return hidden[:, :3], {"stem": hidden, "block": 2 * hidden}
+
+
+@functools.partial(jax.jit, static_argnames="scale")
+def compiled(w, x, scale=2.0):
+    hidden = x.reshape(len(x), -1) @ w
+    return hidden[:, :3], {"stem": hidden, "block": scale * hidden}
+
+
+@jax.jit
+def ordered(w, x):
+    return compiled(w, x)[0], OrderedDict([("stem", x), ("block", 2 * x)])
+
+
+@pytest.mark.parametrize("function", [compiled, jax.jit(compiled), Jitted(), ordered, lambda w, x: ordered(w, x)])
+def test_layers_of_a_compiled_function_keep_their_order(function, x):
+    weights = np.random.default_rng(0).normal(size=(16, 4)).astype(np.float32)
+    network, own = mj.models.from_function(function, weights, input_shape=SHAPE)
+    assert network.layers == ("stem", "block", "logits")
+    logits, taps = network.apply(own, x)
+    np.testing.assert_allclose(logits, x.reshape(len(x), -1) @ weights[:, :3], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(taps["block"], 2 * taps["stem"], rtol=1e-6)
+
+
+def test_a_function_has_the_cost_of_its_products_and_is_folded_as_it_is(x):
+    weights = np.ones((16, 3), np.float32)
+    network, own = mj.models.from_function(lambda w, x: x.reshape(len(x), -1) @ w, weights, input_shape=SHAPE)
+    assert network.flops == 2 * weights.size
+    folded, variables = network.fold(own)
+    np.testing.assert_array_equal(folded.logits(variables, x), network.logits(own, x))
 
 
 def test_random_variables_of_a_function_are_its_own_in_another_order(x):

@@ -1,5 +1,6 @@
 """Networks from outside this package: any function of variables and images, such as a model of Flax or Equinox."""
 
+import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from jax.typing import ArrayLike
 
 from mi_jax import checks
 from mi_jax.errors import InputError
+from mi_jax.models import cost
 from mi_jax.models.network import Network, Taps, checked_shape
 from mi_jax.typing import Key, Variables
 
@@ -61,12 +63,25 @@ class FunctionNetwork(Network):
         """Raises InputError: the function has no training mode."""
         raise InputError(f"{self.arch} is a function of images and cannot be trained; register an architecture.")
 
+    def fold(self, variables: Variables) -> tuple["FunctionNetwork", Variables]:
+        """The network and its variables as they are: a function has no batch normalisation that could be folded."""
+        return self, variables
+
     @property
     def tap_shapes(self) -> dict[str, tuple[int, ...]]:
         """Layer name to the shape of one image's activation."""
         images = jax.ShapeDtypeStruct((2, *self.input_shape), jnp.float32)
-        _, taps = jax.eval_shape(partial(_forward, self), {"params": self._arrays, "batch_stats": {}}, images)
+        _, taps = jax.eval_shape(partial(_forward, self), self._given, images)
         return {name: tap.shape[1:] for name, tap in taps.items()}
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of one image in convolutions and matrix products (2 per product).
+
+        The body of a loop counts once.
+        """
+        image = jax.ShapeDtypeStruct((1, *self.input_shape), jnp.float32)
+        return cost.matmul_flops(partial(_forward, self), self._given, image)
 
     @property
     def parameter_count(self) -> int:
@@ -82,6 +97,10 @@ class FunctionNetwork(Network):
     def _arrays(self) -> list[Any]:
         return [leaf for leaf in self.leaves if _is_array(leaf)]
 
+    @property
+    def _given(self) -> Variables:
+        return {"params": self._arrays, "batch_stats": {}}
+
 
 def from_function(
     function: Any, variables: Any, *, input_shape: Sequence[int], name: str = "own network"
@@ -91,7 +110,9 @@ def from_function(
     Args:
         function: `function(variables, images)`, or an object with such an `apply`. It gets images `[b h w c]` in [0, 1]
             and returns logits `[b k]`, or logits and activations: a dict, nested if need be, of arrays `[b ...]` by
-            name, first layer first (Flax's captured intermediates are one).
+            name, first layer first (Flax's captured intermediates are one). JAX sorts the keys of a dict that crosses
+            `jit`: of a function made by `jax.jit` the one inside is taken, and a compiled function that is called
+            within another must return an `OrderedDict`.
         variables: the first argument of the function: any pytree, such as a dict of arrays or a model of Flax NNX or
             Equinox. Leaves that are no arrays stay as they are.
         input_shape: height, width, channels of an image.
@@ -111,7 +132,7 @@ def from_function(
         >>> network.tap_shapes, network.logits(variables, np.ones((1, 2, 2, 1), np.float32)).tolist()
         ({'pixels': (2, 2, 1), 'logits': (3,)}, [[4.0, 4.0, 4.0]])
     """
-    apply = getattr(function, "apply", function)
+    apply = _without_jit(getattr(function, "apply", function))
     if not callable(apply):
         raise InputError(f"{name} must be a function or have a method apply; got {type(function).__name__}.")
     shape = checked_shape(input_shape)
@@ -127,6 +148,14 @@ def from_function(
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise InputError(f"{name} fails on images of shape {[2, *shape]}: {reason}.") from error
     return replace(network, num_classes=logits.shape[1]), own
+
+
+def _without_jit(function: Any) -> Any:
+    """The function, or method, inside one made by `jax.jit`."""
+    inner = getattr(function, "__wrapped__", None)
+    if inner is None or not isinstance(function, jax.stages.Wrapped):
+        return function
+    return _without_jit(partial(inner, function.__self__) if inspect.ismethod(function) else inner)
 
 
 def _forward(network: FunctionNetwork, variables: Variables, x: jax.Array) -> tuple[jax.Array, Taps]:

@@ -43,8 +43,10 @@ _NAMES: dict[str, list[tuple[str, Any]]] = {
 _VGG = ("vgg11", "vgg13", "vgg16", "vgg19", "vgg11-imagenet")
 _UNUSED = "sub_block1."
 """A copy of the first block that TRADES and RobustBench store with a WideResNet and never use."""
-_CENTRES, _SCALES = ("mean", "mu"), ("std", "sigma")
-"""Names under which checkpoints keep the normalisation of images, as buffers of the model or of a first layer."""
+_COUNTERS = ("num_batches_tracked", "n_averaged")
+"""Counters of updates that PyTorch keeps among the tensors."""
+_NORMALISATION = {"mean": r"(?:\w+\.)*(?:mean|mu)", "std": r"(?:\w+\.)*(?:std|sigma)"}
+"""By argument, the names under which checkpoints keep it as a buffer, of the model or of one of its layers."""
 _WRAPPERS = r"^(module\.|model\.|_orig_mod\.|1\.)+"
 """Prefixes of parallel, compiled and sequential wrappers; the model is the second layer after a normalisation."""
 _STATE_DICTS = ("state_dict", "model_state_dict", "model", "net", "ema")
@@ -78,12 +80,12 @@ def from_torch(
         num_classes: number of logits; None for as many as the last layer has.
         width: multiplier of every layer's width.
         mean: subtracted from the images, as the PyTorch model or its pipeline did; None for what the state dict holds
-            under `mean` or `mu`, also in a first normalisation layer, else 0.
+            under `mean` or `mu`, in the model or one of its layers, else 0.
         std: divides the centred images; None for what it holds under `std` or `sigma`, else 1.
 
     Raises:
-        InputError: when the architecture cannot be imported, or a parameter is missing, unknown, of another shape or
-            not finite.
+        InputError: when the architecture cannot be imported, a parameter is missing, of another shape or not finite, or
+            the state dict holds a tensor that the network has no use for, or two that may be the mean or std.
     """
     name = ARCHITECTURES.resolve(arch)
     if name not in (*_NAMES, *_VGG):
@@ -100,8 +102,8 @@ def from_torch(
     if head is None or head.ndim != 2:
         raise InputError(f"The state dict has no last linear layer of a {name}; it has {_some(modules)}.")
     classes = len(head) if num_classes is None else num_classes
-    centre = _stored(state_dict, _CENTRES, 0.0) if mean is None else np.asarray(mean)
-    scale = _stored(state_dict, _SCALES, 1.0) if std is None else np.asarray(std)
+    centre = _stored(state_dict, "mean", 0.0) if mean is None else np.asarray(mean)
+    scale = _stored(state_dict, "std", 1.0) if std is None else np.asarray(std)
     network = create(
         name, num_classes=classes, input_shape=input_shape, width=width, mean=tuple(centre.ravel().tolist()),
         std=tuple(scale.ravel().tolist()),
@@ -153,12 +155,15 @@ def _state_dict_in(checkpoint: Any) -> dict[str, Any]:
     return found
 
 
-def _stored(state_dict: Mapping[str, Any], names: Sequence[str], default: float) -> np.ndarray:
-    """The tensor of one of these names that is a buffer of the model, or of its normalisation layer."""
-    for key, value in state_dict.items():
-        if re.fullmatch(rf"(?:module\.|model\.|_orig_mod\.|0\.|normali[sz]\w*\.)*(?:{'|'.join(names)})", key):
-            return _array(value)
-    return np.asarray(default)
+def _stored(state_dict: Mapping[str, Any], argument: str, default: float) -> np.ndarray:
+    """The normalisation of images that the state dict holds in place of the argument `mean` or `std`."""
+    keys = [key for key in state_dict if re.fullmatch(_NORMALISATION[argument], key)]
+    if len(keys) > 1:
+        raise InputError(
+            f"The state dict holds both {keys[0]} and {keys[1]}; pass the one that normalises the images as "
+            f"{argument}=."
+        )
+    return _array(state_dict[keys[0]]) if keys else np.asarray(default)
 
 
 def _array(value: Any) -> np.ndarray:
@@ -166,13 +171,20 @@ def _array(value: Any) -> np.ndarray:
 
 
 def _modules(state_dict: Mapping[str, Any]) -> dict[str, dict[str, np.ndarray]]:
-    """Module name to its tensors, without prefixes of wrappers and counters of batches."""
+    """Module name to its tensors, without prefixes of wrappers; refuses what is neither these nor to be left out."""
     modules: dict[str, dict[str, np.ndarray]] = {}
     for key, value in state_dict.items():
         name = re.sub(_WRAPPERS, "", key)
         module, _, tensor = name.rpartition(".")
-        if module and tensor in ("weight", "bias", "running_mean", "running_var") and not name.startswith(_UNUSED):
+        if name.startswith(_UNUSED) or tensor in _COUNTERS:
+            continue
+        if module and tensor in ("weight", "bias", "running_mean", "running_var"):
             modules.setdefault(module, {})[tensor] = _array(value)
+        elif not any(re.fullmatch(pattern, key) for pattern in _NORMALISATION.values()):
+            raise InputError(
+                f"The state dict holds {key}, which no layer takes; leave it out, and if it normalises the images, "
+                "pass mean= and std=."
+            )
     return modules
 
 

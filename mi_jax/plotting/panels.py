@@ -30,13 +30,16 @@ def ceiling_of(run_records: RunRecords, rows: Table, symbol: str) -> tuple[float
     if symbol == "i_tx":
         n = rows["n"].dropna()
         return (math.log2(int(n.min())), "log₂ N") if len(n) else None
-    classes = run_records.select(quantity="i_tx_given_y_upper", inputs="clean").drop_duplicates("class")["n"].dropna()
-    if classes.empty:
+    images = {}
+    for table in (run_records.failed, run_records.records):  # a class counts even if all of its estimates failed
+        of_class = table[(table["quantity"] == "i_tx_given_y_upper") & (table["inputs"] == "clean")].dropna(subset="n")
+        images |= dict(zip(of_class["class"], of_class["n"], strict=True))
+    if not images:
         return None
-    if int(classes.sum()) not in set(rows["n"].dropna()):
-        return math.log2(len(classes)), "log₂ K"
-    shares = classes.to_numpy(dtype=float) / float(classes.sum())
-    shares = shares[shares > 0]
+    counts = np.array(list(images.values()), dtype=float)
+    if counts.sum() not in set(rows["n"].dropna()):
+        return math.log2(len(counts)), "log₂ K"
+    shares = counts[counts > 0] / counts.sum()
     return float(-(shares * np.log2(shares)).sum()), "H(Y)"
 
 

@@ -104,13 +104,14 @@ def verdicts_in_words(claim: Claim, rules: Sequence[str]) -> str:
 
 
 def facts(run_records: RunRecords) -> dict[str, str]:
-    """Architecture, width, images, epochs, seeds and attack of a run, as far as they are known."""
+    """Architecture, width, images, epochs, seeds and attacks of a run, as far as they are known."""
     config, rows = run_records.config, run_records.records
     width = config.get("width")
     training_images = run_records.select(quantity="loss", image_set="train")["n"]
-    measured = run_records.select(quantity=("i_tx_upper", "i_tx"), class_=None)["n"]
+    measured = run_records.select(
+        quantity="i_tx_upper", estimator="kde", image_set="test", distortion=None, reference=None
+    )["n"]
     finished = set(rows["checkpoint"].dropna()) & {"best", "last"}
-    attack = attack_label(captions.configured_attack(run_records))
     found = {
         "Network": _listed(_texts(run_records, "arch")) + (f", width factor {width:g}" if _is_number(width) else ""),
         "Data set": _listed([_DATASETS.get(name, name) for name in _texts(run_records, "dataset")]),
@@ -118,11 +119,22 @@ def facts(run_records: RunRecords) -> dict[str, str]:
         "Trainings": _listed([name_of(training) for training in run_records.trainings]),
         "Seeds": str(rows["seed"].nunique() or ""),
         "Epochs": f"{rows['epoch'].max():g}" if rows["epoch"].notna().any() else "",
-        "Attack in training": "" if attack == "adversarial" else attack,
+        **_attacks(run_records),
         "Images for information": f"{int(measured.max())}" if measured.notna().any() else "",
         "Final networks": "best on held-out images" if "best" in finished else "last epoch" if finished else "",
     }
     return {name: fact for name, fact in found.items() if fact}
+
+
+def _attacks(run_records: RunRecords) -> dict[str, str]:
+    """The attack in training, where one is adversarial, and that for measurements, where it is not the same."""
+    attack = captions.configured_attack(run_records)
+    if not attack:
+        return {}
+    seen = run_records.select(quantity="loss", image_set="train", inputs="adversarial")["training"].dropna().unique()
+    labels = [attack_label(attack | ({"attack_steps": 1} if training == "fast" else {})) for training in seen]
+    in_training, measured = ", ".join(dict.fromkeys(labels)), attack_label(attack)
+    return {"Attack in training": in_training, "Attack for measurements": "" if measured == in_training else measured}
 
 
 def what_was_run(run_records: RunRecords) -> str:

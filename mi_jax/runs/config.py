@@ -150,10 +150,10 @@ class RunConfig:
         for name in ("batch_size", "study_samples"):
             checks.count(name, getattr(self, name))
         checks.share("held_out", self.held_out, usual="0.02, or 0 for none")
-        _ = self.objective_config  # checks what it holds
-        if any(OBJECTIVES[name].adversarial for name in self.trainings):
-            checks.count("attack.steps", self.attack.steps)
-        if "fast" in self.trainings or self.evaluation.checks:
+        config = self.objective_config
+        for name in self.trainings:
+            config.objective(name).check(config)
+        if self.evaluation.checks:
             checks.positive("attack.eps", self.attack.eps)
         if self.attack.norm == "linf" and self.evaluation.step_size is not None:
             checks.between("evaluation.step_size", self.evaluation.step_size, 0, 1, usual="2/255")

@@ -44,7 +44,7 @@ class Trainer:
         optimizer: settings of the optimizer.
         augmentation: applied to every training image, on the device.
         epochs, batch_size, examples: lengths; the last, incomplete batch of an epoch is left out.
-        seeds: one, or several that are trained together under `vmap`.
+        seeds: one, or several different ones that are trained together under `vmap`.
         mesh: devices among which each batch is split along the axis `data`, and seeds along `seed`; None for one
             device.
         awp: size of the adversarial weight perturbation (Wu et al. 2020; theirs is 5e-3), relative to each kernel's
@@ -55,8 +55,8 @@ class Trainer:
             none. Other objectives ignore it.
 
     Raises:
-        InputError: for an unknown objective, a batch larger than the data, an awp or average outside [0, 1), or a
-            negative attack_warmup.
+        InputError: for an unknown objective, settings with which it cannot train, a batch larger than the data, no or
+            equal seeds, an awp or average outside [0, 1), or a negative attack_warmup.
     """
 
     network: Network
@@ -79,6 +79,11 @@ class Trainer:
             raise InputError(
                 f"The training {self.objective} needs the architecture {' or '.join(known)}, not {self.network.arch}."
             )
+        self.objective_config.objective(self.objective).check(self.objective_config)
+        for seed in self.seeds:
+            checks.count("seed", seed, 0, 2**32 - 1)
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise InputError(f"Invalid seeds {self.seeds!r}: expected at least one, all different.")
         if self.examples < 1:
             raise InputError("The data set has no training images; it can only be evaluated.")
         checks.count("epochs", self.epochs)
@@ -134,7 +139,7 @@ class Trainer:
         if first // self.steps_per_epoch != (last - 1) // self.steps_per_epoch:
             raise ValueError(f"updates {first} to {last - 1} are not of one epoch of {self.steps_per_epoch}")
         # Seeds enter through the keys alone: all seeds share one compiled program.
-        any_seeds = dataclasses.replace(self, seeds=(0,) * len(self.seeds))
+        any_seeds = dataclasses.replace(self, seeds=tuple(range(len(self.seeds))))
         return _advance(any_seeds, state, images, labels, self._keys(), np.int32(first), np.int32(last))
 
     def members(self, state: State) -> list[tuple[int, State]]:

@@ -18,6 +18,8 @@ from mi_jax.typing import Variables
 def evaluate(network: Network, variables: Variables, images: Any, labels: Any) -> tuple[float, float]:
     """Mean cross-entropy and accuracy in evaluation mode.
 
+    An image without a prediction, of which a logit is NaN or +inf, counts as misclassified.
+
     Args:
         network: what to evaluate.
         variables: its variables.
@@ -35,7 +37,7 @@ def evaluate(network: Network, variables: Variables, images: Any, labels: Any) -
 
 
 def evaluate_each(network: Network, variables: Variables, images: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Cross-entropy of each image in evaluation mode, and whether it is classified correctly.
+    """Cross-entropy of each image in evaluation mode, and whether it is classified correctly, see `evaluate`.
 
     Args:
         network: what to evaluate.
@@ -53,7 +55,9 @@ def evaluate_each(network: Network, variables: Variables, images: Any, labels: A
     x = checks.images(images)
     y = checks.labels(labels, len(x), classes=network.num_classes)
     logits = _in_batches(network, variables, x)
-    return np.asarray(_losses(logits, y)), np.argmax(np.asarray(logits), -1) == np.asarray(y)
+    rows = np.asarray(logits)
+    correct = (np.argmax(rows, axis=-1) == np.asarray(y)) & ~checks.without_prediction(rows)
+    return np.asarray(_losses(logits, y)), correct
 
 
 def predictions(network: Network, variables: Variables, images: Any) -> jax.Array:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend import core
 
 import mi_jax as mj
 from mi_jax.errors import InputError
@@ -82,6 +83,21 @@ def test_flops_of_a_multilayer_perceptron_are_two_per_weight():
     network = SMALL("mlp")
     biases = 256 + 5 + 5 + 5 + 4
     assert network.flops == 2 * (network.parameter_count - biases)
+
+
+def products_in(jaxpr: Any) -> list[Any]:
+    """The precision of each convolution and matrix product of a program."""
+    found = [e.params["precision"] for e in jaxpr.eqns if e.primitive.name in ("dot_general", "conv_general_dilated")]
+    inner = (part for equation in jaxpr.eqns for part in core.jaxprs_in_params(equation.params))
+    return found + [precision for part in inner for precision in products_in(part)]
+
+
+@pytest.mark.parametrize("arch", mj.models.ARCHITECTURES)
+def test_every_product_of_a_float32_network_is_in_float32(arch):
+    network = SMALL(arch, width=0.125)
+    variables = jax.eval_shape(network.init, jax.random.key(0))
+    program = jax.make_jaxpr(network.logits)(variables, jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32))
+    assert set(products_in(program.jaxpr)) == {(jax.lax.Precision.HIGHEST, jax.lax.Precision.HIGHEST)}
 
 
 def test_taps_keep_their_order_through_jit(vgg, variables, x):

@@ -208,6 +208,49 @@ def test_imported_networks_give_the_logits_of_the_torch_model(model_name):
     np.testing.assert_allclose(network.logits(variables, x), expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("centre", "scale"),
+    [
+        ("mean", "std"),
+        ("mu", "sigma"),
+        ("norm.mean", "norm.std"),
+        ("module.preprocess.mean", "module.preprocess.std"),
+        ("data_norm.mu", "data_norm.sigma"),
+        ("0.mean", "0.std"),
+    ],
+)
+def test_a_normalisation_of_images_is_imported_under_any_name_of_its_layer(centre, scale):
+    model = randomised("resnet18")
+    mean, std = torch.tensor([0.4, 0.5, 0.6]), torch.tensor([0.2, 0.25, 0.3])
+    state = {centre: mean.view(1, 3, 1, 1), scale: std, **model.state_dict()}
+    network, variables = mj.models.from_torch(state, arch="resnet18", input_shape=(32, 32, 3), width=WIDTH)
+    x = np.random.default_rng(0).random((2, 32, 32, 3)).astype(np.float32)
+    with torch.no_grad():
+        expected = model(((torch.tensor(x) - mean) / std).permute(0, 3, 1, 2)).numpy()
+    np.testing.assert_allclose(network.logits(variables, x), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_tensor_that_may_change_the_function_and_is_not_imported_is_refused_by_its_name():
+    state, three = randomised("resnet18").state_dict(), torch.full((3,), 0.5)
+    options = {"arch": "resnet18", "input_shape": (32, 32, 3), "width": WIDTH}
+    for key in ("normalizer.new_mean", "input_shift", "fc.weight_g"):
+        with pytest.raises(InputError, match=rf"holds {key}, which no layer takes; .* pass mean= and std="):
+            mj.models.from_torch({**state, key: three}, **options)
+    doubtful = {**state, "norm.mean": three, "attacker.mu": three}
+    with pytest.raises(InputError, match=r"both norm\.mean and attacker\.mu; pass the one .* as mean="):
+        mj.models.from_torch(doubtful, **options)
+    assert mj.models.from_torch(doubtful, mean=0.25, **options)[0].mean == (0.25,)
+
+
+def test_counters_and_the_unused_block_of_trades_are_left_out():
+    state = randomised("wrn-28-10").state_dict()
+    copies = {f"sub_block1.{name}": tensor for name, tensor in state.items() if name.startswith("block1.")}
+    options = {"arch": "wrn-28-10", "input_shape": (32, 32, 3), "width": WIDTH}
+    assert copies
+    _, variables = mj.models.from_torch({"n_averaged": torch.tensor(9), **state, **copies}, **options)
+    assert jax.tree.all(jax.tree.map(np.array_equal, variables, mj.models.from_torch(state, **options)[1]))
+
+
 def _with_biases(module: nn.Module, chosen) -> nn.Module:
     """Gives the convolutions whose name is chosen a bias."""
     for name, layer in module.named_modules():

@@ -171,6 +171,24 @@ def test_training_curves_are_in_per_cent_with_their_band(run_records):
     assert np.isclose(tops, 100 * max(t_interval(c).high for c in by_seed.T)).any()
 
 
+def test_held_out_images_and_their_attack_are_in_the_caption_where_there_are_any(run_records, tmp_path):
+    attack = {"attack": "pgd", "norm": "linf", "eps": 8 / 255}
+    rows = [
+        Record(
+            quantity="accuracy", value=0.5, training="at", seed=0, epoch=epoch, image_set=image_set, n=n,
+            inputs="adversarial", attack_steps=steps, **attack,
+        )
+        for epoch in (1, 2)
+        for image_set, n, steps in (("test", 1000, 7), ("held_out", 60, 10))
+    ]  # fmt: skip
+    records.append(tmp_path, rows)
+    found = run_records_module.read(tmp_path)
+    caption = spec_of("training_curves", found).caption(found)
+    assert "Test images: n = 1000 samples. Adversarial inputs: PGD-7 Linf 8/255. " in caption
+    assert "Held-out images: n = 60 samples; adversarial inputs: PGD-10 Linf 8/255 from a random start. " in caption
+    assert "Held-out" not in spec_of("training_curves", run_records).caption(run_records)
+
+
 def test_two_seeds_are_drawn_with_their_range(make_run, tmp_path):
     two = run_records_module.read(make_run(tmp_path / "two", seeds=2, layers=2, epochs=(0, 4), with_examples=False))
     axes = drawn("information_epochs_i_tx_upper_trace", two).axes[1]
@@ -219,6 +237,17 @@ def test_label_entropy_is_the_ceiling_of_i_ty(run_records):
     rows = run_records.select(quantity="i_ty_upper", noise_rule="fixed")
     assert ceiling_of(run_records, rows, "i_ty") == (pytest.approx(math.log2(10)), "H(Y)")
     assert ceiling_of(run_records, rows.assign(n=7), "i_ty") == (pytest.approx(math.log2(10)), "log₂ K")
+
+
+def test_a_class_whose_estimates_failed_counts_in_the_ceiling_of_i_ty(tmp_path):
+    def within(label, value):
+        where = {"training": "nt", "seed": 0, "epoch": 1, "layer": "a", "inputs": "clean", "class_": label}
+        return Record(quantity="i_tx_given_y_upper", value=value, n=25, **where)
+
+    records.append(tmp_path, [within(0, math.nan), *(within(label, 1.0) for label in (1, 2, 3))])
+    found = run_records_module.read(tmp_path)
+    assert ceiling_of(found, found.records.assign(n=100), "i_ty") == (2.0, "H(Y)")
+    assert ceiling_of(found, found.records.assign(n=60), "i_ty") == (2.0, "log₂ K")
 
 
 def test_colours_and_lines_of_conditions_are_fixed_and_distinct():
@@ -310,6 +339,25 @@ def test_information_within_each_class_is_the_mean_over_seeds(run_records):
     np.testing.assert_allclose(joined[3].get_xdata(), expected.index)
 
 
+def test_classes_and_layers_that_are_left_out_are_counted_in_the_caption(tmp_path):
+    def within(labels, layers):
+        where = {"training": "nt", "seed": 0, "inputs": "clean", "estimator": "kde", "noise_rule": "trace", "n": 50}
+        return [
+            Record(quantity="i_tx_given_y_upper", value=1.0, epoch=epoch, layer=f"conv{i}", class_=label, **where)
+            for epoch, i, label in itertools.product((0, 1), range(layers), range(labels))
+        ]
+
+    for name, (labels, layers), words in (
+        ("both", (21, 5), "Shown: the first 20 of 21 classes and 4 of 5 layers. n = 50"),
+        ("layers", (20, 5), "Shown: 4 of 5 layers. n = 50"),
+        ("none", (20, 4), "has none. n = 50"),
+    ):
+        (tmp_path / name).mkdir()
+        records.append(tmp_path / name, within(labels, layers))
+        found = run_records_module.read(tmp_path / name)
+        assert words in spec_of("class_information", found).caption(found)
+
+
 def test_saturated_bins_are_hollow(run_records):
     panels = drawn("information_epochs_i_tx_binning", run_records).axes
     faces = [{line.get_markerfacecolor() for line in axes.lines if line.get_marker() == "o"} for axes in panels[:3]]
@@ -325,11 +373,11 @@ def test_the_seeds_are_points_where_they_are_few(run_records):
     assert any(np.allclose(np.sort(found), np.sort(by_seed.ravel())) for found in points)
 
 
-def test_a_training_with_noise_has_a_colour_and_a_name_of_its_own():
-    trainings = ("nt", "at", "trades", "mart", "noise", "fast", "other")
+def test_trainings_have_colours_and_noise_has_a_name_of_its_own():
+    trainings = ("nt", "at", "trades", "mart", "noise", "fast", "vib", *(f"own{i}" for i in range(100)))
     colours = [style.colour_of(training, trainings) for training in trainings]
     assert len(set(colours)) == len(trainings)
-    assert "#000000" not in colours[:-1]
+    assert colours[:7] == [style.colour_of(training, ()) for training in trainings[:7]] == list(style.PALETTE)
     (handle,) = style.condition_handles(["noise"], ["clean"])
     assert handle.get_label() == "Gaussian noise, clean"
 

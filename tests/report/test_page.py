@@ -21,7 +21,7 @@ from mi_jax.claims import evaluate
 from mi_jax.errors import InputError
 from mi_jax.records import labels
 from mi_jax.records.table import Record
-from mi_jax.report import figures, html_tables, read, tables, terminal
+from mi_jax.report import figures, html_tables, overview, read, tables, terminal
 from mi_jax.report.figures import examples
 
 VOID = {"meta", "img", "br"}
@@ -262,6 +262,37 @@ def test_a_quick_run_says_that_it_is_small(tmp_path):
     assert "vgg11, width factor 0.125" in text
     (tmp_path / "config.json").write_text(json.dumps({"preset": "paper"}))
     assert "quick run" not in report.build(tmp_path).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("trainings", "expected"),
+    [
+        ({"nt": "clean", "noise": "noisy"}, {"Attack for measurements": "PGD-7 Linf 8/255"}),
+        ({"nt": "clean", "at": "adversarial"}, {"Attack in training": "PGD-7 Linf 8/255"}),
+        ({"fast": "adversarial"}, {
+            "Attack in training": "PGD-1 Linf 8/255", "Attack for measurements": "PGD-7 Linf 8/255"
+        }),
+    ],
+)  # fmt: skip
+def test_the_attack_is_named_for_what_it_was_used(tmp_path, trainings, expected):
+    where = {"quantity": "loss", "value": 1.0, "seed": 0, "epoch": 1, "image_set": "train"}
+    records.append(tmp_path, [Record(training=name, inputs=inputs, **where) for name, inputs in trainings.items()])
+    attack = {"norm": "linf", "eps": 8 / 255, "steps": 7, "restarts": 1}
+    (tmp_path / "config.json").write_text(json.dumps({"attack": attack}))
+    facts = overview.facts(read(tmp_path))
+    assert {name: fact for name, fact in facts.items() if name.startswith("Attack")} == expected
+
+
+def test_the_images_for_information_are_those_measured_through_training(tmp_path):
+    where = {"value": 1.0, "training": "nt", "seed": 0, "epoch": 1, "layer": "a", "inputs": "clean"}
+    kde = {"quantity": "i_tx_upper", "estimator": "kde", **where}
+    of_studies = [
+        Record(n=700, image_set="redundant", **kde),
+        Record(n=800, image_set="test", distortion="blur", level=1.0, **kde),
+        Record(n=900, image_set="test", quantity="i_tx", estimator="ksg", **where),
+    ]
+    records.append(tmp_path, [Record(n=500, image_set="test", noise_rule="fixed", **kde), *of_studies])
+    assert overview.facts(read(tmp_path))["Images for information"] == "500"
 
 
 def test_directories_without_records_are_named(tmp_path):

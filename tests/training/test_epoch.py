@@ -5,6 +5,7 @@ import itertools
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import optax
 import pytest
@@ -159,6 +160,23 @@ def test_batch_norm_in_the_attack_is_in_the_mode_that_was_asked_for(normalised_t
         for a, b in zip(jax.tree.leaves(statistics), jax.tree.leaves(variables["batch_stats"]), strict=True)
     )
     assert moved == (mode == "batch_update")
+
+
+@pytest.mark.parametrize(
+    ("seeds", "sentence"),
+    [
+        ((), r"Invalid seeds \(\): expected at least one, all different"),
+        ((1, 2, 1), r"Invalid seeds \(1, 2, 1\): expected at least one, all different"),
+        ((-1,), "Invalid seed -1: expected a whole number of at least 0"),
+        ((0, 2**32), "Invalid seed 4294967296: expected a whole number of at most 4294967295"),
+        ((0.5,), r"Invalid seed 0\.5: expected a whole number"),
+    ],
+)
+def test_seeds_that_give_no_networks_of_their_own_are_refused(trainer, seeds, sentence, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # it would refuse a fraction first
+    with pytest.raises(InputError, match=sentence):
+        dataclasses.replace(trainer, seeds=seeds)
+    assert dataclasses.replace(trainer, seeds=(0, 2**32 - 1)).seeds == (0, 2**32 - 1)
 
 
 def test_a_batch_larger_than_the_training_set_is_refused(trainer):

@@ -82,6 +82,16 @@ def test_evaluate_gives_the_mean_cross_entropy_and_the_accuracy(normal_trainer, 
     assert accuracy == np.mean(logits.argmax(-1) == y)
 
 
+def test_an_image_without_a_prediction_is_misclassified(normal_trainer, arrays):
+    variables = jax.tree.map(jnp.copy, normal_trainer.init(arrays[0])["variables"])
+    x, y = data.to_float(arrays[0][:50]), np.zeros(50, np.int32)
+    variables["params"]["head"]["bias"] = jnp.full(10, -jnp.inf).at[0].set(0)  # masks all classes but the first
+    assert evaluate(normal_trainer.network, variables, x, y)[1] == 1
+    for broken in (jnp.nan, jnp.inf):
+        variables["params"]["head"]["bias"] = jnp.zeros(10).at[0].set(broken)
+        assert evaluate(normal_trainer.network, variables, x, y)[1] == 0
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [

@@ -11,6 +11,7 @@ import pytest
 from mi_jax import attacks, data, models
 from mi_jax.attacks.threat_model import ThreatModel
 from mi_jax.errors import InputError
+from mi_jax.runs.config import RunConfig
 from mi_jax.training import ObjectiveConfig, Optimizer, Trainer
 
 torch = pytest.importorskip("torch")
@@ -212,6 +213,28 @@ def test_settings_out_of_range_are_refused(change, message, monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # it would refuse an unknown mode first
     with pytest.raises(InputError, match=message):
         dataclasses.replace(CONFIG, **change)
+
+
+@pytest.mark.parametrize(
+    ("training", "attack", "message"),
+    [
+        (
+            "fast",
+            attacks.PGD(norm="l2", eps=0.5),
+            r"Invalid fast_step 4\.0: expected a number in \[0, 3\], such as 1\.25",
+        ),
+        ("fast", attacks.PGD(norm="l1", eps=2.0), r"Invalid fast_step 4\.0: expected a number in \[0, 3\]"),
+        ("fast", attacks.PGD(eps=0.0), r"Invalid attack\.eps 0\.0: expected a positive number"),
+    ],
+)
+def test_an_attack_with_which_an_objective_cannot_train_is_refused_before_training(trainer, training, attack, message):
+    config = ObjectiveConfig(attack=attack, fast_step=4.0)
+    with pytest.raises(InputError, match=message):
+        dataclasses.replace(trainer, objective=training, objective_config=config)
+    with pytest.raises(InputError, match=message):
+        RunConfig(arch="mlp", dataset="digits", trainings=("nt", training), attack=attack, fast_step=4.0)
+    assert dataclasses.replace(trainer, objective="nt", objective_config=config).objective == "nt"
+    assert RunConfig(arch="mlp", dataset="digits", trainings=("nt",), attack=attack, fast_step=4.0).attack == attack
 
 
 def test_options_are_those_of_the_objective_that_declares_them():

@@ -43,7 +43,7 @@ class VGG(nnx.Module):
     """
 
     def __init__(self, depths: tuple[int, ...], spec: ModelSpec, stream: NormalStream, *, imagenet: bool = False):
-        self.depths, self.imagenet = depths, imagenet
+        self.depths, self.imagenet, self.precision = depths, imagenet, spec.precision
         features = spec.input_shape[-1]
         block = 0
         for base, depth in zip(_STAGE_WIDTHS, depths, strict=True):
@@ -72,7 +72,7 @@ class VGG(nnx.Module):
         if not self.imagenet:
             return self.head(convolution.mean_pool(x), context)
         rows, columns = (jnp.asarray(_shares(side), x.dtype) for side in x.shape[1:3])
-        x = jnp.einsum("bhwc,ih,jw->bijc", x, rows, columns).reshape(len(x), -1)
+        x = jnp.einsum("bhwc,ih,jw->bijc", x, rows, columns, precision=self.precision).reshape(len(x), -1)
         for number in range(1, len(_DENSE) + 1):
             name = f"dense{number}"
             x = context.tap(name, jax.nn.relu(getattr(self, name)(x)))

@@ -28,7 +28,8 @@ def _rows(run_records: RunRecords) -> Table:
 
 
 def _classes(rows: Table) -> list[int]:
-    return sorted(int(label) for label in rows["class"].dropna().unique())[:_MOST_CLASSES]
+    """All classes, in ascending order."""
+    return sorted(int(label) for label in rows["class"].dropna().unique())
 
 
 def _layers(run_records: RunRecords, rows: Table) -> list[str]:
@@ -41,7 +42,7 @@ def _layers(run_records: RunRecords, rows: Table) -> list[str]:
 def _draw(run_records: RunRecords) -> Figure:
     rows = _rows(run_records)
     trainings = [training for training in run_records.trainings if (rows["training"] == training).any()]
-    layers, classes = _layers(run_records, rows), _classes(rows)
+    layers, classes = _layers(run_records, rows), _classes(rows)[:_MOST_CLASSES]
     looks: list[tuple[str, LineStyleType]] = [(style.PALETTE[i % 7], _LINES[i // 7]) for i in range(len(classes))]
     figure = style.new_figure(0.8 + 2.2 * len(trainings))
     panels = style.grid_of(figure, len(trainings), len(layers), sharex=True, sharey=True)
@@ -65,11 +66,15 @@ def _draw(run_records: RunRecords) -> Figure:
 
 def _caption(run_records: RunRecords) -> str:
     rows = _rows(run_records)
+    classes, layers = len(_classes(rows)), len(layers_of(run_records, rows))
+    parts = [f"the first {_MOST_CLASSES} of {classes} classes"] if classes > _MOST_CLASSES else []
+    parts += [f"{_MOST_LAYERS} of {layers} layers"] if layers > _MOST_LAYERS else []
+    shown = f"Shown: {' and '.join(parts)}. " if parts else ""
     return (
         f"Information that a layer keeps within each class through training, {captions.where(run_records)}, clean "
         "inputs: KDE upper bound of I(X;T | Y = y), which is the H(T|y) of the paper minus the entropy of the noise, "
         f"on the images of one class ({NOISE_RULE_NAMES[str(_rule(run_records))]}; {captions.epochs(rows)}). A class "
-        f"that collapses to one point has none. {captions.samples(rows)}. {captions.seeds(rows)}"
+        f"that collapses to one point has none. {shown}{captions.samples(rows)}. {captions.seeds(rows)}"
     )
 
 

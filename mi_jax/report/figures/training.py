@@ -8,7 +8,7 @@ from matplotlib.patches import Patch
 
 from mi_jax.plotting import captions, style
 from mi_jax.plotting.figures import FigureSpec, register
-from mi_jax.records.labels import INPUTS, name_of
+from mi_jax.records.labels import INPUTS, attack_labels, name_of
 from mi_jax.records.run_records import RunRecords, accuracy_on_test
 from mi_jax.report.tables import OVER_BOTH, accuracies
 from mi_jax.statistics.intervals import Table, over_seeds
@@ -61,13 +61,20 @@ def _draw_curves(run_records: RunRecords) -> Figure:
 
 def _caption_curves(run_records: RunRecords) -> str:
     rows = through_training(run_records)
-    test = rows[rows["image_set"] == "test"]
+    test, held_out = (rows[rows["image_set"] == name] for name in ("test", "held_out"))
     dotted = ", dotted on noisy" if (rows["inputs"] == "noisy").any() else ""
     return (
         f"Cross-entropy and accuracy through training, {captions.where(run_records)}; solid on clean, dashed on "
         f"adversarial{dotted} inputs. Test images: {captions.samples(test)}. {captions.attack(run_records, test)} "
-        f"Training images: the batches of each epoch, as each training sees them. {captions.seeds(rows)}"
+        f"{_held_out(held_out)}Training images: the batches of each epoch, as each training sees them. "
+        f"{captions.seeds(rows)}"
     )
+
+
+def _held_out(rows: Table) -> str:
+    """The number of held-out images and the attack on them as a sentence; empty where none were held out."""
+    attack = f"; adversarial inputs: {attack_labels(rows)} from a random start" if attack_labels(rows) else ""
+    return "" if rows.empty else f"Held-out images: {captions.samples(rows)}{attack}. "
 
 
 def _draw_robustness(run_records: RunRecords) -> Figure:

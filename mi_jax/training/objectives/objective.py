@@ -54,6 +54,18 @@ class Objective(ABC):
     def forwards(steps: int) -> int:
         """The cost per image in forward passes, from the number of attack steps."""
 
+    def check(self, config: "ObjectiveConfig") -> None:
+        """Refuses shared settings with which the objective cannot train: for an adversarial one, an attack of no step.
+
+        Args:
+            config: the settings that all objectives share.
+
+        Raises:
+            InputError: for such settings.
+        """
+        if self.adversarial:
+            checks.count("attack.steps", config.attack.steps)
+
     def perturb(
         self, network: Network, variables: Variables, x: Images, y: Labels, key: Key, config: "ObjectiveConfig"
     ) -> tuple[Images, Statistics]:
