@@ -1,5 +1,6 @@
 """Files that are replaced atomically: a reader sees, and a kill leaves, either the old content or the new."""
 
+import errno
 import hashlib
 import json
 import os
@@ -47,6 +48,40 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def disk_errors_explained(path: Path) -> Iterator[None]:
+    """Turns errors of the file system (full, read-only, forbidden, no directory) into one `InputError`."""
+    try:
+        yield
+    except OSError as error:
+        again = "start the same command again to resume"
+        reasons = {
+            errno.ENOSPC: f"the disk is full: free some space and {again}",
+            errno.EDQUOT: f"the quota is used up: free some space and {again}",
+            errno.EIO: f"the disk failed: {again}",
+            errno.ESTALE: f"the file server lost it: {again}",
+            errno.EROFS: "the file system is read-only: choose another directory",
+            errno.EACCES: "permission is denied: choose another directory",
+            errno.EPERM: "permission is denied: choose another directory",
+            errno.ENAMETOOLONG: "the name is too long: choose another directory",
+            errno.ENOTDIR: "part of the path is a file: choose another directory",
+            errno.EEXIST: "it is a file, not a directory: choose another directory",
+            errno.EISDIR: "it is a directory, not a file: remove it, or choose another directory",
+            errno.EFBIG: "the file is larger than the file system or a limit allows: choose another directory",
+            errno.EMFILE: f"too many files are open: raise the limit (`ulimit -n`) and {again}",
+            errno.ETIMEDOUT: f"the file server did not answer: {again}",
+            errno.EBUSY: f"it is in use: {again}",
+            errno.ELOOP: "its links form a loop: choose another directory",
+            errno.ENOENT: "it is missing, or cannot be made there: choose another directory",
+        }
+        if error.errno not in reasons:
+            raise
+        place = Path(error.filename2 or error.filename or path)  # the second is the file that another is to replace
+        leads_nowhere = os.path.islink(place) and not os.path.exists(place)
+        reason = "it is a broken link: remove it" if leads_nowhere else reasons[error.errno]
+        raise InputError(f"Cannot read or write {place}: {reason}.") from error
 
 
 def sync(path: Path) -> None:

@@ -1,5 +1,6 @@
 """Files are replaced as a whole or stay as they are."""
 
+import errno
 import os
 import threading
 
@@ -92,3 +93,18 @@ def test_two_writers_of_a_file_do_not_meet_in_one_part(tmp_path):
         assert path.read_text() == "the other"
     assert path.read_text() == "first"
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (errno.ENOSPC, "disk is full"),
+        (errno.EIO, "the disk failed"),
+        (errno.EROFS, "read-only"),
+        (errno.EACCES, "permission is denied"),
+        (errno.EMFILE, "too many files are open: raise the limit"),
+    ],
+)
+def test_an_error_of_the_file_system_becomes_a_sentence(tmp_path, code, words):
+    with pytest.raises(InputError, match=words), files.disk_errors_explained(tmp_path):
+        raise OSError(code, os.strerror(code), str(tmp_path / "records.jsonl"))

@@ -94,7 +94,7 @@ def clean_exit() -> Iterator[None]:
         _discard_output()
         sys.exit(1)
     except OSError as error:
-        from mi_jax.runs.directory import disk_errors_explained  # imports pandas
+        from mi_jax.files import disk_errors_explained  # imports numpy
 
         if error.filename is None:
             _discard_output()

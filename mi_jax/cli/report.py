@@ -11,7 +11,7 @@ from mi_jax import report
 from mi_jax.cli import flags
 from mi_jax.cli.session import flags_in_messages
 from mi_jax.errors import InputError
-from mi_jax.runs.directory import disk_errors_explained
+from mi_jax.files import disk_errors_explained
 
 
 @dataclass(frozen=True)

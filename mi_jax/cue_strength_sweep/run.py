@@ -22,16 +22,10 @@ from mi_jax.plotting import figures
 from mi_jax.records.run_records import read
 from mi_jax.records.table import Record
 from mi_jax.runs import json_codec
-from mi_jax.runs.directory import (
-    RunDir,
-    begun_by_this_job,
-    check_records,
-    completed_stages,
-    differences,
-    open_run,
-    saved_config,
-)
+from mi_jax.runs.directory import RunDir, begun_by_this_job
+from mi_jax.runs.opening import differences, open_run
 from mi_jax.runs.progress import Reporter, Status
+from mi_jax.runs.saved_state import check_records, completed_stages, saved_config
 from mi_jax.training import TrainingProgress
 
 __all__ = ["Cell", "Sweep", "draw", "measure_cell", "network_of", "run"]

@@ -18,7 +18,8 @@ from mi_jax.runs import evaluate, json_codec, workload
 from mi_jax.runs.checkpoints import check_directory
 from mi_jax.runs.config import RunConfig
 from mi_jax.runs.context import RunContext, data_digest, make_trainer, seed_groups
-from mi_jax.runs.directory import Growth, begun_by_this_job, open_run
+from mi_jax.runs.directory import begun_by_this_job
+from mi_jax.runs.opening import Growth, open_run
 from mi_jax.runs.progress import Reporter
 from mi_jax.runs.restore import read_config
 from mi_jax.runs.stages import join_seeds, training_stage

@@ -30,7 +30,7 @@ from mi_jax.errors import InputError
 from mi_jax.records import run_records
 from mi_jax.records.table import Record
 from mi_jax.report import figures
-from mi_jax.runs.directory import open_run
+from mi_jax.runs.opening import open_run
 from mi_jax.runs.progress import Reporter
 from mi_jax.runs.publish import publish
 from mi_jax.training import Interrupted

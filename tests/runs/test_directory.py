@@ -15,9 +15,11 @@ from mi_jax.errors import InputError
 from mi_jax.files import write_json
 from mi_jax.records.run_records import read
 from mi_jax.records.table import Record
-from mi_jax.runs import directory
+from mi_jax.runs import opening
 from mi_jax.runs.config import RunConfig
-from mi_jax.runs.directory import Growth, RunDir, begun_by_this_job, disk_errors_explained, open_run, read_json
+from mi_jax.runs.directory import RunDir, begun_by_this_job
+from mi_jax.runs.opening import Growth, open_run
+from mi_jax.runs.saved_state import read_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +104,7 @@ def test_a_job_that_was_killed_while_it_grew_grows_again_or_ends_as_it_was(tmp_p
         write_json(path, value)
 
     with monkeypatch.context() as patch:
-        patch.setattr(directory, "write_json", write)
+        patch.setattr(opening, "write_json", write)
         with pytest.raises(KeyboardInterrupt):
             opened(tmp_path, Seeds(seeds=3), growth=MORE_SEEDS)
     with open_run(tmp_path, Seeds(), growth=MORE_SEEDS) as earlier:
@@ -253,21 +255,6 @@ def test_a_file_system_that_cannot_lock_is_distinguished_from_a_lock_that_is_tak
     assert "cannot lock" in said
     assert read_json(tmp_path / "config.json") == AS_JSON
     assert opened(tmp_path) == []
-
-
-@pytest.mark.parametrize(
-    ("code", "words"),
-    [
-        (errno.ENOSPC, "disk is full"),
-        (errno.EIO, "the disk failed"),
-        (errno.EROFS, "read-only"),
-        (errno.EACCES, "permission is denied"),
-        (errno.EMFILE, "too many files are open: raise the limit"),
-    ],
-)
-def test_an_error_of_the_file_system_becomes_a_sentence(tmp_path, code, words):
-    with pytest.raises(InputError, match=words), disk_errors_explained(tmp_path):
-        raise OSError(code, os.strerror(code), str(tmp_path / "records.jsonl"))
 
 
 def test_directories_and_links_in_the_place_of_files_are_one_sentence(tmp_path):

@@ -20,7 +20,7 @@ from mi_jax.information.benchmark.coverage import CoveragePlan
 from mi_jax.information.benchmark.scores import ScoresPlan
 from mi_jax.information.benchmark.trust import trust, trust_page
 from mi_jax.plotting.style import RC
-from mi_jax.runs.directory import open_run
+from mi_jax.runs.opening import open_run
 from mi_jax.training import Interrupted
 
 SCORES, SUMMARY, COVERAGE, TRUST = "scores.csv", "summary.csv", "coverage.csv", "trust.md"
