@@ -92,7 +92,9 @@ def _split(run_records: RunRecords, pair: Pair, rule: str) -> list[ClaimStatisti
     change, forward, rescaled, own = values
     scale = (forward + own - rescaled) / 2  # rescaling the baseline up, and the other training down
     rest = change - scale
-    remark = f"{scale.shape[1]} layers" if seeds > 2 else f"{seeds} seeds: products of different ones need three"
+    layers = scale.shape[1]
+    compared = f"{layers} layer{'' if layers == 1 else 's'}"
+    remark = compared if seeds > 2 else f"{seeds} seeds: products of different ones need three"
     gap = scale_minus_rest(scale, rest)
     few = _undersampled(run_records, pair, rule, without=left)
     statistics = [statistic(name, gap, "bits", CRITERION, remark, noise_rule=rule, undersampled=few)]
