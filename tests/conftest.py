@@ -52,9 +52,7 @@ _PROGRAMS_OF_A_CONTEXT = 32
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # Compiled modules are kept as well, also where the environment forbids to write them beside the sources.
-    modules = Path(__file__).parents[1] / ".pytest_cache" / "pycache"
-    sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = str(modules)
+    # Workers and the processes that tests start read each module as one of them has compiled it.
     sys.dont_write_bytecode = False
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     # Tracing makes millions of objects that live as long as the compiled programs; to look for garbage there is slow.

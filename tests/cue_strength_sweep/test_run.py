@@ -341,7 +341,7 @@ def test_a_sweep_that_cannot_be_done_is_refused_in_words(wrong, message):
 
 
 def test_a_sweep_whose_trainings_diverge_ends_with_a_sentence(tmp_path, quiet, monkeypatch):
-    wild = replace(TINY, learning_rate=1e30, clean_epochs=0, batch_size=200)  # one update an epoch
+    wild = replace(TINY, rho_texture=(2.0,), learning_rate=1e30, clean_epochs=0, batch_size=200)  # one update an epoch
     place = tmp_path / os.fsdecode(b"caf\xe9")
     for _ in range(2):
         with pytest.raises(InputError, match=r"nothing to compare: every adversarial training .* diverged"):
