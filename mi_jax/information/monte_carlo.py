@@ -232,9 +232,9 @@ def _rotate(x: Any, labels: np.ndarray, products: int, precision: _products.Prec
     if dear or precision == "direct" or _products.row_roundoff(precision):
         return x
     wide = jax.numpy.asarray(x, jax.numpy.float64 if precision == "float64" else jax.numpy.float32)
-    first = np.unique(labels, return_index=True)[1]
+    _, first, of_row = np.unique(labels, return_index=True, return_inverse=True)
     moved = wide - wide[:1]
-    if _longest(moved) > _FAR * _longest(wide - wide[first[labels]]):
+    if _longest(moved) > _FAR * _longest(wide - wide[first[of_row]]):
         return x
     rotated = jax.numpy.linalg.qr(moved.T, mode="r").T
     return rotated if jax.numpy.isfinite(rotated).all() else x  # LAPACK can fail on large rows of low rank

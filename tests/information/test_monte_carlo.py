@@ -77,6 +77,15 @@ def test_rotation_of_a_wide_layer_keeps_the_value(key):
     assert abs(rotated.i_tx - direct.i_tx) < 4 * np.hypot(rotated.i_tx_stderr, direct.i_tx_stderr)
 
 
+@pytest.mark.parametrize("width", [3, 90])
+def test_classes_without_rows_change_nothing(width, key):
+    r = np.random.default_rng(0)
+    y = r.integers(0, 3, 40)
+    x = (r.standard_normal((40, width)) + y[:, None]).astype(np.float32)
+    whole, gaps = (monte_carlo(x, labels, noise_variance=4.0, key=key) for labels in (y, 2 * y + 1))
+    assert (gaps.i_tx, gaps.i_ty, gaps.i_ty_sampling_error) == (whole.i_tx, whole.i_ty, whole.i_ty_sampling_error)
+
+
 @pytest.mark.slow
 def test_jackknife_error_matches_the_spread_over_independent_samples():
     values, claimed, noise = [], [], []
