@@ -23,7 +23,8 @@ Limit = Literal["saturated", "sample size", "dimension", "batch size", "training
 
 saturated: the value is at the ceiling that the number of samples sets. sample size: the samples leave the information
 of the population open. dimension: neighbourhoods or kernels of the rows are not local. batch size: a variational bound
-is near the logarithm of its batch. training: the second half of the training still moved the value much.
+is near the logarithm of its batch. training: the second half of the training still moved the value much, or a network
+without any would give a better one.
 """
 
 

@@ -5,7 +5,7 @@ from mi_jax.records.labels import LABEL_LEAK, attack_label, attack_labels
 from mi_jax.records.run_records import RunRecords, final_rows
 from mi_jax.statistics.intervals import Table
 
-_LIMITS = {"sample size": "too few samples", "training": "training not finished"}
+_LIMITS = {"sample size": "too few samples", "training": "training unfinished or overfitted"}
 """Words for values of the column `unreliable`."""
 
 

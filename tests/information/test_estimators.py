@@ -29,7 +29,7 @@ from mi_jax.information import (
 )
 from mi_jax.information.binning import nsb_entropy
 from mi_jax.information.estimators.renyi import kernel_width
-from mi_jax.information.estimators.variational import objective_value
+from mi_jax.information.estimators.variational import _limit, objective_value
 
 _spec = importlib.util.spec_from_file_location("make_golden", Path(__file__).with_name("make_golden.py"))
 assert _spec is not None
@@ -290,6 +290,31 @@ def test_trained_bounds_are_close_to_the_true_information_in_low_dimension(name,
     assert got.value == pytest.approx(task.information, abs=0.15)
     if got.kind == "lower":
         assert got.value < task.information + 4 * got.stderr
+
+
+@pytest.mark.parametrize("name", ["infonce", "nwj", "smile"])
+def test_a_critic_that_has_only_learnt_its_training_rows_is_reported(name, key):
+    r = np.random.default_rng(0)
+    x, z = (r.standard_normal((128, 30)).astype(np.float32) for _ in range(2))
+    options = {"key": key, "batch": 16, "hidden": 24, "learning_rate": 0.02}
+    overfit = estimate(name, x, z, steps=200, **options)
+    assert (overfit.value < 0, overfit.unreliable) == (True, "training")
+    related = estimate(name, x[:, :1], x[:, :1], steps=60, **options)
+    assert (related.value > 0.2, related.unreliable) == (True, None)
+
+
+@pytest.mark.parametrize(
+    ("value", "stderr", "limit"),
+    [
+        (-0.02, 0.02, None),
+        (-0.05, 0.02, "training"),
+        (-50.0, 49.0, "training"),
+        (2.1, 0.1, None),
+        (2.3, 0.1, "batch size"),
+    ],
+)
+def test_limits_of_a_variational_bound_from_batches_of_16(value, stderr, limit):
+    assert _limit(value, stderr, 16, share=0.8) == limit
 
 
 @pytest.mark.parametrize("scale", [1e20, 1e-25])

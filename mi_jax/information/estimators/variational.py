@@ -17,7 +17,7 @@ from jax import lax
 from mi_jax import checks
 from mi_jax.errors import InputError
 from mi_jax.information._input import as_activations, as_pair, as_variance, check_finite, compact
-from mi_jax.information.estimator import Estimate, host_generator, register
+from mi_jax.information.estimator import Estimate, Limit, host_generator, register
 from mi_jax.optax_update import update
 from mi_jax.typing import Key
 
@@ -152,7 +152,8 @@ def variational(
 
     Returns:
         Estimate; its stderr is over held-out batches. Unreliable for its "batch size" above 0.8 ln batch (infonce) or
-        ln batch (nwj, smile), which no bound from so few independent pairs exceeds with confidence.
+        ln batch (nwj, smile), which no bound from so few independent pairs exceeds with confidence; for its "training"
+        where the value is below 0, that of a constant critic, by two standard errors, or they are above ln batch.
 
     Raises:
         InputError: for what `kde` refuses, unequal lengths, an unknown objective, missing noise, settings of the
@@ -201,9 +202,16 @@ def variational(
     stderr = float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
     settings = {"batch": batch, "steps": steps, "hidden": hidden, "noise_variance": noise_variance}
     kind = "value" if objective == "smile" else "lower"
-    value, share = float(values.mean()), 0.8 if objective == "infonce" else 1.0
-    limit = "batch size" if value > share * math.log(batch) else None
+    value = float(values.mean())
+    limit = _limit(value, stderr or 0.0, batch, share=0.8 if objective == "infonce" else 1.0)
     return Estimate(objective, value, stderr, kind, n, settings, unreliable=limit)
+
+
+def _limit(value: float, stderr: float, batch: int, *, share: float) -> Limit | None:
+    """Return the limit that a value is beyond: `share` of ln batch, or 0, which a constant critic attains."""
+    if value > share * math.log(batch):
+        return "batch size"
+    return "training" if value + 2 * stderr < 0 or stderr > math.log(batch) else None
 
 
 def _standard(x: Any) -> tuple[np.ndarray, float]:
