@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Literal
 
+import pandas as pd
 import pytest
 
 import mi_jax
@@ -233,6 +234,17 @@ def test_a_signal_stops_the_validation_of_estimators_with_its_status(tmp_path, m
         cli.main(["validate", "--run-dir", str(tmp_path)])
     assert left.value.code == 75
     assert "The same command resumes." in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("columns", ["160", "50"])
+def test_the_validation_of_estimators_prints_every_number_whole(tmp_path, monkeypatch, capsys, columns):
+    row = {"target": "label", "estimator": "binning_miller_madow", "attempts": 180, "bias": -0.328, "rmse": 0.398}
+    found = pd.DataFrame([row | {f"share_{k}": 0.1 * k for k in range(6)}])
+    monkeypatch.setattr(validate, "run", lambda *_, **options: found)
+    monkeypatch.setenv("COLUMNS", columns)
+    cli.main(["validate", "--run-dir", str(tmp_path)])
+    words = capsys.readouterr().out.replace("│", " ").split()
+    assert {"binning_miller_madow", "-0.328", "0.398", "0.500"} <= set(words)
 
 
 @pytest.fixture(scope="module")

@@ -150,7 +150,8 @@ def main(arguments: Sequence[str], *, program: str) -> None:
             on_records=on_records,
         )
         if processes.is_first():
-            reporter.show(terminal.table(command.directory))
+            for table in terminal.tables_of(command.directory):
+                reporter.show(table)
         reporter.say(f"Report: {page}")
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.table import Table
 
 from mi_jax.cli import flags
 from mi_jax.cli.session import session
 from mi_jax.files import printable
 from mi_jax.information.benchmark import FULL, BenchmarkConfig, run
 from mi_jax.runs.progress import Status
+from mi_jax.text_table import TextTable
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,10 @@ def main(arguments: Sequence[str], *, program: str) -> None:
             say=reporter.say,
             command=printable(shlex.join([*program.split(), *arguments])),
         )
-        table = Table(*summary.columns, title="Estimators on the grid, bits")
-        for row in summary.itertuples(index=False):
-            table.add_row(*(f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row))
-        reporter.show(table)
+        heads = ["estimator", *summary.columns.drop("estimator")]
+        rows = [
+            [f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row]
+            for row in summary[heads].itertuples(index=False)
+        ]
+        reporter.show(TextTable("Estimators on the grid, bits", heads, rows, show_lines=False))
         reporter.say(f"Tables and figures: {command.run_dir}")

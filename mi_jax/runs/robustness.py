@@ -4,8 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from rich.table import Table
-
 from mi_jax import attacks
 from mi_jax.attacks import AutoAttackResult, Budget, Progress
 from mi_jax.attacks.threat_model import DEFAULT_EPS, check_norm
@@ -19,6 +17,7 @@ from mi_jax.parallel import Mesh
 from mi_jax.records.labels import name_of, radius_label
 from mi_jax.runs.restore import read_config, restore_finished
 from mi_jax.statistics.intervals import wilson
+from mi_jax.text_table import TextTable
 from mi_jax.typing import Variables
 
 
@@ -106,22 +105,21 @@ def evaluate(
     )  # fmt: skip
 
 
-def as_table(results: Sequence[tuple[Candidate, AutoAttackResult]], dataset: Dataset, protocol: Protocol) -> Table:
+def as_table(results: Sequence[tuple[Candidate, AutoAttackResult]], dataset: Dataset, protocol: Protocol) -> TextTable:
     """Clean accuracy, accuracy after each attack with a 95 % interval, and the leaderboard's numbers below."""
     changed = budget_in_words(protocol.version, protocol.budget, protocol.norm)
     radius = radius_label(protocol.norm, protocol.eps)
     title = f"AutoAttack, {protocol.norm.capitalize()} {radius}, {len(results[0][1].success)} test images"
-    shown = Table(title=title + (f" ({changed})" if changed else ""), title_justify="left")
     names = [stage.name for stage in results[0][1].stages]
-    for head in ("network", "clean", *(f"after {name}" for name in names[:-1]), "robust"):
-        shown.add_column(head)
+    rows = []
     for candidate, result in results:
         robust = [stage.robust_accuracy for stage in result.stages]
         low, high = wilson(result.robust_accuracy, len(result.success))
         cells = [f"{value:.2%}" for value in (result.clean_accuracy, *robust[:-1])]
-        shown.add_row(candidate.name, *cells, f"{result.robust_accuracy:.2%} [{low:.1%}, {high:.1%}]")
+        rows.append([candidate.name, *cells, f"{result.robust_accuracy:.2%} [{low:.1%}, {high:.1%}]"])
     for arch in dict.fromkeys(candidate.network.arch for candidate, _ in results):
         for entry in entries(arch, dataset.name, protocol.norm, protocol.eps):
             cells = [f"{entry.clean:.2%}", *("" for _ in names[:-1]), f"{entry.autoattack:.2%}"]
-            shown.add_row(f"RobustBench: {entry.model}", *cells)
-    return shown
+            rows.append([f"RobustBench: {entry.model}", *cells])
+    heads = ["network", "clean", *(f"after {name}" for name in names[:-1]), "robust"]
+    return TextTable(title + (f" ({changed})" if changed else ""), heads, rows, show_lines=False)

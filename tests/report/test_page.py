@@ -177,7 +177,7 @@ def test_a_third_training_gets_its_own_claims(tmp_path):
 
 def test_the_terminal_shows_the_verdicts_of_the_page(run_dir):
     screen = io.StringIO()
-    Console(width=200, file=screen).print(terminal.table(run_dir))
+    Console(width=200, file=screen).print(*terminal.tables_of(run_dir))
     shown = screen.getvalue()
     assert "PGD-20 Linf 8/255" in shown
     for claim in evaluate(read(run_dir)):
@@ -191,7 +191,7 @@ def test_the_terminal_shows_the_verdicts_of_the_page(run_dir):
 @pytest.mark.parametrize("width", [100, 60, 40, 30])
 def test_the_terminal_cuts_no_number_at_any_width(run_dir, width):
     screen = io.StringIO()
-    Console(width=width, file=screen).print(terminal.table(run_dir))
+    Console(width=width, file=screen).print(*terminal.tables_of(run_dir))
     shown = screen.getvalue()
     assert "…" not in shown
     assert max(map(len, shown.splitlines())) <= width
@@ -204,7 +204,7 @@ def test_the_terminal_cuts_no_number_at_any_width(run_dir, width):
 def test_the_terminal_prints_in_any_encoding(run_dir, encoding):
     raw = io.BytesIO()
     screen = io.TextIOWrapper(raw, encoding=encoding, write_through=True)
-    Console(width=100, file=screen).print(terminal.table(run_dir))
+    Console(width=100, file=screen).print(*terminal.tables_of(run_dir))
     assert "undecided" in raw.getvalue().decode(encoding)
 
 
