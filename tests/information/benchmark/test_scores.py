@@ -130,12 +130,14 @@ def test_the_verdict_on_an_estimator_depends_on_its_error_its_bounds_and_its_fla
         "accurate": {"value": 0.9, "kind": "value", "unreliable": "dimension"},
         "bound": {"value": 0.3, "kind": "lower", "held": 1.0},
         "flagged": {"value": 0.1, "kind": "value", "held": 0.0, "unreliable": "dimension"},
+        "trivial": {"value": 0.0, "kind": "lower", "held": 1.0},
         "wrong": {"value": 0.1, "kind": "lower", "held": 0.0},
         "failed": {"value": None, "ok": False},
     }
     table = pd.DataFrame([cell | {"estimator": name, "unreliable": None} | case for name, case in cases.items()])
     found = trust(table)
     assert dict(zip(found["estimator"], found["verdict"], strict=True)) == {name: name for name in cases}
+    assert "1.5 bits of\nI(X;T), 0.5 bits of I(T;Y)" in trust_page(found)
     assert "| accurate | accurate |" in trust_page(found)
     assert "| estimator | D = 2, N = 100 |" in trust_page(found)
 
