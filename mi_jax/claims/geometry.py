@@ -94,7 +94,7 @@ def _split(run_records: RunRecords, pair: Pair, rule: str) -> list[ClaimStatisti
     rest = change - scale
     layers = scale.shape[1]
     compared = f"{layers} layer{'' if layers == 1 else 's'}"
-    remark = compared if seeds > 2 else f"{seeds} seeds: products of different ones need three"
+    remark = compared if seeds > 2 else f"{seeds} seed{'s' * (seeds != 1)}: products of different ones need three"
     gap = scale_minus_rest(scale, rest)
     few = _undersampled(run_records, pair, rule, without=left)
     statistics = [statistic(name, gap, "bits", CRITERION, remark, noise_rule=rule, undersampled=few)]

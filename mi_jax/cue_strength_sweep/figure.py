@@ -124,6 +124,8 @@ def _draw(run_records: RunRecords) -> Figure:
     rows = _panels(cells)
     fine, coarse = (cells[cells["scale"] == scale] for scale in ("fine", "coarse"))
     columns = max(map(len, rows))
+    if len(coarse) and all(len(row) == columns for row in rows):
+        columns += 1  # for the control
     figure = style.new_figure(0.35 + 2.75 * len(rows), width=0.9 + 2.9 * columns)
     panels = style.grid_of(figure, len(rows), columns)
     image = None
@@ -134,7 +136,7 @@ def _draw(run_records: RunRecords) -> Figure:
         for axes in axes_row[len(row) :]:
             axes.set_axis_off()
     spare = [axes for axes_row, row in zip(panels, rows, strict=True) for axes in axes_row[len(row) :]]
-    if spare and len(coarse):
+    if len(coarse):
         spare[-1].set_axis_on()
         _coarse(spare[-1], cells)
     if image is not None:
@@ -170,7 +172,7 @@ def _heat_map(axes: Axes, table: Table, cells: Table) -> Any:
         )  # fmt: skip
         below = f"{cell['before']:.2f} → {cell['after']:.2f}"
         if cell["left_out"]:
-            below += f"\n{cell['seeds']} seeds"
+            below += f"\n{cell['seeds']} seed{'s' * (cell['seeds'] > 1)}"
         axes.text(j, i - 0.25, below, ha="center", va="center", color=colour, fontsize=7 * size)
     image = axes.imshow(values, cmap=_MAP, norm=norm, aspect="auto")
     axes.set_xticks(range(len(textures)), [f"{value:g}" for value in textures])

@@ -83,12 +83,19 @@ def label_leak(rows: Table) -> str:
 
 def last_epoch(rows: Table) -> str:
     """The epoch of the finished networks."""
-    return f"epoch {_range(final_rows(rows)['epoch'].unique())}"
+    return epoch_range(final_rows(rows))
+
+
+def epoch_range(rows: Table) -> str:
+    """The epoch of the rows, or the first and the last."""
+    return f"epoch {_range(rows['epoch'].unique())}"
 
 
 def epochs(rows: Table) -> str:
     """The number of measured epochs and their range."""
     values = sorted(rows["epoch"].dropna().unique())
+    if len(values) == 1:
+        return f"epoch {values[0]:g} measured"
     return f"{len(values)} epochs measured, {values[0]:g} to {values[-1]:g}"
 
 
@@ -96,6 +103,12 @@ def where(run_records: RunRecords) -> str:
     """Architecture and data set, if recorded."""
     parts = (run_records.architectures, run_records.datasets)
     return " on ".join(", ".join(part) for part in parts if part)
+
+
+def cells(run_records: RunRecords) -> str:
+    """That numbers are means over the cells of a sweep; empty for a run, and for a sweep of one cell."""
+    count = run_records.records["cell"].nunique()
+    return f", mean over the {count} cells of the sweep" if count > 1 else ""
 
 
 def _range(values: object) -> str:

@@ -27,6 +27,9 @@ LABEL_LEAK = (
     "into the image, where any network, even an untrained one, can read it."
 )
 _TRAININGS = {"fast": "Fast AT", "noise": "Gaussian noise"}
+# Of a sweep; a matched network is NT at the epoch at which it is as accurate on clean images as AT.
+_TRAININGS |= {"untrained": "untrained", "at-linf": "AT (Linf)", "at-l2": "AT (L2)"}
+_TRAININGS |= {"matched-linf": "NT matched to AT (Linf)", "matched-l2": "NT matched to AT (L2)"}
 _ATTACKS = {"pgd": "PGD", "fgsm": "FGSM", "autoattack-standard": "AutoAttack", "autoattack-plus": "AutoAttack+"}
 _ATTACKS |= dict.fromkeys(LABEL_FREE_ATTACKS, "PGD")
 _ATTACKS |= {"autoattack-rand": "AutoAttack (rand)", "autoattack-custom": "AutoAttack (custom)"}

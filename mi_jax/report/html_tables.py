@@ -127,7 +127,7 @@ def _method(found: Sequence[Claim]) -> str:
                 f'<th scope="row">{escape(s.name)}</th>',
                 _td("Noise rule", escape(NOISE_RULE_NAMES[s.noise_rule] if s.noise_rule else DASH)),
                 _td("Value", value_of(s)),
-                _td("Interval over", f"{s.seeds} seeds{' and images' if s.over_images else ''}"),
+                _td("Interval over", _interval_over(s)),
                 _td("Verdict", s.verdict + (", fragile" if s.fragile else "") if s.decides else DASH),
                 _td("Remark", escape(s.remark)),
             ]
@@ -135,6 +135,12 @@ def _method(found: Sequence[Claim]) -> str:
         ]
         blocks.append(f"<h4>Claim {escape(claim.number)}</h4><p>{escape(claim.method)}</p>{_table(heads, body)}")
     return f"<details><summary>What exactly was computed, and every statistic</summary>{''.join(blocks)}</details>"
+
+
+def _interval_over(statistic: ClaimStatistic) -> str:
+    if statistic.low is None:
+        return DASH
+    return f"{statistic.seeds} seeds{' and images' if statistic.over_images else ''}"
 
 
 def noise_rules_in_words(run_records: RunRecords, pair: Pair) -> str:
@@ -168,8 +174,10 @@ def headline(run_records: RunRecords) -> str:
         if len(mine):
             cells = [_td(c, _accuracy(mine.loc[c]) if c in mine.index else DASH) for c in conditions]
             body.append([_row_head(training), *cells, _td("Seeds", str(mine["seeds"].max()))])
-    over = OVER_BOTH if table["seeds"].max() > 1 else "Wilson's over images, as there is one seed"
-    caption = f"Test accuracy at the end of training; brackets are 95 % intervals, {over}."
+    caption = (
+        f"Test accuracy at the end of training{captions.cells(run_records)}; brackets are 95 % intervals, "
+        f"{_accuracy_over(table)}."
+    )
     heads = ["Training", *(f"{escape(c)}{_images(counts[c])}" for c in conditions), "Seeds"]
     return _table(heads, body, caption, kind="headline", escaped=True)
 
@@ -194,7 +202,7 @@ def transfers(run_records: RunRecords) -> str:
     by = attack_labels(made) or "the attack of the final evaluation"
     caption = (
         f"Transfer: accuracy of each training (rows) on adversarial images made by {by} on networks of the same seed; "
-        f"brackets are 95 % intervals, {OVER_BOTH}."
+        f"brackets are 95 % intervals, {_accuracy_over(table)}."
     )
     return _table(["Training", *(f"made on {name_of(source)}" for source in run_records.trainings)], body, caption)
 
@@ -211,7 +219,7 @@ def sanity_checks(run_records: RunRecords) -> str:
         mine = counts[counts["training"] == training]
         if len(mine):
             notes = [note for note in dict.fromkeys(signs[signs["training"] == training]["note"].dropna()) if note]
-            passed = f"{int((mine['value'] == 0).sum())} of {len(mine)} seeds passed"
+            passed = f"{int((mine['value'] == 0).sum())} of {len(mine)} seed{'s' * (len(mine) > 1)} passed"
             items.append(f"<li><b>{escape(name_of(training))}</b>: {passed}. {escape(' '.join(notes))}</li>")
     return f"<p>Signs that the attacks overestimate robustness, such as masked gradients:</p><ul>{''.join(items)}</ul>"
 
@@ -251,6 +259,11 @@ def _td(label: str, content: str) -> str:
 
 def _row_head(training: str) -> str:
     return f'<th scope="row">{escape(name_of(training))}</th>'
+
+
+def _accuracy_over(table: Table) -> str:
+    """What the intervals of a table of accuracies are over."""
+    return OVER_BOTH if table["seeds"].max() > 1 else "Wilson's over images, as there is one seed"
 
 
 def _images(n: object) -> str:

@@ -20,6 +20,9 @@ VERDICTS = (
 _DATASETS = {"shapetex": "ShapeTex", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "mnist": "MNIST"}
 _DATASETS |= {"fashion_mnist": "Fashion-MNIST", "svhn_cropped": "SVHN", "digits": "the digits of scikit-learn"}
 _TRAINED = {"nt": "normally", "at": "adversarially"}
+_TRAINED |= {"at-linf": "adversarially (Linf)", "at-l2": "adversarially (L2)"}
+_SNAPSHOTS = ("untrained", "matched-linf", "matched-l2")
+"""Networks of a sweep on the way of its normal training."""
 GLOSSARY = {
     "NT": "normal training, on clean images.",
     "AT": "adversarial training, on images that an attack has changed within a small radius to raise the loss.",
@@ -52,7 +55,8 @@ GLOSSARY = {
 
 def title(run_records: RunRecords) -> str:
     """What was studied: architectures, trainings and data set."""
-    trained = _listed(_TRAINED.get(training, f"with {name_of(training)}") for training in run_records.trainings)
+    trainings = [training for training in run_records.trainings if training not in _SNAPSHOTS]
+    trained = _listed(_TRAINED.get(training, f"with {name_of(training)}") for training in trainings)
     dataset = _listed(_DATASETS.get(name, name) for name in _texts(run_records, "dataset"))
     networks = " ".join([*filter(None, [_listed(_texts(run_records, "arch"))]), "networks"])
     where = f" on {dataset}" if dataset else ""

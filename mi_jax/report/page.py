@@ -59,9 +59,10 @@ def _chosen(run_records: RunRecords, *, every_figure: bool) -> tuple[list[Figure
     worth = [spec for spec in available if not reasons[spec.name]]
     wanted = [spec for spec in worth if every_figure or not spec.minor(run_records)]
     remarks = [escape(reason) for reason in reasons.values() if reason]
-    if len(wanted) < len(worth):
+    if others := [spec.title for spec in worth if spec not in wanted]:
         command = "<code>python experiments/report.py RUN_DIR --every-figure</code>"
-        remarks.append(f"{len(worth) - len(wanted)} more figures, of other noise rules and estimators: {command}")
+        more = f"{len(others)} more figure{'s' * (len(others) > 1)}"
+        remarks.append(f"{more}: {escape('; '.join(others))}; to draw: {command}")
     return wanted, remarks
 
 
@@ -74,7 +75,7 @@ def _page(
 ) -> str:
     title = overview.title(run_records)
     contents = {
-        "answers": overview.answers(run_records, found[compared_trainings(run_records)[1]]),
+        "answers": overview.answers(run_records, found[compared_trainings(run_records)[1]]) if found else "",
         "setup": overview.what_was_run(run_records),
         "claims": _claims(run_records, found, {spec.name: spec.title for spec, _ in drawn}) + _download(csv, "claims"),
         "numbers": html_tables.headline(run_records)
@@ -100,6 +101,8 @@ def _page(
 
 
 def _claims(run_records: RunRecords, found: dict[str, tuple[Claim, ...]], shown: dict[str, str]) -> str:
+    if not found:
+        return ""
     baseline, treated = compared_trainings(run_records)
     noise = html_tables.noise_rules_in_words(run_records, (baseline, treated))
     parts = [

@@ -6,6 +6,7 @@ import os
 import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -34,6 +35,7 @@ _AXES = {
 _SCALE = {"relative": 100, "points": 100}
 _LETTERS = 56
 """Letters in a line of the label of a row."""
+_MARKERS = "os^D"
 _REFERENCE = {"ratio": math.sqrt(2)}
 
 
@@ -61,7 +63,10 @@ def write(run_dirs: Sequence[str | os.PathLike[str]], path: str | os.PathLike[st
     found = {run.run_dir.resolve().name: run for run in map(read, run_dirs)}
     if len(found) < len(run_dirs):
         raise InputError("Two of the run directories have the same name; rename one.")
-    claims = {name: tables.claims(run)[compared_trainings(run)[1]] for name, run in found.items()}
+    evaluated = {name: tables.claims(run) for name, run in found.items()}
+    if sweeps := [name for name, of_run in evaluated.items() if not of_run]:
+        raise InputError(f"Sweeps have no verdicts on the claims; leave out {', '.join(sweeps)}.")
+    claims = {name: evaluated[name][compared_trainings(run)[1]] for name, run in found.items()}
     page.parent.mkdir(parents=True, exist_ok=True)
     figures.write(page.stem, lambda: _forest(claims), page.parent)
     write_text(page, "\n\n".join(_sections(found, claims, figure=f"{page.stem}.png")) + "\n")
@@ -75,19 +80,30 @@ def _sections(found: dict[str, RunRecords], claims: dict[str, tuple[Claim, ...]]
     accuracies = [row for name, run in found.items() for row in _accuracies(name, run)]
     verdicts = [
         [
-            f"{same[0].number} {same[0].name}",
+            f"{same[0].number} {' / '.join(_different(claim.name for claim in same))}",
             *(_verdict(claim, found[name]) for name, claim in zip(claims, same, strict=True)),
         ]
         for same in zip(*claims.values(), strict=True)
     ]
     sections = ["# What the runs say about the claims", _table(["claim", *found], verdicts), VERDICTS]
-    sections += [f"![Statistics behind the verdicts, 95 % intervals]({figure})", "## Runs", _table(["", *found], runs)]
+    sections += [
+        f"![Statistics behind the verdicts, 95 % intervals]({quote(figure)})",
+        "## Runs",
+        _table(["", *found], runs),
+    ]
     sections += ["## Test accuracy at the end of training, 95 % intervals"]
     sections += [_table(["run", "training", "inputs", "images", "accuracy"], accuracies)]
     sections += ["## Statistics behind the verdicts, 95 % intervals"]
     for same in zip(*claims.values(), strict=True):
-        sections += [f"### {same[0].number} {same[0].text}", same[0].method, _statistics(list(claims), same)]
+        title = " / ".join(_different(claim.text for claim in same))
+        methods = _different(claim.method for claim in same)
+        sections += [f"### {same[0].number} {title}", *methods, _statistics(list(claims), same)]
     return sections
+
+
+def _different(texts: Iterable[str]) -> list[str]:
+    """Each text once: those of a claim name the trainings, which may be others in another run."""
+    return list(dict.fromkeys(texts))
 
 
 def _accuracies(name: str, run: RunRecords) -> Iterable[list[str]]:
@@ -137,7 +153,9 @@ def _forest(claims: dict[str, tuple[Claim, ...]]) -> Figure:
     with_values = {panel: {label: row for label, row in rows.items() if row} for panel, rows in panels.items()}
     panels = {panel: rows for panel, rows in with_values.items() if rows}
     if not panels:
-        raise InputError("None of the runs has a value for any claim; finish one that compares two trainings.")
+        raise InputError(
+            "None of the runs has an interval for any claim; add one that compares two trainings, of two seeds or more."
+        )
     heights = [0.6 + 0.3 * len(rows) for rows in panels.values()]
     figure = style.new_figure(0.5 + sum(heights))
     axes = style.grid_of(figure, len(panels), 1, height_ratios=heights)[:, 0]
@@ -145,11 +163,17 @@ def _forest(claims: dict[str, tuple[Claim, ...]]) -> Figure:
         _draw_rows(panel, rows, list(claims), unit)
         panel.set_title(f"{claim}: {_AXES.get(unit, unit)}", loc="left", fontsize=9)
     handles = [
-        Line2D([], [], color=style.PALETTE[i % len(style.PALETTE)], marker="o", label=name)
-        for i, name in enumerate(claims)
+        Line2D([], [], color=colour, marker=marker, label=name)
+        for name, (colour, marker) in zip(claims, map(_look, range(len(claims))), strict=True)
     ]
     style.legend_above(figure, handles)
     return figure
+
+
+def _look(k: int) -> tuple[str, str]:
+    """Colour and marker of the k-th run; beyond the colours of the palette, the marker tells runs apart."""
+    again, i = divmod(k, len(style.PALETTE))
+    return style.PALETTE[i], _MARKERS[again % len(_MARKERS)]
 
 
 def _draw_rows(panel: Axes, rows: dict[str, dict[str, ClaimStatistic]], names: list[str], unit: str) -> None:
@@ -159,9 +183,9 @@ def _draw_rows(panel: Axes, rows: dict[str, dict[str, ClaimStatistic]], names: l
             k = names.index(name)
             place = i + 0.6 * (k - (len(names) - 1) / 2) / len(names)
             low, high = (np.nan if end is None else scale * end for end in (one.low, one.high))
-            colour = style.PALETTE[k % len(style.PALETTE)]
+            colour, marker = _look(k)
             panel.plot([low, high], [place, place], color=colour, linewidth=1.4)
-            panel.plot(scale * np.float64(one.value or 0.0), place, "o", color=colour, markersize=4)
+            panel.plot(scale * np.float64(one.value or 0.0), place, marker, color=colour, markersize=4)
     if unit == "ratio":
         panel.set_xscale("log")
         panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

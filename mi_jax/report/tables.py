@@ -14,6 +14,16 @@ OVER_BOTH = "Student's t over seeds and Wilson's over images combined (the squar
 _FAILED = ["training", "seed", "epoch", "inputs", "layer", "estimator", "quantity", "note"]
 
 
+def accuracy_rows(run_records: RunRecords) -> dict[str, Table]:
+    """Rows of test accuracy at the end of training by attack, in order of appearance.
+
+    In a run that continues, the end of an attack may be another epoch than that of clean images. Rows without an epoch
+    are left out.
+    """
+    groups = accuracy_on_test(run_records).groupby("attack_label", sort=False)
+    return {str(label): rows for label, group in groups if len(rows := final_rows(group))}
+
+
 def accuracies(run_records: RunRecords) -> Table:
     """Test accuracy at the end of training: one row per training and attack, with intervals.
 
@@ -22,8 +32,8 @@ def accuracies(run_records: RunRecords) -> Table:
         `accuracy_over_seeds`; empty where no accuracy was recorded.
     """
     groups = [
-        accuracy_over_seeds(final_rows(group), ["training"]).assign(attack_label=label)
-        for label, group in accuracy_on_test(run_records).groupby("attack_label", sort=False)
+        accuracy_over_seeds(rows, ["training"]).assign(attack_label=label)
+        for label, rows in accuracy_rows(run_records).items()
     ]
     if not groups:
         return pd.DataFrame()
@@ -43,7 +53,12 @@ def transfer(run_records: RunRecords) -> Table:
 
 
 def claims(run_records: RunRecords) -> dict[str, tuple[Claim, ...]]:
-    """The claims for every training but the baseline, the one that the claims are about first."""
+    """The claims for every training but the baseline, the one that the claims are about first; none for a sweep.
+
+    The cells of a sweep are different data sets, and some of its networks, such as the untrained ones, no trainings.
+    """
+    if run_records.records["cell"].notna().any():
+        return {}
     baseline, treated = compared_trainings(run_records)
     others = [training for training in run_records.trainings if training not in (baseline, treated)]
     return {name: evaluate(run_records, baseline=baseline, treated=name) for name in (treated, *others)}

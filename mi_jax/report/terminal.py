@@ -41,7 +41,7 @@ def _claims(run_records: RunRecords) -> TextTable:
     baseline, treated = compared_trainings(run_records)
     rules = run_records.noise_rules
     rows = []
-    for claim in tables.claims(run_records)[treated]:
+    for claim in tables.claims(run_records).get(treated, ()):
         cells = [_verdict(claim, rule) for rule in rules]
         if not claim.needs_noise:
             cells[1:] = [DASH] * (len(cells) - 1)

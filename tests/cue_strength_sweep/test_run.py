@@ -422,6 +422,20 @@ def test_seeds_that_have_not_learnt_the_task_are_left_out_and_counted(tmp_path):
     assert "0.20 → 0.70\n3 seeds" in [text.get_text() for axes in spec.draw(found).axes for text in axes.texts]
 
 
+def test_one_seed_that_has_learnt_the_task_is_counted_in_words(tmp_path):
+    found = _evidence(tmp_path, {(2.0, 2.0): ([0.1, 0.9], [0.5, 0.5])}, (1.0, 0.1))
+    (spec,) = [spec for spec in figures.available(found) if spec.name == "cue_strength_sweep"]
+    assert "0.10 → 0.50\n1 seed" in [text.get_text() for axes in spec.draw(found).axes for text in axes.texts]
+
+
+def test_coarse_textures_are_shown_in_a_sweep_without_the_control_of_gaussian_noise(tmp_path):
+    found = _evidence(tmp_path, {(2.0, 2.0): ([0.1, 0.2], [0.5, 0.7])})
+    coarse = found.records.assign(cell="rho_shape=2,rho_texture=2,coarse")
+    found = replace(found, records=pd.concat([found.records, coarse]))
+    (spec,) = [spec for spec in figures.available(found) if spec.name == "cue_strength_sweep"]
+    assert "Control: coarse textures" in [axes.get_title(loc="left") for axes in spec.draw(found).axes]
+
+
 def test_a_sweep_that_its_batch_job_starts_again_keeps_its_cells_in_spite_of_overwrite(tmp_path, quiet, monkeypatch):
     begun = []
 

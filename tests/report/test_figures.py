@@ -6,6 +6,7 @@ import itertools
 import math
 import os
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -16,13 +17,14 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from mi_jax import records
+from mi_jax.claims.trend_band import Band
 from mi_jax.plotting import style
 from mi_jax.plotting.figures import register
 from mi_jax.plotting.panels import ceiling_of
 from mi_jax.records import run_records as run_records_module
 from mi_jax.records.table import Record
 from mi_jax.report import figures
-from mi_jax.report.figures import examples
+from mi_jax.report.figures import examples, trend_difference
 from mi_jax.report.tables import accuracies
 from mi_jax.statistics.intervals import t_interval, wilson
 
@@ -406,3 +408,142 @@ def curves_of(axes):
     """The mean of each condition on the single layer, in the order of drawing."""
     lines = [line for line in axes.lines if line.get_gid() == "fitted" and len(line.get_xdata()) == 1]
     return [float(line.get_ydata()[0]) for line in lines]
+
+
+def test_one_measured_epoch_is_not_called_a_range(make_run, tmp_path):
+    one = run_records_module.read(make_run(tmp_path / "one", seeds=2, layers=2, epochs=(4,), with_examples=False))
+    caption = spec_of("information_epochs_i_tx_upper_trace", one).caption(one)
+    assert "samples, epoch 4 measured." in caption
+
+
+@pytest.mark.parametrize(("seeds", "points"), [(3, True), (style.FEW_SEEDS, False)])
+def test_the_seeds_are_in_the_caption_where_they_are_drawn(tmp_path, seeds, points):
+    where = {"quantity": "accuracy", "training": "nt", "epoch": 1, "inputs": "clean", "image_set": "test", "n": 100}
+    records.append(tmp_path, [Record(value=0.5 + 0.01 * seed, seed=seed, **where) for seed in range(seeds)])
+    run_records = run_records_module.read(tmp_path)
+    assert bool(drawn("robustness", run_records).axes[0].collections[1:]) is points
+    assert ("points: seeds" in spec_of("robustness", run_records).caption(run_records)) is points
+
+
+def test_a_layer_whose_estimate_failed_keeps_its_place_in_every_panel(make_run, tmp_path):
+    run_dir = make_run(tmp_path / "failed", seeds=2, layers=3, epochs=(0, 4), with_examples=False)
+    run_records = run_records_module.read(run_dir)
+    rows = run_records.records
+    failed = rows["quantity"].eq("i_tx_upper") & rows["layer"].eq("conv0") & rows["epoch"].eq(4)
+    figure = drawn("information_depth", dataclasses.replace(run_records, records=rows[~failed]))
+    for axes in figure.axes:
+        assert [label.get_text() for label in axes.get_xticklabels()] == ["conv0", "conv1", "logits"]
+    line = figure.axes[0].lines[0]
+    wanted = {"quantity": "i_tx_upper", "noise_rule": "fixed", "inputs": "clean", "training": "nt", "epoch": 4.0}
+    means = run_records.select(**wanted).groupby("layer")["value"].mean()
+    np.testing.assert_allclose(line.get_ydata(), [np.nan, means["conv1"], means["logits"]])
+    np.testing.assert_allclose(np.round(line.get_xdata()), [0, 1, 2])
+
+
+@pytest.mark.parametrize("name", ["scale_split", "information_values"])
+def test_a_layer_whose_estimate_failed_keeps_its_place_in_the_panels_of_a_study(tmp_path, name):
+    where = {"value": 1.0, "stderr": 0.1, "seed": 0, "epoch": 1, "inputs": "clean", "checkpoint": "last", "n": 9}
+    changes = ("i_tx_change", "i_tx_change_scale", "i_tx_change_shape")
+    rows = [
+        Record(quantity=quantity, layer=layer, noise_rule=rule, training="at", **where, **columns)
+        for rule in ("fixed", "trace")
+        for layer in ("a", "b")
+        for quantities, columns in (
+            (changes, {"reference": "baseline"}),
+            (("i_tx", "i_ty"), {"estimator": "monte_carlo"}),
+        )
+        for quantity in quantities
+        if (rule, layer) != ("trace", "a")
+    ]
+    records.append(tmp_path, [Record(quantity="loss", training="nt", **where), *rows])
+    last = drawn(name, run_records_module.read(tmp_path)).axes[-1]
+    assert [label.get_text() for label in last.get_xticklabels()] == ["a", "b"]
+    places = [bar.get_x() + bar.get_width() / 2 for bar in last.patches if np.isfinite(bar.get_height())]
+    places += [
+        x for line in last.lines for x, y in zip(*line.get_data(), strict=True) if line.get_marker() == "o" and y == 1
+    ]
+    assert set(np.round(places)) == {1}
+
+
+def test_the_caption_of_the_accuracies_names_every_epoch_shown(tmp_path):
+    """While one training continues, its clean accuracy is compared at an epoch that no attack was measured at."""
+    where = {"quantity": "accuracy", "value": 0.5, "seed": 0, "image_set": "test", "n": 100}
+    rows = [
+        Record(training=training, epoch=epoch, inputs="clean", checkpoint="epoch", **where)
+        for training, last in (("nt", 4), ("at", 2))
+        for epoch in range(last + 1)
+    ]
+    attack = {"inputs": "adversarial", "attack": "pgd", "norm": "linf", "eps": 0.1, "attack_steps": 20}
+    rows.append(Record(training="nt", epoch=4, checkpoint="last", **where, **attack))
+    records.append(tmp_path, rows)
+    run_records = run_records_module.read(tmp_path)
+    caption = spec_of("robustness", run_records).caption(run_records)
+    assert caption.startswith("Test accuracy at the end of training (epoch 2 to 4), 1 seed.")
+
+
+def test_labels_of_many_attacks_and_names_of_classes_do_not_overlap(run_dir, tmp_path):
+    where = {"quantity": "accuracy", "value": 0.5, "epoch": 1, "seed": 0, "image_set": "test", "n": 100}
+    attack = {"inputs": "adversarial", "attack": "pgd", "norm": "linf", "eps": 8 / 255, "restarts": 10}
+    rows = [
+        Record(training=training, attack_steps=steps, **where, **attack)
+        for training in ("nt", "at", "trades")
+        for steps in range(10, 18)
+    ]
+    records.append(tmp_path, rows)
+    images, said = np.zeros((8, 8, 8, 1), np.float32), {"nt": np.ones(8, int)}
+    examples.save(
+        tmp_path, images=images, labels=np.zeros(8, int), class_names=["aquarium_fish", "n02099601 golden retriever"],
+        adversarial={"nt": images}, predicted_clean={"nt": np.zeros(8, int)}, predicted_adversarial=said, attack="PGD",
+    )  # fmt: skip
+    many = run_records_module.read(tmp_path)
+    bars = drawn("robustness", many).axes[0]
+    assert_apart(list(bars.get_xticklabels()))
+    assert_apart(bars.texts)
+    shown = drawn("examples", many).axes[0].texts
+    assert_apart([text for text in shown if text.get_text().startswith("→ n0")])
+    assert "aquarium_fish" in [text.get_text() for text in shown]
+
+
+def assert_apart(texts):
+    ends = sorted((box.x0, box.x1) for box in (text.get_window_extent() for text in texts))
+    assert len(ends) > 7
+    assert all(first[1] <= second[0] for first, second in itertools.pairwise(ends))
+
+
+def test_the_legend_of_many_layers_stays_within_the_figure(make_run, tmp_path):
+    run_dir = make_run(tmp_path / "deep", seeds=1, layers=24, epochs=(0, 4), with_examples=False)
+    run_records = run_records_module.read(run_dir)
+    rows = run_records.records
+    clean = dataclasses.replace(run_records, records=rows[rows["inputs"] != "adversarial"])
+    figure = drawn("information_plane_trace", clean)
+    box = figure.legends[0].get_window_extent()
+    assert box.y0 >= 0
+    assert box.y1 <= figure.bbox.y1
+
+
+def test_epochs_are_labelled_below_the_lowest_panel_of_each_column(run_records, monkeypatch):
+    epochs = np.arange(1.0, 4.0)
+    one = Band(epochs, epochs, np.ones(3), epochs[None], 1.0)
+    found = {("i_tx", "fixed"): one, ("i_tx", "trace"): one, ("i_ty", "trace"): one}
+    monkeypatch.setattr(trend_difference, "bands", lambda _: found)
+    figure = trend_difference._draw(run_records)
+    FigureCanvasAgg(figure).draw()
+    lowest = [axes for axes in figure.axes if axes.get_xlabel() == "epoch"]
+    titles = [axes.get_title(loc="left") for axes in lowest]
+    assert titles == ["I(X;T), fixed noise rule", "I(T;Y), trace noise rule"]
+    assert all(axes.get_visible() and axes.xaxis.get_tick_params()["labelbottom"] for axes in lowest)
+
+
+def test_names_of_classes_are_no_formulas_and_large_perturbations_are_not_amplified(run_dir, tmp_path):
+    shutil.copy(run_dir / "records.jsonl", tmp_path)
+    images = np.zeros((1, 8, 8, 1), np.float32)
+    said = {"nt": np.zeros(1, int)}
+    examples.save(
+        tmp_path, images=images, labels=np.zeros(1, int), class_names=["$^$"], adversarial={"nt": images + 0.4},
+        predicted_clean=said, predicted_adversarial=said, attack="PGD-7 L2 2",
+    )  # fmt: skip
+    run_records = run_records_module.read(tmp_path)
+    assert "$^$" in [text.get_text() for text in drawn("examples", run_records).axes[0].texts]
+    caption = spec_of("examples", run_records).caption(run_records)
+    assert caption.startswith("1 test image, ")
+    assert "and the difference, around grey." in caption

@@ -160,6 +160,12 @@ def test_the_lowest_records_make_a_page(tmp_path):
     assert "No estimate failed." in "".join(page.text)
 
 
+def test_accuracies_without_an_epoch_make_a_page(tmp_path):
+    where = {"quantity": "accuracy", "value": 0.5, "training": "nt", "seed": 0, "image_set": "test", "inputs": "clean"}
+    records.append(tmp_path, [Record(n=100, **where)])
+    assert "No test accuracy" in report.build(tmp_path).read_text(encoding="utf-8")
+
+
 def test_an_unfinished_run_says_so(tmp_path):
     records.append(tmp_path, [Record(quantity="loss", value=1.0, training="nt", seed=0)])
     (tmp_path / "provenance.json").write_text(json.dumps({"end": None}))
@@ -356,3 +362,52 @@ def test_the_report_command_refuses_bad_input_in_one_sentence(tmp_path, capsys):
     error = capsys.readouterr().err
     assert error.startswith("error: The run directory")
     assert error.count("\n") == 1
+
+
+def test_a_run_of_one_seed_claims_no_interval_over_seeds(tmp_path, make_run):
+    run_dir = make_run(tmp_path / "one", seeds=1, layers=2, epochs=(0, 4), with_examples=False)
+    where = {"quantity": "transfer_accuracy", "value": 0.5, "n": 50, "seed": 0, "checkpoint": "last"}
+    records.append(run_dir, [Record(training="nt", source="at", **where)])
+    counts = Record(quantity="sanity_check_warnings", value=0, training="nt", seed=0)
+    records.append(run_dir, [counts])
+    text = report.build(run_dir).read_text(encoding="utf-8")
+    assert "1 seeds" not in text
+    assert 'Interval over">\N{EN DASH}<' in text
+    (transfer,) = re.findall("<caption>Transfer: (.*?)</caption>", text)
+    assert transfer.endswith("brackets are 95 % intervals, Wilson&#x27;s over images, as there is one seed.")
+    assert "1 of 1 seed passed" in text
+
+
+def test_figures_that_are_left_out_are_named(tmp_path):
+    where = {"quantity": "i_tx_given_y_upper", "training": "nt", "seed": 0, "layer": "a", "inputs": "clean", "n": 9}
+    kde = {"estimator": "kde", "noise_rule": "fixed", "unit": "bits", "image_set": "test", "class_": 0}
+    records.append(tmp_path, [Record(value=1.0, epoch=epoch, **where, **kde) for epoch in (1, 2)])
+    text = " ".join(Page(report.build(tmp_path).read_text(encoding="utf-8")).text)
+    assert "1 more figure: Information within each class; to draw:" in text
+
+
+def test_the_cells_of_a_sweep_are_not_taken_for_a_run(tmp_path):
+    """They are different data sets, and untrained and matched networks are no trainings."""
+    rows = [
+        Record(quantity=quantity, value=0.5, cell=cell, training=training, seed=seed, epoch=epoch, **where)
+        for cell in ("rho_shape=1,rho_texture=1,fine", "rho_shape=2,rho_texture=1,fine")
+        for training in ("untrained", "nt", "at-linf", "matched-linf")
+        for seed, epoch in ((0, 1), (0, 2), (1, 2))
+        for quantity, where in (
+            ("accuracy", {"image_set": "test", "inputs": "clean", "checkpoint": "epoch", "n": 50}),
+            ("shape_bias", {"image_set": "conflict", "inputs": "clean", "checkpoint": "epoch"}),
+            ("i_t_shape", {"image_set": "factorial", "inputs": "clean", "layer": "logits", "estimator": "probe"}),
+        )
+    ]
+    records.append(tmp_path, rows)
+    page = Page(report.build(tmp_path).read_text(encoding="utf-8"))
+    text = " ".join(page.text)
+    assert not {"answers", "claims", "training_curves", "shape_texture_epochs"} & set(page.ids)
+    assert "networks trained normally and adversarially (Linf)" in text
+    assert "Test accuracy at the end of training, mean over the 2 cells of the sweep; brackets" in text
+    assert "(epoch 2, mean over the 2 cells of the sweep)" in text
+    screen = io.StringIO()
+    Console(width=200, file=screen).print(*terminal.tables_of(tmp_path))
+    assert "NT matched to AT (Linf)" in screen.getvalue()
+    with pytest.raises(InputError, match=f"Sweeps have no verdicts on the claims; leave out {tmp_path.name}"):
+        report.summarise([tmp_path], tmp_path / "all.md")

@@ -9,6 +9,7 @@ from mi_jax import report
 from mi_jax.claims import evaluate
 from mi_jax.errors import InputError
 from mi_jax.records.run_records import read
+from mi_jax.report import summary, tables
 from tests.report.conftest import FINAL, write_run
 
 
@@ -75,3 +76,30 @@ def test_the_committed_summary_is_what_the_committed_records_give(tmp_path):
     assert page.read_text() == (results / "README.md").read_text()
     assert {file.name for file in results.glob("*.png") if file.stat().st_size > 200_000} == set()
     assert sum(file.stat().st_size for file in results.rglob("records.json.xz")) < 2_000_000
+
+
+def test_runs_of_other_trainings_are_not_said_to_be_about_the_first(two_runs, tmp_path):
+    other = write_run(tmp_path / "other", trainings=("nt", "trades"), epochs=(0, 1, 3), layers=3)
+    text = report.summarise([two_runs[0], other], tmp_path / "all.md").read_text()
+    _, _, *rows = table_below(text, "# What the runs say")
+    assert "2b AT is harder to train / TRADES is harder to train" in [row[0] for row in rows]
+    assert "TRADES minus NT at the last epoch" in text
+
+
+def test_the_figure_is_found_whatever_its_name(two_runs, tmp_path):
+    text = report.summarise(two_runs, tmp_path / "all runs.md").read_text()
+    assert "](all%20runs.png)" in text
+
+
+def test_more_runs_than_colours_are_told_apart(two_runs):
+    (claims,) = tables.claims(read(two_runs[0])).values()
+    figure = summary._forest({f"run {i}": claims for i in range(9)})
+    looks = [(handle.get_color(), handle.get_marker()) for handle in figure.legends[0].legend_handles]
+    assert len(set(looks)) == 9
+    assert {(line.get_color(), line.get_marker()) for line in figure.axes[0].lines} >= set(looks)
+
+
+def test_runs_without_an_interval_are_refused(tmp_path):
+    run_dir = write_run(tmp_path / "one", seeds=1, epochs=(0, 1), layers=2)
+    with pytest.raises(InputError, match="interval for any claim; add one that compares two trainings, of two seeds"):
+        report.summarise([run_dir], tmp_path / "all.md")

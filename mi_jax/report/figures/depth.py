@@ -21,9 +21,12 @@ def _draw_depth(run_records: RunRecords) -> Figure:
     figure = style.new_figure(0.6 + 2.7 * len(rules))
     panels = style.grid_of(figure, len(rules), 2, sharex=True, sharey="col")
     shown = []
+    # The panels share an axis of layers, also where an estimate of some layer failed.
+    drawn = [final_rows(rows_of(run_records, f"{symbol}_upper", rule)) for symbol in INFORMATION for rule in rules]
+    layers = layers_of(run_records, pd.concat(drawn))
     for i, rule in enumerate(rules):
         for j, symbol in enumerate(INFORMATION):
-            _draw_depth_panel(panels[i, j], run_records, symbol, rule)
+            _draw_depth_panel(panels[i, j], run_records, symbol, rule, layers)
             panels[i, j].set_title(f"{INFORMATION[symbol]}, {NOISE_RULE_NAMES[rule]}", loc="left")
         shown.append(rows_of(run_records, "i_tx_upper", rule))
         panels[i, 0].set_ylabel(unit_of(shown[-1]))
@@ -35,9 +38,8 @@ def _draw_depth(run_records: RunRecords) -> Figure:
     return figure
 
 
-def _draw_depth_panel(axes: Axes, run_records: RunRecords, symbol: str, rule: str) -> None:
+def _draw_depth_panel(axes: Axes, run_records: RunRecords, symbol: str, rule: str, layers: list[str]) -> None:
     upper = final_rows(rows_of(run_records, f"{symbol}_upper", rule))
-    layers = layers_of(run_records, upper)
     table = over_seeds(upper, ["training", "inputs", "layer"], within=possible(run_records, upper, symbol))
     low, high = (_end_means(run_records, quantity, rule) for quantity in _BRACKET[symbol])
     parts = list(conditions(table, run_records.trainings))

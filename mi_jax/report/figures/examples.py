@@ -19,6 +19,8 @@ _NAME = "examples"
 _MOST = 8
 _WIDTH = 1.03
 """Width of one image in inches."""
+_LETTERS = 14
+"""Letters of the name of a class that fit above an image."""
 _RIGHT, _WRONG = "#1B5E20", "#B00020"
 
 
@@ -138,7 +140,8 @@ def _draw(run_records: RunRecords) -> Figure:
     found = load(run_records)
     if found is None:
         raise ValueError("There are no examples stored with the records.")
-    count, factor, name = min(_MOST, len(found.images)), _factor(found), found.class_names
+    count, factor = min(_MOST, len(found.images)), _factor(found)
+    name = [text if len(text) <= _LETTERS else f"{text[: _LETTERS - 1]}…" for text in found.class_names]
     labels = found.labels[:count]
     rows = [("clean", found.images, [(name[label], "#222222") for label in labels])]
     for training, adversarial_images in found.adversarial.items():
@@ -172,7 +175,8 @@ def _sheet(rows: Sequence[tuple[str, np.ndarray, Sequence[tuple[str, str]]]]) ->
             sheet[top : top + height, left : left + width] = np.clip(image, 0.0, 1.0)
         for j, (text, colour) in enumerate(titles):
             middle = j * (width + side) + width / 2 - 0.5
-            axes.text(middle, top - 0.04 * height, text, color=colour, fontsize=7.5, ha="center", va="bottom")
+            look = {"color": colour, "fontsize": 7.5, "ha": "center", "va": "bottom", "parse_math": False}
+            axes.text(middle, top - 0.04 * height, text, **look)
         axes.text(-0.06 * width, top + height / 2, label, ha="right", va="center")
     axes.imshow(sheet, interpolation="nearest")
     axes.set_axis_off()
@@ -183,10 +187,11 @@ def _caption(run_records: RunRecords) -> str:
     found = load(run_records)
     if found is None:
         return ""
-    count = min(_MOST, len(found.images))
+    count, factor = min(_MOST, len(found.images)), _factor(found)
+    amplified = f"amplified {factor} times " if factor > 1 else ""
     return (
-        f"{count} test images, the adversarial example of each made against each training ({found.attack}), and the "
-        f"difference, amplified {_factor(found)} times around grey. Above a clean image its class; above an "
+        f"{count} test image{'s' * (count > 1)}, the adversarial example of each made against each training "
+        f"({found.attack}), and the difference, {amplified}around grey. Above a clean image its class; above an "
         "adversarial example the predicted class, with an arrow where the attack changed it, red where it is wrong, "
         "green where it is right. First seed."
     )

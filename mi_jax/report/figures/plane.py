@@ -1,5 +1,6 @@
 """The information plane: each layer's path of I(T;Y) against I(X;T) through training."""
 
+import math
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,9 @@ from mi_jax.records.labels import INFORMATION, INPUTS, NOISE_RULE_NAMES, name_of
 from mi_jax.records.run_records import RunRecords
 from mi_jax.report.figures.information import is_minor, possible, rows_of, saturated_throughout
 from mi_jax.statistics.intervals import Table, over_seeds
+
+_LEGEND_ROWS = 16
+"""Layers of the legend that fit beside a row of panels."""
 
 
 def paths(run_records: RunRecords, rule: str) -> Table:
@@ -52,7 +56,8 @@ def _draw(run_records: RunRecords, *, rule: str) -> Figure:
     handles = [Line2D([], [], color=c, marker="o", label=layer) for layer, c in zip(layers, colours, strict=True)]
     if table["saturated_x"].any():
         handles += style.condition_handles([], [], hollow=True)
-    figure.legend(handles=handles, loc="outside right upper", title="layer", ncols=1 + (len(handles) > 24))
+    columns = math.ceil(len(handles) / (_LEGEND_ROWS * len(kinds)))
+    figure.legend(handles=handles, loc="outside right upper", title="layer", ncols=columns)
     return figure
 
 

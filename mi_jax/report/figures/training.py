@@ -1,16 +1,18 @@
 """Loss and accuracy through training, and accuracy at its end under every attack."""
 
 import math
+import textwrap
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from mi_jax.plotting import captions, style
 from mi_jax.plotting.figures import FigureSpec, register
 from mi_jax.records.labels import INPUTS, attack_labels, name_of
-from mi_jax.records.run_records import RunRecords, accuracy_on_test
-from mi_jax.report.tables import OVER_BOTH, accuracies
+from mi_jax.records.run_records import RunRecords
+from mi_jax.report.tables import OVER_BOTH, accuracies, accuracy_rows
 from mi_jax.statistics.intervals import Table, over_seeds
 
 _INPUTS = (*INPUTS, "noisy")
@@ -19,13 +21,21 @@ _CURVE = ["training", "quantity", "inputs", "image_set", "attack", "attack_steps
 _FLOORS = {"loss": -0.1, "accuracy": -2.0}
 _CEILINGS = {"loss": math.inf, "accuracy": 102.0}
 _MOST = {"loss": math.inf, "accuracy": 1.0}
+_AXIS_LETTERS = 120
+"""Letters that fit side by side below the bars."""
+_MOST_LEVEL = 24
+"""Bars above which their numbers fit side by side."""
 _UNITS = {"loss": "cross-entropy (nats)", "accuracy": "accuracy (%)"}
 
 
 def through_training(run_records: RunRecords) -> Table:
     """Rows of loss and accuracy that were measured at several epochs, with the column `attack` filled for grouping."""
     rows = run_records.select(
-        quantity=("loss", "accuracy"), inputs=_INPUTS, image_set=tuple(_IMAGE_SETS), checkpoint=("epoch", None)
+        quantity=("loss", "accuracy"),
+        inputs=_INPUTS,
+        image_set=tuple(_IMAGE_SETS),
+        checkpoint=("epoch", None),
+        cell=None,
     )
     rows = rows[rows["epoch"].notna()].assign(attack=rows["attack"].fillna(""))
     epochs = rows.groupby([*_CURVE, "seed"], dropna=False)["epoch"].transform("nunique")
@@ -84,6 +94,7 @@ def _draw_robustness(run_records: RunRecords) -> Figure:
     figure = style.new_figure(3.2)
     axes = figure.subplots()
     width = 0.8 / len(trainings)
+    crowded = len(trainings) * len(attacks) > _MOST_LEVEL
     for i, training in enumerate(trainings):
         rows = table[table["training"] == training]
         x = np.array([attacks.index(a) for a in rows["attack_label"]]) + (i - (len(trainings) - 1) / 2) * width
@@ -110,8 +121,9 @@ def _draw_robustness(run_records: RunRecords) -> Figure:
                 textcoords="offset points",
                 ha="center",
                 fontsize=8,
+                rotation=90 if crowded else 0,
             )
-    axes.set_xticks(range(len(attacks)), [_wrapped(a) for a in attacks])
+    axes.set_xticks(range(len(attacks)), [_wrapped(a, _AXIS_LETTERS // len(attacks)) for a in attacks])
     axes.grid(visible=False, axis="x")
     axes.set_ylabel("test accuracy (%)")
     axes.set_ylim(0, 109)
@@ -123,21 +135,23 @@ def _draw_robustness(run_records: RunRecords) -> Figure:
     return figure
 
 
-def _wrapped(attack: str) -> str:
+def _wrapped(attack: str, letters: int) -> str:
     name, _, details = attack.partition(" ")
-    return f"{name}\n{details}" if details else name
+    return f"{name}\n{textwrap.fill(details, letters)}" if details else name
 
 
 def _caption_robustness(run_records: RunRecords) -> str:
     table = accuracies(run_records)
-    rows = accuracy_on_test(run_records)
+    rows: Table = pd.concat(accuracy_rows(run_records).values())
     counts = {a: g["n"].min() for a, g in table.groupby("attack_label", sort=False) if g["n"].notna().all()}
     images = "; ".join(f"{attack}: {n} images" for attack, n in counts.items())
     several = table["seeds"].max() > 1
-    bars = f"Bars: mean over seeds; points: seeds; whiskers: 95 % intervals, {OVER_BOTH}"
+    points = "points: seeds; " if table["seeds"].between(2, style.FEW_SEEDS - 1).any() else ""
+    bars = f"Bars: mean over seeds; {points}whiskers: 95 % intervals, {OVER_BOTH}"
     whiskers = bars if several else "Whiskers: 95 % Wilson interval over images"
     count = f"{table['seeds'].max()} seed{'s' if several else ''}"
-    return f"Test accuracy at the end of training ({captions.last_epoch(rows)}), {count}. {whiskers}. {images}."
+    end = f"{captions.epoch_range(rows)}{captions.cells(run_records)}"
+    return f"Test accuracy at the end of training ({end}), {count}. {whiskers}. {images}."
 
 
 register(

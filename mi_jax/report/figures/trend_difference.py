@@ -48,8 +48,10 @@ def _draw(run_records: RunRecords) -> Figure:
     for i in range(len(symbols)):
         style.fit([axes for axes in panels[i] if axes.has_data()])
     epochs = np.concatenate([one.epochs for one in found.values()])
-    for axes in panels[-1]:
-        style.epoch_axis(axes, epochs)
+    for column in panels.T:
+        lowest = [axes for axes in column if axes.has_data()][-1]
+        style.epoch_axis(lowest, epochs)
+        lowest.tick_params(labelbottom=True)
     figure.supylabel("difference / distance between seeds", fontsize=9)
     first, second = _names(run_records)
     handles = [

@@ -31,12 +31,14 @@ def _draw_values(run_records: RunRecords) -> Figure:
     rules = _rules(run_records)
     figure = style.new_figure(0.6 + 2.5 * len(rules))
     panels = style.grid_of(figure, len(rules), 2, sharex=True, sharey="col")
+    rows: Table = pd.concat([_values(run_records, symbol, rule) for rule in rules for symbol in INFORMATION])
+    # The panels share an axis of layers, also where an estimate of some layer failed.
+    layers = layers_of(run_records, rows)
     for i, rule in enumerate(rules):
         for j, symbol in enumerate(INFORMATION):
-            _draw_rule(panels[i, j], run_records, symbol, rule)
+            _draw_rule(panels[i, j], run_records, symbol, rule, layers)
             panels[i, j].set_title(f"{INFORMATION[symbol]}, {NOISE_RULE_NAMES[rule]}", loc="left")
         panels[i, 0].set_ylabel("bits")
-    rows: Table = pd.concat([_values(run_records, symbol, rule) for rule in rules for symbol in INFORMATION])
     trainings = [training for training in run_records.trainings if (rows["training"] == training).any()]
     hollow = bool(rows["saturated"].any())
     style.legend_above(figure, style.condition_handles(trainings, _inputs(rows), hollow=hollow))
@@ -48,9 +50,8 @@ def _inputs(rows: Table) -> list[str]:
     return [inputs for inputs in INPUTS if inputs in found]
 
 
-def _draw_rule(axes: Axes, run_records: RunRecords, symbol: str, rule: str) -> None:
+def _draw_rule(axes: Axes, run_records: RunRecords, symbol: str, rule: str, layers: list[str]) -> None:
     rows = _values(run_records, symbol, rule)
-    layers = layers_of(run_records, rows)
     left_out = run_records.select_final(quantity=f"{symbol}_leave_one_out", estimator="monte_carlo", noise_rule=rule)
     _draw_layers(axes, run_records, rows, layers, left_out)
     place = np.arange(len(layers))

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -76,7 +77,7 @@ def _caption_geometry(run_records: RunRecords) -> str:
         "Nearest: median over samples of the distance to the nearest other sample; above the dotted line, 2 ln N, the "
         "noise confuses no samples and the estimate only counts them. Effective rank: exp of the entropy of the "
         "covariance spectrum. Distinguishable samples: exp of the upper bound on I(X;T); dotted: N. "
-        f"{captions.noise(rows)}; {captions.samples(rows)}. {captions.seeds(rows)}"
+        f"Measured with {captions.noise(rows)}; {captions.samples(rows)}. {captions.seeds(rows)}"
     )
 
 
@@ -89,11 +90,13 @@ def _draw_split(run_records: RunRecords) -> Figure:
     columns = _columns(run_records)
     figure = style.new_figure(0.7 + 2.4 * len(rules))
     panels = style.grid_of(figure, len(rules), len(columns), sharex=True, sharey="row")
+    # The panels share an axis of layers, also where an estimate of some layer failed.
+    layers = layers_of(run_records, pd.concat([_changes(run_records, rule) for rule in rules]))
     for i, rule in enumerate(rules):
         rows = _changes(run_records, rule)
         for j, (title, training, reference) in enumerate(columns):
             chosen = rows[(rows["training"] == training) & (rows["reference"] == reference)]
-            _draw_parts(panels[i, j], run_records, chosen)
+            _draw_parts(panels[i, j], chosen, layers)
             panels[i, j].set_title(f"{title}, {NOISE_RULE_NAMES[rule]}", loc="left")
         panels[i, 0].set_ylabel("change of I(X;T) (bits)")
     bars = [Patch(facecolor=_SCALE, label="scale alone"), Patch(facecolor=_SHAPE, label="at equal variance")]
@@ -113,9 +116,8 @@ def _columns(run_records: RunRecords) -> list[tuple[str, str, str]]:
     ]
 
 
-def _draw_parts(axes: Axes, run_records: RunRecords, rows: Table) -> None:
+def _draw_parts(axes: Axes, rows: Table, layers: list[str]) -> None:
     """Bars of the two parts, stacked by sign from 0, and the whole change with its spread over seeds."""
-    layers = layers_of(run_records, rows)
     tables = {
         quantity: over_seeds(final_rows(part), ["layer"]).set_index("layer").reindex(layers)
         for quantity, part in rows.groupby("quantity")

@@ -267,7 +267,8 @@ def _caption_layers(run_records: RunRecords) -> str:
 
 def _by_epoch(run_records: RunRecords) -> Table:
     quantities = tuple(f"i_t_{cue}" for cue in _LINES)
-    return run_records.select(quantity=quantities, estimator="probe", inputs="clean").dropna(subset=["epoch"])
+    rows = run_records.select(quantity=quantities, estimator="probe", inputs="clean", cell=None)
+    return rows.dropna(subset=["epoch"])
 
 
 def _draw_epochs(run_records: RunRecords) -> Figure:
