@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float
 from mi_jax import checks
 from mi_jax.attacks.attack import Attack, AttackResult, Faults, Outcome, Problem, Words, check_config, register
 from mi_jax.attacks.engine import randomness
-from mi_jax.attacks.engine.input_checks import logits_of
+from mi_jax.attacks.engine.input_checks import check_distance, logits_of
 from mi_jax.attacks.engine.run import run
 from mi_jax.attacks.losses import Loss, loss_of
 from mi_jax.attacks.threat_model import Init, Norm, ThreatModel, per_image
@@ -329,4 +329,5 @@ def fgsm(
     """
     checks.one_of("loss", loss, ("ce", "dlr", "cw"))
     config = PGD(norm=norm, steps=1, random_start=False, loss=loss)
+    check_distance("eps", eps, config.norm, per_image=True)  # for None, pgd would take a shorter step than the radius
     return pgd(logits_fn, variables, x, y, config=config, targets=targets, eps=eps, step_size=eps)

@@ -1,5 +1,6 @@
 """Claim 2a: adversarially trained networks extract less information about the input."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -228,10 +229,14 @@ def population_difference(least: Compared, most: Compared) -> tuple[Interval, in
 
 
 def _with_cells(rows: Table) -> Table:
-    """Finished rows of the noise grid with the column `cell`: the layer and the place of the noise variance in it."""
+    """Finished rows of the noise grid with the column `cell`: the layer and the place of the noise variance in it.
+
+    Without the layers that miss a noise variance in some network, where the same place is another variance.
+    """
     last = final_rows(rows)
-    place = last.groupby(["training", "seed", "layer"])["noise_variance"].rank().astype(int)
-    return last.assign(cell=last["layer"] + " " + place.astype(str))
+    grids = last.groupby(["training", "seed", "layer"])["noise_variance"]
+    last = last.assign(cell=last["layer"] + " " + grids.rank().astype(int).astype(str))
+    return last[grids.transform("count") == last.groupby("layer")["cell"].transform("nunique")]
 
 
 def effects_of(comparisons: Sequence[Compared | None]) -> list[Effect | None]:
@@ -261,7 +266,9 @@ def _effect_of(found: Compared) -> Effect | None:
     observed = crossed(_relative, first, second)
     least = crossed(_relative, _at_ceiling(first, found.first_saturated[:, use], found.ceiling), second)
     most = crossed(_relative, first, _at_ceiling(second, found.second_saturated[:, use], found.ceiling))
-    interval = Interval(float(observed.value), least.interval().low, most.interval().high, observed.seeds)
+    # At the ceiling seeds differ less: there an interval may be the narrower one.
+    low, high = min(observed.interval().low, least.interval().low), max(observed.interval().high, most.interval().high)
+    interval = Interval(float(observed.value), low, high, observed.seeds)
     each = crossed(lambda a, b: (b - a).mean(axis=0), first, second)
     cells = np.array(found.cells)
     smallest = SMALLEST["relative"] * first.values.mean(axis=0)
@@ -272,7 +279,8 @@ def _effect_of(found: Compared) -> Effect | None:
 
 
 def _relative(first: np.ndarray, second: np.ndarray) -> float:
-    return float((second - first).sum() / first.sum())
+    total = first.sum()
+    return float((second - first).sum() / total) if total > 0 else math.nan  # dead layers carry none
 
 
 def _at_ceiling(sample: Sample, saturated: np.ndarray, ceiling: float) -> Sample:
@@ -293,6 +301,8 @@ def _remark(found: Compared | None, effect: Effect | None, noun: str, epoch: str
     parts += [
         f"{word}: {_listed(cells)}" for word, cells in (("less in", effect.less), ("more in", effect.more)) if cells
     ]
+    if effect.interval.count > 1 and math.isnan(effect.interval.low):
+        parts.append("the baseline has information in at most one seed")
     if effect.censored:
         parts.append(f"saturated in one training: {_listed(effect.censored)}")
     if found.left_out_cells:

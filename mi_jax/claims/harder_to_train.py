@@ -49,13 +49,13 @@ def harder_to_train(run_records: RunRecords, pair: Pair) -> Claim:
     return Claim(
         number="2b",
         name=f"{second} is harder to train",
-        text=f"Adversarial training is harder: {second} networks have lower clean accuracy and a higher clean loss.",
+        text=f"{second} is harder than {first}: its networks have lower clean accuracy and a higher clean loss.",
         method=f"{second} minus {first} {END}: accuracy and cross-entropy on the same clean test images; {OVER_BOTH}; "
         "where blocks of images give no error for the accuracy, that of Newcombe's interval is combined with the one "
-        f"over seeds. The training losses themselves are not compared: that of {second} is on adversarial images and "
-        f"larger by construction. Shown as context: how many more epochs each training needs for {100 * _SHARE:.0f} % "
-        f"of the fall of its own loss. An interval within ±{100 * SMALLEST['accuracy']:.0f} point or "
-        f"±{SMALLEST['nats']} nats counts as no difference.",
+        "over seeds. The training losses themselves are not compared: each training has its own, and one on "
+        "adversarial images is larger by construction. Shown as context: how many more epochs each training needs for "
+        f"{100 * _SHARE:.0f} % of the fall of its own loss. An interval within ±{100 * SMALLEST['accuracy']:.0f} point "
+        f"or ±{SMALLEST['nats']} nats counts as no difference.",
         statistics=tuple(statistics),
         figures=("training_curves", "robustness"),
         scope=scope(run_records, tested),

@@ -68,11 +68,14 @@ def _sensitivities(run_records: RunRecords, pair: Pair) -> list[ClaimStatistic]:
     if shape is None or texture is None:
         return []
     first, second = map(name_of, pair)
+    criterion = difference(sign=+1, smallest=SMALLEST["sensitivity"])
+    name = f"Shape {MINUS} texture sensitivity, {second} minus {first}"
+    if shape.seeds != texture.seeds:
+        reason = "the sensitivities to the two cues were not measured in the same seeds"
+        return [statistic(name, t_interval([]), "score", criterion, reason)]
     parts: list[Sample] = [shape.first, shape.second, texture.first, texture.second]
     effect = crossed(_change_of_preference, *parts)
-    criterion = difference(sign=+1, smallest=SMALLEST["sensitivity"])
     over_images = effect.blocks > 0
-    name = f"Shape {MINUS} texture sensitivity, {second} minus {first}"
     statistics = [statistic(name, effect.interval(), "score", criterion, "", over_images=over_images)]
     for cue, part in zip(_CUES, found, strict=True):
         assert part is not None

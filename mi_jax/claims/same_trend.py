@@ -66,8 +66,8 @@ def same_trend(run_records: RunRecords, pair: Pair) -> Claim:
     return Claim(
         number="1",
         name="same trend through training",
-        text="Mutual information follows almost the same trend through training, for normally and adversarially "
-        "trained networks and for clean and adversarial inputs.",
+        text=f"Mutual information follows almost the same trend through training, for {first} and {second} networks "
+        "and for clean and adversarial inputs.",
         method=f"Curves over at least {FEWEST_EPOCHS} measured epochs, without epoch 0 (where {first} and {second} are "
         "the same network) and less their mean over epochs, so that a difference in level does not count. The "
         "statistic is the root mean square distance, over epochs and layers, between curves of the two kinds from "

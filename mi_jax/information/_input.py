@@ -159,6 +159,8 @@ def as_pair(t: Any, other: Any, num_classes: int | None = None) -> Pair:
     """
     x = as_activations(t)
     check_finite(x)
+    if other is None:
+        raise InputError("other is None; give int labels, or a float array of the same samples.")
     if target_of(other) == "label":
         return Pair(x, *as_labels(other, len(x), num_classes, "other"))
     z = as_activations(other, "other")

@@ -29,7 +29,7 @@ class Geometry:
     between: float | None
     """Mean squared distance between two rows of different classes."""
     nearest: float
-    """Median of the squared distance to the nearest other row, over at most 1,024 rows, evenly spaced."""
+    """Median of the squared distance to the nearest other row, over at most 1,024 rows, drawn at random."""
     nearest_over_noise: float
     """nearest / noise_variance: far above 2 ln n, all samples are distinguished and I(X;T) is just ln n."""
     effective_rank: float

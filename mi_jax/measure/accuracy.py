@@ -106,9 +106,10 @@ def performance(
     """
     each = np.stack(evaluate_each(network, variables, images, labels), axis=-1, dtype=np.float64)
     loss, accuracy = each.mean(axis=0)
-    of_loss, of_accuracy = map(blocks_to_text, means_without_block(each).T)
+    several = len(each) > 1  # a single image tells no error
+    of_loss, of_accuracy = map(blocks_to_text, means_without_block(each).T) if several else (None, None)
     record = accuracy_row(accuracy, len(labels), inputs=inputs, blocks=of_accuracy, **columns)
-    error = each[:, 0].std(ddof=1) / np.sqrt(len(each))
+    error = each[:, 0].std(ddof=1) / np.sqrt(len(each)) if several else None
     return [
         dataclasses.replace(record, quantity="loss", value=loss, stderr=error, blocks=of_loss, unit="nats"),
         record,

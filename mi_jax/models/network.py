@@ -185,6 +185,8 @@ class Network:
         if x.ndim != 4 or x.shape[1:] != self.input_shape:
             wanted = ", ".join(map(str, self.input_shape))
             raise InputError(f"Images for this {self.arch} must have shape [batch, {wanted}]; got {x.shape}.")
+        if not len(x):
+            raise InputError(f"Images for this {self.arch} must be at least one; got shape {x.shape}.")
         if not jnp.issubdtype(x.dtype, jnp.floating):
             raise InputError(f"Images must be floating, in [0, 1], not {x.dtype}; divide 8-bit pixels by 255.")
         return x

@@ -149,9 +149,19 @@ def compared_trainings(run_records: RunRecords) -> tuple[str, str]:
     A single training is paired with the missing one, never with itself.
     """
     trainings = run_records.trainings
-    baseline = "nt" if "nt" in trainings or len(trainings) < 2 else trainings[0]
+    baseline = baseline_of(trainings)
     others = [training for training in trainings if training != baseline]
     return baseline, "at" if "at" in others or not others else others[0]
+
+
+def baseline_of(trainings: Sequence[str]) -> str:
+    """The training with which a run compares its others: NT, or the first of several without it.
+
+    Examples:
+        >>> baseline_of(("trades", "nt", "at")), baseline_of(("trades", "at")), baseline_of(("at",))
+        ('nt', 'trades', 'nt')
+    """
+    return "nt" if "nt" in trainings or len(trainings) < 2 else trainings[0]
 
 
 def accuracy_on_test(run_records: RunRecords) -> Table:

@@ -20,6 +20,7 @@ from mi_jax.measure.accuracy import adversarial_examples, attack_columns, perfor
 from mi_jax.measure.autoattack import autoattack_columns, sanity_checks, under_autoattack
 from mi_jax.measure.information import information_plane, label_free_information
 from mi_jax.records.labels import attack_label
+from mi_jax.records.run_records import baseline_of
 from mi_jax.records.table import Record
 from mi_jax.report.figures import examples
 from mi_jax.runs.context import RunContext
@@ -257,15 +258,16 @@ def _autoattacked(context: RunContext) -> int:
 
 
 def _baseline(context: RunContext, training: str, seed: int, step: int) -> Callable[[], Variables | None]:
-    """Loads the first training's network of the same epoch; a finished network is compared with a finished one."""
-    first = context.config.trainings[0]
-    if training == first:
+    """Loads the baseline's network of the same epoch; a finished network is compared with a finished one."""
+    trainings = context.config.trainings
+    baseline = baseline_of(trainings)
+    if training == baseline or baseline not in trainings:
         return lambda: None
     finished = step == context.finished_step(training, seed)
-    same = context.finished_step(first, seed) if finished else step
-    if same not in context.saved_steps(first, seed):
+    same = context.finished_step(baseline, seed) if finished else step
+    if same not in context.saved_steps(baseline, seed):
         return lambda: None
-    return functools.partial(context.variables_at, first, seed, same)
+    return functools.partial(context.variables_at, baseline, seed, same)
 
 
 def save_examples(context: RunContext) -> None:

@@ -35,8 +35,9 @@ class StudyInput:
         samples: how many test images the study should use.
         key: the same for every training of a seed, so that compared networks get the same random numbers.
         information: how the run measured information: its sample size and noise rules.
-        baseline: loads the variables of the run's first training, of the same seed and epoch; None for that training
-            itself, and where there is nothing to compare with.
+        baseline: loads the variables of the training with which the run compares its others (NT, or its first one
+            without NT), of the same seed and epoch; None for that training itself, and where there is nothing to
+            compare with.
         untrained: loads the variables from which all trainings of the seed started, or None.
         test_sets: by name, loads further data sets whose test images are used; for studies that take any.
         autoattacked: on how many test images the run's evaluation measured this network under AutoAttack `standard` of

@@ -387,6 +387,11 @@ def test_steps_that_cannot_reach_the_radius_are_said(linear_model, batch):
     assert pgd(logits_fn, variables, *batch, 0, config=PGD(), eps=jnp.full(9, 0.3)).warnings == ()
 
 
+def test_fgsm_needs_a_radius(linear_model, batch, as_a_user):
+    with pytest.raises(InputError, match="Invalid eps None: expected a number in"):
+        fgsm(*linear_model, *batch, eps=None)
+
+
 def test_fgsm_has_no_divergence_from_the_clean_image(linear_model, batch):
     with pytest.raises(InputError, match="Invalid loss 'kl': expected"):
         fgsm(*linear_model, *batch, eps=0.1, loss="kl")

@@ -11,6 +11,7 @@ from mi_jax import records
 from mi_jax.claims import CLAIMS, Claim, evaluate
 from mi_jax.claims.extracts_less import effects_of
 from mi_jax.claims.paired import compared, evidence
+from mi_jax.records.labels import MINUS
 from mi_jax.records.run_records import compared_trainings, final_rows, read
 from mi_jax.records.table import Record
 from mi_jax.statistics.intervals import t_interval, wilson
@@ -131,6 +132,28 @@ def test_a_layer_saturated_in_the_compared_training_cannot_support_less(tmp_path
     assert found.remark == "1 of 2 layers; saturated in one training: wide"
 
 
+def test_an_interval_with_a_saturated_layer_is_no_narrower_than_without_censoring(tmp_path):
+    rows = []
+    for seed, end in enumerate((6.0, 6.3, 6.6)):
+        rows += both_bounds("nt", seed, "full", end, saturated=True) + both_bounds("nt", seed, "b", 3.0)
+        rows += both_bounds("at", seed, "full", 6.0) + both_bounds("at", seed, "b", 4.0)
+    found = statistic(claims_of(tmp_path, rows)["2a"], "I(X;T), KDE upper bound", "fixed")
+    nt, at = np.array([9.0, 9.3, 9.6]), np.full(3, 10.0)
+    exact = crossed(lambda a, b: (b - a).sum() / a.sum(), Sample(nt), Sample(at)).interval()
+    assert (found.low, found.high) == pytest.approx(exact[1:3])
+    assert found.verdict == "undecided", "the estimates may be exact, and then nothing is decided"
+
+
+@pytest.mark.parametrize("ends", [(0.0, 0.0, 0.0), (0.0, 2.0, 0.0)])
+def test_without_information_in_the_baseline_there_is_no_relative_difference(tmp_path, ends):
+    rows = []
+    for seed, end in enumerate(ends):
+        rows += information("nt", seed, "a", (1, 1, 1, end)) + information("at", seed, "a", (1, 1, 1, 3.0))
+    found = statistic(claims_of(tmp_path, rows)["2a"], "I(X;T), KDE upper bound", "fixed")
+    assert (found.low, found.high, found.verdict) == (None, None, "undecided")
+    assert "the baseline has information in at most one seed" in found.remark
+
+
 def test_the_interval_joins_seeds_and_the_images_that_all_networks_share(tmp_path):
     devs = [0.1, -0.1, 0.05, -0.05]
     rows = []
@@ -202,6 +225,19 @@ def test_the_whole_noise_grid_must_agree_where_it_was_measured(tmp_path):
     claim = claims_of(tmp_path, rows)["2a"]
     assert claim.testable(("fixed", "trace")) == ("fixed",), "the grid makes no saturated rule testable"
     assert claim.combined(("fixed", "trace")) == "supported"
+
+
+def test_a_noise_grid_that_misses_a_variance_is_not_compared_place_by_place(tmp_path):
+    rows = []
+    for seed in range(3):
+        for training in ("nt", "at"):
+            for layer in "ab":
+                for value, variance in ((4.0, 0.1), (2.0, 0.4), (1.0, 1.6)):
+                    if (training, seed, layer, variance) != ("at", 0, "a", 0.1):
+                        rows += information(training, seed, layer, [value] * 4, rule="grid", noise_variance=variance)
+    found = statistic(claims_of(tmp_path, rows)["2a"], "I(X;T), KDE upper bound over the whole noise grid")
+    assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
+    assert found.remark == "3 points; left out as not measured in every seed: a 1, a 2, a 3"
 
 
 def test_too_few_samples_for_the_population_leave_the_verdict_and_are_named(tmp_path):
@@ -332,6 +368,20 @@ def test_shape_preference_is_the_paired_difference_of_shape_bias(tmp_path, nt, a
     assert biases == pytest.approx([sum(nt) / len(nt), sum(at) / len(at)])
     if len(nt) == 1:
         assert claim.statistics[0].remark == "one paired seed: an interval needs two"
+
+
+@pytest.mark.parametrize(("no_shape", "no_texture"), [(1, None), (1, 2)])
+def test_sensitivities_of_other_seeds_are_not_paired(tmp_path, no_shape, no_texture):
+    rows = [
+        at_end(f"{cue}_sensitivity", training, seed, 0.5, inputs="clean", image_set="conflict")
+        for training in ("nt", "at")
+        for seed in range(3)
+        for cue, missing in (("shape", no_shape), ("texture", no_texture))
+        if (training, seed) != ("at", missing)
+    ]
+    found = statistic(claims_of(tmp_path, rows)["3"], f"Shape {MINUS} texture sensitivity, AT minus NT")
+    assert (found.value, found.verdict) == (None, "undecided")
+    assert found.remark == "the sensitivities to the two cues were not measured in the same seeds"
 
 
 def test_what_was_not_measured_is_undecided_and_says_so(tmp_path):
@@ -467,6 +517,15 @@ def test_maps_of_a_seed_that_failed_in_one_training_are_left_out_in_both(tmp_pat
     for name in (DOUBLED, GAINS):
         found = statistic(claims_of(tmp_path, rows)["4"], name, "fixed")
         assert (found.value, found.seeds) == (pytest.approx(0.505), 2)
+
+
+def test_the_texts_of_claims_call_no_training_adversarial_that_is_not(tmp_path):
+    rows = [row for training in ("nt", "vib") for seed in range(2) for row in both_bounds(training, seed, "a", 4.0)]
+    records.append(tmp_path, rows)
+    claims = {claim.number: claim for claim in evaluate(read(tmp_path), treated="vib")}
+    assert claims["2b"].text == "VIB is harder than NT: its networks have lower clean accuracy and a higher clean loss."
+    assert "that of VIB is on adversarial images" not in claims["2b"].method
+    assert "for NT and VIB networks and for clean and adversarial inputs" in claims["1"].text
 
 
 def test_a_single_training_is_never_compared_with_itself(tmp_path):

@@ -45,6 +45,16 @@ def test_arrays_of_unequal_length_are_refused(x, key):
         scale_split(x, x[:30], noise_variance=1.0)
 
 
+def test_an_estimator_of_two_variables_needs_the_other(x):
+    with pytest.raises(InputError, match="other is None; give int labels, or a float array"):
+        ksg(x, None)
+
+
+def test_noise_that_a_bound_on_another_variable_would_not_add_is_refused(x, key):
+    with pytest.raises(InputError, match="no noise is added for other; leave one of them out"):
+        variational(x, x, noise_variance=0.1, key=key, batch=8, steps=1)
+
+
 def test_an_unknown_objective_is_refused(x, key):
     with pytest.raises(InputError, match="choose from infonce, nwj, smile"):
         variational(x, x, objective="mine", key=key, batch=8)

@@ -7,7 +7,7 @@ import pytest
 
 from mi_jax import models
 from mi_jax.attacks import PGD, pgd
-from mi_jax.measure.accuracy import misclassified_under, robustness, transfer
+from mi_jax.measure.accuracy import misclassified_under, performance, robustness, transfer
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +62,14 @@ def test_an_image_that_is_misclassified_without_an_attack_is_not_robust(case):
     (clean, attacked), _ = robustness(network, variables, images, labels, key, attack=attack)
     assert (clean.value, attacked.value) == (0.5, pytest.approx(robust.mean()))
     np.testing.assert_array_equal(misclassified_under(network, variables, images, labels, key, attack=attack), ~robust)
+
+
+def test_a_single_image_has_a_loss_without_an_error(case):
+    network, variables, images, labels = case
+    loss, accuracy = performance(network, variables, images[:1], labels[:1], inputs="clean")
+    expected = -jax.nn.log_softmax(network.logits(variables, images[:1]))[0, labels[0]]
+    assert (loss.ok, loss.value, loss.stderr, loss.blocks) == (True, pytest.approx(float(expected)), None, None)
+    assert (accuracy.value, accuracy.blocks) == (1.0, None)
 
 
 def test_columns_of_the_records_identify_the_measurement(case):

@@ -291,6 +291,7 @@ def test_numbers_may_come_from_numpy():
         (np.zeros((8, 8, 3), np.float32), r"Images for this vgg11 must have shape \[batch, 8, 8, 3\]; got \(8, 8, 3\)"),
         (np.zeros((2, 3, 8, 8), np.float32), r"got \(2, 3, 8, 8\)"),
         (np.zeros((2, 8, 8, 1), np.float32), r"got \(2, 8, 8, 1\)"),
+        (np.zeros((0, 8, 8, 3), np.float32), r"must be at least one; got shape \(0, 8, 8, 3\)"),
         (np.zeros((2, 8, 8, 3), np.uint8), "Images must be floating, in .*, not uint8; divide 8-bit pixels by 255"),
     ],
 )

@@ -18,6 +18,7 @@ from mi_jax.measure.information import InformationConfig
 from mi_jax.models import Network
 from mi_jax.records import run_records
 from mi_jax.report import figures
+from mi_jax.runs.evaluate import _baseline
 from mi_jax.studies.geometry.study import _maps
 from mi_jax.studies.geometry.study import measure as geometry
 from mi_jax.studies.noise_grid.study import LEVELS, RULE
@@ -112,6 +113,18 @@ def test_distances_are_those_of_all_pairs_in_units_of_the_total_variance(doubled
         assert value_of(doubled, quantity=name, estimator="geometry") == pytest.approx(value, rel=1e-4)
     upper = information.kde(2.0 * x, noise_variance=0.5).i_tx_upper
     assert value_of(doubled, quantity="distinguishable_upper") == pytest.approx(math.exp(upper), rel=1e-4)
+
+
+@pytest.mark.parametrize("trainings", [("nt", "at"), ("at", "nt"), ("trades", "nt", "at")])
+def test_the_baseline_of_a_run_is_that_of_its_claims(trainings):
+    context = SimpleNamespace(
+        config=SimpleNamespace(trainings=trainings),
+        finished_step=lambda training, seed: 20,
+        saved_steps=lambda training, seed: [10, 20],
+        variables_at=lambda *where: where,
+    )
+    found = {training: _baseline(context, training, 1, 10)() for training in trainings}
+    assert found == {training: None if training == "nt" else ("nt", 1, 10) for training in trainings}
 
 
 def test_without_untrained_and_baseline_there_is_geometry_but_no_change():

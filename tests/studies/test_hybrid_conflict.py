@@ -11,6 +11,7 @@ import pytest
 import mi_jax as mj
 from mi_jax import distortions, records
 from mi_jax.attacks import PGD
+from mi_jax.errors import InputError
 from mi_jax.files import write_arrays
 from mi_jax.records import run_records
 from mi_jax.studies.hybrid_conflict import study
@@ -56,6 +57,12 @@ def of_low(dataset):
 def one(found, **columns):
     (row,) = (r for r in found.records if all(getattr(r, name) == value for name, value in columns.items()))
     return row.value
+
+
+def test_pairs_without_a_conflict_are_refused(dataset):
+    same = dataset.test.take(dataset.test.labels == 1)
+    with pytest.raises(InputError, match="pairs of test images of arrays are each of one class"):
+        found_by(LOW, dataclasses.replace(dataset, test=same))
 
 
 def test_pairs_are_balanced_over_the_classes_of_both_images():

@@ -156,8 +156,8 @@ def variational(
         where the value is below 0, that of a constant critic, by two standard errors, or they are above ln batch.
 
     Raises:
-        InputError: for what `kde` refuses, unequal lengths, an unknown objective, missing noise, settings of the
-            training that are not positive, and fewer rows than four batches.
+        InputError: for what `kde` refuses, unequal lengths, an unknown objective, missing noise, noise with `other`,
+            settings of the training that are not positive, and fewer rows than four batches.
 
     References:
         van den Oord et al. 2018 (InfoNCE); Nguyen, Wainwright & Jordan 2010 (NWJ); Song & Ermon 2020 (SMILE);
@@ -179,6 +179,8 @@ def variational(
         x, z, classes = as_activations(t), None, 0
         check_finite(x)
     else:
+        if noise_variance is not None:
+            raise InputError("noise_variance is of I(X;T), and no noise is added for other; leave one of them out.")
         x, z, classes = as_pair(t, other, num_classes)
     n, deviation = len(x), 0.0
     if n < 4 * batch:

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from mi_jax.data import to_float
+from mi_jax.errors import InputError
 from mi_jax.measure.accuracy import accuracy_row, attack_columns
 from mi_jax.measure.information import activations
 from mi_jax.records.table import Record
@@ -38,7 +39,7 @@ def measure(study_input: StudyInput) -> StudyResult:
     hide that a network follows neither; and `accuracy` on images of one cue only (`image_set` `one_cue`).
 
     `balanced_level` is the level at which the worse of the two accuracies on a cue alone is best, on the network of the
-    run's first training, so that all networks of a seed are compared at one level. There, adversarial examples against
+    run's baseline, so that all networks of a seed are compared at one level. There, adversarial examples against
     the network's own prediction get a bias too, and the layers of the network are measured as on ShapeTex: `i_t_low`
     and `i_t_high` by a probe and by mixture estimators, `cue_preference`.
 
@@ -48,6 +49,11 @@ def measure(study_input: StudyInput) -> StudyResult:
     counts = np.unique(test.labels, return_counts=True)[1]
     # No image twice in one role: probes are fitted on some pairs and scored on the others.
     chosen = pairs(test.labels, min(study_input.samples, len(counts) * int(counts.min())))
+    if np.array_equal(*chosen.classes):
+        raise InputError(
+            f"The {len(chosen.first)} pairs of test images of {study_input.dataset.name} are each of one class, so "
+            "that cues never conflict; give more samples, and more images of every class."
+        )
     first, second = to_float(test.images[chosen.first]), to_float(test.images[chosen.second])
     height, width, _ = study_input.dataset.input_shape
     reference = study_input.baseline()
