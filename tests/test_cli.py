@@ -348,6 +348,8 @@ def test_a_module_of_the_user_is_imported_before_the_flags_are_read(tmp_path, mo
     assert capsys.readouterr().out == f"imported\nmi_jax {mi_jax.__version__}\n"
     assert status_of_command("run", "--import", str(tmp_path / "none.py"), monkeypatch=monkeypatch) == 2
     assert "is not a file; expected a Python file" in capsys.readouterr().err
+    assert status_of_command("run", "--import", monkeypatch=monkeypatch) == 2
+    assert capsys.readouterr().err == "error: --import needs a Python file, such as my_model.py.\n"
 
 
 @pytest.mark.parametrize(
@@ -406,6 +408,16 @@ def test_a_negative_fraction_is_refused_as_a_number(capsys):
     assert "Invalid eps -0.0313725" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("text", ["", "8/0", "eight"])
+def test_what_is_not_a_number_is_refused_with_what_is_expected(text, capsys):
+    with pytest.raises(SystemExit) as left:
+        parse([f"--attack.eps={text}"])
+    assert left.value.code == 2
+    told = capsys.readouterr().err
+    assert f"{text!r} is not a number;" in told
+    assert "8/255" in told.partition("helptext")[0]
+
+
 def test_a_reader_that_leaves_early_is_no_error():
     command = [sys.executable, str(ROOT / "experiments" / "run.py"), "--help"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
@@ -445,6 +457,9 @@ def test_a_run_can_start_from_the_configuration_of_another(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(json_codec.to_dict(harmless)))
     attack = parse(["--config", str(tmp_path), "--attack.eps=4/255"]).config.attack
     assert attack.step_size == pytest.approx(4 / 255 / attack.steps), "a radius of 0 gives no ratio to keep"
+    with pytest.raises(InputError, match="--preset paper and --config both choose the defaults; leave one out"):
+        parse(["--config", str(tmp_path), "--preset=paper"])
+    assert parse(["--config", str(tmp_path), "--preset=quick"]).config == harmless
     (tmp_path / "config.json").write_text('{"archh": "vgg"}')
     for arguments, words in (
         (["--config", str(tmp_path)], "has the unknown key 'archh'"),

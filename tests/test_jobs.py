@@ -16,9 +16,9 @@ ROOT = Path(__file__).parents[1]
 JOBS = ROOT / "experiments" / "jobs"
 SRUN = """#!/bin/bash
 echo "$@" > arguments
-trap 'exit 75' TERM
-touch started
-for _ in $(seq 300); do sleep 0.1; done
+bash -c 'trap "exit 75" TERM; echo $$ > command; touch started; for _ in $(seq 300); do sleep 0.1; done' &
+trap 'kill -KILL $!; exit 137' TERM # what srun does with SIGTERM
+wait $!
 """
 
 
@@ -34,32 +34,44 @@ def batch_system(tmp_path):
 
     program("srun", SRUN)
     program("scontrol", '#!/bin/bash\necho "$@" > requeued\n')
-    slurm = {"SLURM_JOB_ID": "17", "SLURM_ARRAY_TASK_ID": "2", "SLURM_SUBMIT_DIR": str(ROOT)}
+    slurm = {"SLURM_JOB_ID": "17", "SLURM_SUBMIT_DIR": str(ROOT)}
     return program, {**os.environ, **slurm, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
 
 
 @pytest.mark.parametrize(
-    ("script", "arguments", "command"),
+    ("script", "arguments", "array", "command", "requeued"),
     [
-        ("run.sbatch", ["mi-jax", "run", "--run-dir=a b"], "--kill-on-bad-exit=1 mi-jax run --run-dir=a b"),
+        (
+            "run.sbatch",
+            ["mi-jax", "run", "--run-dir=a b"],
+            {},
+            "--kill-on-bad-exit=1 mi-jax run --run-dir=a b",
+            "requeue 17",
+        ),
         (
             "sweep.sbatch",
             ["there", "--seeds=10"],
+            {"SLURM_ARRAY_JOB_ID": "17", "SLURM_ARRAY_TASK_ID": "2"},
             "--kill-on-bad-exit=1 mi-jax sweep --rho-shape=2 --rho-texture=0.5,1,2,4 --run-dir=there/rho_shape-2 "
             "--seeds=10",
+            "requeue 17_2",
         ),
     ],
 )
 def test_a_preempted_slurm_job_is_stopped_with_its_state_saved_and_queued_again(
-    batch_system, tmp_path, script, arguments, command
+    batch_system, tmp_path, script, arguments, array, command, requeued
 ):
-    job = subprocess.Popen(["bash", JOBS / script, *arguments], cwd=tmp_path, env=batch_system[1])
+    environment = batch_system[1] | array
+    job = subprocess.Popen(["bash", JOBS / script, *arguments], cwd=tmp_path, env=environment)
     while not (tmp_path / "started").exists():
         time.sleep(0.02)
-    job.send_signal(signal.SIGTERM)
+    if "#SBATCH --signal=TERM@" in (JOBS / script).read_text():  # the command, and with B: the script
+        os.kill(int((tmp_path / "command").read_text()), signal.SIGTERM)
+    else:
+        job.send_signal(signal.SIGTERM)
     assert job.wait(timeout=20) == 75
     assert (tmp_path / "arguments").read_text().strip() == command
-    assert (tmp_path / "requeued").read_text().strip() == "requeue 17"
+    assert (tmp_path / "requeued").read_text().strip() == requeued
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,10 @@ def _import_extensions(arguments: Sequence[str]) -> list[str]:
         if flag != "--import":
             left.append(argument)
             continue
-        _import_file(Path(os.path.expanduser(value if has_value else next(given, ""))))
+        name = value if has_value else next(given, "")
+        if not name:
+            raise InputError("--import needs a Python file, such as my_model.py.")
+        _import_file(Path(os.path.expanduser(name)))
     return left
 
 

@@ -80,7 +80,10 @@ def number(text: str) -> float:
         (True, 0.001)
     """
     fraction = _FRACTION.fullmatch(text)
-    return float(fraction[1]) / float(fraction[2]) if fraction else float(text)
+    try:
+        return float(fraction[1]) / float(fraction[2]) if fraction else float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a number; expected one such as 0.5 or 8/255") from None
 
 
 def number_text(value: float) -> str:

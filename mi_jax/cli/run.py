@@ -106,6 +106,8 @@ def parse(arguments: Sequence[str], *, program: str = "mi-jax run") -> RunComman
             defaults = preset(chosen.preset, dataset=chosen.dataset, arch=chosen.arch, trainings=trainings)
         else:
             defaults = _config_in(path)
+            if "--preset" in arguments and chosen.preset != defaults.preset:
+                raise InputError(f"--preset {chosen.preset} and --config both choose the defaults; leave one out.")
         options = {**dict(defaults.objective_options), **dict(options)}
         defaults = dataclasses.replace(defaults, objective_options=tuple(sorted(options.items())))
         command = flags.parse(

@@ -132,7 +132,8 @@ def read_torch_checkpoint(path: str | Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; expected a file written by torch.save.") from None
     except Exception as error:  # the unpickler of another file fails in many ways
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        # The first sentence: the next ones of PyTorch recommend loading the file without this protection.
+        reason = str(error).splitlines()[0].partition(". ")[0] if str(error) else type(error).__name__
         raise InputError(f"{path} is not a file written by torch.save that holds only tensors ({reason}).") from None
     try:
         return _state_dict_in(found)

@@ -33,7 +33,7 @@ def publish(run_dir: str | os.PathLike[str], destination: str | os.PathLike[str]
 
     Raises:
         InputError: when the directory is not a run's, its records are missing, damaged or partly lost, networks are
-            wanted that are not finished, missing or damaged, or the destination exists or is inside of the run.
+            wanted that are not finished, missing or damaged, or the destination exists or is inside the run.
     """
     source, target = Path(run_dir), Path(destination)
     saved, config = saved_state.saved_config(source), read_config(source) if networks else None
@@ -41,7 +41,7 @@ def publish(run_dir: str | os.PathLike[str], destination: str | os.PathLike[str]
     if target.exists():
         raise InputError(f"{target} exists; give a new directory for the copy.")
     if Path(os.path.realpath(source)) in Path(os.path.realpath(target)).parents:
-        raise InputError(f"{target} is inside of the run; give a directory outside of {source} for the copy.")
+        raise InputError(f"{target} is inside the run; give a directory outside of {source} for the copy.")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(
         prefix=f".{target.name}-", dir=target.parent, ignore_cleanup_errors=True

@@ -83,7 +83,7 @@ def test_a_copy_without_networks_says_so_where_one_is_asked_for(finished_run, tm
 def test_a_copy_never_takes_the_place_of_anything(finished_run, tmp_path):
     with pytest.raises(InputError, match="exists; give a new directory for the copy"):
         publish(finished_run, tmp_path)
-    with pytest.raises(InputError, match="copy is inside of the run; give a directory outside of"):
+    with pytest.raises(InputError, match="copy is inside the run; give a directory outside of"):
         publish(finished_run, finished_run / "made" / "copy")
     assert not (finished_run / "made").exists()
     with pytest.raises(InputError, match="is not a run directory"):

@@ -153,3 +153,15 @@ def test_the_figures_are_drawn_from_what_was_found(findings, tmp_path, assert_sh
     information = of_saturation[of_saturation["quantity"].eq("i_tx_upper") & of_saturation["class"].isna()]
     assert_shows(specs["distortion_information_paper_scale_free"].draw(found), information["value"])
     assert_shows(specs["distortion_examples"].draw(found), findings.arrays["adversarial"])
+
+
+def test_corruptions_of_the_same_name_are_not_drawn_as_distortions(findings, tmp_path, assert_shows):
+    columns = {"training": "nt", "seed": 0, "epoch": 1.0, "step": 1, "arch": "cnn", "dataset": "digits"}
+    rows = [dataclasses.replace(row, **columns) for row in findings.records]
+    (noisy,) = _chosen(findings, quantity="accuracy", distortion="gaussian_noise", level=0.0, inputs="clean")
+    corrupted = dataclasses.replace(noisy, **columns, image_set="corrupted", level=5.0)
+    records.append(tmp_path, [*rows, corrupted])
+    found = run_records.read(tmp_path)
+    specs = {spec.name: spec for spec in figures.available(found)}
+    measured = [100 * row.value for row in rows if row.quantity == "accuracy"]
+    assert_shows(specs["distortion_accuracy"].draw(found), measured)

@@ -34,8 +34,9 @@ _PAPER, _OTHERS = ("saturate", "patch_shuffle"), tuple(TITLES)[2:]
 def rows_of(
     run_records: RunRecords, quantity: str, names: tuple[str, ...] = tuple(TITLES), rule: str | None = None
 ) -> Table:
-    """Rows of a quantity under the named distortions."""
-    return flagged(run_records.select_final(quantity=quantity, distortion=names, noise_rule=rule, inputs=INPUTS))
+    """Rows of a quantity under the named distortions; corruptions of the same names are of other images."""
+    columns = {"image_set": "test", "distortion": names, "noise_rule": rule, "inputs": INPUTS}
+    return flagged(run_records.select_final(quantity=quantity, **columns))
 
 
 def levels_of(rows: Table, name: str) -> list[float]:
