@@ -50,9 +50,12 @@ def test_an_estimator_of_two_variables_needs_the_other(x):
         ksg(x, None)
 
 
-def test_noise_that_a_bound_on_another_variable_would_not_add_is_refused(x, key):
-    with pytest.raises(InputError, match="no noise is added for other; leave one of them out"):
-        variational(x, x, noise_variance=0.1, key=key, batch=8, steps=1)
+def test_noise_that_a_bound_on_another_variable_does_not_add_is_not_recorded_and_yet_checked(x, key):
+    options = {"key": key, "batch": 8, "steps": 1}
+    with_noise, without = (variational(x, x, noise_variance=noise, **options) for noise in (0.1, None))
+    assert (with_noise.value, with_noise.settings) == (without.value, without.settings)
+    with pytest.raises(InputError, match="noise_variance"):
+        variational(x, x, noise_variance=-3.0, **options)
 
 
 def test_an_unknown_objective_is_refused(x, key):

@@ -143,7 +143,7 @@ def variational(
         other: None for the input, int labels [n], or float [n, ...].
         key: JAX random key, or a seed.
         objective: "infonce", "nwj" or "smile".
-        noise_variance: variance of the noise added to t when other is None.
+        noise_variance: variance of the noise added to t when other is None; not used otherwise.
         batch: rows of a batch.
         steps: training steps.
         hidden: width of the critic.
@@ -156,8 +156,8 @@ def variational(
         where the value is below 0, that of a constant critic, by two standard errors, or they are above ln batch.
 
     Raises:
-        InputError: for what `kde` refuses, unequal lengths, an unknown objective, missing noise, noise with `other`,
-            settings of the training that are not positive, and fewer rows than four batches.
+        InputError: for what `kde` refuses, unequal lengths, an unknown objective, missing noise, settings of the
+            training that are not positive, and fewer rows than four batches.
 
     References:
         van den Oord et al. 2018 (InfoNCE); Nguyen, Wainwright & Jordan 2010 (NWJ); Song & Ermon 2020 (SMILE);
@@ -179,17 +179,16 @@ def variational(
         x, z, classes = as_activations(t), None, 0
         check_finite(x)
     else:
-        if noise_variance is not None:
-            raise InputError("noise_variance is of I(X;T), and no noise is added for other; leave one of them out.")
         x, z, classes = as_pair(t, other, num_classes)
     n, deviation = len(x), 0.0
+    variance = None if noise_variance is None else as_variance(noise_variance)
     if n < 4 * batch:
         raise InputError(f"t has {n} rows; batches of {batch} need at least {4 * batch}: give a smaller batch.")
     left, scale = _standard(x)
     if z is None:
-        if noise_variance is None:
+        if variance is None:
             raise InputError("I(X;T) of a layer without noise is infinite; give a positive noise_variance.")
-        right, deviation = left, math.sqrt(as_variance(noise_variance)) / scale
+        right, deviation = left, math.sqrt(variance) / scale
     elif classes:
         labels, present = compact(z, classes)
         right = np.eye(present, dtype=np.float32)[labels]
@@ -202,7 +201,7 @@ def variational(
     values = _train_and_read(checks.key(key), critic, left, right, batches, np.float32(deviation), schedule=schedule)
     values = np.asarray(values, np.float64)
     stderr = float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
-    settings = {"batch": batch, "steps": steps, "hidden": hidden, "noise_variance": noise_variance}
+    settings = {"batch": batch, "steps": steps, "hidden": hidden, "noise_variance": variance if other is None else None}
     kind = "value" if objective == "smile" else "lower"
     value = float(values.mean())
     limit = _limit(value, stderr or 0.0, batch, share=0.8 if objective == "infonce" else 1.0)
