@@ -38,33 +38,26 @@ def test_notebooks_are_committed_without_outputs(name):
     assert all(cell.get("outputs", []) == [] for cell in notebook.cells)
 
 
-def test_the_quickstart_shows_every_layer_and_the_robust_accuracy(outputs, finished_run):
-    text = outputs("quickstart")
+def test_the_notebooks_show_what_they_are_about(outputs, finished_run):
+    """One test, so that one process starts one kernel."""
+    quickstart = outputs("quickstart")
     for layer in mj.checkpoints.restore(finished_run, training="at").network.layers:
-        assert layer in text
-    assert "robust accuracy" in text
-    assert "apgd-ce" in text or "autoattack" in text, "each attack is named"
+        assert layer in quickstart
+    assert "robust accuracy" in quickstart
+    assert "apgd-ce" in quickstart or "autoattack" in quickstart, "each attack is named"
 
+    attacks = outputs("attacks")
+    assert "(20, 5):" in attacks, "the attacks grow stronger with effort"
+    assert "robust accuracy" in attacks
 
-def test_the_attacks_grow_stronger_with_effort(outputs):
-    text = outputs("attacks")
-    assert "(20, 5):" in text
-    assert "robust accuracy" in text
-
-
-def test_the_estimators_name_the_true_information(outputs):
     assert "I(T; Y) = 0.623 bits" in outputs("estimators")
 
-
-def test_ones_own_networks_are_measured_attacked_and_tabulated(outputs):
-    text = outputs("own_network")
+    own = outputs("own_network")
     for shown in ("conv1", "hidden", "i_ty_certified_upper", "robust accuracy", "adversarial"):
-        assert shown in text, shown
+        assert shown in own, shown
 
-
-def test_the_results_show_every_committed_run_and_claim(outputs):
-    text = outputs("results")
+    results = outputs("results")
     for path in (FOLDER.parent / "experiments" / "results").glob("*/config.json"):
-        assert path.parent.name in text
+        assert path.parent.name in results
     for number in ("1", "2a", "2b", "3", "4"):
-        assert f">{number}</th>" in text, number
+        assert f">{number}</th>" in results, number

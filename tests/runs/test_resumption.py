@@ -131,31 +131,29 @@ def test_an_interrupted_run_saves_within_the_epoch_and_resumes_to_the_same_bits(
 LONG = ["--epochs=400", "--training=nt", "--seeds=1", "--evaluation.autoattack=none"]
 
 
-def test_a_scheduler_that_ends_the_run_gets_status_75_and_a_saved_state(tmp_path):
-    run_dir = tmp_path / "run"
-    process = start(run_dir, *LONG, "--overwrite")
-    wait_for(lambda: (run_dir / "checkpoints" / "nt" / "0").is_dir(), process)
-    process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 75, err[-2000:]
-    assert "The same command without --overwrite resumes from here" in out
-    assert "Traceback" not in err
-    assert mj.checkpoints.restore(run_dir, training="nt", seed=0).step > 0
-
-
-def test_an_interruption_from_the_keyboard_gives_status_130_and_a_saved_state(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("number", "flags", "status", "said"),
+    [
+        (signal.SIGTERM, ["--overwrite"], 75, "The same command without --overwrite resumes from here"),
+        (signal.SIGINT, [], 130, "The same command resumes from here"),
+    ],
+    ids=["scheduler", "keyboard"],
+)
+def test_an_interruption_gives_its_status_and_a_saved_state(tmp_path, capsys, number, flags, status, said):
     run_dir = tmp_path / "run"
 
     def interrupt() -> None:
         while not (run_dir / "checkpoints" / "nt" / "0").is_dir():
             time.sleep(0.02)
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
 
     threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(SystemExit) as left:
-        cli.main(["run", *FLAGS, *LONG, f"--run-dir={run_dir}"])
-    assert left.value.code == 130
-    assert "The same command resumes from here" in capsys.readouterr().out
+        cli.main(["run", *FLAGS, *LONG, f"--run-dir={run_dir}", *flags])
+    assert left.value.code == status
+    shown = capsys.readouterr()
+    assert said in shown.out
+    assert "Traceback" not in shown.err
     assert mj.checkpoints.restore(run_dir, training="nt", seed=0).step > 0
 
 
