@@ -53,6 +53,7 @@ def official(net, images, labels, norm, eps, budget):
     return float((predictions == labels).float().mean())
 
 
+@pytest.mark.slow
 def test_robust_accuracy_is_within_one_image_in_a_hundred_of_pyautoattack(cnn, robust):
     budget = Budget(apgd_steps=30, fab_steps=15, square_queries=200, targets=4)
     theirs = official(robust, *robust.torch_batch(100), "linf", 0.1, budget)

@@ -26,6 +26,7 @@ def names(result):
     return {finding.name for finding in result.findings}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("net", "norm", "eps"), [("normal", "linf", 0.05), pytest.param("robust", "l2", 0.5, marks=pytest.mark.slow)]
 )

@@ -57,6 +57,7 @@ def test_the_command_of_the_run_finds_a_copy_complete(finished_run, small_config
     pd.testing.assert_frame_equal(mj.records.load(copy), before)
 
 
+@pytest.mark.slow
 def test_a_study_that_needs_the_untrained_network_gives_the_same_on_a_copy(finished_run, tmp_path):
     shutil.copytree(finished_run, tmp_path / "whole")
     copy = publish(finished_run, tmp_path / "copy", networks=True)
