@@ -19,7 +19,7 @@ from mi_jax.claims.paired import (
 )
 from mi_jax.claims.registry import CLAIMS
 from mi_jax.claims.verdicts import SMALLEST, Claim, ClaimStatistic, Verdict, difference, statistic
-from mi_jax.records.labels import name_of
+from mi_jax.records.labels import counted, name_of
 from mi_jax.records.run_records import RunRecords, final_rows
 from mi_jax.statistics.intervals import Interval, Table, t_interval
 from mi_jax.statistics.jackknife import Sample, crossed, holm
@@ -297,7 +297,7 @@ def _remark(found: Compared | None, effect: Effect | None, noun: str, epoch: str
         return "every layer is saturated in both trainings"
     both = (found.first_saturated.any(axis=0) & found.second_saturated.any(axis=0)).sum()
     total = len(found.cells)
-    parts = [f"{total - both} of {total} {noun}s" if both else f"{total} {noun}{'' if total == 1 else 's'}"]
+    parts = [f"{total - both} of {total} {noun}s" if both else counted(total, noun)]
     parts += [
         f"{word}: {_listed(cells)}" for word, cells in (("less in", effect.less), ("more in", effect.more)) if cells
     ]

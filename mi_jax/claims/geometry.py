@@ -8,7 +8,7 @@ import numpy as np
 from mi_jax.claims.paired import Pair, evidence, layer_information, scope, undersampled
 from mi_jax.claims.registry import CLAIMS
 from mi_jax.claims.verdicts import SMALLEST, Claim, ClaimStatistic, context, difference, statistic
-from mi_jax.records.labels import name_of
+from mi_jax.records.labels import counted, name_of
 from mi_jax.records.run_records import RunRecords, final_rows
 from mi_jax.statistics.intervals import Interval, Table, t_interval
 from mi_jax.statistics.jackknife import Sample, crossed
@@ -92,9 +92,8 @@ def _split(run_records: RunRecords, pair: Pair, rule: str) -> list[ClaimStatisti
     change, forward, rescaled, own = values
     scale = (forward + own - rescaled) / 2  # rescaling the baseline up, and the other training down
     rest = change - scale
-    layers = scale.shape[1]
-    compared = f"{layers} layer{'' if layers == 1 else 's'}"
-    remark = compared if seeds > 2 else f"{seeds} seed{'s' * (seeds != 1)}: products of different ones need three"
+    few_seeds = f"{counted(seeds, 'seed')}: products of different ones need three"
+    remark = counted(scale.shape[1], "layer") if seeds > 2 else few_seeds
     gap = scale_minus_rest(scale, rest)
     few = _undersampled(run_records, pair, rule, without=left)
     statistics = [statistic(name, gap, "bits", CRITERION, remark, noise_rule=rule, undersampled=few)]

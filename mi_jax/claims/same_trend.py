@@ -13,7 +13,7 @@ from mi_jax.claims.paired import Pair, layer_information, scope, undersampled
 from mi_jax.claims.registry import CLAIMS
 from mi_jax.claims.trend_band import band
 from mi_jax.claims.verdicts import Claim, ClaimStatistic, at_most, statistic
-from mi_jax.records.labels import INFORMATION, LABEL_FREE_ATTACKS, LABEL_LEAK, name_of
+from mi_jax.records.labels import INFORMATION, LABEL_FREE_ATTACKS, LABEL_LEAK, counted, name_of
 from mi_jax.records.run_records import RunRecords
 from mi_jax.statistics.intervals import Interval, Table, t_interval
 from mi_jax.statistics.jackknife import Sample, crossed
@@ -173,7 +173,7 @@ def distance(a: Table, b: Table) -> tuple[Interval, str, tuple[int, int]]:
         return t_interval([]), reason, (0, 0)
     interval, reason = ratio(curves.first, curves.second)
     layers, epochs = len(curves.layers), len(curves.epochs)
-    parts = [reason, f"{layers} layer{'' if layers == 1 else 's'}, {epochs} epochs", band(curves).in_words()]
+    parts = [reason, f"{counted(layers, 'layer')}, {epochs} epochs", band(curves).in_words()]
     few = undersampled(*(rows[rows["layer"].isin(curves.layers) & (rows["epoch"] > 0)] for rows in (a, b)))
     return interval, "; ".join(filter(None, parts)), few
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mi_jax import models, parallel
+from mi_jax.records.labels import counted
 from mi_jax.runs import workload
 from mi_jax.runs.config import RunConfig
 from mi_jax.runs.progress import duration
@@ -25,7 +26,7 @@ def expected(config: RunConfig, directory: Path) -> str:
     """
     objectives, attack = " and ".join(config.trainings), config.final_attack
     then = [f"PGD-{attack.steps}", *(["AutoAttack"] if config.evaluation.autoattack else []), *config.studies, "report"]
-    seeds, epochs = _counted(config.seeds, "seed"), _counted(config.epochs, "epoch")
+    seeds, epochs = counted(config.seeds, "seed"), counted(config.epochs, "epoch")
     plan = (
         f"{config.arch} on {config.dataset}, {objectives}: {seeds} x {epochs}, information at "
         f"{len(config.information.schedule(config.epochs))} of them, then {', '.join(then)}, writing {directory}"
@@ -63,10 +64,6 @@ def _flops_per_second() -> float:
     for _ in range(4):
         product(square, square).block_until_ready()
     return 4 * 2 * 1024**3 / (time.perf_counter() - began)
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _rounded(value: float) -> float:

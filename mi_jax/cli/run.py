@@ -228,7 +228,7 @@ def _config_path(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
 def _config_in(path: Path) -> RunConfig:
     """The configuration in a run directory or a `config.json`."""
     file = path / "config.json" if path.is_dir() else path
-    from mi_jax.runs.saved_state import saved_config  # imports pandas, for which `--help` does not wait
+    from mi_jax.runs.run_files import saved_config  # imports pandas, for which `--help` does not wait
 
     try:
         found = saved_config(path) if path.is_dir() else json.loads(file.read_text())

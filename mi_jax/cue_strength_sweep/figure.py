@@ -14,7 +14,7 @@ from scipy import stats
 
 from mi_jax.plotting import style
 from mi_jax.plotting.figures import FigureSpec, register
-from mi_jax.records.labels import MINUS
+from mi_jax.records.labels import MINUS, counted
 from mi_jax.records.run_records import RunRecords
 from mi_jax.statistics.intervals import LEVEL, Table, t_interval
 
@@ -172,7 +172,7 @@ def _heat_map(axes: Axes, table: Table, cells: Table) -> Any:
         )  # fmt: skip
         below = f"{cell['before']:.2f} → {cell['after']:.2f}"
         if cell["left_out"]:
-            below += f"\n{cell['seeds']} seed{'s' * (cell['seeds'] > 1)}"
+            below += f"\n{counted(cell['seeds'], 'seed')}"
         axes.text(j, i - 0.25, below, ha="center", va="center", color=colour, fontsize=7 * size)
     image = axes.imshow(values, cmap=_MAP, norm=norm, aspect="auto")
     axes.set_xticks(range(len(textures)), [f"{value:g}" for value in textures])

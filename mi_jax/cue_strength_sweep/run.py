@@ -25,7 +25,7 @@ from mi_jax.runs import json_codec
 from mi_jax.runs.directory import RunDir, begun_by_this_job
 from mi_jax.runs.opening import differences, open_run
 from mi_jax.runs.progress import Reporter, Status
-from mi_jax.runs.saved_state import check_records, completed_stages, saved_config
+from mi_jax.runs.run_files import check_records, completed_stages, saved_config
 from mi_jax.training import TrainingProgress
 
 __all__ = ["Cell", "Sweep", "draw", "measure_cell", "network_of", "run"]

@@ -36,6 +36,15 @@ _ATTACKS |= {"autoattack-rand": "AutoAttack (rand)", "autoattack-custom": "AutoA
 _AIMS = {"pgd-prediction": "on the prediction", "pgd-random-target": "towards a random class"}
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun.
+
+    >>> counted(1, "layer"), counted(3, "layer")
+    ('1 layer', '3 layers')
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def name_of(training: str) -> str:
     """How a training is written in text: `nt` is NT, `trades` is TRADES.
 

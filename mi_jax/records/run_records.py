@@ -15,7 +15,7 @@ from mi_jax.errors import InputError
 from mi_jax.files import read_arrays
 from mi_jax.records import file, old_rows
 from mi_jax.records.labels import INPUTS, LABEL_FREE_ATTACKS, NOISE_RULES, attack_label
-from mi_jax.runs.saved_state import check_records, saved_config
+from mi_jax.runs.run_files import check_records, saved_config
 from mi_jax.statistics.intervals import Table
 
 ATTACK_COLUMNS = ["attack", "norm", "eps", "attack_steps", "restarts", "reduced"]

@@ -12,7 +12,7 @@ import pandas as pd
 from mi_jax.claims import Claim, ClaimStatistic
 from mi_jax.claims.paired import Pair, layer_information, shares_noise
 from mi_jax.plotting import captions
-from mi_jax.records.labels import DASH, MINUS, NOISE_RULE_NAMES, attack_labels, name_of
+from mi_jax.records.labels import DASH, MINUS, NOISE_RULE_NAMES, attack_labels, counted, name_of
 from mi_jax.records.run_records import RunRecords
 from mi_jax.report import tables
 from mi_jax.report.tables import OVER_BOTH
@@ -219,7 +219,7 @@ def sanity_checks(run_records: RunRecords) -> str:
         mine = counts[counts["training"] == training]
         if len(mine):
             notes = [note for note in dict.fromkeys(signs[signs["training"] == training]["note"].dropna()) if note]
-            passed = f"{int((mine['value'] == 0).sum())} of {len(mine)} seed{'s' * (len(mine) > 1)} passed"
+            passed = f"{int((mine['value'] == 0).sum())} of {counted(len(mine), 'seed')} passed"
             items.append(f"<li><b>{escape(name_of(training))}</b>: {passed}. {escape(' '.join(notes))}</li>")
     return f"<p>Signs that the attacks overestimate robustness, such as masked gradients:</p><ul>{''.join(items)}</ul>"
 

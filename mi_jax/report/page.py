@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mi_jax.claims import Claim
 from mi_jax.files import write_text
-from mi_jax.records.labels import name_of
+from mi_jax.records.labels import counted, name_of
 from mi_jax.records.run_records import RunRecords, compared_trainings, read
 from mi_jax.report import figures, html_tables, overview, tables
 from mi_jax.report.figures import FigureSpec
@@ -61,7 +61,7 @@ def _chosen(run_records: RunRecords, *, every_figure: bool) -> tuple[list[Figure
     remarks = [escape(reason) for reason in reasons.values() if reason]
     if others := [spec.title for spec in worth if spec not in wanted]:
         command = "<code>python experiments/report.py RUN_DIR --every-figure</code>"
-        more = f"{len(others)} more figure{'s' * (len(others) > 1)}"
+        more = counted(len(others), "more figure")
         remarks.append(f"{more}: {escape('; '.join(others))}; to draw: {command}")
     return wanted, remarks
 

@@ -15,7 +15,7 @@ from mi_jax import processes, records
 from mi_jax.errors import InputError
 from mi_jax.files import printable, write_json
 from mi_jax.runs import provenance
-from mi_jax.runs.saved_state import PROVENANCE, read_object, write_progress
+from mi_jax.runs.run_files import PROVENANCE, read_object, write_progress
 
 
 class RunDir:

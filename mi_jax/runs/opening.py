@@ -14,7 +14,7 @@ from mi_jax.errors import InputError
 from mi_jax.files import PART, disk_errors_explained, write_json
 from mi_jax.runs import json_codec
 from mi_jax.runs.directory import RunDir
-from mi_jax.runs.saved_state import (
+from mi_jax.runs.run_files import (
     CONFIG,
     PROGRESS,
     PROVENANCE,

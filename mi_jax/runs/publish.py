@@ -8,7 +8,7 @@ from pathlib import Path
 from mi_jax import records
 from mi_jax.errors import InputError
 from mi_jax.files import write_json
-from mi_jax.runs import saved_state
+from mi_jax.runs import run_files
 from mi_jax.runs.checkpoints import Checkpoints
 from mi_jax.runs.config import RunConfig
 from mi_jax.runs.restore import finished_step, read_config
@@ -36,8 +36,8 @@ def publish(run_dir: str | os.PathLike[str], destination: str | os.PathLike[str]
             wanted that are not finished, missing or damaged, or the destination exists or is inside the run.
     """
     source, target = Path(run_dir), Path(destination)
-    saved, config = saved_state.saved_config(source), read_config(source) if networks else None
-    saved_state.check_records(source)
+    saved, config = run_files.saved_config(source), read_config(source) if networks else None
+    run_files.check_records(source)
     if target.exists():
         raise InputError(f"{target} exists; give a new directory for the copy.")
     if Path(os.path.realpath(source)) in Path(os.path.realpath(target)).parents:
@@ -48,11 +48,11 @@ def publish(run_dir: str | os.PathLike[str], destination: str | os.PathLike[str]
     ) as scratch:
         part = Path(scratch) / target.name
         part.mkdir()
-        length = records.compress(source, part, length=saved_state.records_bytes(source))
+        length = records.compress(source, part, length=run_files.records_bytes(source))
         for file in [*(file for file in source.glob("*.json") if file.name != "config.json"), *source.glob("*.npz")]:
             shutil.copyfile(file, part / file.name)
         write_json(part / "config.json", saved)
-        saved_state.set_records_bytes(part, length)
+        run_files.set_records_bytes(part, length)
         if config is not None:
             for training in config.trainings:
                 for seed in range(config.seeds):

@@ -11,7 +11,7 @@ from mi_jax.models import Network
 from mi_jax.runs import json_codec
 from mi_jax.runs.checkpoints import Checkpoints, variables_of
 from mi_jax.runs.config import RunConfig
-from mi_jax.runs.saved_state import completed_stages, saved_config
+from mi_jax.runs.run_files import completed_stages, saved_config
 from mi_jax.runs.stages import is_trained
 from mi_jax.typing import Variables
 

@@ -19,7 +19,7 @@ from mi_jax.runs import opening
 from mi_jax.runs.config import RunConfig
 from mi_jax.runs.directory import RunDir, begun_by_this_job
 from mi_jax.runs.opening import Growth, open_run
-from mi_jax.runs.saved_state import read_json
+from mi_jax.runs.run_files import read_json
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from mi_jax.errors import InputError
 from mi_jax.plotting import style
 from mi_jax.plotting.figures import FigureSpec, register
-from mi_jax.records.labels import name_of
+from mi_jax.records.labels import counted, name_of
 from mi_jax.records.run_records import RunRecords
 
 _NAME = "examples"
@@ -190,7 +190,7 @@ def _caption(run_records: RunRecords) -> str:
     count, factor = min(_MOST, len(found.images)), _factor(found)
     amplified = f"amplified {factor} times " if factor > 1 else ""
     return (
-        f"{count} test image{'s' * (count > 1)}, the adversarial example of each made against each training "
+        f"{counted(count, 'test image')}, the adversarial example of each made against each training "
         f"({found.attack}), and the difference, {amplified}around grey. Above a clean image its class; above an "
         "adversarial example the predicted class, with an arrow where the attack changed it, red where it is wrong, "
         "green where it is right. First seed."
